@@ -1,0 +1,70 @@
+"""The slow oracle: transformers' own classes, one picture at a time, and our engine asked the same."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.loading import load
+from vlm.types import Completion, Request, Sampling
+
+MINIATURES = Path(__file__).parent.parent / "miniatures"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Generated ids, without the prompt, and the raw log-probability of each."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Oracle:
+    """transformers' ``generate`` in fp32, greedy, with the checkpoint's own generation settings otherwise."""
+
+    def __init__(self, folder: Path) -> None:
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def answer(self, image: bytes, prompt: str, max_tokens: int, **settings: object) -> Answer:
+        """What the reference generates for one picture."""
+        picture = Image.open(io.BytesIO(image)).convert("RGB")
+        inputs = self.processor(images=picture, text=prompt or None, return_tensors="pt")
+        out = self.model.generate(
+            **inputs, max_new_tokens=max_tokens, num_beams=1, do_sample=False, early_stopping=False,
+            return_dict_in_generate=True, output_logits=True, **settings,
+        )  # fmt: skip
+        ids = out.sequences[0, -len(out.logits) :]
+        logprobs = torch.log_softmax(torch.cat(out.logits).float(), dim=-1).gather(1, ids[:, None])[:, 0]
+        return Answer(tuple(ids.tolist()), tuple(logprobs.tolist()))
+
+
+@cache
+def miniature_oracle(name: str) -> Oracle:
+    """The oracle of a bundled miniature, loaded once a test run."""
+    return Oracle(MINIATURES / name)
+
+
+def ask_all(folder: Path, requests: Sequence[Request], config: EngineConfig = EngineConfig()) -> list[Completion]:
+    """Our engine's answers to all requests at once."""
+
+    async def together(engine: Engine) -> list[Completion]:
+        return await asyncio.gather(*map(engine.complete, requests))
+
+    with Engine(load(folder, dtype="float32", device="cpu"), config) as engine:
+        return asyncio.run(together(engine))
+
+
+def ask(image: bytes, prompt: str = "", **sampling: object) -> Request:
+    """A request with log-probabilities and the given sampling fields."""
+    return Request(image, prompt, sampling=replace(Sampling(logprobs=True), **sampling))  # type: ignore[arg-type]

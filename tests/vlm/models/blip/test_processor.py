@@ -1,0 +1,233 @@
+"""BLIP's processor against transformers' own, on the miniature checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from transformers import AutoProcessor
+
+from vlm.checkpoint import Checkpoint
+from vlm.images import ImageLimits
+from vlm.models.base import Processor
+from vlm.models.blip.processor import BlipProcessor
+from vlm.types import Box, CheckpointError, InvalidImage, InvalidRequest, Request, Task, UnsupportedTask
+
+FOLDER = Path(__file__).parents[4] / "miniatures" / "blip-large"
+START = 129
+POSITIONS = 64
+OURS = BlipProcessor.from_checkpoint(Checkpoint.open(FOLDER))
+THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=30)  # every character that a client can send
+
+
+def picture(width: int = 120, height: int = 80) -> Image.Image:
+    image = Image.new("RGB", (width, height), (240, 240, 230))
+    ImageDraw.Draw(image).ellipse((10, 10, width // 2, height // 2), fill=(220, 30, 30))
+    return image
+
+
+def encoded(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+PNG = encoded(picture())
+
+
+def ask(prompt: str = "", task: Task | None = None) -> Request:
+    return Request(PNG, prompt, task)
+
+
+def reference_ids(text: str) -> tuple[int, ...]:
+    """What transformers' ``generate`` makes of the processor's ids: [CLS] becomes the start, [SEP] goes."""
+    ids = THEIRS(text=text)["input_ids"]
+    return (START, *ids[1:-1])
+
+
+def special_free(text: str) -> bool:
+    return not any(token in text for token in THEIRS.tokenizer.all_special_tokens)
+
+
+def test_it_is_a_processor() -> None:
+    processor: Processor = OURS  # mypy holds the whole contract
+    assert processor.tasks == ("caption",)
+
+
+def test_pixels_and_ids_are_the_references() -> None:
+    inputs = OURS.prepare(ask("a picture of"))
+    theirs = THEIRS(images=picture(), text="a picture of", return_tensors="np")
+    assert inputs.pixels is not None
+    assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
+    assert inputs.prompt_ids == (START, *theirs["input_ids"][0][1:-1].tolist())
+    assert inputs.encoder_ids == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=WORDS.filter(special_free))
+def test_any_text_is_tokenised_as_the_reference_does(text: str) -> None:
+    assert OURS.prepare(ask(text)).prompt_ids == reference_ids(text)
+
+
+@pytest.mark.parametrize("token", ["[SEP]", "[CLS]", "[PAD]", "[UNK]", "[MASK]"])
+def test_a_special_token_in_the_text_is_mere_letters(token: str) -> None:
+    ids = OURS.prepare(ask(f"a {token} red")).prompt_ids
+    special = THEIRS.tokenizer.convert_tokens_to_ids(token)
+    assert special in reference_ids(f"a {token} red"), "the reference would let a client write it"
+    assert special not in ids
+
+
+def test_half_a_surrogate_pair_is_no_crash() -> None:
+    assert OURS.prepare(ask("a \ud800 b")).prompt_ids == reference_ids("a ? b")
+
+
+def test_without_text_the_prompt_is_the_start_alone() -> None:
+    for prompt in ("", "  ", "\n"):
+        inputs = OURS.prepare(ask(prompt))
+        assert (inputs.prompt_ids, inputs.echo, inputs.text_tokens) == ((START,), 0, 1)
+        assert inputs.resolution == "default"
+
+
+def test_the_prompts_size_is_reported() -> None:
+    inputs = OURS.prepare(ask("a picture of"))
+    assert (inputs.image_tokens, inputs.text_tokens) == (65, 4)
+    assert inputs.image_size == (120, 80)
+    assert (inputs.task, inputs.native_task, inputs.words) == ("caption", "", True)
+
+
+def test_text_is_the_native_prefix_of_the_caption() -> None:
+    inputs = OURS.prepare(ask("a picture of"))
+    assert (inputs.resolution, inputs.echo) == ("native", 3)
+
+
+def test_a_named_task_takes_the_prompt_as_prefix() -> None:
+    inputs = OURS.prepare(ask("a red", Task("caption")))
+    assert inputs.prompt_ids == reference_ids("a red")
+    assert (inputs.resolution, inputs.ignored) == ("task", ())
+
+
+def test_the_tasks_own_text_wins_over_the_prompt() -> None:
+    inputs = OURS.prepare(ask("a red", Task("caption", text="a blue")))
+    assert inputs.prompt_ids == reference_ids("a blue")
+    assert inputs.ignored == ("prompt",)
+
+
+def test_what_a_caption_does_not_use_is_reported() -> None:
+    task = Task("caption", labels=("dog",), text="a", region=Box(0, 0, 1, 1), length="long")
+    assert OURS.prepare(ask("", task)).ignored == ("task.labels", "task.region", "task.length")
+
+
+@pytest.mark.parametrize("name", ["detect", "query", "ground", "ocr", "CAPTION", ""])
+def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> None:
+    with pytest.raises(UnsupportedTask, match="it offers: caption") as caught:
+        OURS.prepare(ask("", Task(name)))
+    assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
+
+
+def test_no_picture_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="BLIP needs a picture") as caught:
+        OURS.prepare(Request(None, "a picture of"))
+    assert caught.value.param == "messages"
+
+
+def test_a_broken_picture_is_an_error() -> None:
+    with pytest.raises(InvalidImage):
+        OURS.prepare(Request(PNG[: len(PNG) // 2]))
+
+
+def test_the_limits_on_pictures_are_the_callers() -> None:
+    strict = BlipProcessor.from_checkpoint(Checkpoint.open(FOLDER), ImageLimits(max_pixels=100))
+    with pytest.raises(InvalidImage, match="100 pixels"):
+        strict.prepare(ask())
+
+
+def test_a_prefix_must_leave_room_for_a_caption() -> None:
+    longest = OURS.prepare(ask("a " * (POSITIONS - 2)))
+    assert len(longest.prompt_ids) == POSITIONS - 1
+    with pytest.raises(InvalidRequest) as caught:
+        OURS.prepare(ask("a " * (POSITIONS - 1)))
+    assert caught.value.code == "context_length_exceeded"
+    assert "64 tokens" in caught.value.message
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, 131), max_size=30), special=st.booleans())
+def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool) -> None:
+    assert OURS.decode(ids, special=special) == THEIRS.decode(ids, skip_special_tokens=not special)
+
+
+def test_the_answer_begins_with_the_prefix() -> None:
+    inputs = OURS.prepare(ask("a picture of"))
+    answer = [*reference_ids("a red circle")[1:], 3]  # 3 is [SEP], which ends a caption
+    parsed = OURS.ground(answer, inputs, finished=True)
+    assert (parsed.text, parsed.detections, parsed.truncated) == ("a picture of a red circle", (), False)
+
+
+def test_without_a_prefix_the_answer_is_all_the_models() -> None:
+    inputs = OURS.prepare(ask())
+    assert OURS.ground(reference_ids("a red circle")[1:], inputs, finished=True).text == "a red circle"
+
+
+def test_a_caption_that_was_cut_says_so() -> None:
+    assert OURS.ground([43], OURS.prepare(ask()), finished=False).truncated
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=st.lists(st.integers(0, 131), max_size=30), finished=st.booleans())
+def test_any_ids_can_be_grounded(ids: list[int], finished: bool) -> None:
+    parsed = OURS.ground(ids, OURS.prepare(ask("a red")), finished=finished)
+    assert parsed.text is not None
+    assert parsed.text.startswith("a red")
+    assert parsed.detections == ()
+
+
+@pytest.fixture
+def hub_layout(tmp_path: Path) -> Path:
+    """The miniature as a hub repository has it: preprocessor_config.json, no processor_config.json."""
+    folder = tmp_path / "hub"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors", "processor_config.json"))
+    nested = json.loads((FOLDER / "processor_config.json").read_text())["image_processor"]
+    (folder / "preprocessor_config.json").write_text(json.dumps(nested | {"size": 96}))
+    return folder
+
+
+def test_the_hub_layout_gives_the_same_inputs(hub_layout: Path) -> None:
+    other = BlipProcessor.from_checkpoint(Checkpoint.open(hub_layout)).prepare(ask("a picture of"))
+    inputs = OURS.prepare(ask("a picture of"))
+    assert other.prompt_ids == inputs.prompt_ids
+    assert other.pixels is not None
+    assert inputs.pixels is not None
+    assert np.array_equal(other.pixels, inputs.pixels)
+
+
+def change_config(folder: Path, **sections: object) -> Checkpoint:
+    config = json.loads((FOLDER / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | sections))
+    return Checkpoint.open(folder)
+
+
+def test_silence_of_the_config_means_the_reference_defaults(hub_layout: Path) -> None:
+    checkpoint = change_config(hub_layout, text_config={}, vision_config={"image_size": 96})
+    processor = BlipProcessor.from_checkpoint(checkpoint)
+    assert (processor.start, processor.max_positions, processor.image_positions) == (30522, 512, 37)
+
+
+def test_a_picture_size_that_the_encoder_lacks_is_found_at_load(hub_layout: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"makes 96x96 pictures, but vision_config\.image_size is 384"):
+        BlipProcessor.from_checkpoint(change_config(hub_layout, vision_config={}))
+
+
+@pytest.mark.parametrize("section", ["text_config", "vision_config"])
+def test_a_config_without_its_sections_is_an_error(hub_layout: Path, section: str) -> None:
+    with pytest.raises(CheckpointError, match=section):
+        BlipProcessor.from_checkpoint(change_config(hub_layout, **{section: None}))

@@ -1,0 +1,58 @@
+"""The cards are found by looking, and say only what holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from decimal import Decimal
+
+import pytest
+
+from vlm.cards import Card, canonical_name, card_of, cards
+
+
+def test_every_card_is_found() -> None:
+    assert {"blip-large", "florence-2-base"} <= set(cards())
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_a_card_is_complete(card: Card) -> None:
+    assert card.hugging_face_id in card.aliases
+    assert card.display_name
+    assert card.description.endswith(".")
+    assert card.license
+    assert card.published
+    assert time.strptime(card.published, "%Y-%m").tm_year >= 2022
+    assert Decimal(card.price_per_1k_images_usd or "0") > 0
+    assert len({task.name for task in card.tasks}) == len(card.tasks) > 0
+    assert all(prompt.startswith("<") for task in card.tasks for prompt in task.native)
+    assert "/" not in card.name
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [name for card in cards().values() for name in (card.name, *card.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_an_alias_stands_for_its_model_and_every_other_name_for_itself() -> None:
+    assert canonical_name("microsoft/Florence-2-base") == "florence-2-base"
+    assert canonical_name("florence-2-base") == "florence-2-base"
+    assert canonical_name("somebody/else") == "somebody/else"
+
+
+def test_a_model_without_a_card_gets_a_minimal_one() -> None:
+    assert card_of("somebody/else") == Card("somebody/else", display_name="somebody/else")
+    assert card_of("blip-large") is cards()["blip-large"]
+
+
+def test_cards_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        cards()["mine"] = Card("mine")  # type: ignore[index]  # that is the point
+
+
+def test_cards_are_read_without_torch() -> None:
+    code = "import json, sys, vlm.cards; vlm.cards.cards(); print(json.dumps('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) is False

@@ -1,0 +1,149 @@
+"""What we serve equals transformers' own ``generate``, token for token, in fp32 greedy; log-probabilities to 1e-4."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.oracle import MINIATURES, Answer, Oracle, ask, ask_all, miniature_oracle
+from tests.pictures import scenes
+from vlm.loading import families
+from vlm.types import Completion
+
+FLORENCE_PROMPTS = (
+    "<CAPTION>",
+    "<DETAILED_CAPTION>",
+    "<MORE_DETAILED_CAPTION>",
+    "<OD>",
+    "<OCR>",
+    "<OCR_WITH_REGION>",
+    "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square",
+)
+PROMPTS = {
+    "blip": ("", "a picture of", "the word"),
+    "florence2": FLORENCE_PROMPTS,
+}
+
+
+def assert_equal(ours: Completion, theirs: Answer) -> None:
+    assert ours.token_ids == theirs.token_ids
+    assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"), [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"])]
+)
+def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...]) -> None:
+    """More than 50 pictures a model, all at once here and one by one there."""
+    asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(scenes(56))]
+    ours = ask_all(MINIATURES / name, [ask(image, prompt, max_tokens=60) for image, prompt in asked])
+    for (image, prompt), answer in zip(asked, ours, strict=True):
+        assert_equal(answer, miniature_oracle(name).answer(image, prompt, max_tokens=60))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 4, "repetition_penalty": 0.8}],
+)
+@pytest.mark.parametrize("name", ["blip-large", "florence-2-base"])
+def test_bans_and_penalties_equal_transformers(name: str, settings: dict[str, Any]) -> None:
+    images = scenes(6, first=100)
+    ours = ask_all(MINIATURES / name, [ask(image, max_tokens=40, **settings) for image in images])
+    prompt = "" if name == "blip-large" else "<CAPTION>"
+    for image, answer in zip(images, ours, strict=True):
+        assert_equal(answer, miniature_oracle(name).answer(image, prompt, max_tokens=40, **settings))
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 7])
+@pytest.mark.parametrize("name", ["blip-large", "florence-2-base"])
+def test_a_cut_answer_ends_like_the_reference(name: str, max_tokens: int) -> None:
+    """Florence-2 forces its first token, and </s> at the last place."""
+    [image] = scenes(1, first=7)
+    [ours] = ask_all(MINIATURES / name, [ask(image, max_tokens=max_tokens)])
+    prompt = "" if name == "blip-large" else "<CAPTION>"
+    assert_equal(ours, miniature_oracle(name).answer(image, prompt, max_tokens=max_tokens))
+    assert ours.finish_reason == "length"
+
+
+def resized(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(config))
+    changed["vision_config"].update(vision)
+    changed["text_config"].update(text)
+    return changed
+
+
+def configurations() -> list[Any]:
+    """Other widths, heads and depths for each family, and the real dimensions on smaller pictures.
+
+    At the real picture size, ``python -m vlm.bench --config real`` makes the same comparison.
+    """
+    known = dict(families())
+    blip, florence = known["blip"].sizes, known["florence2"].sizes
+    wide = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 80}
+    return [
+        pytest.param("blip", blip["tiny"], id="blip-tiny"),
+        pytest.param(
+            "blip",
+            resized(blip["tiny"], {**wide, "patch_size": 12}, {"encoder_hidden_size": 64, "num_attention_heads": 8}),
+            id="blip-wide-vision",
+        ),
+        pytest.param("blip", resized(blip["tiny"], {"num_hidden_layers": 1}, wide), id="blip-wide-text"),
+        pytest.param("blip", resized(blip["real"], {"image_size": 192}, {}), id="blip-real"),
+        pytest.param("florence2", florence["tiny"], id="florence2-tiny"),
+        pytest.param(
+            "florence2",
+            resized(
+                florence["tiny"],
+                {"depths": [2, 1, 2, 1], "window_size": 5, "patch_stride": [4, 2, 1, 1], "projection_dim": 64},
+                {
+                    "d_model": 64,
+                    "encoder_attention_heads": 2,
+                    "decoder_attention_heads": 4,
+                    "max_position_embeddings": 256,
+                },
+            ),
+            id="florence2-deep-vision",
+        ),
+        pytest.param(
+            "florence2",
+            resized(florence["tiny"], {}, {"encoder_layers": 1, "decoder_layers": 3, "scale_embedding": True}),
+            id="florence2-scaled-embedding",
+        ),
+        pytest.param("florence2", florence["real"], id="florence2-real"),
+    ]
+
+
+def shrink_pictures(folder: Path, side: int, positions: int) -> None:
+    """Rewrite the preprocessor's picture size; Florence-2's config has no say in it."""
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    settings |= {"size": {"height": side, "width": side}, "image_seq_length": positions}
+    path.write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(("family", "config"), configurations())
+def test_random_weights_equal_transformers(
+    family: str, config: Mapping[str, Any], request_id: str, tmp_path: Path
+) -> None:
+    """Freshly drawn weights of other sizes: nothing is trained, so nothing hides a difference."""
+    dict(families())[family].synthesize(tmp_path, config, 11)
+    if request_id == "florence2-real":
+        shrink_pictures(tmp_path, side=384, positions=12 * 12 + 1)
+    count, max_tokens = (1, 8) if request_id.endswith("real") else (12, 30)
+    prompts = PROMPTS[family]
+    asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(scenes(count, first=500))]
+    ours = ask_all(tmp_path, [ask(image, prompt, max_tokens=max_tokens) for image, prompt in asked])
+    oracle = Oracle(tmp_path)
+    for (image, prompt), answer in zip(asked, ours, strict=True):
+        assert_equal(answer, oracle.answer(image, prompt, max_tokens=max_tokens))
+
+
+@pytest.fixture
+def request_id(request: pytest.FixtureRequest) -> str:
+    """The id of the running parameter set, as in ``test[florence2-real]``."""
+    return str(request.node.callspec.id)

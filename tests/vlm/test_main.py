@@ -1,0 +1,395 @@
+"""The command line with an engine that answers from a table: what is asked, what is printed, which exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import runpy
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vlm import __main__ as program
+from vlm.__main__ import main
+from vlm.grounding_json import to_json
+from vlm.types import (
+    Box,
+    CheckpointError,
+    Completion,
+    Detection,
+    EngineFailure,
+    Grounding,
+    Point,
+    Request,
+    Sampling,
+    Task,
+    Timings,
+    UnsupportedTask,
+    Usage,
+    VlmError,
+)
+
+SIZE = (640, 480)
+CAPTION = Grounding("caption", "<CAPTION>", "A red circle.", SIZE)
+FOUND = Grounding(
+    "detect",
+    "<OD>",
+    None,
+    SIZE,
+    (
+        Detection("box", label="red circle", box=Box(0.1, 0.2, 0.5, 0.6)),
+        Detection("point", label="dot", point=Point(0.5, 0.5)),
+    ),
+)
+
+Outcome = Completion | VlmError
+
+
+def _completion(grounding: Grounding, text: str = "A red circle.", ignored: tuple[str, ...] = ()) -> Completion:
+    return Completion(
+        text, (5, 2), (), grounding, "stop", Usage(577, 4, 2), Timings(1.0, 2.0, 3.0, 4.0), "task", ignored
+    )
+
+
+class FakeEngine:
+    """Answers by the picture's width, after a number of loop turns; remembers what it was asked."""
+
+    def __init__(self, answers: dict[int, Outcome], default: Outcome) -> None:
+        self.answers = answers
+        self.default = default
+        self.asked: list[Request] = []
+        self.together = 0
+        self.most_together = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.asked.append(request)
+        self.together += 1
+        self.most_together = max(self.most_together, self.together)
+        assert request.image is not None
+        width = Image.open(io.BytesIO(request.image)).width
+        for _ in range(1000 - width):  # so that wide pictures, named last here, are answered first
+            await asyncio.sleep(0)
+        self.together -= 1
+        answer = self.answers.get(width, self.default)
+        if isinstance(answer, VlmError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    """Three pictures of 640, 641 and 642 pixels' width."""
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for extra, path in enumerate(paths):
+        Image.new("RGB", (640 + extra, 480), (250, 250, 250)).save(path)
+    return [str(path) for path in paths]
+
+
+def _run(
+    argv: list[str], answers: dict[int, Outcome] | None = None, default: Outcome | None = None
+) -> tuple[int, FakeEngine]:
+    engine = FakeEngine(answers or {}, default or _completion(CAPTION))
+    return main(["checkpoint", *argv], lambda options: nullcontext(engine)), engine
+
+
+def _usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        _run(argv)
+    assert caught.value.code == 2
+    return _only_line(capsys.readouterr().err)
+
+
+def _only_line(text: str) -> str:
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    return text
+
+
+# What is asked.
+
+
+def test_the_prompt_alone_is_passed_on(pictures: list[str]) -> None:
+    _, engine = _run([pictures[0], "--prompt", "<OD>"])
+    assert engine.asked == [Request(Path(pictures[0]).read_bytes(), "<OD>")]
+
+
+def test_a_task_carries_its_arguments(pictures: list[str]) -> None:
+    options = ["--task", "detect", "--label", "dog", "--label", "cat", "--length", "long", "--region", "0,0.25,0.5,1"]
+    _, engine = _run([pictures[0], *options])
+    assert engine.asked[0].task == Task("detect", ("dog", "cat"), None, Box(0, 0.25, 0.5, 1), "long")
+
+
+def test_sampling_is_passed_on(pictures: list[str]) -> None:
+    _, engine = _run([pictures[0], "--temperature", "0.5", "--top-p", "0.9", "--seed", "7", "--max-tokens", "20"])
+    assert engine.asked[0].sampling == Sampling(20, 0.5, 0.9, 7)
+    _, engine = _run([pictures[0]])
+    assert engine.asked[0].sampling == Sampling()
+
+
+def test_a_region_in_pixels_is_of_each_picture(pictures: list[str]) -> None:
+    _, engine = _run([*pictures[:2], "--task", "region_caption", "--region", "64,48,320,480"])
+    boxes = [request.task.region for request in engine.asked if request.task]
+    assert boxes == [Box(0.1, 0.1, 0.5, 1.0), Box(64 / 641, 0.1, 320 / 641, 1.0)]
+
+
+def test_a_region_in_pixels_counts_on_the_upright_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (480, 640)).save(tmp_path / "turned.jpg", exif=exif)
+    _, engine = _run([str(tmp_path / "turned.jpg"), "--task", "region_caption", "--region", "64,48,640,480"])
+    assert engine.asked[0].task is not None
+    assert engine.asked[0].task.region == Box(0.1, 0.1, 1.0, 1.0)
+
+
+def test_all_pictures_are_in_the_engine_at_once(pictures: list[str]) -> None:
+    _, engine = _run(pictures)
+    assert engine.most_together == 3
+
+
+def test_no_more_pictures_than_memory_should_hold_are_in_the_engine(
+    pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "AT_ONCE", 2)
+    code, engine = _run(pictures * 2)
+    assert (code, engine.most_together, len(engine.asked)) == (0, 2, 6)
+
+
+# What is printed.
+
+
+def test_words_are_printed_as_they_are(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run([pictures[0]])[0] == 0
+    assert capsys.readouterr().out == "A red circle.\n"
+
+
+def test_geometry_is_a_list_of_labels_and_pixels(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([pictures[0]], default=_completion(FOUND, ""))
+    assert capsys.readouterr().out == (
+        "red circle     64    96   320   288\n"
+        "dot           320   240\n"
+    )  # fmt: skip
+
+
+def test_nothing_found_is_said(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([pictures[0]], default=_completion(Grounding("detect", "<OD>", None, SIZE), ""))
+    assert capsys.readouterr().out == "nothing found\n"
+
+
+def test_several_answers_come_in_the_order_of_the_pictures(
+    pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(pictures, {641: _completion(FOUND)})
+    first, second, *objects, last = capsys.readouterr().out.splitlines()
+    assert (first, second, last) == (
+        f"{pictures[0]}: A red circle.",
+        f"{pictures[1]}:",
+        f"{pictures[2]}: A red circle.",
+    )
+    assert objects == ["  red circle     64    96   320   288", "  dot           320   240"]
+
+
+def test_json_is_one_object_per_picture_and_line(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = _run([*pictures, "--json"], {641: EngineFailure("It failed.", code="engine_failure")}, _completion(FOUND))
+    captured = capsys.readouterr()
+    first, second, third = (json.loads(line) for line in captured.out.splitlines())
+    assert first == {
+        "image": pictures[0],
+        "text": "A red circle.",
+        "token_ids": [5, 2],
+        "grounding": to_json(FOUND),
+        "finish_reason": "stop",
+        "usage": {"image_tokens": 577, "text_tokens": 4, "completion_tokens": 2},
+        "timings": {"prepare_ms": 1.0, "queue_ms": 2.0, "first_token_ms": 3.0, "total_ms": 4.0},
+    }
+    assert second == {
+        "image": pictures[1],
+        "error": {"message": "It failed.", "param": None, "code": "engine_failure"},
+    }
+    assert third == {**first, "image": pictures[2]}
+    assert (code, captured.err) == (1, f"error: {pictures[1]}: It failed.\n")
+
+
+def test_what_the_task_does_not_use_is_said(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run([pictures[0]], default=_completion(CAPTION, ignored=("task.length",)))[0] == 0
+    assert capsys.readouterr().err == f"note: {pictures[0]}: this task does not use task.length\n"
+
+
+# Drawing.
+
+
+def test_draw_writes_the_picture_with_what_was_found(pictures: list[str], tmp_path: Path) -> None:
+    assert _run([pictures[0], "--draw", str(tmp_path / "out.png")], default=_completion(FOUND))[0] == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == SIZE
+        assert len(image.getcolors() or []) > 1
+
+
+def test_several_drawings_are_numbered(pictures: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.jpg"
+    _run([*pictures, "--json", "--draw", str(out)], {641: EngineFailure("It failed.")}, _completion(FOUND))
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-1.jpg", "out-3.jpg"]
+
+
+def test_a_drawing_that_cannot_be_written_is_a_failure(
+    pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run([pictures[0], "--draw", str(tmp_path / "absent" / "out.png")])[0] == 1
+    captured = capsys.readouterr()
+    assert captured.out == "A red circle.\n"
+    assert "out.png cannot be written (No such file or directory)" in _only_line(captured.err)
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(UnsupportedTask("No such task."), 2), (EngineFailure("It failed."), 1)],
+)
+def test_one_failing_picture_leaves_the_others_their_answers(
+    answer: VlmError, code: int, pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(pictures, {641: answer})[0] == code
+    captured = capsys.readouterr()
+    assert captured.out == f"{pictures[0]}: A red circle.\n{pictures[2]}: A red circle.\n"
+    assert _only_line(captured.err) == f"error: {pictures[1]}: {answer}\n"
+
+
+def test_a_failure_weighs_more_than_bad_input(pictures: list[str]) -> None:
+    assert _run(pictures, {640: EngineFailure("It failed."), 642: UnsupportedTask("No such task.")})[0] == 1
+
+
+def test_files_that_cannot_be_read_are_bad_input(
+    pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, engine = _run([str(tmp_path / "absent.png"), pictures[0], str(tmp_path)])
+    captured = capsys.readouterr()
+    assert (code, len(engine.asked), captured.out) == (2, 1, f"{pictures[0]}: A red circle.\n")
+    assert captured.err == (
+        f"error: {tmp_path / 'absent.png'}: the file cannot be read (No such file or directory)\n"
+        f"error: {tmp_path}: the file cannot be read (Is a directory)\n"
+    )
+
+
+def test_a_region_outside_one_picture_is_bad_input_for_that_picture(
+    pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, engine = _run([*pictures[:2], "--task", "region_caption", "--region", "0,0,641,480"])
+    assert (code, len(engine.asked)) == (2, 1)
+    assert "outside the picture of 640 x 480 pixels" in _only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--region", "0,0,1"], "four numbers"),
+        (["--region", "0,0,1,x"], "four numbers"),
+        (["--region", "0.5,0,0.5,1"], "x1 < x2"),
+        (["--region", "0,nan,1,1"], "y1 < y2"),
+        (["--region", "0,0,inf,1"], "x1 < x2"),
+        (["--length", "endless"], "--length"),
+        (["--dtype", "int4"], "--dtype"),
+        (["--draw", "out.pdf"], ".png"),
+        (["--seed", "x"], "--seed"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    options: list[str], said: str, pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in _usage_error([pictures[0], *options], capsys)
+
+
+def test_a_picture_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "image" in _usage_error([], capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--temperature", "3"], "temperature must be from 0 to 2"),
+        (["--max-tokens", "0"], "max_tokens must be at least 1"),
+        (["--top-p", "nan"], "top_p"),
+        (["--label", "dog"], "--task"),
+        (["--region", "0,0,1,1"], "--task"),
+        (["--length", "long"], "--task"),
+    ],
+)
+def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(
+    options: list[str], said: str, pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(loading: argparse.Namespace) -> AbstractContextManager[Any]:
+        pytest.fail("the checkpoint was loaded")
+
+    assert main(["checkpoint", pictures[0], *options], never) == 2
+    assert said in _only_line(capsys.readouterr().err)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_a_failure(
+    pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(options: argparse.Namespace) -> AbstractContextManager[Any]:
+        raise CheckpointError("There is no folder 'checkpoint'.")
+
+    assert main(["checkpoint", pictures[0]], refuse) == 1
+    assert capsys.readouterr() == ("", "error: There is no folder 'checkpoint'.\n")
+
+
+def test_an_interrupt_ends_quietly(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        async def complete(self, request: Request) -> Completion:
+            raise KeyboardInterrupt
+
+    def interrupt(options: argparse.Namespace) -> AbstractContextManager[Any]:
+        raise KeyboardInterrupt
+
+    assert main(["checkpoint", *pictures], lambda options: nullcontext(Interrupted())) == 130
+    assert main(["checkpoint", *pictures], interrupt) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_leaves_ends_it_quietly(
+    pictures: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert _run(pictures)[0] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "--draw OUT.png" in capsys.readouterr().out
+
+
+# With a real checkpoint.
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "circle-and-square.png"
+
+
+def test_the_example_picture_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(ROOT / "examples" / "draw.py"))["picture"]()
+    with Image.open(EXAMPLE) as image:
+        assert image.tobytes() == drawn.tobytes()
+
+
+def test_a_miniature_finds_the_circle_and_the_square(capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(ROOT / "miniatures" / "florence-2-base")
+    options = ["--task", "detect", "--json", "--device", "cpu", "--dtype", "float32"]
+    assert main([checkpoint, str(EXAMPLE), *options]) == 0
+    objects = json.loads(capsys.readouterr().out)["grounding"]["objects"]
+    assert [found["label"] for found in objects] == ["circle", "square"]
+    for found, place in zip(objects, [(75, 135, 265, 325), (390, 150, 560, 320)], strict=True):
+        assert all(abs(got - want) < 40 for got, want in zip(found["box_px"], place, strict=True))

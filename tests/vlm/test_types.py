@@ -1,0 +1,146 @@
+"""What crosses boundaries survives pickling, and holds its ranges."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm.types import (
+    Box,
+    CheckpointError,
+    Chunk,
+    Completion,
+    DeadlineExceeded,
+    Detection,
+    EngineFailure,
+    Grounding,
+    InvalidImage,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    Point,
+    Request,
+    Sampling,
+    Task,
+    Timings,
+    UnsupportedTask,
+    Usage,
+    VlmError,
+)
+
+ERRORS = [
+    VlmError,
+    InvalidRequest,
+    InvalidImage,
+    UnsupportedTask,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    DeadlineExceeded,
+    EngineFailure,
+    CheckpointError,
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_pickles_with_all_its_fields(kind: type[VlmError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("No.", param="sampling.top_p", code="invalid_value")))
+    assert type(error) is kind
+    assert (error.message, error.param, error.code) == ("No.", "sampling.top_p", "invalid_value")
+    assert str(error) == "No."
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_param_and_code_may_be_absent(kind: type[VlmError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("No.")))
+    assert (str(error), error.param, error.code) == ("No.", None, None)
+
+
+def test_bad_pictures_and_tasks_are_invalid_requests() -> None:
+    assert issubclass(InvalidImage, InvalidRequest)
+    assert issubclass(UnsupportedTask, InvalidRequest)
+    assert all(issubclass(kind, VlmError) for kind in ERRORS)
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("max_tokens", [1, 4096], [0, -1]),
+        ("temperature", [0, 0.0, 2.0], [-0.1, 2.1, float("nan")]),
+        ("top_p", [1e-9, 1.0], [0.0, 1.1, -1.0, float("nan")]),
+        ("repetition_penalty", [0.5, 10.0], [0.0, 10.1, float("nan")]),
+        ("no_repeat_ngram_size", [0, 64], [-1, 65]),
+        ("stop", [(), ("a", "b", "c", "d")], [("a", "b", "c", "d", "e"), ("",)]),
+    ],
+)
+def test_sampling_refuses_what_is_out_of_range_and_names_the_field(
+    field: str, good: list[object], bad: list[object]
+) -> None:
+    for value in good:
+        assert getattr(Sampling(**{field: value}), field) == value  # type: ignore[arg-type]  # one field of any type
+    for value in bad:
+        with pytest.raises(InvalidRequest) as caught:
+            Sampling(**{field: value})  # type: ignore[arg-type]  # the point of the test
+        assert (caught.value.param, caught.value.code) == (field, "invalid_value")
+        assert field in caught.value.message
+
+
+def test_over_takes_every_unset_field_from_the_defaults() -> None:
+    defaults = Sampling(20, 0.0, 1.0, None, (), 1.0, 3, (0,), 2)
+    assert Sampling().over(defaults) == defaults
+    mine = Sampling(5, 1.0, 0.5, 7, ("x",), 2.0, 0, (), 9, logprobs=True)
+    assert mine.over(defaults) == mine
+
+
+def test_over_takes_no_seed_stop_or_logprobs_from_the_defaults() -> None:
+    defaults = Sampling(20, seed=1, stop=("x",), logprobs=True)
+    assert Sampling().over(defaults) == Sampling(20)
+
+
+@given(st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1))
+def test_a_spanning_box_is_within_the_picture_and_holds_every_clamped_point(places: list[tuple[float, float]]) -> None:
+    box = Box.spanning(tuple(Point(x, y) for x, y in places))
+    assert 0 <= box.x_min <= box.x_max <= 1
+    assert 0 <= box.y_min <= box.y_max <= 1
+    for x, y in places:
+        inside = Point.clamped(x, y)
+        assert box.x_min <= inside.x <= box.x_max
+        assert box.y_min <= inside.y <= box.y_max
+
+
+def _completion() -> Completion:
+    corners = (Point(0.1, 0.1), Point(0.2, 0.1), Point(0.2, 0.3))
+    found = Detection("polygon", label="leaf", polygons=(corners,), box=Box.spanning(corners), spans=((0, 4),))
+    return Completion(
+        text="leaf",
+        token_ids=(5, 2),
+        logprobs=(-0.5, -0.1),
+        grounding=Grounding("segment", "<X>", "leaf", (640, 480), (found,), truncated=True, raw="leaf</s>"),
+        finish_reason="stop",
+        usage=Usage(577, 4, 2),
+        timings=Timings(1.0, 2.0, 3.0, 4.0),
+        resolution="task",
+        ignored=("prompt",),
+    )
+
+
+def test_requests_chunks_and_completions_pickle() -> None:
+    task = Task("detect", ("dog",), "text", Box(0, 0, 1, 1), "long")
+    for value in (
+        Request(b"\x00", "<OD>", task, Sampling(3)),
+        Chunk("a", (1,), (-0.5,)),
+        Chunk(completion=_completion()),
+    ):
+        assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_everything_is_frozen() -> None:
+    completion = _completion()
+    for value in (completion, completion.grounding, completion.usage, Chunk(), Request(None), Sampling()):
+        with pytest.raises(AttributeError):
+            setattr(value, fields(value)[0].name, None)

@@ -1,0 +1,1 @@
+"""Small vision-language models in one batch: the library, without Ray and without HTTP."""

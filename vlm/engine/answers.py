@@ -1,0 +1,63 @@
+"""Turns a finished sequence into the answer that its client gets. Pure Python."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from vlm.engine.sequence import Sequence
+from vlm.models.base import Processor
+from vlm.types import Chunk, Completion, Grounding, Timings, Usage
+
+
+def next_chunk(sequence: Sequence, text: str) -> Chunk:
+    """A chunk with ``text`` and the tokens that no chunk has carried yet."""
+    start, sequence.reported = sequence.reported, len(sequence.generated)
+    return Chunk(text, tuple(sequence.generated[start:]), tuple(sequence.logprobs[start:]))
+
+
+def last_chunk(sequence: Sequence, text: str, processor: Processor) -> Chunk:
+    """The last chunk: the rest of the text and the whole completion."""
+    return replace(next_chunk(sequence, text), completion=_completion(sequence, processor))
+
+
+def _completion(sequence: Sequence, processor: Processor) -> Completion:
+    assert sequence.finish_reason is not None
+    inputs = sequence.inputs
+    return Completion(
+        text=sequence.text.text if inputs.words else "",
+        token_ids=tuple(sequence.generated),
+        logprobs=tuple(sequence.logprobs),
+        grounding=_grounding(sequence, processor),
+        finish_reason=sequence.finish_reason,
+        usage=Usage(inputs.image_tokens, inputs.text_tokens, len(sequence.generated)),
+        timings=_timings(sequence),
+        resolution=inputs.resolution,
+        ignored=inputs.ignored,
+        words=inputs.words,
+    )
+
+
+def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
+    inputs = sequence.inputs
+    parsed = processor.ground(sequence.generated, inputs, finished=sequence.finish_reason == "stop")
+    return Grounding(
+        task=inputs.task,
+        native_task=inputs.native_task,
+        text=sequence.text.text if inputs.words else parsed.text,
+        image_size=inputs.image_size,
+        detections=parsed.detections,
+        truncated=parsed.truncated,
+        raw=processor.decode(sequence.generated, special=True),
+    )
+
+
+def _timings(sequence: Sequence) -> Timings:
+    now = time.perf_counter()
+    started = sequence.started or now
+    return Timings(
+        prepare_ms=sequence.prepare_ms,
+        queue_ms=1000 * (started - sequence.arrived),
+        first_token_ms=1000 * ((sequence.first_token or now) - sequence.arrived),
+        total_ms=sequence.prepare_ms + 1000 * (now - sequence.arrived),
+    )

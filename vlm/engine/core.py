@@ -1,0 +1,118 @@
+"""The engine's heart without threads: sequences in, one step at a time, chunks out.
+
+:class:`Core` is driven by one thread. It never waits: whatever a client does, a step takes only as long as the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+from vlm.engine.answers import last_chunk, next_chunk
+from vlm.engine.blocks import BlockPool, CachePlan
+from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
+from vlm.engine.scheduler import Scheduler
+from vlm.engine.sequence import Sequence
+from vlm.models.base import LoadedModel
+from vlm.types import Chunk, EngineFailure, FinishReason
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News of a sequence: a chunk, or the error that ended it."""
+
+    sequence: Sequence
+    chunk: Chunk | None = None
+    error: EngineFailure | None = None
+
+
+class Core:
+    """Scheduler and runner, and what happens between them."""
+
+    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int) -> None:
+        self.broken = False
+        self.scheduler = Scheduler(BlockPool(plan.blocks), plan.rows, max_prefill)
+        self._model = loaded.model
+        self._processor = loaded.processor
+        self._runner = ModelRunner(loaded.model, plan)
+
+    @property
+    def busy(self) -> bool:
+        """True while a step would do something."""
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a prepared sequence."""
+        self.scheduler.add(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Drop a sequence and free all that it holds, at once; a finished one is ignored."""
+        self.scheduler.remove(sequence)
+
+    def step(self) -> list[Event]:
+        """Let sequences join, and give each running one its next token."""
+        batch = self.scheduler.schedule()
+        self._runner.move(batch.moves)
+        now = time.perf_counter()
+        for sequence in batch.prefill:
+            sequence.started = sequence.started or now
+        # Both run before either is committed: a sequence that ends moves the last row, which may just be joining.
+        results = [
+            (batch.decode, self._attempt(self._runner.decode, batch.decode)),
+            (batch.prefill, self._attempt(self._runner.prefill, batch.prefill)),
+        ]
+        return [event for sequences, chosen in results for event in self._commit_all(sequences, chosen)]
+
+    def fail_all(self, message: str) -> list[Event]:
+        """End every sequence with an error."""
+        return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
+
+    def _attempt(self, run: Callable[[Rows[Sequence]], list[Chosen]], sequences: Rows[Sequence]) -> list[Chosen] | None:
+        """What the runner chose, or None where it failed."""
+        if not sequences:
+            return []
+        try:
+            return run(sequences)
+        except Exception as error:
+            log.exception("a step of %d sequences failed", len(sequences))
+            self.broken = self.broken or device_is_broken(error)
+            return None
+
+    def _commit_all(self, sequences: Rows[Sequence], chosen: list[Chosen] | None) -> list[Event]:
+        if chosen is None:
+            return self._fail(sequences, "The model failed while it worked on this request.")
+        return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit(one, new)]
+
+    def _fail(self, sequences: Rows[Sequence], message: str) -> list[Event]:
+        for sequence in sequences:
+            self.scheduler.remove(sequence)
+        return [Event(sequence, error=EngineFailure(message)) for sequence in sequences]
+
+    def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        forced = sequence.forced_token() is not None
+        sequence.generated.append(chosen.token)
+        if sequence.sampling.logprobs and chosen.logprob is not None:
+            sequence.logprobs.append(chosen.logprob)
+        sequence.first_token = sequence.first_token or time.perf_counter()
+        text = sequence.text.push(chosen.token) if sequence.inputs.words else ""
+        sequence.finish_reason = self._finish_reason(sequence, chosen.token, forced)
+        if sequence.finish_reason is not None:
+            return [self._finish(sequence, text)]
+        return [Event(sequence, next_chunk(sequence, text))] if text else []
+
+    def _finish_reason(self, sequence: Sequence, token: int, forced: bool) -> FinishReason | None:
+        ended = token in self._model.eos_token_ids and not forced
+        if ended or sequence.text.stopped:
+            return "stop"
+        return "length" if sequence.budget == 0 else None
+
+    def _finish(self, sequence: Sequence, text: str) -> Event:
+        self.scheduler.remove(sequence)
+        if sequence.inputs.words:
+            text += sequence.text.finish()
+        return Event(sequence, last_chunk(sequence, text, self._processor))

@@ -1,0 +1,85 @@
+"""Token ids to text as they come: never half a character, and nothing that a stop string may yet take back.
+
+Pure Python. The pieces joined are what decoding all ids at once and stripping gives, cut before the first stop string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class Detokenizer:
+    """The growing text of one answer.
+
+    A token's text may depend on its neighbours (a byte-level token holds part of a character, a word piece joins the
+    one before), so each new token is decoded together with the last piece that is already settled, and what that piece
+    gives alone is cut off. This costs the same for a short and a long answer.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], echo: Sequence[int], stop: tuple[str, ...]) -> None:
+        """``echo``: ids that the text begins with. ``decode`` leaves special tokens out."""
+        self._decode = decode
+        self._ids = list(echo)
+        self._stop = stop
+        self._settled = 0  # ids before this are in _text for good
+        self._window = 0  # ids from here to _settled give the next ones their context
+        self._text = ""
+        self._sent = 0
+        self.stopped = False
+        self._settle()
+        self._searched_from = len(self._text)  # a stop string in the echoed prompt stops nothing
+
+    @property
+    def text(self) -> str:
+        """All text so far, stripped; after :meth:`finish`, the answer."""
+        return self._text.strip()
+
+    def push(self, token: int) -> str:
+        """Add a token; returns the text that is now certain (often "")."""
+        self._ids.append(token)
+        self._settle()
+        self._cut()
+        return self._emit(len(self.text) if self.stopped else self._certain())
+
+    def finish(self) -> str:
+        """No more tokens: returns the rest, an unfinished character as U+FFFD."""
+        if not self.stopped:
+            self._text += self._fresh()
+            self._settled = len(self._ids)
+            self._cut()
+        return self._emit(len(self.text))
+
+    def _fresh(self) -> str:
+        before = self._decode(self._ids[self._window : self._settled])
+        return self._decode(self._ids[self._window :])[len(before) :]
+
+    def _settle(self) -> None:
+        fresh = self._fresh()
+        if fresh and not fresh.endswith(_INCOMPLETE):
+            self._text += fresh
+            self._window, self._settled = self._settled, len(self._ids)
+
+    def _cut(self) -> None:
+        found = [at for stop in self._stop if (at := self._text.find(stop, self._searched_from)) >= 0]
+        if found:
+            self._text = self._text[: min(found)]
+            self.stopped = True
+
+    def _certain(self) -> int:
+        """Length of the stripped text that no later token can change."""
+        text = self.text
+        held = max((_overlap(self._text, stop) for stop in self._stop), default=0)
+        certain = self._text[: len(self._text) - held].strip() if held else text
+        return min(len(certain), len(text))
+
+    def _emit(self, upto: int) -> str:
+        piece = self.text[self._sent : upto]
+        self._sent = max(self._sent, upto)
+        return piece
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that begins ``stop``."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

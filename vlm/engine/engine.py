@@ -1,0 +1,293 @@
+"""The engine as its users see it: ``async for chunk in engine.generate(request)``.
+
+One thread owns the device and runs :class:`~vlm.engine.core.Core`; pictures are prepared in worker threads; clients
+live in their own event loops and are only ever notified. A client that leaves closes its generator, which frees all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from vlm.engine.blocks import CachePlan
+from vlm.engine.core import Core, Event
+from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.sequence import Sequence
+from vlm.models.base import Inputs, LoadedModel
+from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overloaded, Request, Sampling
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How much the engine may use.
+
+    Attributes:
+        max_batch: Most sequences that run at once; fewer where ``cache_bytes`` holds fewer.
+        max_waiting: Most requests that wait beyond those; the next one is refused.
+        max_prefill: Most sequences that join in one step.
+        cache_bytes: Memory for keys and values, cross attention included.
+        prepare_threads: Threads that decode and resize pictures.
+    """
+
+    max_batch: int = 64
+    max_waiting: int = 256
+    max_prefill: int = 8
+    cache_bytes: int = 2 * 1024**3
+    prepare_threads: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_prefill", "cache_bytes", "prepare_threads"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"{name} must be at least 1", param=name)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine holds at one moment. ``accepted`` counts requests from the door to their end."""
+
+    accepted: int
+    running: int
+    waiting: int
+    used_blocks: int
+    total_blocks: int
+    max_batch: int
+
+
+class Engine:
+    """A model that many clients share. Use it as a context manager, or call :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, loaded: LoadedModel, config: EngineConfig = EngineConfig()) -> None:
+        """Allocate the KV cache.
+
+        Raises:
+            CheckpointError: ``cache_bytes`` cannot hold one sequence.
+        """
+        model = loaded.model
+        self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch)
+        self._core = Core(loaded, self._plan, config.max_prefill)
+        self._loaded = loaded
+        self._places = self._plan.rows + config.max_waiting
+        self._accepted = 0
+        self._door = threading.Lock()
+        self._inbox: SimpleQueue[_Command] = SimpleQueue()
+        self._streams: dict[Sequence, _Stream] = {}  # of the device thread alone
+        self._workers = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._stopping = False
+
+    def start(self) -> Self:
+        """Start the device thread."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End what is running with an error and stop the thread."""
+        self._stopping = True
+        self._inbox.put(_Stop())
+        self._thread.join()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def healthy(self) -> bool:
+        """False once the device is broken: the process should be replaced."""
+        return not self._core.broken and (self._thread.is_alive() or not self._stopping)
+
+    def stats(self) -> EngineStats:
+        """A look from any thread; the numbers may be of neighbouring steps."""
+        scheduler = self._core.scheduler
+        return EngineStats(
+            accepted=self._accepted,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            used_blocks=scheduler.pool.used,
+            total_blocks=scheduler.pool.total,
+            max_batch=self._plan.rows,
+        )
+
+    async def complete(self, request: Request) -> Completion:
+        """The whole answer. Raises as :meth:`generate` does."""
+        async for chunk in self.generate(request):
+            if chunk.completion is not None:
+                return chunk.completion
+        raise EngineFailure("The answer ended without a completion.")
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Answer a request chunk by chunk; the last chunk carries the completion.
+
+        Closing the generator (or cancelling the task that reads it) frees all that the request holds.
+
+        Raises:
+            Overloaded: Every place is taken; nothing was done.
+            InvalidRequest: Also as InvalidImage or UnsupportedTask; before the first chunk.
+            EngineFailure: The model failed, or the engine is stopping.
+        """
+        self._enter()
+        try:
+            sequence = await asyncio.get_running_loop().run_in_executor(self._workers, self._prepare, request)
+            stream = _Stream(asyncio.get_running_loop())
+            self._inbox.put(_Submit(sequence, stream))
+            try:
+                async for chunk in stream:
+                    yield chunk
+            finally:
+                if sequence.finish_reason is None:
+                    self._inbox.put(_Abort(sequence))
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        if self._stopping or self._core.broken:
+            raise EngineFailure("The engine is stopping.")
+        with self._door:
+            if self._accepted >= self._places:
+                raise Overloaded(f"All {self._places} places are taken; try again in a moment.", code="overloaded")
+            self._accepted += 1
+
+    def _leave(self) -> None:
+        with self._door:
+            self._accepted -= 1
+
+    def _prepare(self, request: Request) -> Sequence:
+        began = time.perf_counter()
+        inputs = self._loaded.processor.prepare(request)
+        sampling = self._resolve(request.sampling, inputs)
+        echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
+        text = Detokenizer(self._loaded.processor.decode, echo, sampling.stop)
+        return Sequence(inputs, sampling, text, prepare_ms=1000 * (time.perf_counter() - began))
+
+    def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
+        """The checkpoint's defaults filled in, and the length bounded by the context."""
+        model = self._loaded.model
+        resolved = asked.over(model.defaults)
+        # The last token is chosen but never read, so it needs no position.
+        room = model.cache.max_positions - len(inputs.prompt_ids) + 1
+        if room < 1:
+            raise InvalidRequest(
+                f"The prompt has {len(inputs.prompt_ids)} tokens; the model holds {model.cache.max_positions}.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        if any(not 0 <= token < model.vocabulary for token in resolved.forced_tokens or ()):
+            raise InvalidRequest(f"forced_tokens must be from 0 to {model.vocabulary - 1}", param="forced_tokens")
+        return replace(resolved, max_tokens=min(room, resolved.max_tokens or room))
+
+    def _run(self) -> None:
+        """The device thread: take commands (waiting for one only when idle), step, notify."""
+        while self._obey(wait=not self._core.busy):
+            self._deliver(self._core.step())
+            if self._core.broken:
+                self._deliver(self._core.fail_all("The device failed; this replica is being replaced."))
+        self._deliver(self._core.fail_all("The engine is stopping."))
+
+    def _obey(self, wait: bool) -> bool:
+        """Carry out all commands that are there; False once told to stop."""
+        while wait or not self._inbox.empty():
+            wait = False
+            match self._inbox.get():
+                case _Submit(sequence, stream):
+                    self._streams[sequence] = stream
+                    self._core.submit(sequence)
+                case _Abort(sequence):
+                    self._streams.pop(sequence, None)
+                    self._core.abort(sequence)
+                case _Stop():
+                    return False
+        return True
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        """Hand events to their streams; each event loop is woken once."""
+        woken: defaultdict[asyncio.AbstractEventLoop, list[_Stream]] = defaultdict(list)
+        for event in events:
+            ended = event.error is not None or event.sequence.finish_reason is not None
+            stream = self._streams.pop(event.sequence) if ended else self._streams[event.sequence]
+            stream.events.append(event)
+            woken[stream.loop].append(stream)
+        for loop, streams in woken.items():
+            try:
+                loop.call_soon_threadsafe(_wake, streams)
+            except RuntimeError:  # the loop is closed: its clients are gone, and nobody is left to close their streams
+                log.warning("an event loop closed with %d requests unfinished", len(streams))
+                self._abandon(loop)
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
+            del self._streams[sequence]
+            self._core.abort(sequence)
+
+
+class _Stream:
+    """One client's events, between the device thread and its event loop. Chunks that pile up are joined."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.events: deque[Event] = deque()
+        self.ready = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        while True:
+            await self.ready.wait()
+            self.ready.clear()
+            chunks = []
+            while self.events:
+                event = self.events.popleft()
+                if event.error is not None:
+                    raise event.error
+                assert event.chunk is not None
+                chunks.append(event.chunk)
+            if chunks:
+                joined = _join(chunks)
+                yield joined
+                if joined.completion is not None:
+                    return
+
+
+def _wake(streams: Iterable[_Stream]) -> None:
+    for stream in streams:
+        stream.ready.set()
+
+
+def _join(chunks: list[Chunk]) -> Chunk:
+    return Chunk(
+        text="".join(chunk.text for chunk in chunks),
+        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+        completion=chunks[-1].completion,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    sequence: Sequence
+    stream: _Stream
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Command = _Submit | _Abort | _Stop

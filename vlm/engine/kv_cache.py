@@ -1,0 +1,177 @@
+"""Keys and values on the device: blocks of positions that sequences share out, and one cross-attention part a row.
+
+    self attention    pool[layer][block][position in block][head]    a row's table lists its blocks in order
+    cross attention   cross[layer][row][head][position]              rows 0..n-1 run, so a batch is a slice
+
+The two contexts of this module are what the layers talk to: :class:`PrefillContext` computes from nothing and writes
+down, :class:`DecodeContext` adds one position a row and reads back. Tables and lengths of a decode step live in
+buffers that are allocated once, so that the step's shapes and addresses can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
+from vlm.layers.attention import length_mask
+from vlm.models.base import CacheSpec
+
+CrossKeysValues = Callable[[int], tuple[Tensor, Tensor]]
+
+
+class KVCache:
+    """All memory for keys and values, allocated once."""
+
+    def __init__(self, spec: CacheSpec, plan: CachePlan, dtype: torch.dtype, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        pool = (plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim)
+        cross = (plan.rows, spec.kv_heads, spec.cross_positions, spec.head_dim)
+        kinds = range(2 * spec.layers)
+        self._pool = [torch.zeros(pool, dtype=dtype, device=device) for _ in kinds]
+        self._cross = [torch.zeros(cross, dtype=dtype, device=device) for _ in kinds] if spec.cross_positions else []
+        self._cross_lengths = [0] * plan.rows
+        self._tables = torch.zeros(plan.rows, blocks_for(spec.max_positions), dtype=torch.long, device=device)
+        self._positions = torch.zeros(plan.rows, 1, dtype=torch.long, device=device)
+
+    def move(self, source: int, target: int) -> None:
+        """Row ``source`` has become row ``target``: its cross-attention part goes along. Blocks stay where they are."""
+        length = self._cross_lengths[source]
+        for cross in self._cross:
+            cross[target, :, :length] = cross[source, :, :length]
+        self._cross_lengths[target] = length
+
+    def prefill(self, prompt: Prompt, cross: CrossKeysValues | None) -> PrefillContext:
+        """A context that computes whole prompts and writes them down.
+
+        ``cross`` computes the cross-attention keys and values of a layer, ``[batch, heads, positions, head_dim]``.
+        """
+        if cross is not None:
+            self._cross_lengths[prompt.row : prompt.row + len(prompt.lengths)] = prompt.encoded_lengths
+        return PrefillContext(self, prompt, cross)
+
+    def decode(self, tables: Sequence[Sequence[int]], positions: Sequence[int]) -> DecodeContext:
+        """A context for one new position in each of the rows 0..n-1.
+
+        Args:
+            tables: Each row's blocks.
+            positions: Where each row's new token stands.
+        """
+        rows, longest = len(tables), max(map(len, tables))
+        padded = [[*table, *[0] * (longest - len(table))] for table in tables]
+        self._tables[:rows, :longest].copy_(torch.tensor(padded))
+        self._positions[:rows, 0].copy_(torch.tensor(positions))
+        return DecodeContext(self, rows, longest, self._cross_lengths[:rows])
+
+    def write(self, kind: int, places: Tensor, values: Tensor) -> None:
+        """Put ``values`` ``[n, heads, head_dim]`` at flat ``places`` ``[n]`` of one layer's keys or values."""
+        self._pool[kind].flatten(0, 1).index_copy_(0, places, values)
+
+    def read(self, kind: int, tables: Tensor) -> Tensor:
+        """Blocks ``tables`` ``[rows, blocks]`` as ``[rows, heads, positions, head_dim]``."""
+        blocks = self._pool[kind].index_select(0, tables.flatten())
+        return blocks.view(len(tables), -1, *blocks.shape[2:]).transpose(1, 2)
+
+    def write_cross(self, kind: int, row: int, values: Tensor) -> None:
+        """Put ``[batch, heads, positions, head_dim]`` into the rows from ``row`` on."""
+        self._cross[kind][row : row + len(values), :, : values.shape[2]] = values
+
+    def read_cross(self, kind: int, rows: int, positions: int) -> Tensor:
+        """The first ``rows`` rows and ``positions`` positions: a view, nothing is copied."""
+        return self._cross[kind][:rows, :, :positions]
+
+    def batch_tables(self, rows: int, blocks: int) -> Tensor:
+        """The tables that :meth:`decode` wrote, int64 ``[rows, blocks]``."""
+        return self._tables[:rows, :blocks]
+
+    def batch_positions(self, rows: int) -> Tensor:
+        """The positions that :meth:`decode` wrote, int64 ``[rows, 1]``."""
+        return self._positions[:rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Where a batch of prompts goes: consecutive rows from ``row`` on, their blocks, lengths and encoder lengths."""
+
+    row: int
+    tables: Sequence[Sequence[int]]
+    lengths: Sequence[int]
+    encoded_lengths: Sequence[int]
+
+
+class PrefillContext:
+    """Whole prompts, right-padded: causal among themselves; what they compute is written to the cache on the way."""
+
+    def __init__(self, cache: KVCache, prompt: Prompt, cross: CrossKeysValues | None) -> None:
+        longest, device = max(prompt.lengths), cache.device
+        self._cache = cache
+        self._row = prompt.row
+        self._cross = cross
+        self._real, self._places = _places(prompt, longest, device)
+        self.positions = torch.arange(longest, device=device).unsqueeze(0)
+        # Padding stands on the right, so no real query ever sees it.
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+        self.mask = causal[None, None] if longest > 1 else None
+        self.cross_mask = _cross_mask(prompt.encoded_lengths, device)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write down the real positions; the queries see what was just computed."""
+        for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            self._cache.write(kind, self._places, new.transpose(1, 2).flatten(0, 1)[self._real])
+        return keys, values
+
+    def cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Compute the layer's part from the encoder's output and write it down."""
+        assert self._cross is not None, "the model has cross attention but embed() gave no encoder output"
+        keys, values = self._cross(layer)
+        self._cache.write_cross(2 * layer, self._row, keys)
+        self._cache.write_cross(2 * layer + 1, self._row, values)
+        return keys, values
+
+
+class DecodeContext:
+    """One new position in each of the rows 0..n-1, which sees all before it."""
+
+    def __init__(self, cache: KVCache, rows: int, blocks: int, cross_lengths: Sequence[int]) -> None:
+        self._cache = cache
+        self._rows = rows
+        self._tables = cache.batch_tables(rows, blocks)
+        self.positions = cache.batch_positions(rows)
+        block, offset = self.positions // BLOCK_SIZE, self.positions % BLOCK_SIZE
+        self._places = (self._tables.gather(1, block) * BLOCK_SIZE + offset)[:, 0]
+        self.mask = length_mask(self.positions[:, 0] + 1, blocks * BLOCK_SIZE)
+        self.cross_mask = _cross_mask(cross_lengths, cache.device)
+        self._cross_positions = max(cross_lengths)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new position and read back everything up to it."""
+        for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            self._cache.write(kind, self._places, new[:, :, 0])
+        return self._cache.read(2 * layer, self._tables), self._cache.read(2 * layer + 1, self._tables)
+
+    def cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """As prefill wrote it."""
+        rows, positions = self._rows, self._cross_positions
+        return (
+            self._cache.read_cross(2 * layer, rows, positions),
+            self._cache.read_cross(2 * layer + 1, rows, positions),
+        )
+
+
+def _places(prompt: Prompt, longest: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the real positions in the padded batch, and their flat places in the pool."""
+    real, places = [], []
+    for row, (table, length) in enumerate(zip(prompt.tables, prompt.lengths, strict=True)):
+        real += [row * longest + position for position in range(length)]
+        places += [table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE for position in range(length)]
+    return torch.tensor(real, device=device), torch.tensor(places, device=device)
+
+
+def _cross_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
+    if not lengths or min(lengths) == max(lengths):
+        return None
+    return length_mask(torch.tensor(lengths, device=device), max(lengths))

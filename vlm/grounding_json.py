@@ -1,0 +1,91 @@
+"""Grounding as JSON: the shape that the HTTP API, batches and the shell all answer with.
+
+Pure and standard library only. Owns the names, the order and the rounding of the published object (version 1);
+knows nothing of HTTP, models or how an answer was found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlm.types import Detection, Grounding, Point
+
+VERSION = "1"
+
+Json = dict[str, Any]
+Size = tuple[int, int]
+Coordinates = list[float]
+
+_NORMALISED_DECIMALS = 6
+_PIXEL_DECIMALS = 2
+
+
+def to_json(grounding: Grounding, *, include_raw: bool = False) -> Json:
+    """The whole grounding object; every key is always there, null where it does not apply.
+
+    Args:
+        grounding: What an answer says about places.
+        include_raw: Give the model's decoded output, special tokens included, as ``raw``.
+    """
+    size = grounding.image_size
+    return {
+        "version": VERSION,
+        "task": grounding.task,
+        "native_task": grounding.native_task,
+        "text": grounding.text,
+        "images": [] if size is None else [{"width": size[0], "height": size[1]}],
+        "objects": [_object(index, found, size) for index, found in enumerate(grounding.detections)],
+        "truncated": grounding.truncated,
+        "raw": grounding.raw if include_raw else None,
+    }
+
+
+def objects_json(grounding: Grounding) -> Json:
+    """The compact form, ``{"objects": [...]}``, that a task of geometry alone answers with as its text.
+
+    Holds the same values as the whole object, without the keys that do not apply.
+    """
+    return {"objects": [_compact(found, grounding.image_size) for found in grounding.detections]}
+
+
+def _object(index: int, found: Detection, size: Size | None) -> Json:
+    return {
+        "id": index,
+        "image": 0,
+        "kind": found.kind,
+        "label": found.label,
+        "text": found.text,
+        "score": found.score,
+        "score_type": None if found.score is None else "token_prob",
+        **_geometry(found, size),
+        "spans": [list(span) for span in found.spans],
+    }
+
+
+def _compact(found: Detection, size: Size | None) -> Json:
+    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": found.score}
+    return {key: value for key, value in full.items() if value is not None}
+
+
+def _geometry(found: Detection, size: Size | None) -> Json:
+    """Each shape twice: normalised, and ``*_px`` in pixels of the upright picture."""
+    pixels = size and _shapes(found, size, _PIXEL_DECIMALS)
+    both: Json = {}
+    for name, shape in _shapes(found, (1, 1), _NORMALISED_DECIMALS).items():
+        both[name] = shape
+        both[f"{name}_px"] = pixels[name] if pixels else None
+    return both
+
+
+def _shapes(found: Detection, size: Size, decimals: int) -> Json:
+    def place(point: Point) -> Coordinates:
+        # Pixels come from the exact value, not from the rounded normalised one, so a large picture loses nothing.
+        return [round(point.x * size[0], decimals), round(point.y * size[1], decimals)]
+
+    box, polygons = found.box, found.polygons
+    return {
+        "box": None if box is None else place(Point(box.x_min, box.y_min)) + place(Point(box.x_max, box.y_max)),
+        "point": None if found.point is None else place(found.point),
+        "quad": None if found.quad is None else [place(corner) for corner in found.quad],
+        "polygons": None if polygons is None else [[place(corner) for corner in polygon] for polygon in polygons],
+    }

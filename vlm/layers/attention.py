@@ -1,0 +1,150 @@
+"""Multi-head attention that does not know where its keys and values are kept.
+
+An :class:`AttentionContext` stands between: the engine's one writes into the paged KV cache, :class:`Bidirectional`
+keeps nothing (encoders), and :class:`Growing` concatenates (the slow oracle of the tests).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AttentionContext(Protocol):
+    """Positions, masks, and the keys and values of one forward pass.
+
+    Masks are boolean, True where a query may look, or None where it may look everywhere.
+    """
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each query, int64 ``[batch, queries]``."""
+        ...
+
+    @property
+    def mask(self) -> Tensor | None:
+        """For self attention, ``[batch or 1, 1, queries, keys]``."""
+        ...
+
+    @property
+    def cross_mask(self) -> Tensor | None:
+        """For cross attention, ``[batch, 1, 1, encoded positions]``."""
+        ...
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep new keys and values ``[batch, heads, queries, head_dim]``; returns all that the queries may see."""
+        ...
+
+    def cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's output, ``[batch, heads, encoded positions, head_dim]``."""
+        ...
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[batch, positions, heads * head_dim]`` to ``[batch, heads, positions, head_dim]``."""
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """The inverse of :func:`split_heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; query, key and value come from one fused matrix."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+        """``[batch, queries, width]`` in and out."""
+        queries, keys, values = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        keys, values = context.append(layer, keys, values)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask)
+        out: Tensor = self.out(merge_heads(attended))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention to an encoder's output, whose keys and values are computed once a sequence."""
+
+    def __init__(self, width: int, heads: int, encoder_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(encoder_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """``[batch, positions, encoder_width]`` to keys and values ``[batch, heads, positions, head_dim]``."""
+        keys, values = self.key_value(encoded).chunk(2, dim=-1)
+        return split_heads(keys, self.heads), split_heads(values, self.heads)
+
+    def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+        """``[batch, queries, width]`` in and out."""
+        keys, values = context.cross(layer)
+        queries = split_heads(self.query(x), self.heads)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.cross_mask)
+        out: Tensor = self.out(merge_heads(attended))
+        return out
+
+
+class Bidirectional:
+    """An encoder's context: everything sees everything, but for padding on the right; nothing is kept."""
+
+    cross_mask: Tensor | None = None
+
+    def __init__(self, positions: int, lengths: Tensor | None = None, device: torch.device | None = None) -> None:
+        """``lengths``: real positions of each row, int64 ``[batch]``; None where no row is padded."""
+        self.positions = torch.arange(positions, device=device).unsqueeze(0)
+        self.mask = None if lengths is None else length_mask(lengths, positions)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002  the protocol's
+        """Nothing came before: the queries see exactly these."""
+        return keys, values
+
+    def cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Encoders have no cross attention."""
+        raise NotImplementedError(f"layer {layer} of an encoder has no cross attention")
+
+
+class Growing:
+    """Keys and values concatenated step by step: slow and plain, to check the engine's paged cache against."""
+
+    cross_mask: Tensor | None = None
+
+    def __init__(self, cross: list[tuple[Tensor, Tensor]] | None = None) -> None:
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cross = cross or []
+        self.positions = torch.empty(1, 0, dtype=torch.long)
+        self.mask: Tensor | None = None
+
+    def advance(self, queries: int) -> None:
+        """Announce the next ``queries`` positions, one sequence only."""
+        start = int(self.positions[0, -1]) + 1 if self.positions.numel() else 0
+        self.positions = torch.arange(start, start + queries).unsqueeze(0)
+        keys = torch.arange(start + queries)
+        self.mask = (keys[None, :] <= self.positions[0][:, None])[None, None]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Concatenate along the positions."""
+        if layer in self._kept:
+            before_keys, before_values = self._kept[layer]
+            keys, values = torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
+        self._kept[layer] = (keys, values)
+        return keys, values
+
+    def cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """As handed in."""
+        return self._cross[layer]
+
+
+def length_mask(lengths: Tensor, positions: int) -> Tensor:
+    """True at real positions: ``lengths`` int64 ``[batch]`` to ``[batch, 1, 1, positions]``."""
+    return (torch.arange(positions, device=lengths.device) < lengths[:, None])[:, None, None]

@@ -1,0 +1,14 @@
+"""Rows of different lengths as one rectangular tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Token ids as int64 ``[rows, longest]``; the padding is id 0, which no mask lets anything see."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.long, device=device)

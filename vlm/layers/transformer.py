@@ -1,0 +1,158 @@
+"""One transformer for every decoder and encoder; a spec tells it what to be.
+
+Vision towers use :class:`Transformer` bare; language models use :class:`TextTransformer`, which adds token and
+position embeddings. A model's ``language.py`` is a spec plus the names of its weights. A new family adds a flag here,
+not a second transformer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.layers.attention import AttentionContext, CrossAttention, SelfAttention
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerSpec:
+    """What a transformer is.
+
+    Attributes:
+        layers, width, heads: Its size; ``width`` is a multiple of ``heads``.
+        mlp_width: Hidden width of the feed-forward part.
+        norm: "pre" normalises before each part, "post" after its residual sum (as BERT and BART do).
+        activation: "gelu" is the exact one (erf).
+        eps: Of every LayerNorm.
+        cross_width: Width of the encoder output that each layer attends to, or None.
+        embedding_norm, final_norm: A LayerNorm on what goes in, or on what comes out.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    mlp_width: int
+    norm: Literal["pre", "post"]
+    activation: Activation = "gelu"
+    eps: float = 1e-5
+    cross_width: int | None = None
+    embedding_norm: bool = False
+    final_norm: bool = False
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """Apply the activation of that name."""
+    match activation:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width]`` in and out."""
+        out: Tensor = self.down(activate(self.up(x), self.activation))
+        return out
+
+
+class Layer(nn.Module):
+    """Self attention, cross attention where the spec has it, and an MLP, each with its norm and residual."""
+
+    def __init__(self, spec: TransformerSpec) -> None:
+        super().__init__()
+        self.norm_first = spec.norm == "pre"
+        self.attention = SelfAttention(spec.width, spec.heads)
+        self.attention_norm = nn.LayerNorm(spec.width, spec.eps)
+        self.cross: CrossAttention | None = None
+        if spec.cross_width is not None:
+            self.cross = CrossAttention(spec.width, spec.heads, spec.cross_width)
+            self.cross_norm = nn.LayerNorm(spec.width, spec.eps)
+        self.mlp = Mlp(spec.width, spec.mlp_width, spec.activation)
+        self.mlp_norm = nn.LayerNorm(spec.width, spec.eps)
+
+    def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+        """``[batch, queries, width]`` in and out."""
+        return self._pre_norm(x, layer, context) if self.norm_first else self._post_norm(x, layer, context)
+
+    def _pre_norm(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), layer, context)
+        if self.cross is not None:
+            x = x + self.cross(self.cross_norm(x), layer, context)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+    def _post_norm(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, layer, context))
+        if self.cross is not None:
+            x = self.cross_norm(x + self.cross(x, layer, context))
+        out: Tensor = self.mlp_norm(x + self.mlp(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """A stack of layers on ready embeddings."""
+
+    def __init__(self, spec: TransformerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding_norm = nn.LayerNorm(spec.width, spec.eps) if spec.embedding_norm else None
+        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
+        self.final_norm = nn.LayerNorm(spec.width, spec.eps) if spec.final_norm else None
+
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """``[batch, queries, width]`` in and out."""
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, index, context)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return x
+
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values of one layer, ``[batch, heads, positions, head_dim]`` each."""
+        block = self.layers[layer]
+        assert isinstance(block, Layer)
+        assert block.cross is not None, "the spec has no cross attention"
+        return block.cross.keys_values(encoded)
+
+
+class LearnedPositions(nn.Module):
+    """One learned row a position; BART keeps its first ``offset`` rows unused."""
+
+    def __init__(self, positions: int, width: int, offset: int = 0) -> None:
+        super().__init__()
+        self.offset = offset
+        self.weight = nn.Parameter(torch.empty(positions + offset, width))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """int64 ``[batch, queries]`` to ``[batch, queries, width]``."""
+        return F.embedding(positions + self.offset, self.weight)
+
+
+class TextTransformer(Transformer):
+    """A transformer that adds positions to its input; the tokens' matrix may be shared with others."""
+
+    def __init__(self, spec: TransformerSpec, positions: LearnedPositions) -> None:
+        super().__init__(spec)
+        self.positions = positions
+
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """Token embeddings ``[batch, queries, width]`` to hidden states of the same shape."""
+        return super().forward(x + self.positions(context.positions), context)

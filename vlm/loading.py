@@ -1,0 +1,87 @@
+"""A checkpoint to a model that the engine can run: finds the family, picks dtype and device, builds both halves.
+
+Families are the folders of ``vlm.models``; each says in its ``model.py`` which ``model_type`` of config.json it serves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from vlm import models
+from vlm.checkpoint import Checkpoint
+from vlm.models.base import Family, LoadedModel
+from vlm.types import CheckpointError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    report: Callable[[str], None] | None = None,
+) -> LoadedModel:
+    """Load a checkpoint.
+
+    Args:
+        source: A local folder, or a hub id, which needs a pinned ``revision``.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on a GPU, float32 on CPU.
+        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
+        report: Is told in a few lines how loading goes on.
+
+    Raises:
+        CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
+    """
+    checkpoint = Checkpoint.open(source, revision, report)
+    name, family = find_family(checkpoint)
+    where = _device(device)
+    model = family.model(checkpoint, _dtype(dtype, where), where)
+    return LoadedModel(model, family.processor(checkpoint), name, str(source), revision)
+
+
+def families() -> Iterator[tuple[str, Family]]:
+    """Every family by its folder's name."""
+    for module in pkgutil.iter_modules(models.__path__):
+        if module.ispkg:
+            family = importlib.import_module(f"{models.__name__}.{module.name}.model").FAMILY
+            assert isinstance(family, Family)
+            yield module.name, family
+
+
+def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
+    """The family that serves the checkpoint's ``model_type``, with its folder's name."""
+    known = dict(families())
+    for name, family in known.items():
+        if checkpoint.model_type in family.model_types:
+            return name, family
+    served = ", ".join(sorted(kind for family in known.values() for kind in family.model_types))
+    raise CheckpointError(
+        f"{checkpoint.folder}/config.json has model_type {checkpoint.model_type!r}; this project serves {served}."
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"{name!r} is no device; use cpu, cuda or auto.", param="device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("No CUDA device is available here; use device cpu or auto.", param="device")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in _DTYPES:
+        raise CheckpointError(f"{name!r} is no dtype; use {', '.join(_DTYPES)} or auto.", param="dtype")
+    return _DTYPES[name]

@@ -1,0 +1,235 @@
+"""The whole contract between a model and the engine, on one page.
+
+The engine knows this module and nothing about any concrete model: it is handed one. A model family is a folder beside
+this file that offers a :class:`Processor` (numpy and PIL: pictures and words to numbers and back) and a
+:class:`VisionLanguageModel` (torch: numbers to numbers). ``docs/architecture.md`` follows one request through both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlm.checkpoint import Checkpoint
+from vlm.layers.attention import AttentionContext
+from vlm.types import Detection, Request, Sampling, TaskResolution
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One request as numbers, made by the processor in a worker thread.
+
+    Attributes:
+        pixels: Preprocessed picture, float32 ``[channels, height, width]``, or None without one.
+        prompt_ids: What the decoder reads before its first own token (at least one id).
+        encoder_ids: What a text encoder reads beside the picture; empty where there is none.
+        task, native_task: What was understood, by its canonical and by the model's own name.
+        resolution: How it was found.
+        image_size: (width, height) of the upright picture in pixels.
+        image_tokens, text_tokens: The prompt's size, for usage.
+        echo: How many of the last ``prompt_ids`` the answer's text begins with.
+        words: True where the answer is text; False where it is geometry alone, so nothing is streamed.
+        ignored: Names of request fields that this task does not use.
+    """
+
+    pixels: Array | None
+    prompt_ids: tuple[int, ...]
+    encoder_ids: tuple[int, ...]
+    task: str
+    native_task: str
+    resolution: TaskResolution
+    image_size: tuple[int, int] | None
+    image_tokens: int
+    text_tokens: int
+    echo: int = 0
+    words: bool = True
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed."""
+
+    text: str | None
+    detections: tuple[Detection, ...] = ()
+    truncated: bool = False
+
+
+class Processor(Protocol):
+    """Pictures and words to numbers, and back. Used from several threads at once; keeps no state of a request."""
+
+    tasks: tuple[str, ...]
+    """Canonical names of the tasks offered."""
+
+    def prepare(self, request: Request) -> Inputs:
+        """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """Token ids to text; ``special`` keeps the special tokens."""
+        ...
+
+    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+        """Read the geometry out of generated ids. ``finished``: the model ended by itself. Never raises on output."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """Enough to size the KV cache.
+
+    Attributes:
+        layers, kv_heads, head_dim: Of the decoder.
+        max_positions: Longest sequence that the decoder can hold, prompt included.
+        cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    cross_positions: int = 0
+
+    def bytes_per_position(self, element_size: int) -> int:
+        """Bytes of keys and values of one position over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_size
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """A batch of prompts as embeddings, right-padded.
+
+    Attributes:
+        embeddings: ``[batch, longest, width]``, without positions.
+        lengths: Real positions in each row.
+        encoded: Encoder output for cross attention ``[batch, longest, encoder width]``, or None.
+        encoded_lengths: Real positions in each row of ``encoded``.
+    """
+
+    embeddings: Tensor
+    lengths: tuple[int, ...]
+    encoded: Tensor | None = None
+    encoded_lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Chosen ``tokens`` int64 ``[batch]`` and their raw ``logprobs`` float32 ``[batch]`` (None where nobody asked)."""
+
+    tokens: Tensor
+    logprobs: Tensor | None
+
+
+Sample = Callable[[Tensor], Sampled]
+"""Chooses one token a row from float32 logits ``[batch, vocabulary]``; the engine's sampler, handed to ``decode``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one decode step chose, and the embeddings ``[batch, width]`` that the next one reads."""
+
+    tokens: Tensor
+    logprobs: Tensor | None
+    embeddings: Tensor
+
+
+class VisionLanguageModel(Protocol):
+    """Numbers to numbers, for a whole batch at once."""
+
+    cache: CacheSpec
+    defaults: Sampling
+    """Every field set: what a request gets that says nothing."""
+    eos_token_ids: frozenset[int]
+    vocabulary: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of embeddings and KV cache."""
+        ...
+
+    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
+        """Encode pictures and prompts. ``generated``: ids that a preempted sequence already has, after its prompt."""
+        ...
+
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values ``[batch, heads, positions, head_dim]`` of one layer."""
+        ...
+
+    def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
+        """Hidden states ``[batch, positions, width]``; keys and values go through ``attention``."""
+        ...
+
+    def decode(self, hidden: Tensor, sample: Sample) -> Step:
+        """Choose the next token of each row from ``hidden`` ``[batch, width]`` and embed it."""
+        ...
+
+
+class TokenModel(nn.Module):
+    """What models have in common whose every step chooses one token: ``decode`` is logits, sample, embed."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        raise NotImplementedError
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Ids of any shape to embeddings of that shape plus ``[width]``."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    def decode(self, hidden: Tensor, sample: Sample) -> Step:
+        """Choose the next token of each row and embed it; see :class:`VisionLanguageModel`."""
+        sampled = sample(self.logits(hidden).float())
+        return Step(sampled.tokens, sampled.logprobs, self.embed_tokens(sampled.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What a family's ``model.py`` offers as ``FAMILY``.
+
+    Attributes:
+        model_types: Values of ``model_type`` in config.json that it serves.
+        model: Builds and fills the model in a dtype, on a device.
+        processor: Builds the processor.
+        synthesize: Writes a folder in the hub's layout, with drawn weights of the sizes in a config.json: (folder,
+            config, seed).
+        sizes: Configs to draw: "tiny", and "real" with the dimensions of the published checkpoint.
+    """
+
+    model_types: tuple[str, ...]
+    model: Callable[[Checkpoint, torch.dtype, torch.device], VisionLanguageModel]
+    processor: Callable[[Checkpoint], Processor]
+    synthesize: Callable[[Path, Mapping[str, Any], int], None]
+    sizes: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, its processor, and where they came from."""
+
+    model: VisionLanguageModel
+    processor: Processor
+    family: str
+    source: str
+    revision: str | None

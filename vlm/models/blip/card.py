@@ -1,0 +1,25 @@
+"""The published facts about BLIP's captioning checkpoints."""
+
+from __future__ import annotations
+
+from vlm.cards import Card, TaskCard
+
+CARDS = (
+    Card(
+        name="blip-large",
+        aliases=("Salesforce/blip-image-captioning-large",),
+        hugging_face_id="Salesforce/blip-image-captioning-large",
+        display_name="BLIP Image Captioning Large",
+        description=(
+            "Image captions, free or continuing a text that the caption shall begin with. "
+            "Trained on 129 M image-text pairs and tuned on COCO."
+        ),
+        architecture="ViT-L encoder + multimodal encoder-decoder",
+        parameters="about 0.47 B",
+        license="BSD-3-Clause",
+        published="2022-12",
+        price_per_1k_images_usd="0.094",
+        tasks=(TaskCard("caption"),),
+        context_length=512,
+    ),
+)

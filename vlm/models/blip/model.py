@@ -1,0 +1,103 @@
+"""BLIP as the engine sees it: the picture's vectors are what every decoder layer cross-attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm.checkpoint import Checkpoint
+from vlm.layers.attention import AttentionContext
+from vlm.layers.padding import right_padded
+from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.blip.language import BlipText
+from vlm.models.blip.processor import BlipProcessor
+from vlm.models.blip.synthetic import SIZES, write_files
+from vlm.models.blip.vision import BlipVision
+from vlm.models.blip.weights import IGNORED, RULES
+from vlm.models.settings import Settings
+from vlm.synthetic import write_weights
+from vlm.types import Sampling
+from vlm.weights import load_weights
+
+MAX_NEW_TOKENS = 100
+"""Captions are one sentence; transformers' own default, 20 with the prompt, cuts longer ones."""
+
+
+class Blip(TokenModel):
+    """transformers ``BlipForConditionalGeneration``; greedy, ends at [SEP]."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        text = config.section("text_config")
+        self.vision = BlipVision(config.section("vision_config"))
+        self.text = BlipText(text)
+        spec = self.text.spec
+        self.cache = CacheSpec(
+            layers=spec.layers,
+            kv_heads=spec.heads,
+            head_dim=spec.width // spec.heads,
+            max_positions=self.text.max_positions,
+            cross_positions=self.vision.tokens,
+        )
+        # generate() itself stops at sep_token_id; the eos id in the hub's files means nothing.
+        self.eos_token_ids = frozenset({text.integer("sep_token_id", 102)})
+        self.vocabulary = self.text.tokens.num_embeddings
+        self.defaults = Sampling(
+            max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
+            forced_tokens=(),
+        )  # fmt: skip
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
+        """Build from config.json and fill from the safetensors files."""
+        with torch.device("meta"):
+            model = cls(Settings(checkpoint.config, "config.json"))
+        model = model.to(dtype).to_empty(device=device)
+        load_weights(model, checkpoint.tensors(), RULES, IGNORED)
+        return model.eval()
+
+    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
+        """Pictures to encoder output, prompt ids (and what a preempted sequence had) to embeddings."""
+        rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
+        pixels = torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))
+        encoded = self.vision(pixels.to(self.device, self.dtype))
+        return Prompts(
+            embeddings=self.embed_tokens(right_padded(rows, self.device)),
+            lengths=tuple(map(len, rows)),
+            encoded=encoded,
+            encoded_lengths=(self.vision.tokens,) * len(rows),
+        )
+
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~vlm.models.base.VisionLanguageModel`."""
+        return self.text.transformer.cross_keys_values(layer, encoded)
+
+    def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
+        """See :class:`~vlm.models.base.VisionLanguageModel`."""
+        hidden: Tensor = self.text.transformer(embeddings, attention)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        return self.text.logits(hidden)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Ids to rows of the token matrix."""
+        embeddings: Tensor = self.text.tokens(tokens)
+        return embeddings
+
+
+def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
+    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
+    write_files(folder, config)
+    with torch.device("meta"):
+        model = Blip(Settings(config, "config.json"))
+    write_weights(folder, model, RULES, seed)
+
+
+FAMILY = Family(("blip",), Blip.from_checkpoint, BlipProcessor.from_checkpoint, synthesize, SIZES)

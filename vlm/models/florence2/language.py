@@ -1,0 +1,58 @@
+"""Florence-2's language model: BART, an encoder and a decoder over one token matrix (transformers ``BartModel``)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.layers.attention import Bidirectional
+from vlm.layers.transformer import LearnedPositions, TextTransformer, TransformerSpec
+from vlm.models.settings import Settings
+
+_POSITION_OFFSET = 2  # BART's position table begins with two rows that nothing uses
+
+
+def text_spec(config: Settings, part: str) -> TransformerSpec:
+    """The transformer of ``part`` ("encoder" or "decoder") from ``text_config``."""
+    width = config.integer("d_model", 1024)
+    return TransformerSpec(
+        layers=config.integer(f"{part}_layers", 12),
+        width=width,
+        heads=config.integer(f"{part}_attention_heads", 16),
+        mlp_width=config.integer(f"{part}_ffn_dim", 4096),
+        norm="post",
+        activation=config.activation("activation_function", "gelu"),
+        cross_width=width if part == "decoder" else None,
+        embedding_norm=True,
+    )
+
+
+class Bart(nn.Module):
+    """Token matrix, encoder and decoder."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        encoder, decoder = text_spec(config, "encoder"), text_spec(config, "decoder")
+        self.max_positions = config.integer("max_position_embeddings", 1024)
+        self.tokens = nn.Embedding(config.integer("vocab_size"), decoder.width)
+        self.scale = decoder.width**0.5 if config.flag("scale_embedding", False) else 1.0
+        self.encoder = TextTransformer(encoder, self._positions(encoder.width))
+        self.decoder = TextTransformer(decoder, self._positions(decoder.width))
+
+    def _positions(self, width: int) -> LearnedPositions:
+        return LearnedPositions(self.max_positions, width, _POSITION_OFFSET)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids of any shape to embeddings of that shape plus ``[width]``."""
+        embeddings: Tensor = self.tokens(tokens) * self.scale
+        return embeddings
+
+    def encode(self, embeddings: Tensor, lengths: Tensor | None) -> Tensor:
+        """``[batch, positions, width]`` in and out; ``lengths`` int64 ``[batch]`` where rows are padded."""
+        context = Bidirectional(embeddings.shape[1], lengths, embeddings.device)
+        encoded: Tensor = self.encoder(embeddings, context)
+        return encoded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``; the matrix is the token embedding, without bias."""
+        return F.linear(hidden, self.tokens.weight)

@@ -1,0 +1,138 @@
+"""Florence-2 as the engine sees it: picture and prompt go through BART's encoder, whose output the decoder reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vlm.checkpoint import Checkpoint
+from vlm.layers.attention import AttentionContext
+from vlm.layers.padding import right_padded
+from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.florence2.language import Bart
+from vlm.models.florence2.processor import Florence2Processor
+from vlm.models.florence2.synthetic import SIZES, write_files
+from vlm.models.florence2.vision import DaVit, DaVitSpec, Projector
+from vlm.models.florence2.weights import RULES, native_config, native_tensors
+from vlm.models.settings import Settings
+from vlm.synthetic import write_weights
+from vlm.types import CheckpointError, Sampling
+from vlm.weights import load_weights
+
+MAX_NEW_TOKENS = 1024
+"""What the model card generates at most."""
+
+
+class Florence2(TokenModel):
+    """transformers ``Florence2ForConditionalGeneration``; greedy."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        spec = DaVitSpec.read(config.section("vision_config"))
+        self.vision = DaVit(spec)
+        self.projector = Projector(spec)
+        self.bart = Bart(config.section("text_config"))
+        decoder = self.bart.decoder.spec
+        self.cache = CacheSpec(
+            layers=decoder.layers,
+            kv_heads=decoder.heads,
+            head_dim=decoder.width // decoder.heads,
+            max_positions=self.bart.max_positions,
+            cross_positions=self.bart.max_positions,
+        )
+        self.vocabulary = self.bart.tokens.num_embeddings
+        self.eos_token_ids: frozenset[int] = frozenset()
+        self.defaults = Sampling()
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
+        """Build from config.json and fill from the safetensors files."""
+        config = native_config(checkpoint.config)
+        with torch.device("meta"):
+            model = cls(Settings(config, "config.json"))
+        model = model.to(dtype).to_empty(device=device)
+        load_weights(model, native_tensors(checkpoint.tensors()), RULES)
+        model._read_generation(checkpoint)
+        return model.eval()
+
+    def _read_generation(self, checkpoint: Checkpoint) -> None:
+        """Defaults from the generation config; ids from the tokenizer, since many uploads carry wrong ones."""
+        tokenizer = checkpoint.tokenizer()
+        start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
+        if start is None or end is None:
+            raise CheckpointError(f"{checkpoint.folder}/tokenizer.json has no <s> or no </s>: it is not Florence-2's.")
+        settings = {**checkpoint.config.get("text_config", {}), **checkpoint.generation}
+        self.eos_token_ids = frozenset({end})
+        self.defaults = Sampling(
+            max_tokens=MAX_NEW_TOKENS,
+            temperature=0.0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=settings.get("no_repeat_ngram_size") or 0,
+            forced_tokens=() if settings.get("forced_bos_token_id") is None else (start,),
+            forced_last_token=None if settings.get("forced_eos_token_id") is None else end,
+        )
+
+    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
+        """Pictures and prompts through the encoder; the decoder's own prompt is its start token."""
+        encoded, encoded_lengths = self._encode(inputs)
+        rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
+        return Prompts(
+            embeddings=self.embed_tokens(right_padded(rows, self.device)),
+            lengths=tuple(map(len, rows)),
+            encoded=encoded,
+            encoded_lengths=encoded_lengths,
+        )
+
+    def _encode(self, inputs: Sequence[Inputs]) -> tuple[Tensor, tuple[int, ...]]:
+        features = self._features(inputs)
+        texts = [torch.tensor(one.encoder_ids[one.image_tokens :], device=self.device) for one in inputs]
+        rows = [torch.cat([image, self.bart.embed(text)]) for image, text in zip(features, texts, strict=True)]
+        lengths = tuple(map(len, rows))
+        padded = pad_sequence(rows, batch_first=True)
+        needs_mask = min(lengths) < max(lengths)
+        return self.bart.encode(padded, torch.tensor(lengths, device=self.device) if needs_mask else None), lengths
+
+    def _features(self, inputs: Sequence[Inputs]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))
+        features: Tensor = self.projector(self.vision(pixels.to(self.device, self.dtype)))
+        if features.shape[1] != inputs[0].image_tokens:
+            raise CheckpointError(
+                f"The vision tower gives {features.shape[1]} tokens a picture, but the preprocessor config's "
+                f"image_seq_length is {inputs[0].image_tokens}."
+            )
+        return features
+
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~vlm.models.base.VisionLanguageModel`."""
+        return self.bart.decoder.cross_keys_values(layer, encoded)
+
+    def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
+        """See :class:`~vlm.models.base.VisionLanguageModel`."""
+        hidden: Tensor = self.bart.decoder(embeddings, attention)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        return self.bart.logits(hidden)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Ids to scaled rows of the token matrix."""
+        return self.bart.embed(tokens)
+
+
+def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
+    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
+    write_files(folder, config)
+    with torch.device("meta"):
+        model = Florence2(Settings(config, "config.json"))
+    write_weights(folder, model, RULES, seed)
+
+
+FAMILY = Family(("florence2",), Florence2.from_checkpoint, Florence2Processor.from_checkpoint, synthesize, SIZES)

@@ -1,0 +1,155 @@
+"""Florence-2's processor: a picture and a task to numbers, and generated token ids to text and places.
+
+Owns the layout of a prompt: image positions, ``<s>``, the task's sentence, ``</s>``. Knows no tensors and no engine.
+Source: transformers' Florence2Processor, and the processor that came with the original upload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm.checkpoint import Checkpoint
+from vlm.images import ImageLimits, decode
+from vlm.models.base import Inputs, Parsed
+from vlm.models.florence2.parsing import read_boxes, read_phrases, read_quads, runs
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, Asked, NativeTask, understand
+from vlm.models.florence2.vocabulary import Vocabulary
+from vlm.models.settings import Settings
+from vlm.preprocess import PicturePreprocessor, image_settings
+from vlm.types import InvalidRequest, Request
+
+DROPPED_PHRASES = frozenset({
+    "a", "a group", "a set", "all", "an", "another", "any", "anybody", "anyone", "anything", "each", "each other",
+    "everybody", "everyone", "everything", "few", "he", "her", "hers", "herself", "him", "himself", "his", "I",
+    "image", "images", "it", "its", "itself", "lots", "many", "me", "mine", "myself", "nobody", "none", "one",
+    "one another", "oneself", "other objects", "our", "ours", "ourselves", "several", "she", "some", "somebody",
+    "someone", "something", "that", "the", "the image", "their", "theirs", "them", "themselves", "these", "they",
+    "this", "those", "us", "we", "what", "which", "who", "whom", "whose", "you", "your", "yours", "yourself",
+    "yourselves",
+})  # fmt: skip
+"""Phrases that the original upload's post-processor never grounds; a native checkpoint brings its own list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Florence2Processor:
+    """Implements :class:`vlm.models.base.Processor`.
+
+    Attributes:
+        pictures: Makes the pixels.
+        vocabulary: Text to ids and back.
+        image_positions: What the vision encoder makes of one picture.
+        max_positions: Most positions that the text encoder reads, image positions included.
+        dropped_phrases: Phrases that grounding leaves out.
+        limits: What a picture may be.
+    """
+
+    pictures: PicturePreprocessor
+    vocabulary: Vocabulary
+    image_positions: int
+    max_positions: int
+    dropped_phrases: frozenset[str] = DROPPED_PHRASES
+    limits: ImageLimits = ImageLimits()
+
+    tasks = OFFERED
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, limits: ImageLimits = ImageLimits()) -> Florence2Processor:
+        """Read settings and tokenizer of a native or an original upload.
+
+        Raises:
+            CheckpointError: A file is missing, broken, or no Florence-2 file.
+        """
+        config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
+        pictures = PicturePreprocessor.from_checkpoint(checkpoint)
+        return cls(
+            pictures=pictures,
+            vocabulary=Vocabulary.from_checkpoint(checkpoint),
+            image_positions=_image_positions(checkpoint, config, pictures),
+            max_positions=config.section("text_config").integer("max_position_embeddings", 1024),
+            dropped_phrases=_dropped_phrases(checkpoint),
+            limits=limits,
+        )
+
+    def prepare(self, request: Request) -> Inputs:
+        """Find the task, tokenise its sentence, decode and resize the picture.
+
+        Raises:
+            InvalidRequest: No picture, an argument too many or missing, or a text longer than the encoder reads.
+            InvalidImage: The picture cannot be read.
+            UnsupportedTask: The task is not offered; the message lists those that are.
+        """
+        asked = understand(request)
+        if request.image is None:
+            raise InvalidRequest("Florence-2 needs a picture.", param="messages", code="invalid_value")
+        encoder_ids = self._encoder_ids(asked)
+        image = decode(request.image, self.limits)
+        return Inputs(
+            pixels=self.pictures.pixels(image),
+            prompt_ids=(self.vocabulary.eos,),  # BART's decoders start from </s>
+            encoder_ids=encoder_ids,
+            task=asked.task.name,
+            native_task=asked.task.token,
+            resolution=asked.resolution,
+            image_size=image.size,
+            image_tokens=self.image_positions,
+            text_tokens=len(encoder_ids) - self.image_positions,
+            words=asked.task.answer == "text",
+            ignored=asked.ignored,
+        )
+
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text."""
+        return self.vocabulary.decode(token_ids, special=special)
+
+    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+        """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""
+        task = BY_TOKEN[inputs.native_task]
+        if task.answer == "text":
+            return Parsed(self.decode(token_ids).strip(), truncated=not finished)
+        given = runs(token_ids, self.vocabulary)
+        if task.answer == "quads":
+            return read_quads(given, finished=finished)
+        if task.answer == "phrases":
+            return read_phrases(given, self._caption(task, inputs), self.dropped_phrases, finished=finished)
+        return read_boxes(given, finished=finished)
+
+    def _encoder_ids(self, asked: Asked) -> tuple[int, ...]:
+        words = self.vocabulary
+        text = (words.bos, *words.encode(asked.task.prompt(asked.argument)), words.eos)
+        room = self.max_positions - self.image_positions
+        if len(text) > room:
+            raise InvalidRequest(
+                f"The text has {len(text)} tokens; beside a picture the model reads {room}.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return (words.image,) * self.image_positions + text
+
+    def _caption(self, task: NativeTask, inputs: Inputs) -> str:
+        sentence = self.decode(inputs.encoder_ids[self.image_positions + 1 : -1], special=True)
+        return task.argument(sentence) or ""
+
+
+def _image_positions(checkpoint: Checkpoint, config: Settings, pictures: PicturePreprocessor) -> int:
+    """``image_seq_length`` where it is given, else one position per cell of the last stage, and one for their mean."""
+    given = image_settings(checkpoint).get("image_seq_length")
+    if isinstance(given, int):
+        return given
+    vision = config.section("vision_config")
+    stages = zip(*(vision.integers(key) for key in ("patch_size", "patch_stride", "patch_padding")), strict=False)
+    height, width = pictures.height, pictures.width
+    for kernel, stride, padding in stages:
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    return height * width + 1
+
+
+def _dropped_phrases(checkpoint: Checkpoint) -> frozenset[str]:
+    """The list of ``processor_config.json``; the published one for an upload without post-processing settings."""
+    settings = (checkpoint.json("processor_config.json") or {}).get("post_processor_config")
+    if settings is None:
+        return DROPPED_PHRASES
+    match settings:
+        case {"phrase_grounding": {"banned_grounding_tokens": [*phrases]}} if all(isinstance(p, str) for p in phrases):
+            return frozenset(phrases)
+    return frozenset()

@@ -1,0 +1,217 @@
+"""Florence-2's vision tower (DaViT, Ding et al. 2022, arXiv:2204.03645) and its projection into the language model.
+
+transformers ``Florence2VisionBackbone`` and ``Florence2MultiModalProjector``. Grids are kept as
+``[batch, height, width, channels]``: convolutions see the same memory as channels-last, so going between costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.layers.transformer import Activation, Mlp
+from vlm.models.settings import Settings
+from vlm.types import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of DaViT's stages: a strided convolution, then ``depth`` pairs of a window and a channel block."""
+
+    channels_in: int
+    channels: int
+    depth: int
+    heads: int
+    groups: int
+    kernel: int
+    stride: int
+    padding: int
+    norm_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DaVitSpec:
+    """The tower from ``vision_config``."""
+
+    stages: tuple[Stage, ...]
+    window: int
+    mlp_ratio: float
+    qkv_bias: bool
+    activation: Activation
+    positions: int
+    frames: int
+    projection: int
+
+    @classmethod
+    def read(cls, config: Settings) -> DaVitSpec:
+        """From the native names of transformers' ``Florence2VisionConfig``."""
+        widths = config.integers("embed_dim")
+        columns = (
+            (config.integer("in_channels", 3), *widths[:-1]),
+            widths,
+            *(config.integers(key) for key in ("depths", "num_heads", "num_groups", "patch_size", "patch_stride")),
+            config.integers("patch_padding"),
+            config.flags("patch_prenorm"),
+        )
+        if len({len(column) for column in columns}) != 1:
+            raise CheckpointError("config.json vision_config: its lists must have one entry a stage, all as many.")
+        return cls(
+            stages=tuple(Stage(*row) for row in zip(*columns, strict=True)),
+            window=config.integer("window_size", 12),
+            mlp_ratio=config.number("mlp_ratio", 4.0),
+            qkv_bias=config.flag("qkv_bias", True),
+            activation=config.activation("activation_function", "gelu"),
+            positions=config.integer("max_position_embeddings", 50),
+            frames=config.integer("max_temporal_embeddings", 100),
+            projection=config.integer("projection_dim"),
+        )
+
+
+class Embedding(nn.Module):
+    """The convolution that begins a stage, with a norm before or after it."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(stage.channels_in, stage.channels, stage.kernel, stage.stride, stage.padding)
+        self.norm = nn.LayerNorm(stage.channels_in if stage.norm_first else stage.channels)
+        self.norm_first = stage.norm_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, height, width, channels_in]`` to a smaller grid of ``channels``."""
+        if self.norm_first:
+            return convolve(self.conv, self.norm(x))
+        out: Tensor = self.norm(convolve(self.conv, x))
+        return out
+
+
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of a grid whose channels come last."""
+    out: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return out
+
+
+class WindowAttention(nn.Module):
+    """Attention of the positions within each window; the grid is padded with zeros that take part, as in the paper."""
+
+    def __init__(self, channels: int, heads: int, window: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.qkv = nn.Linear(channels, 3 * channels, bias)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, height, width, channels]`` in and out."""
+        batch, height, width, channels = x.shape
+        side = self.window
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        windows = x.view(batch, rows, side, columns, side, channels).transpose(2, 3)
+        qkv = self.qkv(windows.reshape(-1, side * side, channels)).view(
+            -1, side * side, 3, self.heads, channels // self.heads
+        )
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2)
+        out: Tensor = self.out(attended.flatten(2)).view(batch, rows, columns, side, side, channels)
+        return out.transpose(2, 3).reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
+
+
+class ChannelAttention(nn.Module):
+    """Attention of the channels of a group to each other, over all positions."""
+
+    def __init__(self, channels: int, groups: int, bias: bool) -> None:
+        super().__init__()
+        self.groups = groups
+        self.qkv = nn.Linear(channels, 3 * channels, bias)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, height, width, channels]`` in and out."""
+        positions = x.shape[1] * x.shape[2]
+        qkv = self.qkv(x.flatten(1, 2)).view(len(x), positions, 3, self.groups, -1)
+        queries, keys, values = qkv.permute(2, 0, 3, 4, 1).unbind(0)
+        attended = F.scaled_dot_product_attention(queries, keys, values, scale=positions**-0.5)
+        out: Tensor = self.out(attended.permute(0, 3, 1, 2).flatten(2))
+        return out.view_as(x)
+
+
+class Block(nn.Module):
+    """Depthwise convolution, attention, depthwise convolution, MLP: each added to what it reads."""
+
+    def __init__(self, attention: nn.Module, channels: int, spec: DaVitSpec) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = attention
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, int(channels * spec.mlp_ratio), spec.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, height, width, channels]`` in and out."""
+        x = x + convolve(self.conv1, x)
+        x = x + self.attention(self.norm1(x))
+        x = x + convolve(self.conv2, x)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class StageLayers(nn.Module):
+    """One stage: its convolution, then window and channel blocks in turn."""
+
+    def __init__(self, stage: Stage, spec: DaVitSpec) -> None:
+        super().__init__()
+        channels, bias = stage.channels, spec.qkv_bias
+        windows = (WindowAttention(channels, stage.heads, spec.window, bias) for _ in range(stage.depth))
+        groups = (ChannelAttention(channels, stage.groups, bias) for _ in range(stage.depth))
+        self.embedding = Embedding(stage)
+        self.spatial = nn.ModuleList(Block(attention, channels, spec) for attention in windows)
+        self.channel = nn.ModuleList(Block(attention, channels, spec) for attention in groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, height, width, channels_in]`` to a smaller grid of ``channels``."""
+        x = self.embedding(x)
+        for spatial, channel in zip(self.spatial, self.channel, strict=True):
+            x = channel(spatial(x))
+        return x
+
+
+class DaVit(nn.Module):
+    """Pictures to a grid of features."""
+
+    def __init__(self, spec: DaVitSpec) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(StageLayers(stage, spec) for stage in spec.stages)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``[batch, 3, height, width]`` to ``[batch, rows, columns, channels]``."""
+        x = pixels.permute(0, 2, 3, 1)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+class Projector(nn.Module):
+    """Adds positions, puts the mean of all features in front, and projects to the language model's width."""
+
+    def __init__(self, spec: DaVitSpec) -> None:
+        super().__init__()
+        channels = spec.stages[-1].channels
+        self.rows = nn.Parameter(torch.empty(spec.positions, channels // 2))
+        self.columns = nn.Parameter(torch.empty(spec.positions, channels - channels // 2))
+        self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # only the first: a picture is one frame
+        self.projection = nn.Linear(channels, spec.projection, bias=False)
+        self.norm = nn.LayerNorm(spec.projection)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """``[batch, rows, columns, channels]`` to ``[batch, 1 + rows * columns, projection]``."""
+        _, height, width, _ = grid.shape
+        columns = self.columns[:width].expand(height, -1, -1)
+        rows = self.rows[:height].unsqueeze(1).expand(-1, width, -1)
+        features = (grid + torch.cat([columns, rows], dim=-1)).flatten(1, 2) + self.frames[0]
+        features = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
+        out: Tensor = self.norm(self.projection(features))
+        return out

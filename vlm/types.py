@@ -1,0 +1,312 @@
+"""What crosses every boundary: requests, answers, geometry and errors.
+
+Standard library only, so that the router can import it without torch, and so that an object of this
+module pickles the same on every side of a Ray handle. Knows nothing of models, tensors or HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+FinishReason = Literal["stop", "length"]
+CaptionLength = Literal["short", "normal", "long"]
+TaskResolution = Literal["task", "native", "plain", "default"]
+ObjectKind = Literal["box", "point", "quad", "polygon"]
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+class VlmError(Exception):
+    """The root of everything this project raises on purpose.
+
+    Args:
+        message: One sentence for the client; never text of another library's exception.
+        param: Path of the field at fault (``"sampling.top_p"``), or None.
+        code: A machine-readable code of the HTTP contract (``"invalid_image"``), or None.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)  # the positional arguments are what pickle replays
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(VlmError):
+    """The request can never succeed as it stands."""
+
+
+class InvalidImage(InvalidRequest):
+    """The picture cannot be read, or breaks a limit."""
+
+
+class UnsupportedTask(InvalidRequest):
+    """The model does not offer the task."""
+
+
+class ModelNotFound(VlmError):
+    """No such model is served here."""
+
+
+class ModelNotReady(VlmError):
+    """The model is configured but cannot answer yet."""
+
+
+class Overloaded(VlmError):
+    """Refused at the door because every place is taken; try again later."""
+
+
+class DeadlineExceeded(VlmError):
+    """The request took longer than its deadline allows."""
+
+
+class EngineFailure(VlmError):
+    """The engine failed while it worked on the request; the request itself may be fine."""
+
+
+class CheckpointError(VlmError):
+    """A checkpoint folder or hub id cannot be loaded; the message says what to do."""
+
+
+# --- geometry: normalised to 0..1 of the picture after EXIF orientation -----------------------------
+
+
+def _unit(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the picture, normalised: (0, 0) is the top left corner, (1, 1) the bottom right."""
+
+    x: float
+    y: float
+
+    @classmethod
+    def clamped(cls, x: float, y: float) -> Self:
+        """The nearest point within the picture."""
+        return cls(_unit(x), _unit(y))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An axis-aligned box, normalised, with ``x_min <= x_max`` and ``y_min <= y_max``."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    @classmethod
+    def spanning(cls, points: tuple[Point, ...]) -> Self:
+        """The smallest box around ``points`` (at least one), clamped to the picture."""
+        xs, ys = [_unit(p.x) for p in points], [_unit(p.y) for p in points]
+        return cls(min(xs), min(ys), max(xs), max(ys))
+
+
+Polygon = tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One grounded thing. Every kind but ``point`` carries its enclosing ``box``.
+
+    ``spans`` are (start, end) offsets in code points into ``Grounding.text``. ``score`` is None where
+    the model gives none: it is never invented.
+    """
+
+    kind: ObjectKind
+    label: str | None = None
+    text: str | None = None
+    score: float | None = None
+    box: Box | None = None
+    point: Point | None = None
+    quad: Polygon | None = None
+    polygons: tuple[Polygon, ...] | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What an answer says about places in the picture.
+
+    Attributes:
+        task: Canonical task name (``"detect"``).
+        native_task: What the model was really asked (``"<OD>"``), or "" where it has no such name.
+        text: The answer's words without special tokens; None for a task that only gives geometry.
+        image_size: (width, height) in pixels after EXIF orientation, or None without a picture.
+        truncated: True where the model's output ended or was malformed in the middle of an object.
+        raw: The decoded output with its special tokens.
+    """
+
+    task: str
+    native_task: str
+    text: str | None
+    image_size: tuple[int, int] | None
+    detections: tuple[Detection, ...] = ()
+    truncated: bool = False
+    raw: str = ""
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A canonical task and its arguments.
+
+    Attributes:
+        name: ``caption``, ``query``, ``detect``, ``point``, ``ground``, ``ocr``, ``ocr_regions``, ...
+        labels: What to look for.
+        text: The text to ground, or the question.
+        region: Where to look.
+        length: Length of a caption.
+    """
+
+    name: str
+    labels: tuple[str, ...] = ()
+    text: str | None = None
+    region: Box | None = None
+    length: CaptionLength = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. None means: as the checkpoint's generation config says.
+
+    Attributes:
+        max_tokens: Most tokens to generate (at least 1); bounded by the model's context.
+        temperature: 0 is greedy (0..2).
+        top_p: Nucleus: the smallest set of tokens with this much probability (0 < top_p <= 1).
+        seed: The same seed gives the same answer, whatever else is in the batch.
+        stop: The answer ends before the first of these strings.
+        repetition_penalty: Divides (multiplies, if negative) the logits of tokens already there.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 is off.
+        forced_tokens: The answer starts with these token ids.
+        forced_last_token: The token id put at the last place that ``max_tokens`` allows.
+        logprobs: Report the log-probability of each chosen token, before any penalty or temperature.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    forced_tokens: tuple[int, ...] | None = None
+    forced_last_token: int | None = None
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "must be at least 1")
+        _check(self.temperature is None or 0 <= self.temperature <= 2, "temperature", "must be from 0 to 2")
+        _check(self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1")
+        _check(
+            self.repetition_penalty is None or 0 < self.repetition_penalty <= 10,
+            "repetition_penalty",
+            "must be above 0 and at most 10",
+        )
+        _check(
+            self.no_repeat_ngram_size is None or 0 <= self.no_repeat_ngram_size <= 64,
+            "no_repeat_ngram_size",
+            "must be from 0 to 64",
+        )
+        _check(len(self.stop) <= 4 and all(self.stop), "stop", "takes at most 4 strings, none of them empty")
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """These settings, with every None taken from ``defaults``."""
+        unset = {
+            name: getattr(defaults, name)
+            for name in ("max_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size",
+                         "forced_tokens", "forced_last_token")
+            if getattr(self, name) is None
+        }  # fmt: skip
+        return replace(self, **unset)
+
+
+def _check(holds: bool, name: str, rule: str) -> None:
+    if not holds:
+        raise InvalidRequest(f"{name} {rule}", param=name, code="invalid_value")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question about one picture: bytes, strings and numbers, no tensors.
+
+    Attributes:
+        image: The encoded picture (PNG, JPEG, WebP, GIF or BMP), or None where the model needs none.
+        prompt: Native prompt (``"<OD>"``), caption prefix or plain words; "" for none.
+        task: A canonical task; it takes precedence over what ``prompt`` might mean.
+        sampling: How tokens are chosen.
+    """
+
+    image: bytes | None
+    prompt: str = ""
+    task: Task | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt."""
+
+    image_tokens: int
+    text_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds of one request's life in the engine."""
+
+    prepare_ms: float
+    queue_ms: float
+    first_token_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer.
+
+    Attributes:
+        text: What the answer says; equal to the texts of its chunks, joined. "" where ``words`` is False.
+        token_ids: The generated token ids, end-of-sequence token included.
+        logprobs: One per token id where they were asked for, else empty.
+        resolution: How the task was found: named, native prompt, plain words, or the model's default.
+        ignored: What the request held that this task does not use (``"prompt"``).
+        words: True where the answer is text; False where it is the grounding's geometry.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    grounding: Grounding
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    resolution: TaskResolution
+    ignored: tuple[str, ...] = ()
+    words: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer as it grows; the last one, and only it, carries the whole completion.
+
+    ``text`` never ends inside a character. A task that only gives geometry has no text until the end.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    completion: Completion | None = None
