@@ -26,6 +26,7 @@ INDEX = "model.safetensors.index.json"
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
 NESTED = "*/*"  # hub repositories keep exports for other runtimes in subfolders
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CONVERT = (
@@ -57,7 +58,7 @@ class Checkpoint:
 
         Args:
             source: A folder, or a hub id ``organisation/name``; an existing folder wins.
-            revision: Commit or tag; required for a hub id.
+            revision: Full commit id; required for a hub id.
             report: Gets one line about each slow step.
 
         Raises:
@@ -160,11 +161,12 @@ def _find(source: str | Path, revision: str | None, report: Report) -> Path:
         raise CheckpointError(
             f"There is no folder {path}; name an existing one, or a hub id such as 'organisation/name'."
         )
-    if not revision:
+    if not _COMMIT.fullmatch(revision or ""):
         raise CheckpointError(
-            f"There is no folder {source}, and as a hub id it needs a revision: pin a commit or tag, "
-            "so that every replica loads the same files."
+            f"There is no folder {source}, and as a hub id it needs a revision: pin a full commit id (40 hexadecimal "
+            "digits), so that every replica loads the same files; branches and tags can move."
         )
+    assert revision is not None
     return _download(source, revision, report)
 
 

@@ -229,9 +229,9 @@ def test_a_file_is_no_checkpoint(folder: Path) -> None:
         Checkpoint.open(folder / "config.json")
 
 
-@pytest.mark.parametrize("revision", [None, ""])
+@pytest.mark.parametrize("revision", [None, "", "main", "v1.0", "ABC", "0123abc"])
 def test_a_hub_id_needs_a_pinned_revision(revision: str | None) -> None:
-    with pytest.raises(CheckpointError, match="pin a commit or tag"):
+    with pytest.raises(CheckpointError, match="pin a full commit id"):
         Checkpoint.open("organisation/no-such-model", revision)
 
 

@@ -1,0 +1,243 @@
+"""The house's order, as tables: who may know whom, which library may be used where, what is named in one place only.
+
+A failure names file and line. Change a table only together with docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("vlm", "router", "deployments")
+
+# A room is the longest of these prefixes that a module's path begins with; it may know itself and what stands here.
+ROOMS: dict[str, set[str]] = {
+    "vlm/types": set(),
+    "vlm/images": {"vlm/types"},
+    "vlm/cards": {"vlm/types", "vlm/models"},
+    "vlm/grounding_json": {"vlm/types"},
+    "vlm/draw": {"vlm/types"},
+    "vlm/checkpoint": {"vlm/types"},
+    "vlm/weights": {"vlm/types"},
+    "vlm/synthetic": {"vlm/weights"},
+    "vlm/preprocess": {"vlm/types", "vlm/checkpoint"},
+    "vlm/layers": {"vlm/types"},
+    "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint"},
+    "vlm/models/settings": {"vlm/types", "vlm/layers"},
+    "vlm/models": {
+        "vlm/types", "vlm/images", "vlm/cards", "vlm/checkpoint", "vlm/weights", "vlm/synthetic", "vlm/preprocess",
+        "vlm/layers", "vlm/models/base", "vlm/models/settings",
+    },
+    "vlm/loading": {"vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base"},
+    "vlm/engine": {"vlm/types", "vlm/layers", "vlm/models/base"},
+    "vlm/bench": {"vlm/types", "vlm/engine", "vlm/loading", "vlm/models/base"},
+    "vlm/__main__": {
+        "vlm/types", "vlm/images", "vlm/draw", "vlm/grounding_json", "vlm/engine", "vlm/loading", "vlm/models/base",
+    },
+    "router": {"vlm/types", "vlm/images", "vlm/cards", "vlm/grounding_json"},
+    "deployments": {"vlm/types", "vlm/engine", "vlm/loading", "vlm/models/base", "router"},
+}  # fmt: skip
+
+# Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "ray": ("deployments/", "router/app.py", "router/backends.py"),
+    "torch": (
+        "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py", "vlm/engine/sampler.py",
+        "vlm/checkpoint.py", "vlm/weights.py", "vlm/synthetic.py", "vlm/loading.py", "vlm/bench.py",
+        "deployments/replica.py",
+    ),
+    "safetensors": ("vlm/checkpoint.py", "vlm/synthetic.py"),
+    "huggingface_hub": ("vlm/checkpoint.py",),
+    "transformers": ("vlm/bench.py",),
+    "starlette": ("router/",),
+    "pydantic": ("router/", "deployments/"),
+    "PIL": ("vlm/images.py", "vlm/preprocess.py", "vlm/draw.py", "vlm/bench.py", "vlm/__main__.py"),
+}  # fmt: skip
+
+TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocabulary.py", "__init__.py")
+ENTRY_POINTS = ("deployments/local.py", "deployments/replica.py", "deployments/app.py", "router/app.py")
+BROAD_EXCEPTS = ("vlm/engine/core.py", "vlm/engine/engine.py", "deployments/replica.py", "router/")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A source file of the product, parsed."""
+
+    path: str
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        return room_of(self.path.removesuffix(".py"))
+
+    def imports(self) -> Iterator[tuple[str, int]]:
+        """(dotted name, line) of every import, those inside functions too."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(path: str) -> str:
+    fitting = [room for room in ROOMS if path == room or path.startswith(room + "/")]
+    return max(fitting, key=len, default="vlm" if path == "vlm/__init__" else path)
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    files = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
+    return tuple(Module(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text("utf-8"))) for path in files)
+
+
+def local_path(name: str) -> str | None:
+    """The product's module that a dotted import means, as a path without suffix; None for other libraries."""
+    parts = name.split(".")
+    if parts[0] not in PRODUCT:
+        return None
+    for end in (len(parts), len(parts) - 1):
+        path = "/".join(parts[:end])
+        if (ROOT / f"{path}.py").exists():
+            return path
+        if (ROOT / path / "__init__.py").exists():
+            return f"{path}/__init__"
+    return parts[0]
+
+
+def report(faults: list[str]) -> None:
+    assert not faults, "\n" + "\n".join(faults)
+
+
+def test_rooms_know_only_what_the_table_says() -> None:
+    report(
+        [
+            f"{module.path}:{line}: {module.room} must not know {room_of(target)}"
+            for module in modules()
+            for name, line in module.imports()
+            if (target := local_path(name)) is not None
+            and room_of(target) not in {module.room, "vlm"} | ROOMS.get(module.room, set())
+        ]
+    )
+
+
+def test_every_file_belongs_to_a_room() -> None:
+    report([f"{module.path}: no room" for module in modules() if module.room not in {*ROOMS, "vlm"}])
+
+
+def test_libraries_stay_in_their_places() -> None:
+    report(
+        [
+            f"{module.path}:{line}: {library} may only be imported in {', '.join(places)}"
+            for module in modules()
+            for name, line in module.imports()
+            for library, places in LIBRARIES.items()
+            if name.split(".")[0] == library and not module.path.startswith(places)
+        ]
+    )
+
+
+def test_what_the_router_may_import_needs_no_torch() -> None:
+    """Cards and processors of a model folder are read where there is no torch."""
+    report(
+        [
+            f"{module.path}:{line}: must do without torch"
+            for module in modules()
+            for name, line in module.imports()
+            if name.split(".")[0] == "torch"
+            and module.path.startswith("vlm/models/")
+            and Path(module.path).name in TORCH_FREE_MODELS
+        ]
+    )
+
+
+def test_the_engine_knows_no_concrete_model() -> None:
+    families = [path.name for path in (ROOT / "vlm/models").iterdir() if (path / "model.py").exists()]
+    report(
+        [
+            f"{module.path}:{line}: imports the family {family}"
+            for module in modules()
+            for name, line in module.imports()
+            for family in families
+            if f"vlm.models.{family}" in name and not module.path.startswith(f"vlm/models/{family}/")
+        ]
+    )
+
+
+def test_no_model_is_named_outside_its_folder() -> None:
+    """Names in code, not in prose: string constants, docstrings left out."""
+    from vlm.cards import cards
+
+    names = {name.lower() for card in cards().values() for name in (card.name, *card.aliases)}
+    report(
+        [
+            f"{module.path}:{node.lineno}: names the model {node.value!r}"
+            for module in modules()
+            if not module.path.startswith("vlm/models/")
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.lower() in names
+        ]
+    )
+
+
+def test_no_import_cycle() -> None:
+    graph = {
+        module.path.removesuffix(".py"): {
+            target for name, _ in module.imports() if (target := local_path(name)) is not None
+        }
+        for module in modules()
+    }
+    done: set[str] = set()
+
+    def visit(node: str, path: tuple[str, ...]) -> None:
+        assert node not in path, f"import cycle: {' -> '.join((*path, node))}"
+        if node not in done:
+            for target in graph.get(node, set()) - {node}:
+                visit(target, (*path, node))
+            done.add(node)
+
+    for node in graph:
+        visit(node, ())
+
+
+def test_environment_is_read_at_entry_points_only() -> None:
+    report(
+        [
+            f"{module.path}:{node.lineno}: reads the environment"
+            for module in modules()
+            if module.path not in ENTRY_POINTS
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+        ]
+    )
+
+
+def test_broad_excepts_stand_at_process_edges_only() -> None:
+    report(
+        [
+            f"{module.path}:{node.lineno}: catches everything"
+            for module in modules()
+            if not module.path.startswith(BROAD_EXCEPTS)
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.ExceptHandler)
+            and (
+                node.type is None
+                or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})
+            )
+        ]
+    )
+
+
+def test_nothing_runs_code_from_a_checkpoint() -> None:
+    calls = [(module, node) for module in modules() for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    report(
+        [
+            f"{module.path}:{node.lineno}: {ast.unparse(node.func)}"
+            for module, node in calls
+            if ast.unparse(node.func) in {"torch.load", "pickle.load", "pickle.loads", "eval", "exec"}
+            or any(keyword.arg == "trust_remote_code" for keyword in node.keywords)
+        ]
+    )

@@ -1,0 +1,261 @@
+"""python -m vlm.bench: the engine without Ray, against transformers' ``generate`` on the same weights in the same run.
+
+    python -m vlm.bench miniatures/blip-large
+    python -m vlm.bench blip --config real             freshly drawn weights at the published size
+    python -m vlm.bench florence2 --config tiny --concurrency 1,8 --requests 32
+
+Every request is a picture of its own. Rates are requests a second; the ratio to one-at-a-time ``generate`` is what
+carries over between machines. In fp32 the answers of both are compared token for token as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.loading import families, load
+from vlm.models.base import LoadedModel
+from vlm.types import CheckpointError, Completion, Request, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way of answering all requests.
+
+    Attributes:
+        name: "transformers" or "engine c=N".
+        requests_per_s, tokens_per_s: Over the whole run.
+        first_ms, total_ms: Medians of a request's first token and end; None where it cannot be seen.
+        ratio: Its requests a second over transformers'; None without transformers.
+        equal: Answers with the reference's token ids, of all; None where they are not compared.
+    """
+
+    name: str
+    requests_per_s: float
+    tokens_per_s: float
+    first_ms: float | None = None
+    total_ms: float | None = None
+    ratio: float | None = None
+    equal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: so many requests with one prompt, at these concurrencies."""
+
+    prompt: str
+    requests: int
+    tokens: int
+    concurrency: tuple[int, ...]
+    reference: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and print its table (or ``--json``)."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        with _checkpoint(options) as folder:
+            loaded = load(folder, dtype=options.dtype, device=options.device, report=_say)
+            rows = measure(loaded, folder, _plan(options))
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _print(rows, loaded, options.json)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vlm.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a checkpoint folder, or with --config the name of a family (blip, ...)")
+    parser.add_argument("--config", choices=("tiny", "real"), help="draw fresh weights of this size")
+    parser.add_argument("--prompt", default="", help="as a client would send it (default: the model's own default)")
+    parser.add_argument("--requests", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=20, help="most tokens of an answer")
+    parser.add_argument("--concurrency", default="1,8,32", help="comma-separated (default 1,8,32)")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
+    parser.add_argument("--no-reference", action="store_true", help="leave transformers out")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    levels = tuple(int(level) for level in options.concurrency.split(","))
+    return Plan(options.prompt, options.requests, options.tokens, levels, not options.no_reference)
+
+
+@contextmanager
+def _checkpoint(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder to measure; drawn weights live as long as the run."""
+    if options.config is None:
+        yield Path(options.checkpoint)
+        return
+    known = dict(families())
+    if options.checkpoint not in known:
+        raise CheckpointError(f"{options.checkpoint!r} is no family; with --config, name one of {', '.join(known)}.")
+    with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
+        _say(f"drawing {options.config} weights of {options.checkpoint}")
+        family = known[options.checkpoint]
+        family.synthesize(Path(folder), family.sizes[options.config], 0)
+        yield Path(folder)
+
+
+def measure(loaded: LoadedModel, folder: Path, plan: Plan) -> list[Measured]:
+    """Answer the plan's requests in every way, the reference first."""
+    images = [picture(seed) for seed in range(plan.requests)]
+    rows: list[Measured] = []
+    expected: list[tuple[int, ...]] | None = None
+    if plan.reference:
+        _say("transformers, one at a time")
+        reference, expected = _run_reference(loaded, folder, images, plan)
+        rows.append(reference)
+    with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
+        asyncio.run(_answer(engine, images[:1], plan, 1))  # warm up
+        for level in plan.concurrency:
+            _say(f"engine, {level} at a time")
+            row = asyncio.run(_run_engine(engine, images, plan, level))
+            rows.append(_compared(*row, rows[0], expected) if expected is not None else row[0])
+    return rows
+
+
+def picture(seed: int) -> bytes:
+    """A 640x480 JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
+    rng = random.Random(seed)  # noqa: S311  pictures, not secrets
+    image = Image.new("RGB", (640, 480), _colour(rng))
+    for _ in range(8):
+        x, y = rng.randrange(600), rng.randrange(440)
+        image.paste(_colour(rng), (x, y, x + rng.randrange(20, 300), y + rng.randrange(20, 300)))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
+
+
+async def _run_engine(
+    engine: Engine, images: Sequence[bytes], plan: Plan, level: int
+) -> tuple[Measured, list[Completion]]:
+    began = time.perf_counter()
+    answers = await _answer(engine, images, plan, level)
+    seconds = time.perf_counter() - began
+    measured = Measured(
+        name=f"engine c={level}",
+        requests_per_s=len(images) / seconds,
+        tokens_per_s=sum(answer.usage.completion_tokens for answer in answers) / seconds,
+        first_ms=median(answer.timings.first_token_ms for answer in answers),
+        total_ms=median(answer.timings.total_ms for answer in answers),
+    )
+    return measured, answers
+
+
+def _compared(
+    row: Measured, answers: Sequence[Completion], reference: Measured, expected: Sequence[tuple[int, ...]]
+) -> Measured:
+    """A row with its ratio to the reference, and how many answers are the same."""
+    same = sum(answer.token_ids == ids for answer, ids in zip(answers, expected, strict=True))
+    return replace(row, ratio=row.requests_per_s / reference.requests_per_s, equal=f"{same}/{len(answers)}")
+
+
+async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: int) -> list[Completion]:
+    """All answers in order, ``level`` in flight at once."""
+    gate = asyncio.Semaphore(level)
+    sampling = Sampling(max_tokens=plan.tokens)
+
+    async def one(image: bytes) -> Completion:
+        async with gate:
+            return await engine.complete(Request(image, plan.prompt, sampling=sampling))
+
+    return await asyncio.gather(*map(one, images))
+
+
+def _run_reference(
+    loaded: LoadedModel, folder: Path, images: Sequence[bytes], plan: Plan
+) -> tuple[Measured, list[tuple[int, ...]]]:
+    """transformers' own classes: greedy, one picture after another, pictures decoded and resized as we do."""
+    answer = _reference(loaded, folder, plan)
+    answer(images[0])  # warm up
+    began = time.perf_counter()
+    times, ids = [], []
+    for image in images:
+        start = time.perf_counter()
+        ids.append(answer(image))
+        times.append(1000 * (time.perf_counter() - start))
+    seconds = time.perf_counter() - began
+    measured = Measured(
+        name="transformers",
+        requests_per_s=len(images) / seconds,
+        tokens_per_s=sum(map(len, ids)) / seconds,
+        total_ms=median(times),
+        ratio=1.0,
+    )
+    return measured, ids
+
+
+def _reference(loaded: LoadedModel, folder: Path, plan: Plan) -> Any:
+    from transformers import AutoModelForImageTextToText, AutoProcessor, logging
+
+    logging.set_verbosity_error()
+    processor = AutoProcessor.from_pretrained(folder)
+    kind, device = loaded.model.dtype, loaded.model.device
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind).to(device).eval()
+    native = loaded.processor.prepare(Request(picture(0), plan.prompt)).native_task
+    text = plan.prompt or native or None
+
+    @torch.inference_mode()
+    def answer(image: bytes) -> tuple[int, ...]:
+        opened = Image.open(io.BytesIO(image)).convert("RGB")
+        inputs = processor(images=opened, text=text, return_tensors="pt").to(device, kind)
+        out = model.generate(
+            **inputs, max_new_tokens=plan.tokens, num_beams=1, do_sample=False, early_stopping=False,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        return tuple(out.sequences[0, -len(out.logits) :].tolist())
+
+    return answer
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(rows: Sequence[Measured], loaded: LoadedModel, as_json: bool) -> None:
+    device = torch.cuda.get_device_name(loaded.model.device) if loaded.model.device.type == "cuda" else "CPU"
+    setting = {
+        "family": loaded.family, "source": loaded.source, "dtype": str(loaded.model.dtype), "device": device,
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps({**setting, "rows": [asdict(row) for row in rows]}))
+        return
+    print(" ".join(f"{key}={value}" for key, value in setting.items()))
+    print(f"{'':14}{'req/s':>9}{'tok/s':>9}{'first ms':>10}{'total ms':>10}{'ratio':>8}{'equal':>9}")
+    for row in rows:
+        cells = (row.first_ms, row.total_ms)
+        shown = "".join(f"{'-' if cell is None else f'{cell:.1f}':>10}" for cell in cells)
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}x"
+        print(f"{row.name:14}{row.requests_per_s:9.2f}{row.tokens_per_s:9.1f}{shown}{ratio:>8}{row.equal or '-':>9}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
