@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "vlm/loading": {"vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base"},
     "vlm/engine": {"vlm/types", "vlm/layers", "vlm/models/base"},
-    "vlm/bench": {"vlm/types", "vlm/engine", "vlm/loading", "vlm/models/base"},
+    "vlm/bench": {"vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/loading", "vlm/models/base"},
     "vlm/__main__": {
         "vlm/types", "vlm/images", "vlm/draw", "vlm/grounding_json", "vlm/engine", "vlm/loading", "vlm/models/base",
     },

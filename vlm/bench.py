@@ -18,18 +18,18 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from PIL import Image
 
+from vlm.checkpoint import Checkpoint
 from vlm.engine.engine import Engine, EngineConfig
-from vlm.loading import families, load
+from vlm.loading import families, find_family, load
 from vlm.models.base import LoadedModel
 from vlm.types import CheckpointError, Completion, Request, Sampling
 
@@ -193,7 +193,8 @@ def _run_reference(
     loaded: LoadedModel, folder: Path, images: Sequence[bytes], plan: Plan
 ) -> tuple[Measured, list[tuple[int, ...]]]:
     """transformers' own classes: greedy, one picture after another, pictures decoded and resized as we do."""
-    answer = _reference(loaded, folder, plan)
+    model = loaded.model
+    answer = reference(folder, prompt=plan.prompt, tokens=plan.tokens, dtype=model.dtype, device=str(model.device))
     answer(images[0])  # warm up
     began = time.perf_counter()
     times, ids = [], []
@@ -212,22 +213,32 @@ def _run_reference(
     return measured, ids
 
 
-def _reference(loaded: LoadedModel, folder: Path, plan: Plan) -> Any:
+def reference(
+    folder: Path,
+    *,
+    prompt: str = "",
+    tokens: int,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    threads: int = 0,
+) -> Callable[[bytes], tuple[int, ...]]:
+    """transformers' own classes on a checkpoint folder: encoded picture to generated ids, greedy, one at a time."""
     from transformers import AutoModelForImageTextToText, AutoProcessor, logging
 
     logging.set_verbosity_error()
+    if threads:
+        torch.set_num_threads(threads)
     processor = AutoProcessor.from_pretrained(folder)
-    kind, device = loaded.model.dtype, loaded.model.device
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind).to(device).eval()
-    native = loaded.processor.prepare(Request(picture(0), plan.prompt)).native_task
-    text = plan.prompt or native or None
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
+    _, family = find_family(Checkpoint.open(folder))
+    native = family.processor(Checkpoint.open(folder)).prepare(Request(picture(0), prompt)).native_task
 
     @torch.inference_mode()
     def answer(image: bytes) -> tuple[int, ...]:
         opened = Image.open(io.BytesIO(image)).convert("RGB")
-        inputs = processor(images=opened, text=text, return_tensors="pt").to(device, kind)
+        inputs = processor(images=opened, text=prompt or native or None, return_tensors="pt").to(device, dtype)
         out = model.generate(
-            **inputs, max_new_tokens=plan.tokens, num_beams=1, do_sample=False, early_stopping=False,
+            **inputs, max_new_tokens=tokens, num_beams=1, do_sample=False, early_stopping=False,
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
         return tuple(out.sequences[0, -len(out.logits) :].tolist())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,11 +40,18 @@ def load(
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
     """
-    checkpoint = Checkpoint.open(source, revision, report)
-    name, family = find_family(checkpoint)
+    tell = report or _silent
     where = _device(device)
-    model = family.model(checkpoint, _dtype(dtype, where), where)
-    return LoadedModel(model, family.processor(checkpoint), name, str(source), revision)
+    kind = _dtype(dtype, where)
+    checkpoint = Checkpoint.open(source, revision, tell)
+    name, family = find_family(checkpoint)
+    tell(f"loading {checkpoint.folder} ({name}) as {str(kind).removeprefix('torch.')} on {where}")
+    began = time.perf_counter()
+    loaded = LoadedModel(
+        family.model(checkpoint, kind, where), family.processor(checkpoint), name, str(source), revision
+    )
+    tell(f"loaded in {time.perf_counter() - began:.1f} s")
+    return loaded
 
 
 def families() -> Iterator[tuple[str, Family]]:
@@ -67,6 +75,10 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
     )
 
 
+def _silent(line: str) -> None:
+    """The report of callers that want none."""
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,8 +86,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise CheckpointError(f"{name!r} is no device; use cpu, cuda or auto.", param="device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("No CUDA device is available here; use device cpu or auto.", param="device")
+    if device.type not in {"cpu", "cuda"}:
+        raise CheckpointError(f"The device {name!r} is not supported; use cpu, cuda or auto.", param="device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"There is no device {name!r} here; use cpu or auto.", param="device")
     return device
 
 

@@ -232,7 +232,7 @@ class Sampling:
 
 def _check(holds: bool, name: str, rule: str) -> None:
     if not holds:
-        raise InvalidRequest(f"{name} {rule}", param=name, code="invalid_value")
+        raise InvalidRequest(f"{name} {rule}.", param=name, code="invalid_value")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from ours to theirs means that a missing tensor is reported by the name that the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,16 +59,19 @@ def load_weights(
     parameters = dict(module.named_parameters())
     places = {name: place for key in parameters for name, place in sources(key, rules)}
     unexpected: list[str] = []
+    misshapen: list[str] = []
     filled: set[tuple[str, int]] = set()
     for name, tensor in tensors:
         place = places.get(name)
         if place is not None:
-            _fill(parameters[place.parameter], place, name, tensor)
+            if place.is_alias and (place.parameter, place.part) in filled:
+                continue  # the tensor's own name wins, in whatever order the file has them
+            misshapen += _fill(parameters[place.parameter], place, name, tensor)
             filled.add((place.parameter, place.part))
         elif not re.fullmatch(ignored, name):
             unexpected.append(name)
     missing = sorted(n for n, p in places.items() if not p.is_alias and (p.parameter, p.part) not in filled)
-    _report(missing, unexpected)
+    _report({"missing": missing, "unexpected": unexpected, "of another shape": misshapen})
 
 
 def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Place]]:
@@ -84,19 +87,19 @@ def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Place]
     raise AssertionError(f"no rule for the parameter {parameter}")
 
 
-def _fill(parameter: Tensor, place: Place, name: str, tensor: Tensor) -> None:
+def _fill(parameter: Tensor, place: Place, name: str, tensor: Tensor) -> list[str]:
+    """Copy ``tensor`` where it belongs; returns what is wrong with its shape, if anything."""
     target = parameter.chunk(place.parts, dim=0)[place.part]
     if target.shape != tensor.shape:
-        raise CheckpointError(
-            f"The tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for {tuple(target.shape)}."
-        )
+        return [f"{name}: {tuple(tensor.shape)} instead of {tuple(target.shape)}"]
     target.copy_(tensor)
+    return []
 
 
-def _report(missing: Sequence[str], unexpected: Sequence[str]) -> None:
+def _report(found: Mapping[str, Sequence[str]]) -> None:
     faults = [
         f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        for kind, names in found.items()
         if names
     ]
     if faults:

@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from vlm.engine.answers import last_chunk, next_chunk
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
-from vlm.engine.scheduler import Scheduler
+from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Sequence
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, EngineFailure, FinishReason
 
 log = logging.getLogger(__name__)
+
+News = TypeVar("News")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +61,13 @@ class Core:
     def step(self) -> list[Event]:
         """Let sequences join, and give each running one its next token."""
         batch = self.scheduler.schedule()
-        self._runner.move(batch.moves)
         now = time.perf_counter()
         for sequence in batch.prefill:
             sequence.started = sequence.started or now
         # Both run before either is committed: a sequence that ends moves the last row, which may just be joining.
         results = [
-            (batch.decode, self._attempt(self._runner.decode, batch.decode)),
-            (batch.prefill, self._attempt(self._runner.prefill, batch.prefill)),
+            (batch.decode, self._attempt(partial(self._decode, batch), batch.decode)),
+            (batch.prefill, self._attempt(partial(self._runner.prefill, batch.prefill), batch.prefill)),
         ]
         return [event for sequences, chosen in results for event in self._commit_all(sequences, chosen)]
 
@@ -72,12 +75,17 @@ class Core:
         """End every sequence with an error."""
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
 
-    def _attempt(self, run: Callable[[Rows[Sequence]], list[Chosen]], sequences: Rows[Sequence]) -> list[Chosen] | None:
-        """What the runner chose, or None where it failed."""
+    def _decode(self, batch: Batch) -> list[Chosen]:
+        # Moves keep what the rows before ``batch.prefill`` hold; where none of those decodes, there is nothing to keep.
+        self._runner.move(batch.moves)
+        return self._runner.decode(batch.decode)
+
+    def _attempt(self, work: Callable[[], list[News]], sequences: Rows[Sequence]) -> list[News] | None:
+        """What ``work`` on these sequences gives, or None where it failed: the others go on."""
         if not sequences:
             return []
         try:
-            return run(sequences)
+            return work()
         except Exception as error:
             log.exception("a step of %d sequences failed", len(sequences))
             self.broken = self.broken or device_is_broken(error)
@@ -86,7 +94,11 @@ class Core:
     def _commit_all(self, sequences: Rows[Sequence], chosen: list[Chosen] | None) -> list[Event]:
         if chosen is None:
             return self._fail(sequences, "The model failed while it worked on this request.")
-        return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit(one, new)]
+        return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit_one(one, new)]
+
+    def _commit_one(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        events = self._attempt(partial(self._commit, sequence, chosen), [sequence])
+        return self._fail([sequence], "The model's answer could not be read.") if events is None else events
 
     def _fail(self, sequences: Rows[Sequence], message: str) -> list[Event]:
         for sequence in sequences:

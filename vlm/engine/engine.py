@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from types import TracebackType
@@ -26,6 +26,8 @@ from vlm.models.base import Inputs, LoadedModel
 from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overloaded, Request, Sampling
 
 log = logging.getLogger(__name__)
+
+STOPPING = "The engine is stopping."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class Engine:
         self._core = Core(loaded, self._plan, config.max_prefill)
         self._loaded = loaded
         self._places = self._plan.rows + config.max_waiting
-        self._accepted = 0
-        self._door = threading.Lock()
+        self._accepted: set[_Stream] = set()
+        self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._streams: dict[Sequence, _Stream] = {}  # of the device thread alone
         self._workers = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
@@ -92,11 +94,14 @@ class Engine:
         return self
 
     def stop(self) -> None:
-        """End what is running with an error and stop the thread."""
-        self._stopping = True
+        """End what is running with an error and stop the thread; again is harmless."""
+        self._shut_door()
         self._inbox.put(_Stop())
-        self._thread.join()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        if self._thread.ident is None:
+            self._run()  # never started: what waits is ended here
+        else:
+            self._thread.join()
+        self._workers.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -108,14 +113,14 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """False once the device is broken: the process should be replaced."""
-        return not self._core.broken and (self._thread.is_alive() or not self._stopping)
+        """False once the device is broken or its thread has ended: the process should be replaced."""
+        return not self._core.broken and (self._thread.ident is None or self._thread.is_alive())
 
     def stats(self) -> EngineStats:
         """A look from any thread; the numbers may be of neighbouring steps."""
         scheduler = self._core.scheduler
         return EngineStats(
-            accepted=self._accepted,
+            accepted=len(self._accepted),
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
             used_blocks=scheduler.pool.used,
@@ -125,10 +130,11 @@ class Engine:
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer. Raises as :meth:`generate` does."""
-        async for chunk in self.generate(request):
-            if chunk.completion is not None:
-                return chunk.completion
-        raise EngineFailure("The answer ended without a completion.")
+        completion = None
+        async for chunk in self.generate(request):  # to its end: only then has the request left its place
+            completion = chunk.completion
+        assert completion is not None, "the last chunk carries the completion"
+        return completion
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Answer a request chunk by chunk; the last chunk carries the completion.
@@ -140,33 +146,45 @@ class Engine:
             InvalidRequest: Also as InvalidImage or UnsupportedTask; before the first chunk.
             EngineFailure: The model failed, or the engine is stopping.
         """
-        self._enter()
+        stream = _Stream(asyncio.get_running_loop())
+        preparing = self._enter(stream, request)
         try:
-            sequence = await asyncio.get_running_loop().run_in_executor(self._workers, self._prepare, request)
-            stream = _Stream(asyncio.get_running_loop())
-            self._inbox.put(_Submit(sequence, stream))
+            sequence = await asyncio.wrap_future(preparing)
+            self._submit(sequence, stream)
             try:
-                async for chunk in stream:
-                    yield chunk
+                while not stream.ended:
+                    yield await stream.receive()
             finally:
                 if sequence.finish_reason is None:
                     self._inbox.put(_Abort(sequence))
         finally:
-            self._leave()
+            # No lock: the garbage collector may close a generator in a thread that holds it.
+            self._accepted.discard(stream)
 
-    def _enter(self) -> None:
-        if self._stopping or self._core.broken:
-            raise EngineFailure("The engine is stopping.")
+    def _enter(self, stream: _Stream, request: Request) -> Future[Sequence]:
+        """Take a place and start to prepare."""
         with self._door:
-            if self._accepted >= self._places:
+            self._check_open()
+            if len(self._accepted) >= self._places:
                 raise Overloaded(f"All {self._places} places are taken; try again in a moment.", code="overloaded")
-            self._accepted += 1
+            self._accepted.add(stream)
+            return self._workers.submit(self._prepare, request)
 
-    def _leave(self) -> None:
+    def _submit(self, sequence: Sequence, stream: _Stream) -> None:
         with self._door:
-            self._accepted -= 1
+            self._check_open()
+            self._inbox.put(_Submit(sequence, stream))
+
+    def _check_open(self) -> None:
+        if self._stopping or self._core.broken:
+            raise EngineFailure(STOPPING)
+
+    def _shut_door(self) -> None:
+        with self._door:
+            self._stopping = True
 
     def _prepare(self, request: Request) -> Sequence:
+        self._check_open()  # so that a long queue of pictures does not outlive stop()
         began = time.perf_counter()
         inputs = self._loaded.processor.prepare(request)
         sampling = self._resolve(request.sampling, inputs)
@@ -186,17 +204,28 @@ class Engine:
                 param="messages",
                 code="context_length_exceeded",
             )
-        if any(not 0 <= token < model.vocabulary for token in resolved.forced_tokens or ()):
-            raise InvalidRequest(f"forced_tokens must be from 0 to {model.vocabulary - 1}", param="forced_tokens")
+        last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)
+        for name, tokens in (("forced_tokens", resolved.forced_tokens or ()), ("forced_last_token", last)):
+            if any(not 0 <= token < model.vocabulary for token in tokens):
+                raise InvalidRequest(f"{name} must be from 0 to {model.vocabulary - 1}", param=name)
         return replace(resolved, max_tokens=min(room, resolved.max_tokens or room))
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""
-        while self._obey(wait=not self._core.busy):
-            self._deliver(self._core.step())
-            if self._core.broken:
-                self._deliver(self._core.fail_all("The device failed; this replica is being replaced."))
-        self._deliver(self._core.fail_all("The engine is stopping."))
+        try:
+            while self._obey(wait=not self._core.busy):
+                self._deliver(self._core.step())
+                if self._core.broken:
+                    self._deliver(self._core.fail_all("The device failed; this replica is being replaced."))
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """However the thread ends, nobody may wait for it: not who runs, and not who is still in the inbox."""
+        self._shut_door()
+        self._obey(wait=False)
+        self._deliver([Event(sequence, error=EngineFailure(STOPPING)) for sequence in self._streams])
+        self._core.fail_all(STOPPING)
 
     def _obey(self, wait: bool) -> bool:
         """Carry out all commands that are there; False once told to stop."""
@@ -229,6 +258,7 @@ class Engine:
                 self._abandon(loop)
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._accepted.difference_update([stream for stream in tuple(self._accepted) if stream.loop is loop])
         for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
             del self._streams[sequence]
             self._core.abort(sequence)
@@ -241,23 +271,22 @@ class _Stream:
         self.loop = loop
         self.events: deque[Event] = deque()
         self.ready = asyncio.Event()
+        self.ended = False
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        while True:
-            await self.ready.wait()
+    async def receive(self) -> Chunk:
+        """All that has come since the last call, as one chunk; waits for the first."""
+        while not self.events:
             self.ready.clear()
-            chunks = []
-            while self.events:
-                event = self.events.popleft()
-                if event.error is not None:
-                    raise event.error
-                assert event.chunk is not None
-                chunks.append(event.chunk)
-            if chunks:
-                joined = _join(chunks)
-                yield joined
-                if joined.completion is not None:
-                    return
+            await self.ready.wait()
+        chunks = []
+        while self.events:
+            event = self.events.popleft()
+            if event.error is not None:
+                raise event.error
+            assert event.chunk is not None
+            chunks.append(event.chunk)
+        self.ended = chunks[-1].completion is not None
+        return _join(chunks)
 
 
 def _wake(streams: Iterable[_Stream]) -> None:

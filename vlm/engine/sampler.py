@@ -74,8 +74,9 @@ class Sampler:
         temperatures = torch.tensor(settings.temperatures, device=self.device)
         uniforms = [s.generator.random() if s.sampling.temperature else 0.0 for s in sequences]
         top_p = torch.tensor([s.sampling.top_p for s in sequences], device=self.device, dtype=torch.float32)
+        below_best = logits - logits.amax(dim=-1, keepdim=True)  # divided by next to nothing, this is not infinite
         drawn = draw(
-            logits / torch.where(temperatures > 0, temperatures, 1.0)[:, None],
+            below_best / torch.where(temperatures > 0, temperatures, 1.0)[:, None],
             top_p,
             torch.tensor(uniforms, device=self.device),
         )
@@ -167,4 +168,5 @@ def draw(logits: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
     cumulative = nucleus.cumsum(dim=-1)
     place = torch.searchsorted(cumulative, (uniforms[:, None] * cumulative[:, -1:]).contiguous(), right=True)
     last = (nucleus > 0).sum(dim=-1, keepdim=True) - 1
-    return order.gather(1, torch.minimum(place, last))[:, 0]
+    # Logits that are no numbers leave no nucleus: any token will do, but an index out of range would break a GPU.
+    return order.gather(1, torch.minimum(place, last).clamp(min=0))[:, 0]

@@ -1,0 +1,1 @@
+"""The whole system, over HTTP, beside its peers in the same run."""

@@ -1,0 +1,108 @@
+"""python -m benchmarks.system: requests a second of a running system, beside transformers one at a time.
+
+    make serve                                                     in one shell
+    python -m benchmarks.system miniatures/*                       in another
+
+Each checkpoint folder is served under its own name. Between two levels of concurrency transformers answers a few of the
+same pictures in this process, so that the ratio is of the same minute on a machine whose speed drifts. Knows nothing
+of what is inside the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from vlm.bench import picture, reference
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of concurrency: rates in requests a second, latencies in milliseconds."""
+
+    concurrency: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    reference_rate: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every checkpoint and print a table."""
+    options = _parser().parse_args(arguments)
+    levels = [int(level) for level in options.concurrency.split(",")]
+    print(f"{'':18}{'c':>4}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'transformers':>14}{'ratio':>8}")
+    for folder in options.checkpoints:
+        answer = reference(folder, tokens=options.tokens, threads=options.threads)
+        bodies = [_body(folder.name, seed, options.tokens) for seed in range(options.requests)]
+        for level in levels:
+            row = _measure(options.url, bodies, level, answer)
+            print(
+                f"{folder.name:18}{row.concurrency:4}{row.rate:9.2f}{row.p50_ms:9.1f}{row.p99_ms:9.1f}"
+                f"{row.reference_rate:14.2f}{row.rate / row.reference_rate:7.2f}x",
+                flush=True,
+            )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.system")
+    parser.add_argument("checkpoints", nargs="+", type=Path, help="folders; the last part is the model's name")
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--requests", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=20)
+    parser.add_argument("--concurrency", default="1,8,32")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads of the reference")
+    return parser
+
+
+def _body(model: str, seed: int, tokens: int) -> dict[str, object]:
+    url = f"data:image/jpeg;base64,{base64.b64encode(picture(seed)).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    return {"model": model, "max_tokens": tokens, "messages": [{"role": "user", "content": content}]}
+
+
+def _measure(url: str, bodies: Sequence[object], level: int, answer: Callable[[bytes], object]) -> Level:
+    before = _reference_rate(answer)
+    rate, latencies = asyncio.run(_load(url, bodies, level))
+    after = _reference_rate(answer)
+    ranked = sorted(latencies)
+    return Level(level, rate, median(ranked), ranked[int(0.99 * (len(ranked) - 1))], (before + after) / 2)
+
+
+def _reference_rate(answer: Callable[[bytes], object], pictures: int = 8) -> float:
+    answer(picture(0))
+    began = time.perf_counter()
+    for seed in range(pictures):
+        answer(picture(seed))
+    return pictures / (time.perf_counter() - began)
+
+
+async def _load(url: str, bodies: Sequence[object], level: int) -> tuple[float, list[float]]:
+    """Send all bodies, ``level`` in flight at once; any status but 200 is an error."""
+    gate = asyncio.Semaphore(level)
+    async with httpx.AsyncClient(base_url=url, timeout=300, trust_env=False) as client:
+
+        async def one(body: object) -> float:
+            async with gate:
+                began = time.perf_counter()
+                (await client.post("/v1/chat/completions", json=body)).raise_for_status()
+                return 1000 * (time.perf_counter() - began)
+
+        await asyncio.gather(*map(one, bodies[:level]))  # warm up
+        began = time.perf_counter()
+        latencies = await asyncio.gather(*map(one, bodies))
+        return len(bodies) / (time.perf_counter() - began), latencies
+
+
+if __name__ == "__main__":
+    sys.exit(main())

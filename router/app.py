@@ -1,0 +1,125 @@
+"""The routes, and the router as a Ray Serve application.
+
+``create_app`` is plain ASGI and runs anywhere; ``build`` is what a Serve config names. Knows no model and no field of
+any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.backends import Backend, ModelStatus, RayBackend, not_ready, unknown
+from router.catalogue import entry
+from router.chat import ChatCompletions
+from router.config import RouterConfig
+from router.edge import Edge
+from router.errors import error_response, json_response, on_http_error, on_vlm_error
+from vlm.cards import canonical_name
+from vlm.types import ModelNotReady, VlmError
+
+
+def create_app(backend: Backend, config: RouterConfig) -> Starlette:
+    """The whole HTTP interface over ``backend``."""
+    endpoints = Endpoints(backend, config)
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", ChatCompletions(backend, config), methods=["POST"], name="chat_completions"),
+            Route("/v1/models", endpoints.models),
+            Route("/v1/models/{id:path}", endpoints.model),
+            Route("/healthz", endpoints.healthz),
+            Route("/readyz", endpoints.readyz),
+        ],
+        middleware=[Middleware(Edge)],
+        exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
+    )
+    app.router.redirect_slashes = False  # a redirect would lose the body, and is no answer in the error contract
+    return app
+
+
+class Endpoints:
+    """The small routes."""
+
+    def __init__(self, backend: Backend, config: RouterConfig) -> None:
+        self._backend = backend
+        self._config = config
+
+    async def models(self, _request: Request) -> Response:
+        """``GET /v1/models``."""
+        entries = [entry(status, self._config) for status in await self._backend.models()]
+        return json_response({"object": "list", "data": entries})
+
+    async def model(self, request: Request) -> Response:
+        """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash."""
+        asked = request.path_params["id"]
+        for status in await self._backend.models():
+            if status.name == canonical_name(asked):
+                return json_response(entry(status, self._config))
+        raise unknown(asked)
+
+    async def healthz(self, _request: Request) -> Response:
+        """``GET /healthz``: this process is alive."""
+        return json_response({"status": "ok"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """``GET /readyz``: every configured model can answer."""
+        statuses = await self._backend.models()
+        waiting = not_ready(statuses, self._config.required_models)
+        if statuses and not waiting:
+            return json_response({"status": "ready", "models": [_status(status) for status in statuses]})
+        names = ", ".join(status.name for status in waiting)
+        error = ModelNotReady(f"Not ready yet: {names}." if names else "No model is deployed yet.")
+        missing = [status for status in waiting if status not in statuses]
+        return error_response(error, {"models": [_status(status) for status in [*statuses, *missing]]})
+
+
+def _status(status: ModelStatus) -> dict[str, Any]:
+    return {"name": status.name, "ready": status.ready, "detail": status.detail}
+
+
+# Ray Serve
+
+
+class Router:
+    """The class that Serve makes replicas of; each builds its own ASGI application when it starts."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return OneRequestId(create_app(RayBackend(), self._config))
+
+
+class OneRequestId:
+    """Leaves ``x-request-id`` to Serve, which appends its own, equal one to every answer that passes its proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self._app(scope, receive, send_without)
+
+
+def build(args: Mapping[str, Any]) -> Any:
+    """The router as a Serve application, named ``Router`` in a Serve config.
+
+    ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error.
+    """
+    from ray import serve
+
+    deployment = serve.deployment(name="Router", max_ongoing_requests=1000)
+    return deployment(serve.ingress()(Router)).bind(RouterConfig.from_args(args))

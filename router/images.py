@@ -1,0 +1,60 @@
+"""The bytes of a picture that a request points at, checked as far as its header.
+
+Takes data URLs alone: nothing is fetched, no path is opened. Knows limits and base64, not pixels and not HTTP.
+A message never repeats what the client sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from vlm.images import ImageLimits, inspect
+from vlm.types import InvalidImage
+
+_DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
+
+
+def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
+    """The encoded picture within a data URL.
+
+    Args:
+        url: ``data:image/...;base64,...``.
+        limits: What a picture may be.
+        param: Path of the URL's field, for errors.
+
+    Raises:
+        InvalidImage: No data URL of a picture, broken base64, no picture of an accepted format, or over a limit.
+    """
+    head = _DATA_URL.match(url[:256])
+    if head is None:
+        raise InvalidImage(
+            "The image must be a data URL: data:image/png;base64,... with the picture's bytes in base64. "
+            "Web addresses and file paths are not read.",
+            param,
+            "invalid_image_url",
+        )
+    if not (head["media"] or "").lower().startswith("image/"):
+        raise InvalidImage("The data URL's media type must be image/...", param, "unsupported_image_media_type")
+    data = _decoded(url, head.end(), limits, param)
+    _inspected(data, limits, param)
+    return data
+
+
+def _decoded(url: str, start: int, limits: ImageLimits, param: str) -> bytes:
+    if (len(url) - start) // 4 * 3 > limits.max_bytes + 2:  # refused before its bytes are copied
+        raise InvalidImage(
+            f"The image has more than {limits.max_bytes} bytes.", param=param, code="image_file_too_large"
+        )
+    try:
+        return base64.b64decode(url[start:].encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise InvalidImage("The image's data is not valid base64.", param, "invalid_base64_image") from error
+
+
+def _inspected(data: bytes, limits: ImageLimits, param: str) -> None:
+    try:
+        inspect(data, limits)
+    except InvalidImage as error:
+        raise InvalidImage(error.message, param, error.code) from error

@@ -1,0 +1,181 @@
+"""Chunks as server-sent events, in the order that OpenAI's clients insist on.
+
+Role first and once; then words; then one event with the reason for the end and, once, the places; then usage if asked
+for; then ``[DONE]``. What goes wrong after the first byte is an event too. Knows nothing of requests or of sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from router.answers import (
+    Head,
+    Shape,
+    content_of,
+    extras_json,
+    grounding_of,
+    logprobs_json,
+    usage_json,
+)
+from router.errors import encode, error_body
+from vlm.types import Chunk, Completion, DeadlineExceeded, EngineFailure, VlmError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+UNFINISHED = EngineFailure("The model stopped without finishing its answer.")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes the events of one answer."""
+
+    head: Head
+    shape: Shape
+    include_usage: bool = False
+
+    def opening(self) -> bytes:
+        """The role, which comes once."""
+        return self._choice({"role": "assistant", "content": ""})
+
+    def pieces(self, chunk: Chunk) -> Iterator[bytes]:
+        """The events that a chunk gives rise to."""
+        yield from self._growth(chunk)
+        if chunk.completion is not None:
+            yield from self._closing(chunk.completion)
+
+    def _growth(self, chunk: Chunk) -> Iterator[bytes]:
+        """What a chunk adds, where words go out as they come."""
+        words = chunk.text if self.shape.content == "answer" and _may_have_words(chunk) else ""
+        said = logprobs_json(chunk.token_ids, chunk.logprobs, self.shape)
+        if words or (self.shape.logprobs and chunk.token_ids):
+            yield self._choice({"content": words}, **said)
+
+    def _closing(self, completion: Completion) -> Iterator[bytes]:
+        """Everything from the last word on."""
+        if self.shape.content != "answer" or not completion.words:
+            yield self._choice({"content": content_of(completion, self.shape)})
+        yield self._choice(
+            {"grounding": grounding_of(completion, self.shape)},
+            finish_reason=completion.finish_reason,
+            beside={"x_gigarouter": extras_json(completion, self.head)},
+        )
+        if self.include_usage:
+            yield event({**self._head(), "choices": [], "usage": usage_json(completion)})
+        yield DONE
+
+    def failure(self, error: VlmError) -> bytes:
+        """The error object, as the last event."""
+        return event(error_body(error))
+
+    def _head(self) -> Json:
+        usage = {"usage": None} if self.include_usage else {}
+        return {**self.head.json("chat.completion.chunk"), **usage}
+
+    def _choice(
+        self,
+        delta: Json,
+        *,
+        finish_reason: str | None = None,
+        logprobs: Json | None = None,
+        token_ids: list[int] | None = None,
+        beside: Json | None = None,
+    ) -> bytes:
+        choice: Json = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        if token_ids is not None:
+            choice["token_ids"] = token_ids
+        return event({**self._head(), "choices": [choice], **(beside or {})})
+
+
+def _may_have_words(chunk: Chunk) -> bool:
+    return chunk.completion is None or chunk.completion.words
+
+
+def event(body: Json) -> bytes:
+    """One server-sent event."""
+    return b"data: " + encode(body) + b"\n\n"
+
+
+async def sse(first: Chunk, rest: AsyncGenerator[Chunk, None], writer: Writer) -> AsyncGenerator[bytes, None]:
+    """The events of a whole answer, whose ``first`` chunk has been waited for already."""
+    yield writer.opening()
+    chunk: Chunk | None = first
+    try:
+        while chunk is not None:
+            for piece in writer.pieces(chunk):
+                yield piece
+            if chunk.completion is not None:
+                return
+            chunk = await anext(rest, None)
+        yield writer.failure(UNFINISHED)
+    except VlmError as error:
+        yield writer.failure(error)
+
+
+async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:
+    """``events``, and a comment whenever none has come for ``every_s``."""
+    step: asyncio.Task[bytes | None] | None = None
+    try:
+        while True:
+            step = step or asyncio.create_task(_next(events))
+            done, _ = await asyncio.wait({step}, timeout=every_s)
+            if not done:
+                yield KEEP_ALIVE
+                continue
+            if (piece := step.result()) is None:
+                return
+            step = None
+            yield piece
+    finally:
+        await _give_up(step)
+        await events.aclose()
+
+
+async def _next(pieces: AsyncGenerator[T, None]) -> T | None:
+    return await anext(pieces, None)
+
+
+async def _give_up(step: asyncio.Task[Any] | None) -> None:
+    if step is not None:
+        step.cancel()
+        await asyncio.gather(step, return_exceptions=True)
+
+
+async def until(deadline: float, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled at ``deadline`` (on the event loop's clock).
+
+    Raises:
+        DeadlineExceeded: It came too late.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceeded("The request took longer than this server allows.") from error
+
+
+async def within(deadline: float, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """``chunks`` as long as there is time; closes them in any case."""
+    try:
+        while (chunk := await until(deadline, _next(chunks))) is not None:
+            yield chunk
+    finally:
+        await chunks.aclose()
+
+
+async def whole(chunks: AsyncIterable[Chunk]) -> Completion:
+    """The completion at the end of ``chunks``.
+
+    Raises:
+        EngineFailure: There is none.
+    """
+    async for chunk in chunks:
+        if chunk.completion is not None:
+            return chunk.completion
+    raise EngineFailure(UNFINISHED.message)

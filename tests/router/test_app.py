@@ -1,0 +1,131 @@
+"""The small routes, and what a Serve config hands to ``build``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from router.app import OneRequestId, Router, build, create_app
+from router.backends import ModelStatus
+from router.config import ConfigError, RouterConfig
+from tests.router.world import FakeBackend, check_error, client
+from vlm.types import ModelNotReady
+
+pytestmark = pytest.mark.anyio
+
+UP = ModelStatus("blip-large", ready=True, detail="running")
+DOWN = ModelStatus("florence-2-base", ready=False, detail="deploying")
+
+
+async def test_healthz_is_well_whatever_the_models_do() -> None:
+    async with client(FakeBackend(statuses=[DOWN])) as http:
+        answer = await http.get("/healthz")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert (await http.head("/healthz")).status_code == 200
+
+
+async def test_readyz_when_all_can_answer() -> None:
+    async with client(FakeBackend(statuses=[UP]), RouterConfig(required_models=("blip-large",))) as http:
+        answer = await http.get("/readyz")
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "status": "ready",
+            "models": [{"name": "blip-large", "ready": True, "detail": "running"}],
+        }
+
+
+@pytest.mark.parametrize(
+    ("statuses", "required", "names"),
+    [
+        ([UP, DOWN], (), "florence-2-base"),
+        ([UP], ("blip-large", "kosmos-2"), "kosmos-2"),
+        ([DOWN], ("kosmos-2",), "florence-2-base, kosmos-2"),
+    ],
+)
+async def test_readyz_when_some_cannot(statuses: Sequence[ModelStatus], required: tuple[str, ...], names: str) -> None:
+    async with client(FakeBackend(statuses=statuses), RouterConfig(required_models=required)) as http:
+        answer = await http.get("/readyz")
+        error = check_error(answer, 503, "model_not_ready", "model")
+        assert error["message"] == f"Not ready yet: {names}."
+        assert answer.headers["retry-after"] == "2"
+        waiting = [model["name"] for model in answer.json()["models"] if not model["ready"]]
+        assert waiting == names.split(", ")
+        assert len(answer.json()["models"]) == len({*(status.name for status in statuses), *required})
+
+
+class Empty(FakeBackend):
+    async def models(self) -> Sequence[ModelStatus]:
+        return []
+
+
+class Away(FakeBackend):
+    async def models(self) -> Sequence[ModelStatus]:
+        raise ModelNotReady("The cluster does not answer yet.")
+
+
+async def test_readyz_without_any_model() -> None:
+    async with client(Empty()) as http:
+        error = check_error(await http.get("/readyz"), 503, "model_not_ready", "model")
+        assert error["message"] == "No model is deployed yet."
+        assert (await http.get("/v1/models")).json() == {"object": "list", "data": []}
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/v1/models", "/v1/models/blip-large"])
+async def test_a_cluster_that_is_away(path: str) -> None:
+    async with client(Away()) as http:
+        check_error(await http.get(path), 503, "model_not_ready", "model")
+
+
+async def test_models_are_listed_ready_or_not() -> None:
+    async with client(FakeBackend(statuses=[UP, DOWN])) as http:
+        listed = (await http.get("/v1/models")).json()
+        assert listed["object"] == "list"
+        assert [(model["id"], model["status"]["ready"]) for model in listed["data"]] == [
+            ("blip-large", True),
+            ("florence-2-base", False),
+        ]
+
+
+@pytest.mark.parametrize(
+    "asked", ["blip-large", "Salesforce/blip-image-captioning-large", "Salesforce%2Fblip-image-captioning-large"]
+)
+async def test_a_model_by_any_of_its_names(asked: str) -> None:
+    async with client(FakeBackend()) as http:
+        answer = await http.get(f"/v1/models/{asked}")
+        assert answer.status_code == 200
+        assert answer.json()["id"] == "blip-large"
+
+
+async def test_a_model_that_has_a_card_but_is_not_served() -> None:
+    async with client(FakeBackend(statuses=[UP])) as http:
+        check_error(await http.get("/v1/models/florence-2-base"), 404, "model_not_found", "model")
+
+
+def test_build_refuses_what_it_does_not_know() -> None:
+    pytest.importorskip("ray.serve")
+    with pytest.raises(ConfigError, match="'max_body'"):
+        build({"max_body": 1})
+
+
+def test_build_is_an_application_with_one_deployment() -> None:
+    serve = pytest.importorskip("ray.serve")
+    built = build({"request_timeout_s": 7})
+    assert isinstance(built, serve.Application)
+    assert built._bound_deployment.name == "Router"
+    assert built._bound_deployment.init_args == (RouterConfig(request_timeout_s=7),)
+
+
+def test_a_replica_builds_its_own_application() -> None:
+    pytest.importorskip("ray.serve")
+    assert isinstance(Router(RouterConfig()).__serve_build_asgi_app__(), OneRequestId)
+
+
+async def test_behind_serve_the_request_id_is_serves_to_add() -> None:
+    import httpx
+
+    app = OneRequestId(create_app(FakeBackend(), RouterConfig()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
+        answer = await http.get("/healthz")
+        assert "x-request-id" not in answer.headers
+        assert "openai-processing-ms" in answer.headers

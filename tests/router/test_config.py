@@ -1,0 +1,52 @@
+"""Settings are read strictly."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.config import ConfigError, RouterConfig
+from vlm.images import ImageLimits
+
+
+def test_defaults() -> None:
+    config = RouterConfig.from_args({})
+    assert config == RouterConfig()
+    assert config.max_body_bytes == 30 * 1024 * 1024
+    assert config.request_timeout_s == 120
+    assert config.max_body_bytes > config.max_image_bytes * 4 / 3  # a picture at its limit fits into a body
+
+
+def test_values_from_yaml() -> None:
+    config = RouterConfig.from_args(
+        {"request_timeout_s": 5, "required_models": ["a", "b"], "max_image_bytes": 7, "min_image_side": 2}
+    )
+    assert (config.request_timeout_s, config.required_models) == (5, ("a", "b"))
+    assert config.image_limits == ImageLimits(max_bytes=7, max_pixels=40_000_000, min_side=2)
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown router setting 'request_timeout'; known are: .*request_timeout_s"):
+        RouterConfig.from_args({"request_timeout": 5})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_body_bytes", 0),
+        ("max_body_bytes", "30MB"),
+        ("max_body_bytes", 1.5),
+        ("max_body_bytes", None),
+        ("max_image_pixels", True),
+        ("request_timeout_s", -1),
+        ("request_timeout_s", float("nan")),
+        ("request_timeout_s", float("inf")),
+        ("keep_alive_s", "15"),
+        ("required_models", "blip-large"),
+        ("required_models", [1]),
+        ("required_models", [""]),
+        ("system_fingerprint", 7),
+    ],
+)
+def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"Router setting '{key}' must be"):
+        RouterConfig.from_args({key: value})

@@ -1,0 +1,89 @@
+"""Data URLs, and nothing else, become bytes."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.images import read_image
+from tests.router.world import PICTURE, URL, data_url, picture
+from vlm.images import ImageLimits
+from vlm.types import InvalidImage
+
+LIMITS = ImageLimits(max_bytes=5000)
+
+
+def refused(url: str, limits: ImageLimits = LIMITS) -> InvalidImage:
+    with pytest.raises(InvalidImage) as caught:
+        read_image(url, limits, "here")
+    assert caught.value.param == "here"
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_every_accepted_format(kind: str) -> None:
+    data = picture(8, 8, kind)
+    assert read_image(data_url(data, f"image/{kind.lower()}"), LIMITS, "here") == data
+
+
+@pytest.mark.parametrize("media", ["image/png", "IMAGE/PNG", "image/jpeg", "image/x-icon", "image/png;charset=utf-8"])
+def test_the_bytes_decide_and_not_the_media_type(media: str) -> None:
+    assert read_image(data_url(media=media), LIMITS, "here") == PICTURE
+
+
+def test_a_picture_at_the_limit_is_read_and_one_beyond_is_not() -> None:
+    padded = PICTURE + bytes(LIMITS.max_bytes - len(PICTURE))
+    assert len(read_image(data_url(padded), LIMITS, "here")) == LIMITS.max_bytes
+    assert refused(data_url(padded + b"\0")).code == "image_file_too_large"
+    assert refused(data_url(padded * 2)).code == "image_file_too_large"
+
+
+def test_limits_of_the_picture_itself() -> None:
+    assert refused(URL, ImageLimits(max_pixels=640 * 480 - 1)).code == "image_too_large"
+    assert refused(data_url(picture(3, 40)), ImageLimits(min_side=4)).code == "image_too_small"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "cat.png",
+        "C:\\cat.png",
+        "ftp://example.com/cat.png",
+        "HTTPS://example.com/cat.png",
+        " data:image/png;base64,AAAA",
+        "data:image/png;base64",
+        "javascript:alert(1)",
+        "\\\\host\\share\\cat.png",
+        "data:" + "x" * 10_000 + ";base64,AAAA",
+        "data:" + ";a" * 200 + ";base64,AAAA",
+    ],
+)
+def test_everything_else_is_refused_with_a_way_out(url: str) -> None:
+    error = refused(url)
+    assert error.code == "invalid_image_url"
+    assert "data URL" in error.message
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_get_past_the_check_of_the_format(data: bytes) -> None:
+    assert refused(data_url(data)).code in {"empty_image_file", "invalid_image_format", "image_too_large"}
+
+
+@given(st.text(max_size=60))
+def test_base64_is_strict(text: str) -> None:
+    try:
+        data = base64.b64decode(text.encode("ascii", errors="strict"), validate=True)
+    except ValueError:
+        data = None
+    code = refused(f"data:image/png;base64,{text}").code
+    assert (code == "invalid_base64_image") == (data is None)
+
+
+@given(st.text(max_size=300))
+def test_no_text_is_mistaken_for_a_picture(url: str) -> None:
+    error = refused(url)
+    assert len(url) < 12 or url not in error.message

@@ -1,0 +1,37 @@
+"""Bytes become a JSON object or an error of ours."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.payload import MAX_JSON_DEPTH, read_object
+from vlm.types import InvalidRequest
+
+
+def levels(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+def test_the_depth_of_json_is_bounded() -> None:
+    assert read_object(levels(MAX_JSON_DEPTH - 1))
+    with pytest.raises(InvalidRequest):
+        read_object(levels(MAX_JSON_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{", b"\xff", b'{"a":NaN}', b'{"a":-Infinity}', b"1" * 5000, b"[" * 100_000]
+)
+def test_everything_else_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_object(data)
+    assert caught.value.code == "invalid_json"
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert isinstance(read_object(data), dict)

@@ -1,0 +1,161 @@
+"""A small world for the router's tests: pictures, requests, answers, and a backend that plays them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from router.app import create_app
+from router.backends import Backend, ModelStatus, unknown
+from router.config import RouterConfig
+from vlm.types import Box, Chunk, Completion, Detection, Grounding, Point, Request, Timings, Usage
+
+Json = dict[str, Any]
+Step = Chunk | Exception
+
+CHAT = "/v1/chat/completions"
+SIZE = (640, 480)
+
+
+def picture(width: int = SIZE[0], height: int = SIZE[1], kind: str = "PNG") -> bytes:
+    """An encoded picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+PICTURE = picture()
+
+
+def data_url(data: bytes = PICTURE, media: str = "image/png") -> str:
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"
+
+
+URL = data_url()
+
+
+def image_part(url: str = URL) -> Json:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text_part(text: str) -> Json:
+    return {"type": "text", "text": text}
+
+
+def user(*parts: Json) -> Json:
+    return {"role": "user", "content": list(parts)}
+
+
+def body(text: str | None = None, **fields: object) -> Json:
+    """A good request."""
+    parts = [image_part(), *([] if text is None else [text_part(text)])]
+    return {"model": "blip-large", "messages": [user(*parts)], **fields}
+
+
+def words(text: str = "a red square", *detections: Detection) -> Completion:
+    """An answer in words."""
+    return Completion(
+        text=text,
+        token_ids=(11, 12, 2),
+        logprobs=(-0.5, -0.25, -0.125),
+        grounding=Grounding("caption", "<CAPTION>", text, SIZE, detections, raw=f"{text}</s>"),
+        finish_reason="stop",
+        usage=Usage(image_tokens=577, text_tokens=3, completion_tokens=3),
+        timings=Timings(prepare_ms=1.0, queue_ms=0.5, first_token_ms=4.25, total_ms=9.123456),
+        resolution="default",
+    )
+
+
+BALL = Detection("box", label="ball", box=Box(0.1, 0.2, 0.5, 0.6))
+KITE = Detection("point", label="kite", score=0.5, point=Point(0.25, 0.75))
+
+
+def places(*detections: Detection) -> Completion:
+    """An answer of geometry alone."""
+    grounding = Grounding("detect", "<OD>", None, SIZE, detections or (BALL, KITE), raw="ball<loc_100></s>")
+    return replace(words(), text="", words=False, grounding=grounding, resolution="native")
+
+
+def script(completion: Completion) -> tuple[Chunk, ...]:
+    """The chunks of an answer: a word each, and the last with the whole."""
+    pieces = completion.text.partition(" ")
+    return (
+        Chunk(pieces[0], completion.token_ids[:1], completion.logprobs[:1]),
+        Chunk("".join(pieces[1:]), completion.token_ids[1:2], completion.logprobs[1:2]),
+        Chunk("", completion.token_ids[2:], completion.logprobs[2:], completion),
+    )
+
+
+class FakeBackend:
+    """Plays a script for every request, and remembers what it was asked."""
+
+    def __init__(
+        self, steps: Sequence[Step] = script(words()), *, pause_s: float = 0.0, statuses: Sequence[ModelStatus] = ()
+    ) -> None:
+        self.steps = steps
+        self.pause_s = pause_s
+        self.statuses = statuses or (
+            ModelStatus("blip-large", ready=True, detail="running"),
+            ModelStatus("florence-2-base", ready=True, detail="running"),
+        )
+        self.asked: list[tuple[str, Request]] = []
+        self.running = 0
+        self.closed = 0
+
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        if model not in {status.name for status in self.statuses}:
+            raise unknown(model)
+        self.asked.append((model, request))
+        self.running += 1
+        try:
+            for step in self.steps:
+                await asyncio.sleep(self.pause_s)
+                if isinstance(step, Exception):
+                    raise step
+                yield step
+        finally:
+            self.running -= 1
+            self.closed += 1
+
+    async def models(self) -> Sequence[ModelStatus]:
+        return self.statuses
+
+
+def client(backend: Backend, config: RouterConfig | None = None) -> httpx.AsyncClient:
+    """A client that talks to the router without a network."""
+    app = create_app(backend, config or RouterConfig())
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router")
+
+
+async def post(backend: Backend, request: object, config: RouterConfig | None = None) -> httpx.Response:
+    """Send one chat request; ``request`` is bytes, or anything that JSON holds."""
+    content = request if isinstance(request, bytes) else json.dumps(request).encode()
+    async with client(backend, config) as http:
+        return await http.post(CHAT, content=content, headers={"content-type": "application/json"})
+
+
+def events(answer: str) -> list[Json]:
+    """The JSON of every server-sent event but ``[DONE]``."""
+    lines = [line.removeprefix("data: ") for line in answer.split("\n\n") if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def check_error(answer: httpx.Response, status: int, code: str | None, param: str | None) -> Json:
+    """Hold an answer against the error contract."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    error: Json = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert (error["code"], error["param"]) == (code, param), error
+    return error

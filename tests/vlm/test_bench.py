@@ -1,0 +1,44 @@
+"""The benchmark runs, compares token for token, and says clearly what it cannot measure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.oracle import MINIATURES
+from vlm.bench import main, picture
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["rows"]
+    return found
+
+
+def test_a_miniature_beside_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--requests", "4", "--tokens", "6", "--concurrency", "1,4", "--json"]
+    assert main([str(MINIATURES / "blip-large"), *arguments]) == 0
+    reference, *ours = rows(capsys)
+    assert (reference["name"], reference["ratio"]) == ("transformers", 1.0)
+    assert [row["name"] for row in ours] == ["engine c=1", "engine c=4"]
+    assert [row["equal"] for row in ours] == ["4/4", "4/4"]
+
+
+@pytest.mark.parametrize("family", ["blip", "florence2"])
+def test_drawn_weights_without_the_reference(family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "tiny", "--no-reference", "--requests", "3", "--tokens", "4", "--concurrency", "2"]
+    assert main([family, *arguments]) == 0
+    out = capsys.readouterr().out
+    assert f"family={family}" in out
+    assert "engine c=2" in out
+
+
+@pytest.mark.parametrize("arguments", [["no-such-folder"], ["no-such-family", "--config", "real"]])
+def test_what_is_not_there_is_one_clear_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_pictures_differ_and_repeat() -> None:
+    assert picture(1) == picture(1)
+    assert picture(1) != picture(2)

@@ -1,0 +1,50 @@
+"""The bundled miniatures say what is in a picture drawn by hand, at a size that they never saw in training."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.oracle import MINIATURES, ask_all
+from tests.pictures import hand_drawn
+from vlm.types import Box, Request, Task
+
+DRAWN = {
+    "circle": Box(75 / 640, 135 / 480, 265 / 640, 325 / 480),
+    "square": Box(390 / 640, 150 / 480, 560 / 640, 320 / 480),
+}
+SIZES = [(640, 480), (1200, 800), (320, 320)]
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
+    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blip_tells_what_stands_where(size: tuple[int, int]) -> None:
+    picture = hand_drawn(*size)
+    plain, continued = ask_all(MINIATURES / "blip-large", [Request(picture), Request(picture, "a picture of")])
+    assert plain.text == "a red circle left of a blue square"
+    assert continued.text == "a picture of a red circle left of a blue square"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_florence_finds_both_shapes(size: tuple[int, int]) -> None:
+    [answer] = ask_all(MINIATURES / "florence-2-base", [Request(hand_drawn(*size), "<OD>")])
+    found = {detection.label: detection.box for detection in answer.grounding.detections}
+    assert set(found) == set(DRAWN)
+    for label, box in found.items():
+        assert box is not None
+        assert overlap(box, DRAWN[str(label)]) >= 0.8
+
+
+def test_florence_grounds_the_phrases_of_a_caption() -> None:
+    text = "a red circle left of a blue square"
+    request = Request(hand_drawn(), task=Task("ground", text=text))
+    [answer] = ask_all(MINIATURES / "florence-2-base", [request])
+    phrases = {text[start:end] for found in answer.grounding.detections for start, end in found.spans}
+    assert phrases == {"a red circle", "a blue square"}
