@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,10 @@ _CONVERT = (
 )
 
 
+def _silent(line: str) -> None:
+    """The report of callers that want none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder with a ``config.json``, and where it came from.
@@ -45,12 +49,14 @@ class Checkpoint:
         source: What was asked for: a path or a hub id.
         revision: The hub revision, or None for a local folder.
         config: The content of ``config.json``.
+        report: Gets one line about each slow step.
     """
 
     folder: Path
     source: str
     revision: str | None
     config: Mapping[str, Any]
+    report: Report = field(default=_silent, repr=False, compare=False)
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None, report: Report | None = None) -> Checkpoint:
@@ -65,7 +71,7 @@ class Checkpoint:
             CheckpointError: No such folder or repository, no revision, or no usable ``config.json``.
         """
         folder = _find(source, revision, report or _silent)
-        return cls(folder, str(source), revision, _require(folder, "config.json"))
+        return cls(folder, str(source), revision, _require(folder, "config.json"), report or _silent)
 
     @property
     def model_type(self) -> str:
@@ -121,18 +127,17 @@ class Checkpoint:
         """Names of all tensors, without reading their values. Raises CheckpointError as :meth:`tensors` does."""
         return tuple(name for path in self._weight_files() for name in _names(path))
 
-    def tensors(self, report: Report | None = None) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name, one at a time, on the CPU and in the type it is stored in.
 
-        Args:
-            report: Gets lines such as ``loading model.safetensors 120/273 tensors``.
+        ``report`` gets lines such as ``loading model.safetensors 120/273 tensors``.
 
         Raises:
             CheckpointError: Weights missing (all, or one shard), damaged, or only there as a pickle. Missing files are
                 found by the call, damage when the file's turn comes.
         """
         files = self._weight_files()
-        return (pair for path in files for pair in _tensors(path, report or _silent))
+        return (pair for path in files for pair in _tensors(path, self.report))
 
     def _weight_files(self) -> tuple[Path, ...]:
         if (self.folder / WEIGHTS).is_file():
@@ -145,10 +150,6 @@ class Checkpoint:
             if not (self.folder / name).is_file():
                 raise _unusable(self.folder, name, f"is missing, but {INDEX} names it")
         return tuple(self.folder / name for name in shards)
-
-
-def _silent(line: str) -> None:
-    """The report of callers that want none."""
 
 
 def _find(source: str | Path, revision: str | None, report: Report) -> Path:

@@ -6,6 +6,7 @@ module pickles the same on every side of a Ray handle. Knows nothing of models, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -310,3 +311,13 @@ class Chunk:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     completion: Completion | None = None
+
+    @classmethod
+    def joined(cls, chunks: Sequence[Chunk]) -> Self:
+        """Consecutive chunks, at least one, as one."""
+        return cls(
+            text="".join(chunk.text for chunk in chunks),
+            token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+            logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+            completion=chunks[-1].completion,
+        )

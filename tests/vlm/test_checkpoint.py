@@ -101,7 +101,7 @@ def test_shards_give_the_same_tensors_as_one_file(folder: Path) -> None:
 def test_progress_counts_up_to_the_whole_of_each_file(folder: Path) -> None:
     shard(folder)
     lines: list[str] = []
-    assert len(list(Checkpoint.open(folder).tensors(lines.append))) == 3
+    assert len(list(Checkpoint.open(folder, report=lines.append).tensors())) == 3
     assert lines == [
         "loading first.safetensors 1/1 tensors",
         "loading second.safetensors 1/2 tensors",
@@ -111,7 +111,7 @@ def test_progress_counts_up_to_the_whole_of_each_file(folder: Path) -> None:
 
 def test_progress_on_a_large_file_is_a_few_lines() -> None:
     lines: list[str] = []
-    names = [name for name, _ in Checkpoint.open(MINIATURES / "florence-2-base").tensors(lines.append)]
+    names = [name for name, _ in Checkpoint.open(MINIATURES / "florence-2-base", report=lines.append).tensors()]
     assert lines[-1] == f"loading model.safetensors {len(names)}/{len(names)} tensors"
     assert 5 <= len(lines) <= 12
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vlm.engine.sequence import Sequence
-from vlm.models.base import Processor
 from vlm.types import Chunk, Completion, Grounding, Timings, Usage
+
+if TYPE_CHECKING:
+    from vlm.models.base import Processor  # which imports torch
 
 
 def next_chunk(sequence: Sequence, text: str) -> Chunk:

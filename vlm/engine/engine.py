@@ -28,6 +28,7 @@ from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overload
 log = logging.getLogger(__name__)
 
 STOPPING = "The engine is stopping."
+BROKEN = "The device failed; this replica is being replaced."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,10 @@ class EngineConfig:
     prepare_threads: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_prefill", "cache_bytes", "prepare_threads"):
-            if getattr(self, name) < 1:
-                raise InvalidRequest(f"{name} must be at least 1", param=name)
+        least = {"max_batch": 1, "max_waiting": 0, "max_prefill": 1, "cache_bytes": 1, "prepare_threads": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InvalidRequest(f"{name} must be at least {value}.", param=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ class Engine:
             self._inbox.put(_Submit(sequence, stream))
 
     def _check_open(self) -> None:
-        if self._stopping or self._core.broken:
+        if self._core.broken:
+            raise EngineFailure(BROKEN)
+        if self._stopping:
             raise EngineFailure(STOPPING)
 
     def _shut_door(self) -> None:
@@ -216,7 +220,7 @@ class Engine:
             while self._obey(wait=not self._core.busy):
                 self._deliver(self._core.step())
                 if self._core.broken:
-                    self._deliver(self._core.fail_all("The device failed; this replica is being replaced."))
+                    self._deliver(self._core.fail_all(BROKEN))
         finally:
             self._end()
 
@@ -286,21 +290,12 @@ class _Stream:
             assert event.chunk is not None
             chunks.append(event.chunk)
         self.ended = chunks[-1].completion is not None
-        return _join(chunks)
+        return Chunk.joined(chunks)
 
 
 def _wake(streams: Iterable[_Stream]) -> None:
     for stream in streams:
         stream.ready.set()
-
-
-def _join(chunks: list[Chunk]) -> Chunk:
-    return Chunk(
-        text="".join(chunk.text for chunk in chunks),
-        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
-        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
-        completion=chunks[-1].completion,
-    )
 
 
 @dataclass(frozen=True, slots=True)

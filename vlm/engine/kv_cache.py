@@ -68,8 +68,12 @@ class KVCache:
         return DecodeContext(self, rows, longest, self._cross_lengths[:rows])
 
     def write(self, kind: int, places: Tensor, values: Tensor) -> None:
-        """Put ``values`` ``[n, heads, head_dim]`` at flat ``places`` ``[n]`` of one layer's keys or values."""
-        self._pool[kind].flatten(0, 1).index_copy_(0, places, values)
+        """Put ``values`` ``[n, heads, head_dim]`` at flat ``places`` ``[n]`` of one layer's keys or values.
+
+        A mask gives what a place held before the weight 0, and 0 times NaN is NaN: so that an overflow in one answer
+        never reaches the next owner of its blocks, none is written.
+        """
+        self._pool[kind].flatten(0, 1).index_copy_(0, places, values.nan_to_num())
 
     def read(self, kind: int, tables: Tensor) -> Tensor:
         """Blocks ``tables`` ``[rows, blocks]`` as ``[rows, heads, positions, head_dim]``."""
@@ -78,7 +82,7 @@ class KVCache:
 
     def write_cross(self, kind: int, row: int, values: Tensor) -> None:
         """Put ``[batch, heads, positions, head_dim]`` into the rows from ``row`` on."""
-        self._cross[kind][row : row + len(values), :, : values.shape[2]] = values
+        self._cross[kind][row : row + len(values), :, : values.shape[2]] = values.nan_to_num()
 
     def read_cross(self, kind: int, rows: int, positions: int) -> Tensor:
         """The first ``rows`` rows and ``positions`` positions: a view, nothing is copied."""

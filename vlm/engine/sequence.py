@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vlm.engine.detokenizer import Detokenizer
-from vlm.models.base import Inputs
 from vlm.types import FinishReason, Sampling
+
+if TYPE_CHECKING:
+    from vlm.models.base import Inputs  # which imports torch
 
 
 @dataclass(eq=False, slots=True)
@@ -44,7 +47,8 @@ class Sequence:
     generator: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.generator = random.Random(self.sampling.seed)  # noqa: S311  sampling tokens, not secrets
+        seed = self.sampling.seed  # as text: the number's sign would be lost
+        self.generator = random.Random(None if seed is None else str(seed))  # noqa: S311  sampling tokens, not secrets
 
     @property
     def length(self) -> int:

@@ -53,9 +53,8 @@ class Florence2(TokenModel):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
         """Build from config.json and fill from the safetensors files."""
-        config = native_config(checkpoint.config)
         with torch.device("meta"):
-            model = cls(Settings(config, "config.json"))
+            model = cls(Settings(native_config(checkpoint.config), "config.json"))
         model = model.to(dtype).to_empty(device=device)
         load_weights(model, native_tensors(checkpoint.tensors()), RULES)
         model._read_generation(checkpoint)
@@ -102,11 +101,6 @@ class Florence2(TokenModel):
     def _features(self, inputs: Sequence[Inputs]) -> Tensor:
         pixels = torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))
         features: Tensor = self.projector(self.vision(pixels.to(self.device, self.dtype)))
-        if features.shape[1] != inputs[0].image_tokens:
-            raise CheckpointError(
-                f"The vision tower gives {features.shape[1]} tokens a picture, but the preprocessor config's "
-                f"image_seq_length is {inputs[0].image_tokens}."
-            )
         return features
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:

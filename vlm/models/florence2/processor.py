@@ -17,7 +17,7 @@ from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, Asked, NativeTask, und
 from vlm.models.florence2.vocabulary import Vocabulary
 from vlm.models.settings import Settings
 from vlm.preprocess import PicturePreprocessor, image_settings
-from vlm.types import InvalidRequest, Request
+from vlm.types import CheckpointError, InvalidRequest, Request
 
 DROPPED_PHRASES = frozenset({
     "a", "a group", "a set", "all", "an", "another", "any", "anybody", "anyone", "anything", "each", "each other",
@@ -132,16 +132,20 @@ class Florence2Processor:
 
 
 def _image_positions(checkpoint: Checkpoint, config: Settings, pictures: PicturePreprocessor) -> int:
-    """``image_seq_length`` where it is given, else one position per cell of the last stage, and one for their mean."""
-    given = image_settings(checkpoint).get("image_seq_length")
-    if isinstance(given, int):
-        return given
+    """One position for each cell of the vision tower's last stage, and one for their mean."""
     vision = config.section("vision_config")
     stages = zip(*(vision.integers(key) for key in ("patch_size", "patch_stride", "patch_padding")), strict=False)
     height, width = pictures.height, pictures.width
     for kernel, stride, padding in stages:
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    return height * width + 1
+    positions = height * width + 1
+    declared = image_settings(checkpoint).get("image_seq_length")
+    if declared not in {None, positions}:
+        raise CheckpointError(
+            f"image_seq_length is {declared} in the preprocessor's config in {checkpoint.folder}, but config.json's "
+            f"vision tower makes {positions} of a picture of {pictures.width}x{pictures.height}: use matching files."
+        )
+    return positions
 
 
 def _dropped_phrases(checkpoint: Checkpoint) -> frozenset[str]:

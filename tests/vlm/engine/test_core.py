@@ -1,0 +1,275 @@
+"""The engine's heart, step by step and without threads, on the real miniatures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as Rows
+
+import pytest
+import torch
+
+from tests.vlm.engine.world import (
+    BLIP,
+    FLORENCE,
+    NAMES,
+    crowd,
+    faulty_model,
+    faulty_processor,
+    miniature,
+    picture,
+    plan,
+)
+from vlm.engine.core import Core, Event
+from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.runner import ModelRunner
+from vlm.engine.sequence import Sequence
+from vlm.models.base import LoadedModel
+from vlm.types import Completion, Request, Sampling
+
+
+def core(loaded: LoadedModel, rows: int = 16, blocks: int = 200, max_prefill: int = 8) -> Core:
+    return Core(loaded, plan(loaded, rows, blocks), max_prefill)
+
+
+def sequence(loaded: LoadedModel, request: Request) -> Sequence:
+    inputs = loaded.processor.prepare(request)
+    sampling = request.sampling.over(loaded.model.defaults)
+    echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
+    return Sequence(inputs, sampling, Detokenizer(loaded.processor.decode, echo, sampling.stop))
+
+
+def submitted(to: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Sequence]:
+    sequences = [sequence(loaded, request) for request in requests]
+    for one in sequences:
+        to.submit(one)
+    return sequences
+
+
+def drained(from_core: Core) -> list[Event]:
+    events = []
+    while from_core.busy:
+        events += from_core.step()
+    return events
+
+
+def completions(events: Rows[Event], sequences: Rows[Sequence]) -> list[Completion]:
+    """One a sequence; each ended exactly once, after which nothing came."""
+    found = []
+    for one in sequences:
+        mine = [event for event in events if event.sequence is one]
+        assert all(event.chunk is not None and event.chunk.completion is None for event in mine[:-1])
+        assert mine[-1].chunk is not None
+        assert mine[-1].chunk.completion is not None
+        found.append(mine[-1].chunk.completion)
+    return found
+
+
+def failed(events: Rows[Event]) -> set[Sequence]:
+    return {event.sequence for event in events if event.error is not None}
+
+
+def assert_empty(used: Core) -> None:
+    assert not used.busy
+    assert used.scheduler.pool.used == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_joined_are_the_completion(name: str) -> None:
+    one = core(miniature(name))
+    sequences = submitted(one, miniature(name), crowd(name, 12))
+    events = drained(one)
+    for owner, completion in zip(sequences, completions(events, sequences), strict=True):
+        chunks = [event.chunk for event in events if event.sequence is owner and event.chunk is not None]
+        assert "".join(chunk.text for chunk in chunks) == completion.text
+        assert sum((chunk.token_ids for chunk in chunks), ()) == completion.token_ids
+        assert sum((chunk.logprobs for chunk in chunks), ()) == completion.logprobs
+        assert len(completion.logprobs) == (len(completion.token_ids) if owner.sampling.logprobs else 0)
+    assert_empty(one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preempted_sequences_say_what_they_would_have_said(name: str) -> None:
+    loaded, requests = miniature(name), crowd(name, 16, seed=3)
+    roomy, tight = core(loaded), core(loaded, rows=6, blocks=4)
+    here, there = submitted(roomy, loaded, requests), submitted(tight, loaded, requests)
+    ample, scarce = completions(drained(roomy), here), completions(drained(tight), there)
+    assert [one.token_ids for one in scarce] == [one.token_ids for one in ample]
+    assert [one.text for one in scarce] == [one.text for one in ample]
+    assert sum(one.preemptions for one in there) > 0
+    assert not any(one.preemptions for one in here)
+
+
+def test_a_sequence_can_be_dropped_at_any_moment() -> None:
+    loaded, rng = miniature(BLIP), random.Random(5)
+    one = core(loaded, rows=4, blocks=6)
+    requests = crowd(BLIP, 24, seed=5)
+    sequences = submitted(one, loaded, requests)
+    kept = set(sequences)
+    events = []
+    while one.busy:
+        events += one.step()
+        alive = [s for s in sequences if s in kept and s.finish_reason is None]
+        if alive and rng.random() < 0.4:
+            dropped = rng.choice(alive)
+            one.abort(dropped)
+            kept.remove(dropped)
+            assert not dropped.blocks
+    stayed = [index for index, s in enumerate(sequences) if s in kept]
+    alone = core(loaded)
+    again = submitted(alone, loaded, [requests[index] for index in stayed])
+    mine = completions(events, [sequences[index] for index in stayed])
+    assert [c.token_ids for c in mine] == [c.token_ids for c in completions(drained(alone), again)]
+    assert 0 < len(stayed) < len(sequences)
+    assert_empty(one)
+
+
+class Armed:
+    """Raises once, when told to."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.calls_left: int | None = None
+
+    def __call__(self, *args: object, **more: object) -> None:
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left == 0:
+                self.calls_left = None
+                raise self.error
+
+
+REQUEST = Request(picture(1), sampling=Sampling(max_tokens=12))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("calls_left", "failing"), [(1, "decode"), (2, "prefill")])
+def test_a_forward_that_raises_fails_exactly_its_batch(
+    name: str, calls_left: int, failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step with both kinds calls forward for those that decode, then for those that join."""
+    fault = Armed(RuntimeError("a kernel is unhappy"))
+    loaded = faulty_model(miniature(name), "forward", fault)
+    one = core(loaded)
+    running = submitted(one, loaded, [REQUEST] * 3)
+    one.step()
+    joining = submitted(one, loaded, [REQUEST] * 2)
+    fault.calls_left = calls_left
+    events = one.step()
+    assert failed(events) == set(running if failing == "decode" else joining)
+    assert "a kernel is unhappy" in caplog.text
+    survivors = joining if failing == "decode" else running
+    texts = {completion.text for completion in completions([*events, *drained(one)], survivors)}
+    again = submitted(one, loaded, [REQUEST])
+    assert {completion.text for completion in completions(drained(one), again)} == texts
+    assert not one.broken
+    assert_empty(one)
+
+
+def test_moves_that_fail_fail_the_batch_and_not_the_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU reports an error at whichever call comes next, and that may be the one that moves rows."""
+    loaded = miniature(BLIP)
+    one = core(loaded)
+    first, *others = submitted(one, loaded, [REQUEST] * 3)
+    one.step()
+    one.abort(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelRunner, "move", Armed(torch.AcceleratorError("device-side assert")))
+        one._runner.move.calls_left = 1  # type: ignore[attr-defined]  # the fault that stands in its place
+        assert failed(one.step()) == set(others)
+    assert one.broken
+    assert_empty(one)
+
+
+@pytest.mark.parametrize("method", ["ground", "decode"])
+def test_an_answer_that_cannot_be_read_fails_alone(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    fault = Armed(ValueError("no such token"))
+    loaded = faulty_processor(miniature(FLORENCE), method, fault)
+    one = core(loaded)
+    sequences = submitted(one, loaded, [REQUEST] * 4)
+    one.step()
+    fault.calls_left = 1
+    events = drained(one)
+    assert len(failed(events)) == 1
+    assert len(completions(events, [s for s in sequences if s not in failed(events)])) == 3
+    assert "no such token" in caplog.text
+    assert_empty(one)
+
+
+@pytest.mark.parametrize(("error", "broken"), [(torch.AcceleratorError("gone"), True), (MemoryError(), False)])
+def test_only_a_broken_device_is_for_ever(error: Exception, broken: bool, caplog: pytest.LogCaptureFixture) -> None:
+    fault = Armed(error)
+    loaded = faulty_model(miniature(BLIP), "embed", fault)
+    one = core(loaded)
+    sequences = submitted(one, loaded, [REQUEST] * 2)
+    fault.calls_left = 1
+    assert failed(one.step()) == set(sequences)
+    assert one.broken is broken
+
+
+def test_fail_all_ends_who_runs_and_who_waits() -> None:
+    loaded = miniature(BLIP)
+    one = core(loaded, rows=2)
+    sequences = submitted(one, loaded, [REQUEST] * 5)
+    one.step()
+    assert failed(one.fail_all("over")) == set(sequences)
+    assert_empty(one)
+    assert one.fail_all("over") == []
+
+
+def ended(name: str, *samplings: Sampling, prompt: str = "") -> list[Completion]:
+    loaded = miniature(name)
+    one = core(loaded)
+    sequences = submitted(one, loaded, [Request(picture(1), prompt, sampling=how) for how in samplings])
+    return completions(drained(one), sequences)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_max_tokens_ends_with_length(name: str, max_tokens: int) -> None:
+    [completion] = ended(name, Sampling(max_tokens=max_tokens))
+    assert len(completion.token_ids) == completion.usage.completion_tokens == max_tokens
+    assert completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stop_string_ends_early_and_is_not_said(name: str) -> None:
+    [whole] = ended(name, Sampling())
+    stop = whole.text.split()[2]
+    [cut] = ended(name, Sampling(stop=("never said", stop)))
+    assert whole.finish_reason == cut.finish_reason == "stop"
+    assert cut.text == whole.text[: whole.text.index(stop)].strip()
+    assert len(cut.token_ids) < len(whole.token_ids)
+
+
+def test_geometry_alone_comes_at_the_end_and_knows_no_stop_string() -> None:
+    plain, stopped = ended(FLORENCE, Sampling(), Sampling(stop=("circle", "square", "l")), prompt="<OD>")
+    assert stopped.token_ids == plain.token_ids
+    assert (plain.text, plain.words) == ("", False)
+    assert plain.grounding.detections
+
+
+def test_an_end_that_was_forced_does_not_end() -> None:
+    [end] = miniature(BLIP).model.eos_token_ids
+    [completion] = ended(BLIP, Sampling(max_tokens=6, forced_tokens=(7, end, 8, 9)))
+    assert completion.token_ids[:4] == (7, end, 8, 9)
+    assert len(completion.token_ids) > 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_and_an_answer_fill_the_last_position(name: str) -> None:
+    """The last token is chosen but never read, so it needs no position."""
+    cache = miniature(name).model.cache
+    how = Sampling(max_tokens=cache.max_positions, forced_tokens=(9,) * cache.max_positions)
+    [completion] = ended(name, how)
+    assert len(completion.token_ids) == cache.max_positions
+    assert completion.finish_reason == "length"
+
+
+def test_a_seed_gives_the_same_answer_in_any_company() -> None:
+    wild = [Sampling(temperature=2.0, seed=seed, max_tokens=30) for seed in (11, -11, 12, 13)]
+    alone = [ended(BLIP, sampling)[0].token_ids for sampling in wild]
+    together = [answer.token_ids for answer in ended(BLIP, *wild, Sampling(), *wild)]
+    assert together[:4] == alone == together[5:]
+    assert len(set(alone)) > 1

@@ -1,0 +1,442 @@
+"""Many clients and one device thread, on the real miniatures: who comes, leaves, is turned away or let down."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+
+from tests.vlm.engine.world import (
+    BLIP,
+    FLORENCE,
+    NAMES,
+    crowd,
+    faulty_model,
+    faulty_processor,
+    least_bytes,
+    miniature,
+    picture,
+    said,
+)
+from vlm.engine.blocks import blocks_for
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.sequence import Sequence
+from vlm.types import (
+    Chunk,
+    Completion,
+    EngineFailure,
+    InvalidImage,
+    InvalidRequest,
+    Overloaded,
+    Request,
+    Sampling,
+    UnsupportedTask,
+    VlmError,
+)
+
+SMALL = EngineConfig(cache_bytes=64 * 1024**2)
+REQUEST = Request(picture(1))
+ENDLESS = Request(picture(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, Engine]]:
+    """One engine a miniature, which every test leaves empty."""
+    made = {name: Engine(miniature(name), SMALL).start() for name in NAMES}
+    yield made
+    for engine in made.values():
+        assert_empty(engine)
+        engine.stop()
+
+
+def assert_empty(engine: Engine) -> None:
+    """Nothing is held; the device thread carries out the last commands within a moment."""
+    for _ in range(500):
+        stats = engine.stats()
+        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks or engine._streams):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{engine.stats()}, {len(engine._streams)} streams")
+
+
+def generate(engine: Engine, request: Request) -> AsyncGenerator[Chunk, None]:
+    return cast(AsyncGenerator[Chunk, None], engine.generate(request))
+
+
+async def gathered(engine: Engine, requests: list[Request]) -> list[Completion]:
+    return await asyncio.gather(*map(engine.complete, requests))
+
+
+async def outcome(engine: Engine, request: Request) -> Completion | VlmError:
+    try:
+        return await engine.complete(request)
+    except VlmError as error:
+        return error
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Engine], name: str) -> None:
+    requests = crowd(name, 64)
+
+    async def one_by_one() -> list[Completion]:
+        return [await engines[name].complete(request) for request in requests]
+
+    alone, together = asyncio.run(one_by_one()), asyncio.run(gathered(engines[name], requests))
+    assert list(map(said, together)) == list(map(said, alone))
+    for here, there in zip(together, alone, strict=True):
+        assert here.logprobs == pytest.approx(there.logprobs, abs=1e-4)
+    assert len({completion.text for completion in alone}) > 10
+    assert_empty(engines[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine], name: str) -> None:
+    """Hardly more than one sequence of full length fits, and three such come along."""
+    loaded, requests = miniature(name), crowd(name, 24, seed=8)
+    longest = loaded.model.cache.max_positions
+    requests[3:3] = [Request(picture(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest))] * 3
+    full = blocks_for(longest)
+    config = EngineConfig(cache_bytes=least_bytes(loaded, 3, full), max_batch=3)
+    with Engine(loaded, config) as tiny:
+        scarce = asyncio.run(gathered(tiny, requests))
+        assert_empty(tiny)
+    assert list(map(said, scarce)) == list(map(said, asyncio.run(gathered(engines[name], requests))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streamed_text_joined_is_the_whole_text(engines: dict[str, Engine], name: str) -> None:
+    async def streamed(request: Request) -> list[Chunk]:
+        return [chunk async for chunk in engines[name].generate(request)]
+
+    async def all_streamed() -> list[list[Chunk]]:
+        return await asyncio.gather(*map(streamed, crowd(name, 16, seed=2)))
+
+    for chunks in asyncio.run(all_streamed()):
+        completion = chunks[-1].completion
+        assert completion is not None
+        assert not any(chunk.completion for chunk in chunks[:-1])
+        assert "".join(chunk.text for chunk in chunks) == completion.text
+        assert sum((chunk.token_ids for chunk in chunks), ()) == completion.token_ids
+        assert sum((chunk.logprobs for chunk in chunks), ()) == completion.logprobs
+
+
+def live_sequences() -> int:
+    gc.collect()
+    return sum(type(one) is Sequence for one in gc.get_objects())
+
+
+async def leave_at_some_moment(engine: Engine, request: Request, rng: random.Random) -> None:
+    """Before the first chunk, while the picture is prepared, between two chunks, in the middle of one, or never."""
+    match rng.randrange(4):
+        case 0:
+            await generate(engine, request).aclose()
+        case 1:
+            chunks = generate(engine, request)
+            async for _ in chunks:
+                if rng.random() < 0.3:
+                    break
+            await chunks.aclose()
+        case _:
+            task = asyncio.ensure_future(engine.complete(request))
+            await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01, 0.05]))
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clients_that_leave_at_random_moments_leave_nothing_behind(engines: dict[str, Engine], name: str) -> None:
+    before, rng = live_sequences(), random.Random(7)
+    requests = [*crowd(name, 75, seed=4), *[ENDLESS] * 25]
+
+    async def crowd_leaves() -> None:
+        await asyncio.gather(*(leave_at_some_moment(engines[name], request, rng) for request in requests))
+        assert_empty(engines[name])  # here, since a loop that closes would abandon all of its requests
+
+    asyncio.run(crowd_leaves())
+    assert live_sequences() == before
+    assert asyncio.run(engines[name].complete(REQUEST)).text
+
+
+def test_work_for_a_client_that_leaves_stops_at_once() -> None:
+    forwards = Times(RuntimeError())
+
+    async def leaves(engine: Engine) -> None:
+        chunks = generate(engine, ENDLESS)
+        await chunks.__anext__()
+        await chunks.aclose()
+        assert_empty(engine)  # here, since a loop that closes would abandon it
+
+    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.003))
+    with Engine(faulty_model(paced, "forward", forwards), SMALL) as engine:
+        asyncio.run(leaves(engine))
+    assert forwards.calls < 50, "the answer has 60 tokens"
+
+
+def test_a_client_that_leaves_while_its_picture_is_prepared_is_forgotten() -> None:
+    started, finish = threading.Event(), threading.Event()
+
+    def slowly(request: Request) -> None:
+        started.set()
+        finish.wait(10)
+
+    async def leaves(engine: Engine) -> None:
+        task = asyncio.ensure_future(engine.complete(REQUEST))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        await asyncio.wait([task])
+        assert engine.stats().accepted == 0
+        finish.set()
+
+    with Engine(faulty_processor(miniature(BLIP), "prepare", slowly), SMALL) as engine:
+        asyncio.run(leaves(engine))
+        assert_empty(engine)
+
+
+def test_the_door_is_shut_when_full_and_open_again_after() -> None:
+    config = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)
+
+    async def five(engine: Engine) -> list[Completion | VlmError]:
+        return await asyncio.gather(*(outcome(engine, REQUEST) for _ in range(5)))
+
+    with Engine(miniature(BLIP), config) as engine:
+        for _ in range(2):
+            answers = asyncio.run(five(engine))
+            assert [type(answer) for answer in answers] == [Completion] * 3 + [Overloaded] * 2
+        assert_empty(engine)
+
+
+def test_a_place_is_free_as_soon_as_the_answer_is_there() -> None:
+    """Not one turn of the event loop later: the next request would be refused."""
+
+    async def twice(engine: Engine) -> None:
+        for _ in range(3):
+            await engine.complete(REQUEST)
+            assert engine.stats().accepted == 0
+
+    with Engine(miniature(BLIP), EngineConfig(max_batch=1, max_waiting=0, cache_bytes=SMALL.cache_bytes)) as engine:
+        asyncio.run(twice(engine))
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "param"),
+    [
+        (Request(b"no picture"), InvalidImage, "image"),
+        (Request(picture(1), "<UNHEARD_OF>"), UnsupportedTask, "messages"),
+        (Request(None), InvalidRequest, "messages"),
+        (Request(picture(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
+        (Request(picture(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
+    ],
+)
+def test_a_bad_request_fails_alone(
+    engines: dict[str, Engine], request_: Request, kind: type[VlmError], param: str
+) -> None:
+    async def with_company() -> list[Completion | VlmError]:
+        return await asyncio.gather(*(outcome(engines[FLORENCE], one) for one in (REQUEST, request_, REQUEST)))
+
+    first, bad, last = asyncio.run(with_company())
+    assert type(bad) is kind
+    assert isinstance(first, Completion)
+    assert isinstance(last, Completion)
+    assert said(first) == said(last)
+    assert_empty(engines[FLORENCE])
+
+
+def test_a_prompt_that_fills_the_context_is_refused(engines: dict[str, Engine]) -> None:
+    answer = asyncio.run(outcome(engines[BLIP], Request(picture(1), "red " * 70)))
+    assert isinstance(answer, InvalidRequest)
+    assert answer.code == "context_length_exceeded"
+
+
+class Times:
+    """Raises at the calls of these numbers."""
+
+    def __init__(self, error: Exception, *numbers: int) -> None:
+        self.error, self.numbers, self.calls = error, numbers, 0
+
+    def __call__(self, *args: object, **more: object) -> None:
+        self.calls += 1
+        if self.calls in self.numbers:
+            raise self.error
+
+
+def test_a_model_that_fails_once_lets_down_one_batch_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def three(engine: Engine) -> list[Completion | VlmError]:
+        return [await outcome(engine, REQUEST) for _ in range(3)]
+
+    with Engine(faulty_model(miniature(BLIP), "forward", Times(RuntimeError("oh"), 2)), SMALL) as engine:
+        assert [type(answer) for answer in asyncio.run(three(engine))] == [EngineFailure, Completion, Completion]
+        assert engine.healthy
+        assert_empty(engine)
+
+
+def test_a_broken_device_ends_everyone_and_shows(caplog: pytest.LogCaptureFixture) -> None:
+    async def crowded(engine: Engine) -> list[Completion | VlmError]:
+        return await asyncio.gather(*(outcome(engine, REQUEST) for _ in range(9)))
+
+    gone = Times(torch.AcceleratorError("the device is gone"), 2)
+    with Engine(faulty_model(miniature(BLIP), "forward", gone), EngineConfig(2, cache_bytes=2**26)) as engine:
+        assert {type(answer) for answer in asyncio.run(crowded(engine))} == {EngineFailure}
+        assert not engine.healthy
+        assert isinstance(asyncio.run(outcome(engine, REQUEST)), EngineFailure)
+        assert_empty(engine)
+
+
+@pytest.mark.parametrize("method", ["ground", "decode"])
+def test_a_processor_that_raises_on_the_device_thread_does_not_end_it(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = Times(KeyError("unread"), 8 if method == "decode" else 1)
+
+    async def two(engine: Engine) -> list[Completion | VlmError]:
+        return [await outcome(engine, REQUEST) for _ in range(2)]
+
+    with Engine(faulty_processor(miniature(BLIP), method, fault), SMALL) as engine:
+        assert [type(answer) for answer in asyncio.run(two(engine))] == [EngineFailure, Completion]
+        assert engine.healthy
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_that_ends_the_thread_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither whom it was working for, nor whose request has just come in."""
+    engine = Engine(miniature(BLIP), SMALL)
+
+    def buggy() -> None:
+        patience = 200  # the other may already have been taken out, together with the first
+        while engine._inbox.empty() and (patience := patience - 1):
+            time.sleep(0.001)
+        raise AssertionError("a bug of ours")
+
+    async def two() -> list[Completion | VlmError]:
+        asked = asyncio.gather(*(outcome(engine, REQUEST) for _ in range(2)))
+        return await asyncio.wait_for(asked, 10)
+
+    monkeypatch.setattr(engine._core, "step", buggy)
+    engine.start()
+    for _ in range(2):
+        assert {type(answer) for answer in asyncio.run(two())} == {EngineFailure}
+    engine._thread.join()
+    assert not engine.healthy
+    engine.stop()
+
+
+def test_a_client_that_reads_slowly_slows_nobody() -> None:
+    """It gets one chunk and then waits for the others: their answers come, and its own has grown meanwhile."""
+    forwards = Times(RuntimeError())
+    fast_done = threading.Event()
+
+    async def slow(engine: Engine) -> list[Chunk]:
+        chunks = []
+        async for chunk in engine.generate(ENDLESS):
+            chunks.append(chunk)
+            await asyncio.to_thread(fast_done.wait, 10)
+        return chunks
+
+    async def both(engine: Engine) -> list[Chunk]:
+        slow_one = asyncio.ensure_future(slow(engine))
+        await gathered(engine, [ENDLESS] * 4)
+        while engine.stats().running:
+            await asyncio.sleep(0.001)
+        fast_done.set()
+        return await slow_one
+
+    with Engine(faulty_model(miniature(BLIP), "forward", forwards), SMALL) as engine:
+        chunks = asyncio.run(both(engine))
+    assert forwards.calls <= 2 * 60 + 5  # two waves at worst; a slow reader in the way would add its own 60
+    assert len(chunks) <= 3, "what piled up came as one"
+    assert sum(len(chunk.token_ids) for chunk in chunks) == 60
+
+
+def test_clients_of_two_event_loops_are_served_at_once(engines: dict[str, Engine]) -> None:
+    requests, answers = crowd(FLORENCE, 12, seed=6), {}
+
+    def loop_of_its_own(place: int) -> None:
+        answers[place] = asyncio.run(gathered(engines[FLORENCE], requests))
+
+    threads = [threading.Thread(target=loop_of_its_own, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(map(said, answers[0])) == list(map(said, answers[1]))
+    assert_empty(engines[FLORENCE])
+
+
+def test_an_event_loop_that_closes_in_the_middle_takes_its_requests_along(
+    engines: dict[str, Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No task is cancelled and no generator closed: nobody but the engine can notice."""
+    loop = asyncio.new_event_loop()
+    chunks = [generate(engines[BLIP], ENDLESS) for _ in range(3)]
+    for one in chunks:
+        loop.run_until_complete(one.__anext__())
+    loop.close()
+    assert_empty(engines[BLIP])
+    assert "closed with" in caplog.text
+    assert asyncio.run(engines[BLIP].complete(REQUEST)).text
+
+
+def test_stopping_ends_who_runs_who_waits_and_whose_picture_is_prepared() -> None:
+    """One thread prepares, and is busy with the last picture when the engine stops."""
+    last, stopped = threading.Event(), threading.Event()
+
+    def slowly(request: Request) -> None:
+        if request.prompt == "last":
+            last.set()
+            stopped.wait(10)
+
+    async def crowded(engine: Engine) -> list[Completion | VlmError]:
+        late = Request(picture(1), "last")
+        tasks = [asyncio.ensure_future(outcome(engine, one)) for one in (*[ENDLESS] * 3, late, late, REQUEST)]
+        await asyncio.to_thread(last.wait, 10)
+        await asyncio.to_thread(engine.stop)
+        stopped.set()
+        return await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.005))  # so that nobody is done before
+    engine = Engine(
+        faulty_processor(paced, "prepare", slowly), EngineConfig(2, cache_bytes=2**26, prepare_threads=1)
+    ).start()
+    assert {type(answer) for answer in asyncio.run(crowded(engine))} == {EngineFailure}
+    assert not engine.healthy
+    assert_empty(engine)
+
+
+def test_stopping_again_or_before_the_start_is_harmless() -> None:
+    engine = Engine(miniature(BLIP), SMALL)
+    assert engine.healthy
+    engine.stop()
+    engine.stop()
+    assert isinstance(asyncio.run(outcome(engine, REQUEST)), EngineFailure)
+
+
+def test_stopping_before_the_start_ends_who_waits_for_it() -> None:
+    async def early(engine: Engine) -> Completion | VlmError:
+        task = asyncio.ensure_future(outcome(engine, REQUEST))
+        while engine._inbox.empty():
+            await asyncio.sleep(0.001)
+        engine.stop()
+        return await asyncio.wait_for(task, 10)
+
+    assert isinstance(asyncio.run(early(Engine(miniature(BLIP), SMALL))), EngineFailure)
+
+
+def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
+    for completion in asyncio.run(gathered(engines[BLIP], [REQUEST] * 5)):
+        timings = completion.timings
+        assert timings.prepare_ms > 0
+        assert 0 <= timings.queue_ms <= timings.first_token_ms
+        assert timings.prepare_ms + timings.first_token_ms <= timings.total_ms
+
+
+@pytest.mark.parametrize("setting", ["max_batch", "max_prefill", "cache_bytes", "prepare_threads"])
+def test_a_setting_below_one_is_an_error_that_names_it(setting: str) -> None:
+    wrong: dict[str, Any] = {setting: 0}
+    with pytest.raises(InvalidRequest, match=setting):
+        EngineConfig(**wrong)

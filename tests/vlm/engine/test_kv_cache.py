@@ -1,0 +1,169 @@
+"""The paged cache against :class:`~vlm.layers.attention.Growing`, position by position, through a tiny transformer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlm.engine.blocks import CachePlan, blocks_for
+from vlm.engine.kv_cache import KVCache, Prompt
+from vlm.layers.attention import Growing
+from vlm.layers.transformer import LearnedPositions, TextTransformer, TransformerSpec
+from vlm.models.base import CacheSpec
+
+WIDTH, ENCODER_WIDTH, POSITIONS, CROSS = 12, 8, 50, 9
+
+
+def transformer(cross: bool, norm: str = "post") -> TextTransformer:
+    spec = TransformerSpec(
+        layers=2, width=WIDTH, heads=3, mlp_width=16, norm="pre" if norm == "pre" else "post",
+        cross_width=ENCODER_WIDTH if cross else None, embedding_norm=True, final_norm=True,
+    )  # fmt: skip
+    model = TextTransformer(spec, LearnedPositions(POSITIONS, WIDTH))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4, generator=generator)
+    return model.eval()
+
+
+@dataclass
+class Row:
+    """One sequence in both worlds: its input so far, its blocks, and the slow context."""
+
+    inputs: Tensor  # [length, width]
+    encoded: Tensor | None  # [encoder positions, encoder width]
+    slow: Growing
+    blocks: list[int] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        return len(self.inputs)
+
+
+class World:
+    """Some sequences in rows 0.. of a cache, checked at every step."""
+
+    def __init__(self, cross: bool, norm: str = "post", seed: int = 0) -> None:
+        self.model = transformer(cross, norm)
+        self.cross = cross
+        self.generator = torch.Generator().manual_seed(seed)
+        spec = CacheSpec(layers=2, kv_heads=3, head_dim=WIDTH // 3, max_positions=POSITIONS, cross_positions=9 * cross)
+        self.cache = KVCache(spec, CachePlan(rows=6, blocks=30, bytes=0), torch.float32, torch.device("cpu"))
+        self.free = list(range(1, 30))
+        random.Random(seed).shuffle(self.free)
+        self.rows: list[Row] = []
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator)
+
+    def row(self, length: int, encoded: int = 0) -> Row:
+        """A new sequence, known to the slow context alone so far."""
+        memory = self.normal(encoded, ENCODER_WIDTH) if self.cross else None
+        keys_values = [] if memory is None else [self.model.cross_keys_values(i, memory[None]) for i in range(2)]
+        return Row(self.normal(length, WIDTH), memory, Growing(keys_values))
+
+    def prefill(self, *rows: Row) -> None:
+        """Let new rows join behind those that run."""
+        for row in rows:
+            self.grow(row)
+        lengths = [row.length for row in rows]
+        embeddings = torch.nn.utils.rnn.pad_sequence([row.inputs for row in rows], batch_first=True)
+        encoded = [row.encoded for row in rows if row.encoded is not None]
+        prompt = Prompt(len(self.rows), [row.blocks for row in rows], lengths, [len(one) for one in encoded])
+        cross = None
+        if encoded:
+            memory = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)
+            cross = partial(self.model.cross_keys_values, encoded=memory)
+        fast = self.model(embeddings, self.cache.prefill(prompt, cross))
+        for row, hidden in zip(rows, fast, strict=True):
+            torch.testing.assert_close(hidden[: row.length], self.slow(row, row.inputs), atol=1e-5, rtol=1e-4)
+        self.rows += rows
+
+    def decode(self, steps: int = 1) -> None:
+        """Give each row another position, ``steps`` times."""
+        for _ in range(steps):
+            new = self.normal(len(self.rows), 1, WIDTH)
+            for row, embedding in zip(self.rows, new, strict=True):
+                row.inputs = torch.cat([row.inputs, embedding])
+                self.grow(row)
+            context = self.cache.decode([row.blocks for row in self.rows], [row.length - 1 for row in self.rows])
+            fast = self.model(new, context)
+            for row, hidden, embedding in zip(self.rows, fast, new, strict=True):
+                torch.testing.assert_close(hidden, self.slow(row, embedding), atol=1e-5, rtol=1e-4)
+
+    def slow(self, row: Row, embeddings: Tensor) -> Tensor:
+        row.slow.advance(len(embeddings))
+        hidden: Tensor = self.model(embeddings[None], row.slow)[0]
+        return hidden
+
+    def leave(self, place: int) -> None:
+        """As the scheduler has it: the last row moves into the hole, the blocks are free for others."""
+        self.free += self.rows[place].blocks
+        last = self.rows.pop()
+        if place < len(self.rows):
+            self.cache.move(len(self.rows), place)
+            self.rows[place] = last
+
+    def grow(self, row: Row) -> None:
+        while len(row.blocks) < blocks_for(row.length):
+            row.blocks.append(self.free.pop())
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@torch.inference_mode()
+def test_rows_of_different_lengths_equal_the_slow_context(norm: str, cross: bool) -> None:
+    world = World(cross, norm)
+    world.prefill(world.row(1, 4), world.row(15, 9), world.row(17, 1), world.row(32, 9))
+    world.decode(steps=18)  # to the last position of the longest, over the edges of blocks
+    assert max(row.length for row in world.rows) == POSITIONS
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@torch.inference_mode()
+def test_joining_leaving_and_moving_change_nothing_for_the_others(cross: bool) -> None:
+    world = World(cross, seed=1)
+    world.prefill(world.row(3, 9), world.row(20, 2), world.row(7, 5))
+    world.decode(2)
+    world.leave(0)  # a short encoder row moves where a long one was
+    world.prefill(world.row(16, 3))
+    world.decode(2)
+    world.leave(1)
+    world.leave(0)
+    world.decode(2)
+    world.prefill(world.row(1, 9), world.row(2, 9))
+    world.leave(2)
+    world.decode(20)
+
+
+@torch.inference_mode()
+def test_a_lone_prompt_of_one_position_needs_no_mask() -> None:
+    world = World(cross=True, seed=2)
+    world.prefill(world.row(1, 9))
+    world.decode(3)
+
+
+@torch.inference_mode()
+def test_random_comings_and_goings_equal_the_slow_context() -> None:
+    world, rng = World(cross=True, seed=3), random.Random(3)
+    for _ in range(40):
+        joining = [world.row(rng.randint(1, 20), rng.randint(1, CROSS)) for _ in range(rng.randint(0, 2))]
+        if joining and len(world.rows) + len(joining) <= 6:
+            world.prefill(*joining)
+        if world.rows:
+            world.decode()
+        for place in reversed(range(len(world.rows))):
+            if world.rows[place].length > 25 or rng.random() < 0.1:
+                world.leave(place)
+
+
+def test_the_cache_takes_what_its_plan_says() -> None:
+    spec = CacheSpec(layers=3, kv_heads=2, head_dim=4, max_positions=40, cross_positions=7)
+    plan = CachePlan.fit(spec, 2, budget=100_000, max_rows=5)
+    cache = KVCache(spec, plan, torch.bfloat16, torch.device("cpu"))
+    assert sum(part.nbytes for part in (*cache._pool, *cache._cross)) == plan.bytes <= 100_000

@@ -1,0 +1,190 @@
+"""One token a row, against transformers' own logits processors one row at a time, and against arithmetic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as Rows
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
+
+from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
+from vlm.engine.sequence import Sequence
+from vlm.models.base import Inputs, Sampled
+from vlm.types import Sampling
+
+VOCABULARY = 12
+PLAIN = Sampling(50, 0.0, 1.0, repetition_penalty=1.0, no_repeat_ngram_size=0, forced_tokens=())
+CPU = torch.device("cpu")
+
+histories = st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12), min_size=1, max_size=5)
+seeds = st.integers(0, 2**31)
+
+
+def logits_of(rows: int, seed: int, vocabulary: int = VOCABULARY) -> Tensor:
+    return 3 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
+    """Histories as the sampler keeps them: what stands behind their ends is left over from others."""
+    longest = max(map(len, rows))
+    noise = torch.randint(0, VOCABULARY, (len(rows), longest), generator=torch.Generator().manual_seed(seed))
+    for row, ids in zip(noise, rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return noise, torch.tensor([len(ids) for ids in rows])
+
+
+def sequence(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Sequence:
+    """One in ``row`` that has read ``prompt`` ids of ``history`` and written the rest."""
+    inputs = Inputs(None, tuple(history[:prompt]), (), "caption", "", "default", None, 0, prompt)
+    text = Detokenizer(lambda ids: "", (), ())
+    return Sequence(inputs, sampling.over(PLAIN), text, generated=list(history[prompt:]), row=row)
+
+
+def sample(logits: Tensor, sequences: Rows[Sequence]) -> Sampled:
+    sampler = Sampler(rows=8, max_positions=40, device=CPU)
+    for one in sequences:
+        sampler.join(one)
+    return sampler.sample(logits.clone(), sequences)
+
+
+@given(histories, seeds, st.integers(1, 4))
+def test_ngrams_are_banned_as_transformers_does(rows: list[list[int]], seed: int, size: int) -> None:
+    logits = logits_of(len(rows), seed)
+    ours = logits.clone()
+    ban_repeated_ngrams(ours, *padded(rows, seed), size)
+    for index, ids in enumerate(rows):
+        theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([ids]), logits[index : index + 1].clone())
+        assert torch.equal(ours[index], theirs[0])
+
+
+@given(histories, seeds, st.lists(st.floats(0.1, 5), min_size=5, max_size=5))
+def test_repeats_are_penalised_as_transformers_does(rows: list[list[int]], seed: int, penalties: list[float]) -> None:
+    logits = logits_of(len(rows), seed)
+    ours = logits.clone()
+    penalise_repeats(ours, *padded(rows, seed), torch.tensor(penalties[: len(rows)]))
+    for index, ids in enumerate(rows):
+        processor = RepetitionPenaltyLogitsProcessor(penalty=penalties[index])
+        theirs = processor(torch.tensor([ids]), logits[index : index + 1].clone())
+        torch.testing.assert_close(ours[index], theirs[0])
+
+
+@given(seeds, st.floats(0.05, 1))
+def test_the_nucleus_is_that_of_transformers(seed: int, top_p: float) -> None:
+    """Every token that any number draws, and no other: the grid is finer than the least likely one."""
+    logits = 2 * torch.tanh(logits_of(1, seed, vocabulary=6) / 2)
+    grid = torch.linspace(0, 1, 2000)
+    ours = draw(logits.expand(len(grid), -1), torch.full((len(grid),), top_p), grid)
+    kept = TopPLogitsWarper(top_p=top_p)(torch.zeros(1, 1, dtype=torch.long), logits.clone())[0]
+    assert set(ours.tolist()) == set(torch.isfinite(kept).nonzero()[:, 0].tolist())
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_frequencies_are_the_probabilities(top_p: float) -> None:
+    """Chi-square of 20,000 draws from 8 tokens; 24.3 is its 99.9 % point at 7 degrees of freedom."""
+    logits, count = logits_of(1, 5, vocabulary=8) / 3, 20_000
+    kept = TopPLogitsWarper(top_p=top_p)(torch.zeros(1, 1, dtype=torch.long), logits.clone())
+    expected = count * torch.softmax(kept[0], dim=-1)
+    numbers = random.Random(1)
+    uniforms = torch.tensor([numbers.random() for _ in range(count)])
+    drawn = draw(logits.expand(count, -1), torch.full((count,), top_p), uniforms).bincount(minlength=8)
+    possible = expected > 0
+    assert not drawn[~possible].any()
+    assert ((drawn - expected)[possible] ** 2 / expected[possible]).sum() < 24.3
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("worst", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_still_draw_a_token_that_exists(worst: float, uniform: float) -> None:
+    """An index out of range would take down a GPU, and every other request with it."""
+    drawn = draw(torch.full((1, VOCABULARY), worst), torch.tensor([0.9]), torch.tensor([uniform]))
+    assert 0 <= int(drawn) < VOCABULARY
+
+
+@pytest.mark.parametrize("temperature", [1e-46, 1e-39, 1e-12])
+def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+    logits = logits_of(1, 3)
+    sampled = sample(logits, [sequence(0, [1], Sampling(temperature=temperature, seed=1))])
+    assert int(sampled.tokens) == int(logits.argmax())
+
+
+def some_sampling(rng: random.Random) -> Sampling:
+    return Sampling(
+        temperature=rng.choice([0.0, 0.7, 1.5]), top_p=rng.choice([0.3, 0.9, 1.0]), seed=rng.randrange(100),
+        repetition_penalty=rng.choice([1.0, 0.5, 2.0]), no_repeat_ngram_size=rng.choice([0, 1, 2, 3]),
+        forced_tokens=rng.choice([(), (7,), (1, 2, 3)]), forced_last_token=rng.choice([None, 5]),
+        max_tokens=rng.choice([13, 50]), logprobs=rng.choice([True, False]),
+    )  # fmt: skip
+
+
+@given(histories, seeds)
+def test_a_row_does_not_depend_on_its_neighbours(rows: list[list[int]], seed: int) -> None:
+    logits, rng = logits_of(len(rows), seed), random.Random(seed)
+    samplings = [some_sampling(rng) for _ in rows]
+    together = sample(logits, [sequence(i, ids, how) for i, (ids, how) in enumerate(zip(rows, samplings, strict=True))])
+    for index, (ids, how) in enumerate(zip(rows, samplings, strict=True)):
+        alone = sample(logits[index : index + 1], [sequence(0, ids, how)])
+        assert int(alone.tokens) == int(together.tokens[index])
+        if how.logprobs:
+            assert alone.logprobs is not None
+            assert together.logprobs is not None
+            torch.testing.assert_close(alone.logprobs[0], together.logprobs[index])
+
+
+@pytest.mark.parametrize(("written", "token"), [(0, 4), (1, 6), (2, None), (3, 9)])
+def test_forced_tokens_win(written: int, token: int | None) -> None:
+    """The first two are forced, and the last of four; the third is the likeliest that is not banned."""
+    how = Sampling(4, forced_tokens=(4, 6), forced_last_token=9, temperature=1.0, no_repeat_ngram_size=1, seed=2)
+    logits = torch.arange(float(VOCABULARY))[None] * 100
+    sampled = sample(logits, [sequence(0, [4, 6, 9, 11][: 1 + written], how)])
+    assert int(sampled.tokens) == (VOCABULARY - 1 if token is None else token)
+
+
+def test_token_zero_can_be_forced() -> None:
+    logits = torch.arange(float(VOCABULARY))[None]
+    assert int(sample(logits, [sequence(0, [3], Sampling(forced_tokens=(0,)))]).tokens) == 0
+
+
+def test_log_probabilities_are_those_of_the_raw_logits() -> None:
+    how = Sampling(temperature=0.5, top_p=0.5, repetition_penalty=3.0, no_repeat_ngram_size=1, seed=4, logprobs=True)
+    logits = logits_of(2, 9)
+    sampled = sample(logits, [sequence(0, [1, 2, 3], how), sequence(1, [5], Sampling(forced_tokens=(8,)))])
+    expected = torch.log_softmax(logits, dim=-1).gather(1, sampled.tokens[:, None])[:, 0]
+    assert sampled.logprobs is not None
+    torch.testing.assert_close(sampled.logprobs, expected)
+
+
+def test_nobody_pays_for_log_probabilities_that_nobody_asked_for() -> None:
+    assert sample(logits_of(1, 1), [sequence(0, [1])]).logprobs is None
+
+
+def test_the_sampler_remembers_what_it_chose_and_follows_moves() -> None:
+    """Row 1 chooses its likeliest token, becomes row 0, and may not choose it again."""
+    sampler, logits = Sampler(rows=2, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
+    best, second = VOCABULARY - 1, VOCABULARY - 2
+    one = sequence(1, [3], Sampling(no_repeat_ngram_size=1))
+    sampler.join(one)
+    assert int(sampler.sample(logits.clone(), [one]).tokens) == best
+    one.generated.append(best)
+    sampler.move(1, 0)
+    one.row = 0
+    assert int(sampler.sample(logits.clone(), [one]).tokens) == second
+
+
+def test_the_last_token_of_the_longest_sequence_has_a_place() -> None:
+    sampler: Any = Sampler(rows=1, max_positions=3, device=CPU)
+    one = sequence(0, [1, 2, 3])
+    sampler.join(one)
+    sampler.sample(logits_of(1, 1), [one])
+
+
+def test_without_a_seed_two_requests_differ() -> None:
+    """Otherwise every client would get the same 'random' answer."""
+    how = Sampling(temperature=1.0)
+    assert sequence(0, [1], how).generator.random() != sequence(0, [1], how).generator.random()

@@ -1,0 +1,103 @@
+"""What the engine's tests share: the miniatures, a mixed crowd of requests, and models that fail on purpose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from tests.oracle import MINIATURES
+from tests.pictures import scene
+from vlm.engine.blocks import CachePlan
+from vlm.loading import load
+from vlm.models.base import LoadedModel
+from vlm.types import Completion, Request, Sampling
+
+BLIP, FLORENCE = "blip-large", "florence-2-base"
+NAMES = (BLIP, FLORENCE)
+PROMPTS = {
+    BLIP: ("", "a picture of", "a", "a photo of a small red square and"),
+    FLORENCE: (
+        "<CAPTION>", "<DETAILED_CAPTION>", "<OD>", "<OCR>", "<OCR_WITH_REGION>",
+        "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square",
+    ),
+}  # fmt: skip
+
+
+@cache
+def miniature(name: str) -> LoadedModel:
+    """A bundled miniature, loaded once a test run."""
+    return load(MINIATURES / name, dtype="float32", device="cpu")
+
+
+@cache
+def picture(seed: int) -> bytes:
+    return scene(seed)
+
+
+def crowd(name: str, count: int, seed: int = 0) -> list[Request]:
+    """Requests of mixed tasks, prompts, lengths and samplings; every random one has its seed."""
+    rng = random.Random(seed)
+    return [_request(name, rng) for _ in range(count)]
+
+
+def _request(name: str, rng: random.Random) -> Request:
+    return Request(picture(rng.randrange(20)), rng.choice(PROMPTS[name]), sampling=_sampling(rng))
+
+
+def _sampling(rng: random.Random) -> Sampling:
+    return Sampling(
+        max_tokens=rng.choice([1, 2, 9, 30, 45]),
+        temperature=rng.choice([0.0, 0.0, 1.0, 1.7]),
+        top_p=rng.choice([0.6, 1.0]),
+        seed=rng.randrange(1000),
+        repetition_penalty=rng.choice([None, None, 1.4]),
+        no_repeat_ngram_size=rng.choice([None, None, 2]),
+        stop=rng.choice([(), (), ("square", "of a")]),
+        logprobs=rng.random() < 0.3,
+    )
+
+
+def said(completion: Completion) -> tuple[object, ...]:
+    """What must not depend on company: everything but the clock, and log-probabilities to rounding."""
+    return completion.token_ids, completion.text, completion.grounding, completion.finish_reason, completion.usage
+
+
+def least_bytes(loaded: LoadedModel, rows: int, blocks: int) -> int:
+    """A budget that buys about so many rows that share so few blocks."""
+    spec = loaded.model.cache
+    return spec.bytes_per_position(loaded.model.dtype.itemsize) * (rows * spec.cross_positions + (blocks + 1) * 16)
+
+
+def plan(loaded: LoadedModel, rows: int, blocks: int) -> CachePlan:
+    return CachePlan(rows, blocks + 1, least_bytes(loaded, rows, blocks))
+
+
+class Faulty:
+    """Stands before a model or a processor; ``before`` hears of each call of one method, and may raise."""
+
+    def __init__(self, behind: object, method: str, before: Callable[..., None]) -> None:
+        self._behind, self._method, self._before = behind, method, before
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._behind, name)
+        if name != self._method:
+            return found
+
+        def observed(*args: Any, **more: Any) -> Any:
+            self._before(*args, **more)
+            return found(*args, **more)
+
+        return observed
+
+
+def faulty_model(loaded: LoadedModel, method: str, before: Callable[..., None]) -> LoadedModel:
+    stand_in: Any = Faulty(loaded.model, method, before)
+    return replace(loaded, model=stand_in)
+
+
+def faulty_processor(loaded: LoadedModel, method: str, before: Callable[..., None]) -> LoadedModel:
+    stand_in: Any = Faulty(loaded.processor, method, before)
+    return replace(loaded, processor=stand_in)

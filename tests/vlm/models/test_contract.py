@@ -1,0 +1,239 @@
+"""What every model family promises, checked on each folder of ``vlm.models`` with tiny drawn weights.
+
+A new family is found by being there; nothing here names one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from collections.abc import Iterator
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.pictures import scene
+from vlm.cards import Card, TaskCard
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.layers.attention import Growing
+from vlm.loading import families, load
+from vlm.models.base import Inputs, LoadedModel, Parsed, Sampled
+from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
+
+FAMILIES = dict(families())
+CONFIG = EngineConfig(cache_bytes=32 * 1024**2)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One family, drawn, loaded and started."""
+
+    loaded: LoadedModel
+    cards: tuple[Card, ...]
+    engine: Engine
+
+    @property
+    def offered(self) -> list[TaskCard]:
+        return [task for task in self.cards[0].tasks if task.name in self.loaded.processor.tasks]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    family = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    family.synthesize(folder, family.sizes["tiny"], 5)
+    loaded = load(folder, dtype="float32", device="cpu")
+    with Engine(loaded, CONFIG) as engine:
+        yield Subject(loaded, _cards_of(request.param), engine)
+        stats = engine.stats()
+    assert (stats.accepted, stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0, 0), "something leaked"
+
+
+def _cards_of(family: str) -> tuple[Card, ...]:
+    found: tuple[Card, ...] = importlib.import_module(f"vlm.models.{family}.card").CARDS
+    return found
+
+
+def some_task(card: TaskCard, rng: random.Random) -> Task:
+    """The task with all that it needs."""
+    given = {"labels": ("red circle",), "text": "a red circle", "region": Box(0.1, 0.2, 0.6, 0.7)}
+    assert set(card.needs) <= set(given), "a new kind of argument: teach this test what it is"
+    return Task(card.name, **{name: given[name] for name in card.needs})  # type: ignore[arg-type]
+
+
+def requests(subject: Subject, count: int, **sampling: object) -> list[Request]:
+    """All tasks in turn, on pictures of all shapes."""
+    rng = random.Random(1)
+    tasks = [some_task(card, rng) for card in subject.offered]
+    how = Sampling(max_tokens=24, **sampling)  # type: ignore[arg-type]
+    return [Request(scene(index), task=tasks[index % len(tasks)], sampling=how) for index in range(count)]
+
+
+async def together(engine: Engine, asked: Rows[Request]) -> list[Completion]:
+    return await asyncio.gather(*map(engine.complete, asked))
+
+
+async def one_by_one(engine: Engine, asked: Rows[Request]) -> list[Completion]:
+    return [await engine.complete(request) for request in asked]
+
+
+def said(completion: Completion) -> tuple[object, ...]:
+    return completion.token_ids, completion.text, completion.grounding, completion.finish_reason
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.2, "seed": 3}], ids=["greedy", "seeded"])
+def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
+    asked = requests(subject, 12, **how)
+    alone = asyncio.run(one_by_one(subject.engine, asked))
+    assert list(map(said, asyncio.run(together(subject.engine, asked)))) == list(map(said, alone))
+
+
+@torch.inference_mode()
+def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
+    """Greedy ids, each from all positions computed anew: no cache, no batch, no sampler."""
+    generated: list[int] = []
+    for _ in range(count):
+        hidden = forward_once(loaded, inputs, generated)
+        step = loaded.model.decode(hidden[:, -1], lambda logits: Sampled(logits.argmax(dim=-1), None))
+        generated.append(int(step.tokens))
+    return generated
+
+
+def forward_once(loaded: LoadedModel, inputs: Inputs, generated: Rows[int]) -> Tensor:
+    prompts = loaded.model.embed([inputs], [generated])
+    encoded, layers = prompts.encoded, range(loaded.model.cache.layers)
+    context = Growing([] if encoded is None else [loaded.model.cross_keys_values(layer, encoded) for layer in layers])
+    context.advance(prompts.lengths[0])
+    return loaded.model.forward(prompts.embeddings, context)
+
+
+def test_prefill_then_decode_equals_full_forwards(subject: Subject) -> None:
+    plain = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "forced_tokens": ()}
+    for request in requests(subject, 2 * len(subject.offered), **plain):
+        completion = asyncio.run(subject.engine.complete(request))
+        count = len(completion.token_ids) - (completion.finish_reason == "length")  # the last may be forced
+        expected = recomputed(subject.loaded, subject.loaded.processor.prepare(request), count)
+        assert list(completion.token_ids[:count]) == expected
+
+
+def test_what_was_generated_can_be_read_again_with_the_prompt(subject: Subject) -> None:
+    """As for a sequence that was preempted: same hidden state, whatever stands beside it in the batch."""
+    model = subject.loaded.model
+    all_inputs = [subject.loaded.processor.prepare(request) for request in requests(subject, 3)]
+    generated = [[], [1, 5, 7], [2]]
+    with torch.inference_mode():
+        prompts = model.embed(all_inputs, generated)
+        for row, (inputs, ids) in enumerate(zip(all_inputs, generated, strict=True)):
+            alone = model.embed([inputs], [ids])
+            assert prompts.lengths[row] == alone.lengths[0] == len(inputs.prompt_ids) + len(ids)
+            length = alone.lengths[0]
+            torch.testing.assert_close(prompts.embeddings[row, :length], alone.embeddings[0])
+            if prompts.encoded is not None:
+                assert alone.encoded is not None
+                size = prompts.encoded_lengths[row]
+                assert size <= model.cache.cross_positions
+                torch.testing.assert_close(prompts.encoded[row, :size], alone.encoded[0], atol=1e-4, rtol=1e-3)
+
+
+def test_prompts_leave_room_for_an_answer(subject: Subject) -> None:
+    for request in requests(subject, len(subject.offered)):
+        inputs = subject.loaded.processor.prepare(request)
+        assert 1 <= len(inputs.prompt_ids) < subject.loaded.model.cache.max_positions
+        assert 0 <= inputs.echo <= len(inputs.prompt_ids)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_any_ids_can_be_grounded(subject: Subject, finished: bool) -> None:
+    """Also ids that no tokenizer has: models have more rows than words."""
+    rng, processor = random.Random(2), subject.loaded.processor
+    for request in requests(subject, len(subject.offered)):
+        inputs = processor.prepare(request)
+        for length in (0, 1, 2, 5, 20, 60):
+            ids = [rng.randrange(subject.loaded.model.vocabulary) for _ in range(length)]
+            parsed = processor.ground(ids, inputs, finished=finished)
+            assert_well_formed(parsed)
+            assert isinstance(processor.decode(ids, special=True), str)
+
+
+def assert_well_formed(parsed: Parsed) -> None:
+    for detection in parsed.detections:
+        assert_box(detection)
+        corners = [*(detection.quad or ()), *(point for one in detection.polygons or () for point in one)]
+        assert all(map(within, corners))
+        assert detection.point is None or within(detection.point)
+        text = parsed.text or ""
+        assert all(0 <= start <= end <= len(text) for start, end in detection.spans)
+
+
+def assert_box(detection: Detection) -> None:
+    box = detection.box
+    if detection.kind == "point":
+        assert detection.point is not None
+        return
+    assert box is not None
+    assert 0 <= box.x_min <= box.x_max <= 1
+    assert 0 <= box.y_min <= box.y_max <= 1
+
+
+def within(point: Point) -> bool:
+    return 0 <= point.x <= 1 and 0 <= point.y <= 1
+
+
+def test_clients_that_leave_take_all_along(subject: Subject) -> None:
+    """The fixture sees at the end that nothing is held."""
+
+    async def leaves(request: Request, delay: float) -> None:
+        task = asyncio.ensure_future(subject.engine.complete(request))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def all_leave() -> None:
+        await asyncio.gather(*(leaves(one, 0.002 * place) for place, one in enumerate(requests(subject, 20))))
+
+    asyncio.run(all_leave())
+    assert asyncio.run(subject.engine.complete(requests(subject, 1)[0])).token_ids
+
+
+def test_defaults_say_everything_that_a_request_may_leave_open(subject: Subject) -> None:
+    defaults = subject.loaded.model.defaults
+    optional = {field.name for field in fields(Sampling) if field.default is None} - {"seed", "forced_last_token"}
+    assert {name for name in optional if getattr(defaults, name) is None} == set()
+    assert subject.loaded.model.eos_token_ids
+    assert all(0 <= token < subject.loaded.model.vocabulary for token in subject.loaded.model.eos_token_ids)
+
+
+def test_every_task_is_on_the_card(subject: Subject) -> None:
+    assert subject.loaded.processor.tasks
+    assert subject.cards
+    for card in subject.cards:
+        assert {task.name for task in card.tasks} == set(subject.loaded.processor.tasks)
+
+
+def test_a_family_says_what_it_serves_and_can_draw_it(subject: Subject) -> None:
+    family = FAMILIES[subject.loaded.family]
+    assert set(family.sizes) >= {"tiny", "real"}
+    assert all(config["model_type"] in family.model_types for config in family.sizes.values())
+
+
+def test_no_model_type_is_served_twice() -> None:
+    kinds = [kind for family in FAMILIES.values() for kind in family.model_types]
+    assert len(kinds) == len(set(kinds))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_same_seed_draws_the_same_folder(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    for folder, seed in (("one", 1), ("again", 1), ("other", 2)):
+        family.synthesize(tmp_path / folder, family.sizes["tiny"], seed)
+    one, again, other = (
+        {path.name: path.read_bytes() for path in sorted((tmp_path / folder).iterdir())}
+        for folder in ("one", "again", "other")
+    )
+    assert one == again
+    assert {file for file in one if one[file] != other[file]} == {"model.safetensors"}

@@ -1,0 +1,190 @@
+"""From a folder to a model that answers: which family, dtype and device, and Florence-2's original upload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.oracle import MINIATURES, ask, ask_all
+from tests.pictures import scenes
+from vlm.engine.engine import Engine
+from vlm.loading import families, load
+from vlm.types import CheckpointError, Completion
+
+BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
+PROMPTS = ("<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square")
+
+
+def with_config(source: Path, folder: Path, **changes: Any) -> Path:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+def test_the_family_is_found_by_the_model_type() -> None:
+    loaded = load(BLIP, device="cpu")
+    assert (loaded.family, loaded.source, loaded.revision) == ("blip", str(BLIP), None)
+    assert loaded.model.dtype == torch.float32
+    assert loaded.model.device.type == "cpu"
+
+
+def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has model_type 'clip'; this project serves ") as caught:
+        load(with_config(BLIP, tmp_path, model_type="clip"), device="cpu")
+    for _, family in families():
+        assert all(kind in str(caught.value) for kind in family.model_types)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"dtype": "int8"}, "'int8' is no dtype; use float32, bfloat16, float16 or auto"),
+        ({"device": "toaster"}, "'toaster' is no device; use cpu, cuda or auto"),
+        ({"device": "meta"}, "'meta' is not supported; use cpu, cuda or auto"),
+        ({"device": "cuda:99"}, "no device 'cuda:99' here; use cpu or auto"),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_anything_is_read(choice: dict[str, str], message: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+        load("no/such", **choice)  # type: ignore[arg-type]  # every value is a string
+    assert caught.value.param == next(iter(choice))
+
+
+def test_progress_is_reported() -> None:
+    lines: list[str] = []
+    load(BLIP, dtype="float32", device="cpu", report=lines.append)
+    assert lines[0] == f"loading {BLIP} (blip) as float32 on cpu"
+    assert re.fullmatch(r"loaded in \d+\.\d s", lines[-1])
+
+
+@pytest.mark.parametrize("folder", [BLIP, FLORENCE], ids=["blip", "florence2"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_loads_and_answers(folder: Path, dtype: str) -> None:
+    loaded = load(folder, dtype=dtype, device="cpu")
+    assert loaded.model.dtype == getattr(torch, dtype)
+    with Engine(loaded) as engine:
+        completion = asyncio.run(engine.complete(ask(scenes(1)[0])))
+    assert completion.text.startswith(("a ", "an ", "one ", "two ", "three "))
+
+
+def test_a_shape_that_config_does_not_ask_for_is_named(tmp_path: Path) -> None:
+    shutil.copytree(BLIP, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "text_decoder.bert.embeddings.position_embeddings.weight"
+    tensors[name] = tensors[name][:10].clone()
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=re.escape(f"{name}: (10, 128) instead of (64, 128)")):
+        load(tmp_path, device="cpu")
+
+
+# --- Florence-2 as Microsoft published it ----------------------------------------------------------
+
+_RENAMED = (  # the native name to the original one; the first that matches counts
+    (r"model\.vision_tower\.convs\.(\d+)\.conv\.(.+)", r"vision_tower.convs.\1.proj.\2"),
+    (r"model\.(vision_tower\.blocks\..+_block)\.(conv[12])\.(.+)", r"\1.\2.fn.dw.\3"),
+    (r"model\.(vision_tower\.blocks\..+\.spatial_block)\.norm1\.(.+)", r"\1.window_attn.norm.\2"),
+    (r"model\.(vision_tower\.blocks\..+\.channel_block)\.norm1\.(.+)", r"\1.channel_attn.norm.\2"),
+    (r"model\.(vision_tower\.blocks\..+_block)\.norm2\.(.+)", r"\1.ffn.norm.\2"),
+    (r"model\.(vision_tower\.blocks\..+_block\.(?:window|channel)_attn)\.(.+)", r"\1.fn.\2"),
+    (r"model\.(vision_tower\.blocks\..+_block\.ffn)\.(fc[12]\..+)", r"\1.fn.net.\2"),
+    (r"model\.(vision_tower\..+)", r"\1"),
+    (r"model\.multi_modal_projector\.image_position_embed\.(.+)", r"image_pos_embed.\1"),
+    (r"model\.multi_modal_projector\.(.+)", r"\1"),
+    (r"model\.language_model\.(.+)", r"language_model.model.\1"),
+    (r"lm_head\.weight", r"language_model.lm_head.weight"),
+)
+
+
+def original_name(native: str) -> str:
+    for pattern, replacement in _RENAMED:
+        match = re.fullmatch(pattern, native)
+        if match:
+            return match.expand(replacement)
+    raise AssertionError(native)
+
+
+def original_tensors(native: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Other names, every tied matrix written out, a zero bias, and the projection transposed."""
+    tensors = {original_name(name): tensor for name, tensor in native.items()}
+    projection = tensors.pop("image_projection.weight")
+    shared = tensors["language_model.model.shared.weight"]
+    tied = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+    return {
+        **tensors,
+        "image_projection": projection.t().contiguous(),
+        "language_model.final_logits_bias": torch.zeros(1, len(shared)),
+        **{f"language_model.{name}": shared.clone() for name in tied},
+    }
+
+
+def original_config(native: dict[str, Any]) -> dict[str, Any]:
+    vision, text = dict(native["vision_config"]), dict(native["text_config"])
+    vision = {
+        **vision,
+        "model_type": "davit",
+        "dim_embed": vision.pop("embed_dim"),
+        "image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": vision.pop("max_position_embeddings")},
+        "visual_temporal_embedding": {
+            "type": "COSINE",
+            "max_temporal_embeddings": vision.pop("max_temporal_embeddings"),
+        },
+    }
+    for key in ("embed_dim", "max_position_embeddings", "max_temporal_embeddings"):
+        vision.pop(key, None)
+    text["model_type"] = "florence2_language"
+    text["forced_bos_token_id"] = text["bos_token_id"]
+    return {
+        "model_type": "florence2",
+        "projection_dim": vision["projection_dim"],
+        "vocab_size": text["vocab_size"],
+        "vision_config": vision,
+        "text_config": text,
+    }
+
+
+def without_added_tokens(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """As the hub has it: BART's vocabulary alone, to which code of the upload added the rest."""
+    own = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    kept = [token for token in tokenizer["added_tokens"] if token["content"] in own]
+    return {**tokenizer, "added_tokens": kept}
+
+
+def original_upload(native: Path, folder: Path) -> Path:
+    shutil.copytree(native, folder, dirs_exist_ok=True)
+    read = {name: json.loads((native / name).read_text()) for name in ("config.json", "tokenizer.json")}
+    (folder / "config.json").write_text(json.dumps(original_config(read["config.json"])))
+    (folder / "tokenizer.json").write_text(json.dumps(without_added_tokens(read["tokenizer.json"])))
+    save_file(original_tensors(load_file(native / "model.safetensors")), folder / "model.safetensors")
+    return folder
+
+
+def answers(folder: Path) -> list[Completion]:
+    return ask_all(folder, [ask(image, prompt, max_tokens=40) for image in scenes(3, first=40) for prompt in PROMPTS])
+
+
+def test_florence_2_in_the_original_layout_answers_as_the_native_folder(tmp_path: Path) -> None:
+    original = original_upload(FLORENCE, tmp_path / "original")
+    names = load_file(original / "model.safetensors").keys()
+    assert not any(name.startswith(("model.", "lm_head")) for name in names)
+    for ours, native in zip(answers(original), answers(FLORENCE), strict=True):
+        assert (ours.token_ids, ours.text, ours.grounding) == (native.token_ids, native.text, native.grounding)
+        assert ours.logprobs == pytest.approx(native.logprobs, abs=1e-4)  # batches were cut at other moments
+
+
+def test_an_original_upload_with_a_bias_on_its_output_is_refused(tmp_path: Path) -> None:
+    original = original_upload(FLORENCE, tmp_path / "original")
+    tensors = load_file(original / "model.safetensors")
+    tensors["language_model.final_logits_bias"][0, 3] = 1
+    save_file(tensors, original / "model.safetensors")
+    with pytest.raises(CheckpointError, match="final_logits_bias is not zero"):
+        load(original, device="cpu")
