@@ -1,0 +1,116 @@
+"""The whole local system as its users start it, in a process of its own; Ray never enters the tests' process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parents[2]
+MARK = "GIGAROUTER_TEST"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout_s} s"
+        time.sleep(0.1)
+
+
+class System:
+    """One run of ``python -m deployments.local``. Its processes are known by a mark in their environment."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._mark = uuid.uuid4().hex
+        self._log = folder / f"system-{self._mark}.log"
+        with self._log.open("w") as log:
+            self._process = self._start(log, *options)
+
+    def _start(self, log: IO[str], *options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployments.local", "--port", str(self.port), *options],
+            cwd=ROOT,
+            env={**os.environ, MARK: self._mark},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C is sent to a whole group of processes, which must not be the tests' own
+        )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, line: str, timeout_s: float) -> None:
+        """Wait until the program has said ``line``."""
+
+        def said() -> bool:
+            assert line in self.log or self._process.poll() is None, f"it has ended:\n{self.log}"
+            return line in self.log
+
+        wait_until(said, timeout_s, f"{line!r} in the log")
+
+    def processes(self, title: str = "") -> set[int]:
+        """Ids of its processes whose command line holds ``title``."""
+        return {one for one in _all_processes() if self._is_ours(one) and title.encode() in _read(one, "cmdline")}
+
+    @property
+    def folder(self) -> Path:
+        """Where Ray keeps its sockets and logs, as its first process was told."""
+        (gcs,) = self.processes("gcs_server")
+        told = re.search(rb"--log_dir=(/tmp/gr-[^/]+)/", _read(gcs, "cmdline"))
+        assert told is not None
+        return Path(told[1].decode())
+
+    def _is_ours(self, process: int) -> bool:
+        return f"{MARK}={self._mark}".encode() in _read(process, "environ").split(b"\0")
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        return self.wait(30)
+
+    def wait(self, timeout_s: float) -> int:
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Kill the program itself, which so cannot put anything in order."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def end(self) -> None:
+        """End what is left of it, whatever has happened before."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        for process in self.processes():
+            os.kill(process, signal.SIGKILL)
+
+
+def _all_processes() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+
+
+def _read(process: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:  # it has ended, or is another user's
+        return b""

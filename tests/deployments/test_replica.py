@@ -1,0 +1,199 @@
+"""A replica without Ray: the class that Serve would make, on a miniature."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from deployments.pacing import paced
+from deployments.replica import Replica
+from deployments.settings import ModelArgs
+from tests.pictures import hand_drawn
+from vlm.engine.engine import Engine
+from vlm.types import CheckpointError, Chunk, Completion, EngineFailure, InvalidImage, Overloaded, Request, Sampling
+
+T = TypeVar("T")
+
+MINIATURES = Path(__file__).parents[2] / "miniatures"
+CAPTION = "a red circle left of a blue square"
+BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repetition_penalty=10.0))
+"""Goes on for hundreds of tokens, to the end of the miniature's context."""
+
+
+def small(name: str) -> Replica:
+    args = {"device": "cpu", "max_batch": 2, "max_waiting": 1, "cache_bytes": 16 * 1024**2, "prepare_threads": 1}
+    return Replica(ModelArgs.from_args({"checkpoint": str(MINIATURES / name), **args}))
+
+
+@pytest.fixture
+def replica() -> Iterator[Replica]:
+    made = small("blip-large")
+    yield made
+    made.__del__()
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    async def within() -> T:
+        return await asyncio.wait_for(work(), 30)
+
+    return asyncio.run(within())
+
+
+async def read(chunks: AsyncIterator[Chunk]) -> tuple[str, Completion]:
+    """The joined text, and the completion that only the last chunk carries."""
+    received = [chunk async for chunk in chunks]
+    completions = [chunk.completion for chunk in received]
+    assert completions[:-1] == [None] * (len(received) - 1)
+    assert completions[-1] is not None
+    return "".join(chunk.text for chunk in received), completions[-1]
+
+
+def test_answers(replica: Replica) -> None:
+    text, completion = run(lambda: read(replica.generate(Request(hand_drawn()))))
+    assert text == completion.text == CAPTION
+
+
+def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> None:
+    async def work() -> list[Chunk]:
+        return [chunk async for chunk in replica.generate(Request(hand_drawn(), sampling=Sampling(logprobs=True)))]
+
+    chunks = run(work)
+    completion = chunks[-1].completion
+    assert completion is not None
+    assert tuple(token for chunk in chunks for token in chunk.token_ids) == completion.token_ids
+    assert tuple(logprob for chunk in chunks for logprob in chunk.logprobs) == completion.logprobs
+
+
+def test_errors_of_the_engine_come_through(replica: Replica) -> None:
+    with pytest.raises(InvalidImage):
+        run(lambda: read(replica.generate(Request(b"no picture"))))
+
+
+def test_refuses_when_full(replica: Replica) -> None:
+    async def work() -> list[object]:
+        asked = (read(replica.generate(Request(hand_drawn()))) for _ in range(5))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    answers = run(work)
+    assert sum(isinstance(answer, Overloaded) for answer in answers) == 2
+    assert sum(isinstance(answer, tuple) for answer in answers) == 3
+
+
+def test_leaving_early_frees_what_the_request_held() -> None:
+    replica = small("florence-2-base")
+
+    async def work() -> None:
+        chunks = replica.generate(BABBLE)
+        assert (await anext(chunks)).completion is None
+        assert (await replica.stats()).accepted == 1
+        await chunks.aclose()
+        while (stats := await replica.stats()).accepted or stats.running or stats.used_blocks:
+            await asyncio.sleep(0.01)
+
+    run(work)
+    replica.__del__()
+
+
+def test_is_healthy_until_the_device_breaks(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(replica.check_health)
+    monkeypatch.setattr(Engine, "healthy", property(lambda _: False))
+    with pytest.raises(EngineFailure):
+        run(replica.check_health)
+
+
+def test_a_stopped_replica_refuses(replica: Replica) -> None:
+    replica.__del__()
+    with pytest.raises(EngineFailure):
+        run(lambda: read(replica.generate(Request(hand_drawn()))))
+
+
+def test_a_checkpoint_that_is_not_there_is_named() -> None:
+    with pytest.raises(CheckpointError, match="miniatures/none"):
+        Replica(ModelArgs("miniatures/none"))
+
+
+# The pace of chunks
+
+
+async def spoken(*pauses_s: float) -> AsyncGenerator[Chunk, None]:
+    """One word after each pause; the last one ends the answer."""
+    for index, pause_s in enumerate(pauses_s):
+        await asyncio.sleep(pause_s)
+        yield Chunk(text=f"{index} ", token_ids=(index,), logprobs=(-float(index),))
+
+
+async def timed(chunks: AsyncIterator[Chunk]) -> list[tuple[str, float]]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    return [(chunk.text, loop.time() - began) async for chunk in chunks]
+
+
+def test_first_chunk_goes_out_at_once_and_the_rest_in_turns() -> None:
+    words = run(lambda: timed(paced(spoken(*[0.01] * 30), 0.1)))
+    (first, when), *rest = words
+    assert first == "0 "
+    assert when < 0.09
+    assert "".join(text for text, _ in words) == "".join(f"{index} " for index in range(30))
+    assert len(rest) <= 6
+    times = [when for _, when in words[:-1]]  # the last one may come as soon as the answer ends
+    assert all(later - earlier > 0.09 for earlier, later in pairwise(times))
+
+
+def test_a_chunk_that_waits_goes_out_when_its_turn_comes_though_none_follows() -> None:
+    words = run(lambda: timed(paced(spoken(0, 0.01, 1.0), 0.1)))
+    assert [text for text, _ in words] == ["0 ", "1 ", "2 "]
+    assert words[1][1] < 0.9
+
+
+def test_last_chunk_goes_out_at_once(replica: Replica) -> None:
+    async def work() -> float:
+        _, completion = await read(replica.generate(Request(hand_drawn())))
+
+        async def source() -> AsyncGenerator[Chunk, None]:
+            yield Chunk(text="a")
+            yield Chunk(completion=completion)
+
+        return (await timed(paced(source(), 10.0)))[-1][1]
+
+    assert run(work) < 5
+
+
+def test_an_error_comes_after_what_came_before_it() -> None:
+    async def failing() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(text="a")
+        yield Chunk(text="b")
+        raise EngineFailure("broken")
+
+    received: list[str] = []
+
+    async def work() -> None:
+        async for chunk in paced(failing(), 10.0):
+            received.append(chunk.text)  # noqa: PERF401  # what came before the error must be kept
+
+    with pytest.raises(EngineFailure, match="broken"):
+        run(work)
+    assert "".join(received) == "ab"
+
+
+def test_closing_closes_the_source() -> None:
+    closed = []
+
+    async def source() -> AsyncGenerator[Chunk, None]:
+        try:
+            yield Chunk(text="a")
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    async def work() -> None:
+        chunks = paced(source(), 0.1)
+        await anext(chunks)
+        await chunks.aclose()
+
+    run(work)
+    assert closed == [True]

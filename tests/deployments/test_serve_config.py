@@ -1,0 +1,185 @@
+"""The Serve configs, checked key by key: Ray drops what it does not know without a word."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from deployments.settings import ModelArgs, ModelArgsError
+from router.config import RouterConfig
+from vlm.cards import cards
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own, while it is imported
+    from ray.serve.config import AutoscalingConfig
+    from ray.serve.schema import DeploymentSchema, ServeDeploySchema
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ("serve_config.yaml", "serve_config.local.yaml")
+
+ARGS: Mapping[str, Any] = {"router.app:build": RouterConfig, "deployments.app:build": ModelArgs}
+DEPLOYMENTS = {"router.app:build": "Router", "deployments.app:build": "Replica"}
+
+
+def read(name: str) -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def faults(config: dict[str, Any]) -> list[str]:
+    """What is wrong with a config, with the path to each unknown key."""
+    found = list(unknown_keys(ServeDeploySchema, config, ""))
+    try:
+        ServeDeploySchema.model_validate(config)
+    except ValidationError as error:
+        found += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    for application in config["applications"]:
+        found += application_faults(application)
+    return found
+
+
+def unknown_keys(schema: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, below in value.items():
+        if key not in schema.model_fields:
+            yield f"{path}{key}: unknown"
+            continue
+        inner = inner_schema(schema.model_fields[key].annotation)
+        for index, item in enumerate(below if isinstance(below, list) else [below]):
+            if inner is not None and isinstance(item, Mapping):
+                step = f"{key}[{index}]" if isinstance(below, list) else key
+                yield from unknown_keys(inner, item, f"{path}{step}.")
+
+
+def inner_schema(annotation: Any) -> type[BaseModel] | None:
+    """The model within ``Optional[Union[Dict, Model]]``, ``List[Model]`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := inner_schema(part))), None)
+
+
+def application_faults(application: Mapping[str, Any]) -> Iterator[str]:
+    name, target = application["name"], application["import_path"]
+    if target not in ARGS:
+        yield f"{name}.import_path: {target} is neither the router nor a model"
+        return
+    try:
+        ARGS[target].from_args(application["args"])
+    except ValueError as error:
+        yield f"{name}.args: {error}"
+    for deployment in application["deployments"]:
+        if deployment["name"] != DEPLOYMENTS[target]:
+            yield f"{name}.deployments: the only one is named {DEPLOYMENTS[target]}, not {deployment['name']}"
+        if "autoscaling_config" in deployment:
+            AutoscalingConfig.model_validate(deployment["autoscaling_config"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_has_no_faults(name: str) -> None:
+    assert faults(read(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        ((), "proxy_locations"),
+        (("http_options",), "prot"),
+        (("logging_config",), "log_levle"),
+        (("applications", 1), "route_prefixes"),
+        (("applications", 1, "args"), "cache_byte"),
+        (("applications", 0, "args"), "request_timeout"),
+        (("applications", 1, "deployments", 0), "max_surge_percentage"),
+        (("applications", 1, "deployments", 0, "autoscaling_config"), "min_replica"),
+        (("applications", 1, "deployments", 0, "ray_actor_options"), "num_gpu"),
+    ],
+)
+def test_lint_finds_a_typo_anywhere(place: tuple[str | int, ...], key: str) -> None:
+    config = read("serve_config.yaml")
+    here: Any = config
+    for step in place:
+        here = here[step]
+    here[key] = 1
+    assert any(key in fault for fault in faults(config))
+
+
+def test_lint_knows_the_fields_of_autoscaling() -> None:
+    """They stand in a union with a plain dict, which would let anything pass."""
+    assert inner_schema(DeploymentSchema.model_fields["autoscaling_config"].annotation) is AutoscalingConfig
+
+
+def test_lint_finds_a_wrong_deployment_name() -> None:
+    config = read("serve_config.yaml")
+    config["applications"][1]["deployments"][0]["name"] = "Model"
+    assert any("named Replica, not Model" in fault for fault in faults(config))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_models_are_reached_through_the_router_alone_by_a_name_that_has_a_card(name: str) -> None:
+    router, *models = read(name)["applications"]
+    assert (router["name"], router["route_prefix"]) == ("router", "/")
+    assert [model["route_prefix"] for model in models] == [None] * len(models)
+    assert {model["name"] for model in models} <= cards().keys()
+    assert router["args"]["required_models"] == [model["name"] for model in models]
+
+
+def test_production_pins_the_checkpoint_that_the_card_names() -> None:
+    for model in read("serve_config.yaml")["applications"][1:]:
+        args = ModelArgs.from_args(model["args"])
+        assert args.checkpoint == cards()[model["name"]].hugging_face_id
+        assert re.fullmatch("[0-9a-f]{40}", args.revision or "")
+
+
+def test_one_card_holds_one_replica_of_every_model_and_a_new_version_of_each() -> None:
+    shares = [model["deployments"][0]["ray_actor_options"]["num_gpus"] for model in gpu_models()]
+    assert 2 * sum(shares) <= 1
+
+
+def gpu_models() -> list[dict[str, Any]]:
+    return [model for model in read("serve_config.yaml")["applications"] if model["name"] != "router"]
+
+
+def test_local_system_fits_on_one_core_and_listens_on_the_loopback_only() -> None:
+    config = read("serve_config.local.yaml")
+    cpus = [application["deployments"][0]["ray_actor_options"]["num_cpus"] for application in config["applications"]]
+    assert sum(cpus) == pytest.approx(1.0)
+    assert config["http_options"]["host"] == "127.0.0.1"
+
+
+def test_local_checkpoints_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model in read("serve_config.local.yaml")["applications"][1:]:
+        assert Path(ModelArgs.from_args(model["args"]).source) == ROOT / model["args"]["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"checkpoint": "x", "max_batchs": 1}, "Unknown model setting 'max_batchs'"),
+        ({}, "'checkpoint' is missing"),
+        ({"checkpoint": ""}, "'checkpoint' must not be empty"),
+        ({"checkpoint": 1}, "'checkpoint' must be text"),
+        ({"checkpoint": "x", "revision": 7}, "'revision' must be text"),
+        ({"checkpoint": "x", "max_batch": "8"}, "'max_batch' must be a whole number"),
+        ({"checkpoint": "x", "max_batch": True}, "'max_batch' must be a whole number"),
+        ({"checkpoint": "x", "max_batch": 0}, "'max_batch' must be at least 1"),
+        ({"checkpoint": "x", "max_waiting": -1}, "'max_waiting' must not be negative"),
+    ],
+)
+def test_bad_model_settings_are_named(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelArgsError, match=message):
+        ModelArgs.from_args(args)
+
+
+def test_model_settings_default_to_the_engine_s() -> None:
+    from vlm.engine.engine import EngineConfig
+
+    args, engine = ModelArgs("x"), EngineConfig()
+    for name in EngineConfig.__dataclass_fields__:
+        assert getattr(args, name) == getattr(engine, name)

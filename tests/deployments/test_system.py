@@ -1,0 +1,266 @@
+"""The whole system over HTTP: router, models, and what happens when a part of it goes away."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import yaml
+
+from tests.deployments.system import ROOT, System, wait_until
+from tests.pictures import scenes
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
+]
+
+PICTURE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
+CAPTION = "a red circle left of a blue square"
+NARROW = "narrow"  # a model with one place in the batch and few to wait in
+WAITING = 30
+BABBLE: dict[str, Any] = {"repetition_penalty": 10.0}  # goes on to the end of the context
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    running = System(folder, "--config", str(with_narrow_model(folder)))
+    try:
+        running.wait_for("ready:", 120)
+        yield running
+    finally:
+        running.end()
+
+
+def with_narrow_model(folder: Path) -> Path:
+    """The local config and one more model: a copy of an entry with other settings."""
+    config = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
+    florence = config["applications"][-1]
+    args = {**florence["args"], "max_batch": 1, "max_waiting": WAITING}
+    replica = {**florence["deployments"][0], "ray_actor_options": {"num_cpus": 0}}
+    config["applications"].append({**florence, "name": NARROW, "args": args, "deployments": [replica]})
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Question:
+    model: str
+    text: str = ""
+    image: bytes = PICTURE
+
+    def messages(self) -> Any:
+        url = f"data:image/png;base64,{base64.b64encode(self.image).decode()}"
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
+        if self.text:
+            parts.append({"type": "text", "text": self.text})
+        return [{"role": "user", "content": parts}]
+
+    def body(self, **fields: Any) -> dict[str, Any]:
+        return {"model": self.model, "messages": self.messages(), **fields}
+
+    def post(self, system: System, **fields: Any) -> httpx.Response:
+        return httpx.post(f"{system.url}/v1/chat/completions", json=self.body(**fields), timeout=60)
+
+
+BABBLING = Question(NARROW, "<MORE_DETAILED_CAPTION>")
+
+
+def client(system: System) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{system.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def check_error(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["code"] == code
+
+
+# Answers
+
+
+@pytest.mark.parametrize(("model", "text"), [("blip-large", ""), ("florence-2-base", "<CAPTION>")])
+def test_openai_sdk_gets_the_same_answer_whole_and_streamed(system: System, model: str, text: str) -> None:
+    messages = Question(model, text).messages()
+    with client(system) as sdk:
+        whole = sdk.chat.completions.create(model=model, messages=messages)
+        with sdk.chat.completions.create(model=model, messages=messages, stream=True) as stream:
+            choices = [chunk.choices[0] for chunk in stream]
+    assert whole.choices[0].message.content == CAPTION
+    assert "".join(choice.delta.content or "" for choice in choices) == CAPTION
+    assert choices[-1].finish_reason == whole.choices[0].finish_reason == "stop"
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+
+
+def test_detection_comes_as_typed_json_beside_the_words(system: System) -> None:
+    with client(system) as sdk:
+        answer = sdk.chat.completions.create(
+            model="microsoft/Florence-2-base", messages=Question("florence-2-base", "<OD>").messages()
+        )
+    assert answer.model == "florence-2-base"
+    grounding = answer.choices[0].message.model_dump()["grounding"]
+    assert grounding["images"] == [{"width": 640, "height": 480}]
+    assert sorted(found["label"] for found in grounding["objects"]) == ["circle", "square"]
+    for found in grounding["objects"]:
+        x_min, y_min, x_max, y_max = found["box"]
+        assert found["box_px"] == pytest.approx([x_min * 640, y_min * 480, x_max * 640, y_max * 480], abs=0.01)
+
+
+def test_thirty_two_at_once_are_answered_as_one_by_one(system: System) -> None:
+    pictures = scenes(8)
+    kinds = [("blip-large", ""), ("blip-large", "a red"), ("florence-2-base", "<OD>"), ("florence-2-base", "<CAPTION>")]
+    questions = [Question(model, text, picture) for picture in pictures for model, text in kinds]
+
+    def ask(question: Question) -> Any:
+        answer = question.post(system)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["choices"]
+
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(ask, questions))
+    assert together == [ask(question) for question in questions]
+
+
+# What is there
+
+
+def test_health_and_readiness(system: System) -> None:
+    assert httpx.get(f"{system.url}/healthz").json() == {"status": "ok"}
+    ready = httpx.get(f"{system.url}/readyz")
+    assert ready.status_code == 200
+    assert [model["ready"] for model in ready.json()["models"]] == [True] * 3
+
+
+def test_lists_the_applications_as_models(system: System) -> None:
+    with client(system) as sdk:
+        assert {model.id for model in sdk.models.list()} == {"blip-large", "florence-2-base", NARROW}
+
+
+# Errors, through both hops
+
+
+def test_unknown_model(system: System) -> None:
+    check_error(Question("kosmos-9").post(system), 404, "model_not_found")
+
+
+def test_bad_image_is_refused_by_the_router(system: System) -> None:
+    check_error(Question("blip-large", image=b"no picture").post(system), 400, "invalid_image_format")
+
+
+def test_what_only_the_model_can_judge_comes_back_typed(system: System) -> None:
+    answer = Question("blip-large").post(system, task="detect")
+    check_error(answer, 400, "unsupported_task")
+    cut = Question("florence-2-base", "<CAPTION>", PICTURE[: len(PICTURE) // 2])
+    assert cut.post(system).status_code == 400
+
+
+def test_clients_that_leave_free_the_engine(system: System) -> None:
+    """Fill every place with long answers, leave, and come back: without the leaving, all of them stood in the way."""
+    began = time.monotonic()
+    assert BABBLING.post(system, **BABBLE).status_code == 200
+    alone_s = time.monotonic() - began
+    places = WAITING + 1
+    connections = [connect(system, BABBLING.body(stream=True, **BABBLE)) for _ in range(places + 4)]
+    wait_until(lambda: any(map(is_refused, connections)), 20, "a refusal")
+    for connection in connections:
+        connection.close()
+    left = time.monotonic()
+    wait_until(lambda: BABBLING.post(system, max_tokens=1).status_code == 200, 30, "an answer")
+    assert time.monotonic() - left < places * alone_s / 2
+
+
+def connect(system: System, body: dict[str, Any]) -> socket.socket:
+    """Send a request and do not wait for its answer."""
+    connection = socket.create_connection(("127.0.0.1", system.port))
+    request = httpx.Request("POST", f"{system.url}/v1/chat/completions", json=body)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    connection.sendall(f"POST {request.url.path} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+    return connection
+
+
+def is_refused(connection: socket.socket) -> bool:
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(64, socket.MSG_PEEK).startswith(b"HTTP/1.1 503")
+    except TimeoutError:
+        return False
+
+
+# Losing a part
+
+
+def test_a_killed_replica_costs_typed_errors_and_comes_back(system: System) -> None:
+    question = Question("blip-large")
+    (replica,) = system.processes("ServeReplica:blip-large")
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(question.post, system) for _ in range(24)]
+        os.kill(replica, signal.SIGKILL)
+        answers = [one.result() for one in asked]
+    for answer in answers:
+        if answer.status_code != 200:
+            assert answer.status_code in (500, 503)
+            assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert Question("florence-2-base", "<OD>").post(system).status_code == 200
+    wait_until(lambda: question.post(system).status_code == 200, 60, "the model's return")
+    assert question.post(system).json()["choices"][0]["message"]["content"] == CAPTION
+    assert system.processes("ServeReplica:blip-large") != {replica}
+
+
+# Starting and ending
+
+
+def test_a_port_in_use_is_one_clear_error_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        second = System(tmp_path, "--port", str(port))  # of two ports, the later counts
+        assert second.wait(10) == 1
+    assert second.log == f"error: port {port} on 127.0.0.1 is in use; take another one.\n"
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[System]:
+    """A system whose Ray is half up."""
+    system = System(tmp_path)
+    try:
+        wait_until(lambda: bool(system.processes("raylet")), 60, "Ray's own processes")
+        yield system
+    finally:
+        system.end()
+
+
+def test_interrupt_while_starting_leaves_nothing(starting: System) -> None:
+    assert starting.interrupt() == 0
+    assert starting.processes() == set()
+
+
+def test_nothing_outlives_a_starter_that_is_killed(starting: System) -> None:
+    folder = starting.folder
+    starting.kill()
+    wait_until(lambda: not starting.processes(), 30, "the end of all processes")
+    assert not folder.exists()
+
+
+def test_interrupt_leaves_nothing(system: System) -> None:
+    """The last one: it ends the system that the others use."""
+    folder = system.folder
+    assert folder.is_dir()
+    assert system.interrupt() == 0
+    assert system.processes() == set()
+    assert not folder.exists()
+    with socket.create_server(("127.0.0.1", system.port)):
+        pass
