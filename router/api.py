@@ -200,7 +200,7 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
     prompt_param, prompt = _prompt(chat, config)
     return Chat(
         model=canonical_name(chat.model),
-        request=Request(image=image, prompt=prompt, task=_task(chat.task), sampling=_sampling(chat)),
+        request=Request(image, prompt, _task(chat.task), _sampling(chat), pieces=bool(chat.stream)),
         shape=Shape(content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),

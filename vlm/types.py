@@ -245,12 +245,14 @@ class Request:
         prompt: Native prompt (``"<OD>"``), caption prefix or plain words; "" for none.
         task: A canonical task; it takes precedence over what ``prompt`` might mean.
         sampling: How tokens are chosen.
+        pieces: True to get the answer as it grows; False for one chunk with all of it, which costs less.
     """
 
     image: bytes | None
     prompt: str = ""
     task: Task | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    pieces: bool = True
 
 
 # --- answers -------------------------------------------------------------------------------------

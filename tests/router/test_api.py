@@ -32,9 +32,13 @@ def read(request: dict[str, Any]) -> Chat:
 
 def test_the_least_request() -> None:
     chat = read(body())
-    assert chat.request == Request(image=PICTURE)
+    assert chat.request == Request(PICTURE, pieces=False)
     assert chat.shape == Shape()
     assert (chat.model, chat.stream, chat.include_usage, chat.ignored) == ("blip-large", False, False, ())
+
+
+def test_pieces_are_asked_for_only_where_the_answer_streams() -> None:
+    assert read(body(stream=True)).request == Request(PICTURE, pieces=True)
 
 
 def test_an_alias_becomes_the_canonical_name() -> None:
@@ -65,7 +69,7 @@ def test_of_a_conversation_the_last_question_counts_and_the_rest_is_reported() -
             ]
         )
     )
-    assert chat.request == Request(image=PICTURE, prompt="<OD>")
+    assert chat.request == Request(PICTURE, "<OD>", pieces=False)
     assert chat.ignored == ("messages[0]", "messages[1]", "messages[2]", "messages[3]")
     assert (chat.image_param, chat.prompt_param) == ("messages[2].content[0].image_url.url", "messages[5].content")
 
@@ -89,7 +93,7 @@ def test_max_completion_tokens_is_the_newer_name_and_wins() -> None:
 
 def test_null_means_not_given() -> None:
     names = ("temperature", "stop", "seed", "task", "response_format", "stream", "stream_options", "tools", "n", "foo")
-    assert read({**body(), **dict.fromkeys(names)}).request == Request(image=PICTURE)
+    assert read({**body(), **dict.fromkeys(names)}).request == Request(PICTURE, pieces=False)
     assert read({**body(), **dict.fromkeys(names)}).ignored == ()
 
 

@@ -48,7 +48,7 @@ async def test_what_the_backend_is_asked() -> None:
     backend = FakeBackend()
     answer = await post(backend, body("<OD>", model="microsoft/Florence-2-base", task="detect"))
     assert answer.status_code == 200
-    assert backend.asked == [("florence-2-base", Request(PICTURE, "<OD>", Task("detect")))]
+    assert backend.asked == [("florence-2-base", Request(PICTURE, "<OD>", Task("detect"), pieces=False))]
     assert answer.json()["model"] == "florence-2-base"
     assert answer.json()["x_gigarouter"]["request_id"] == answer.headers["x-request-id"]
 

@@ -115,7 +115,7 @@ class Core:
         sequence.finish_reason = self._finish_reason(sequence, chosen.token, forced)
         if sequence.finish_reason is not None:
             return [self._finish(sequence, text)]
-        return [Event(sequence, next_chunk(sequence, text))] if text else []
+        return [Event(sequence, next_chunk(sequence, text))] if text and sequence.pieces else []
 
     def _finish_reason(self, sequence: Sequence, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced
@@ -127,4 +127,5 @@ class Core:
         self.scheduler.remove(sequence)
         if sequence.inputs.words:
             text += sequence.text.finish()
+            text = text if sequence.pieces else sequence.text.text
         return Event(sequence, last_chunk(sequence, text, self._processor))

@@ -133,7 +133,9 @@ class Engine:
     async def complete(self, request: Request) -> Completion:
         """The whole answer. Raises as :meth:`generate` does."""
         completion = None
-        async for chunk in self.generate(request):  # to its end: only then has the request left its place
+        async for chunk in self.generate(
+            replace(request, pieces=False)
+        ):  # to its end: only then has the request left its place
             completion = chunk.completion
         assert completion is not None, "the last chunk carries the completion"
         return completion
@@ -194,7 +196,7 @@ class Engine:
         sampling = self._resolve(request.sampling, inputs)
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         text = Detokenizer(self._loaded.processor.decode, echo, sampling.stop)
-        return Sequence(inputs, sampling, text, prepare_ms=1000 * (time.perf_counter() - began))
+        return Sequence(inputs, sampling, text, request.pieces, prepare_ms=1000 * (time.perf_counter() - began))
 
     def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
         """The checkpoint's defaults filled in, and the length bounded by the context."""

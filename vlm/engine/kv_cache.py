@@ -10,9 +10,11 @@ buffers that are allocated once, so that the step's shapes and addresses can be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,8 +34,8 @@ class KVCache:
         pool = (plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim)
         cross = (plan.rows, spec.kv_heads, spec.cross_positions, spec.head_dim)
         kinds = range(2 * spec.layers)
-        self._pool = [torch.zeros(pool, dtype=dtype, device=device) for _ in kinds]
-        self._cross = [torch.zeros(cross, dtype=dtype, device=device) for _ in kinds] if spec.cross_positions else []
+        self._pool = [_zeros(pool, dtype, device) for _ in kinds]
+        self._cross = [_zeros(cross, dtype, device) for _ in kinds] if spec.cross_positions else []
         self._cross_lengths = [0] * plan.rows
         self._tables = torch.zeros(plan.rows, blocks_for(spec.max_positions), dtype=torch.long, device=device)
         self._positions = torch.zeros(plan.rows, 1, dtype=torch.long, device=device)
@@ -164,6 +166,13 @@ class DecodeContext:
             self._cache.read_cross(2 * layer, rows, positions),
             self._cache.read_cross(2 * layer + 1, rows, positions),
         )
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU they take memory only once they are written to, which ``torch.zeros`` does at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def _places(prompt: Prompt, longest: int, device: torch.device) -> tuple[Tensor, Tensor]:

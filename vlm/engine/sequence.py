@@ -22,6 +22,7 @@ class Sequence:
         inputs: From the processor.
         sampling: Fully resolved: every optional field has its value.
         text: Its growing text.
+        pieces: Whether its client wants the text as it grows.
         prepare_ms: How long the processor took.
         generated, logprobs: What it has written so far.
         reported: How many of ``generated`` its chunks have carried.
@@ -33,6 +34,7 @@ class Sequence:
     inputs: Inputs
     sampling: Sampling
     text: Detokenizer
+    pieces: bool = True
     prepare_ms: float = 0.0
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)

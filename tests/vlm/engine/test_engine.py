@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -125,6 +126,22 @@ def test_streamed_text_joined_is_the_whole_text(engines: dict[str, Engine], name
         assert "".join(chunk.text for chunk in chunks) == completion.text
         assert sum((chunk.token_ids for chunk in chunks), ()) == completion.token_ids
         assert sum((chunk.logprobs for chunk in chunks), ()) == completion.logprobs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str, Engine], name: str) -> None:
+    async def whole(request: Request) -> list[Chunk]:
+        return [chunk async for chunk in engines[name].generate(replace(request, pieces=False))]
+
+    async def both() -> list[tuple[list[Chunk], Completion]]:
+        asked = crowd(name, 16, seed=3)
+        return list(zip(await asyncio.gather(*map(whole, asked)), await gathered(engines[name], asked), strict=True))
+
+    for chunks, completion in asyncio.run(both()):
+        [chunk] = chunks
+        assert chunk.completion is not None
+        assert said(chunk.completion) == said(completion)
+        assert (chunk.text, chunk.token_ids) == (completion.text, completion.token_ids)
 
 
 def live_sequences() -> int:
