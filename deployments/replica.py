@@ -33,6 +33,7 @@ class Replica:
         Raises:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
+        logging.getLogger("vlm").parent = log
         began = time.perf_counter()
         self._engine = _engine(args)
         self._engine.start()

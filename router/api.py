@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router.answers import Content, Shape
@@ -24,6 +33,7 @@ from vlm.types import Box, CaptionLength, InvalidImage, InvalidRequest, Request,
 Json = dict[str, Any]
 
 MAX_REPORTED = 32
+MAX_STOPS = 4
 RAW_TASK = "raw"
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
@@ -85,7 +95,10 @@ def _as_parts(content: object) -> object:
     return [] if content is None else content
 
 
-def _as_list(value: object) -> object:
+def _as_stops(value: object) -> object:
+    """A list; of one that is too long, no more than shows it (FailFast cannot stand in a union)."""
+    if isinstance(value, list):
+        return value[: MAX_STOPS + 1]
     return [value] if isinstance(value, str) else value
 
 
@@ -94,7 +107,9 @@ def _as_task(value: object) -> object:
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-ContentParts = Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], BeforeValidator(_as_parts)]
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+# FailFast: pydantic keeps an error for each bad item, and a body can hold millions.
+ContentParts = Annotated[list[Part], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
 
 
 class Message(Checked):
@@ -112,7 +127,7 @@ class TaskBody(Checked):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    labels: Annotated[list[Word], Field(max_length=64)] = []
+    labels: Annotated[list[Word], FailFast(), Field(max_length=64)] = []
     text: Annotated[str, StringConstraints(max_length=4096)] | None = None
     region: Region | None = None
     length: CaptionLength = "normal"
@@ -135,13 +150,13 @@ class ChatBody(Checked):
     """The body of ``POST /v1/chat/completions``."""
 
     model: Word
-    messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=256)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[Word], BeforeValidator(_as_list), Field(max_length=4)] | None = None
+    stop: Annotated[list[Word], Field(max_length=MAX_STOPS), BeforeValidator(_as_stops)] | None = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     repetition_penalty: float | None = None
@@ -228,6 +243,11 @@ _RULES = {
     "union_tag_not_found": ("must be an object with a type of: text, image_url", "invalid_value"),
     "model_type": ("must be an object", "invalid_type"),
     "string_unicode": ("must be valid Unicode text", "invalid_value"),
+    "too_short": ("has too few items", "invalid_value"),
+    "too_long": ("has too many items", "invalid_value"),
+    "string_too_short": ("is too short", "invalid_value"),
+    "string_too_long": ("is too long", "string_above_max_length"),
+    "model_attributes_type": ("must be an object", "invalid_type"),
 }
 
 
@@ -256,7 +276,7 @@ def _path(fault: ErrorDetails, raw: Json) -> str:
 
 def _impossible(raw: Json, *, drop: bool) -> list[str]:
     """Names of fields that ask for the impossible; an error unless the client lets them be dropped."""
-    asked = [name for name, harmless in IMPOSSIBLE.items() if raw.get(name) is not None and raw[name] not in harmless]
+    asked = [name for name, harmless in IMPOSSIBLE.items() if not _asks_for_nothing(raw.get(name), harmless)]
     if asked and not drop:
         raise InvalidRequest(
             f"{asked[0]} is not supported by these models; drop_params: true lets it be ignored.",
@@ -264,6 +284,11 @@ def _impossible(raw: Json, *, drop: bool) -> list[str]:
             "unsupported_parameter",
         )
     return asked
+
+
+def _asks_for_nothing(value: object, harmless: tuple[object, ...]) -> bool:
+    """None, or one of ``harmless``; true is not 1, though Python finds them equal."""
+    return value is None or (value in harmless and not isinstance(value, bool))
 
 
 def _ignored(raw: Json, chat: ChatBody, dropped: list[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ any request.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,6 +95,8 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
+        # Serve gives handlers to this logger alone; without them our access log would go nowhere.
+        logging.getLogger("router").parent = logging.getLogger("ray.serve")
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return OneRequestId(create_app(RayBackend(), self._config))

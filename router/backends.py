@@ -193,12 +193,12 @@ def read_statuses(serve: Any, own_name: str) -> dict[str, ModelStatus]:
 def status_of(name: str, application: Any) -> ModelStatus:
     """Ready when running, or when every deployment has a replica that runs.
 
-    The second is a rolling update or a lost replica: refusing then would turn it into an outage. The first includes
-    a model scaled to zero, which the request itself wakes.
+    The second is a rolling update, one that failed, or a lost replica: refusing then would turn it into an outage.
+    The first includes a model scaled to zero, which the request itself wakes.
     """
     state = _text(application.status)
     replicas = [_running(deployment.replica_states) for deployment in application.deployments.values()]
-    still_up = state in ("DEPLOYING", "UNHEALTHY") and bool(replicas) and all(replicas)
+    still_up = state in ("DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY") and bool(replicas) and all(replicas)
     return ModelStatus(name, ready=state == "RUNNING" or still_up, detail=state.lower().replace("_", " "))
 
 

@@ -19,7 +19,7 @@ from router.backends import Backend
 from router.config import RouterConfig
 from router.edge import EVENT_STREAM, REQUEST_ID_KEY, read_body
 from router.errors import json_response
-from router.stream import Writer, keep_alive, sse, until, whole, within
+from router.stream import Writer, give_up, keep_alive, sse, until, whole, within
 from vlm.types import Chunk, EngineFailure, VlmError
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,23 @@ class ChatCompletions:
     async def _send_events(
         self, chunks: AsyncGenerator[Chunk, None], writer: Writer, deadline: float, send: Send
     ) -> None:
-        """Wait for the first chunk before anything is sent, so that an early error has its proper status."""
-        first = await anext(chunks, None)
-        if first is None:
-            raise EngineFailure("The model gave no answer.")
-        events = keep_alive(sse(first, chunks, writer), self._config.keep_alive_s)
+        """Wait for the first chunk before anything is sent, so that an early error has its proper status.
+
+        Not longer than a waiting stream may be silent, though: then the answer begins, and an error is an event.
+        """
+        first = asyncio.ensure_future(anext(chunks, None))
+        try:
+            await asyncio.wait({first}, timeout=self._config.keep_alive_s)
+            if first.done() and first.result() is None:
+                raise EngineFailure("The model gave no answer.")
+            await self._send_started(sse(first, chunks, writer), writer, deadline, send)
+        finally:
+            await give_up(first)
+
+    async def _send_started(
+        self, started: AsyncGenerator[bytes, None], writer: Writer, deadline: float, send: Send
+    ) -> None:
+        events = keep_alive(started, self._config.keep_alive_s)
         try:
             async with asyncio.timeout_at(deadline + READING_GRACE_S):
                 await _send_all(events, writer.head.model, send)

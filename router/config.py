@@ -19,7 +19,8 @@ class RouterConfig:
 
     Attributes:
         max_body_bytes: Largest request body; a picture in base64 takes 4/3 of its size.
-        max_image_bytes, max_image_pixels, min_image_side: Limits of one picture.
+        max_image_bytes, max_image_pixels, min_image_side: Limits of one picture; never looser than those of
+            :class:`~vlm.images.ImageLimits`, which every model holds to.
         max_prompt_chars: Longest text of one request.
         request_timeout_s: Deadline of a request, from its first byte to its last answer.
         keep_alive_s: A waiting stream says so this often, so that nothing in between closes it.
@@ -42,6 +43,9 @@ class RouterConfig:
             _check_positive(name, getattr(self, name))
         for name in (field.name for field in fields(self) if field.type == "int"):
             _check(isinstance(getattr(self, name), int), name, "must be a whole number")
+        most = ImageLimits()
+        _check(self.max_image_bytes <= most.max_bytes, "max_image_bytes", f"must be at most {most.max_bytes}")
+        _check(self.max_image_pixels <= most.max_pixels, "max_image_pixels", f"must be at most {most.max_pixels}")
         _check(_are_names(self.required_models), "required_models", "must be a list of model names")
         _check(
             self.system_fingerprint is None or isinstance(self.system_fingerprint, str),

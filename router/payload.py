@@ -11,10 +11,14 @@ from vlm.types import InvalidRequest
 Json = dict[str, Any]
 
 MAX_JSON_DEPTH = 32
+MAX_JSON_ITEMS = 50_000
+"""Items of lists and objects; a request needs a few hundred. More would hold up everyone else while they are read."""
 
 
 def read_object(body: bytes) -> Json:
     """A JSON object, within the depth that anything here needs."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_ITEMS:
+        raise InvalidRequest(f"The body holds more than {MAX_JSON_ITEMS} items.", code="invalid_json")
     try:
         raw = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8 or an endless number

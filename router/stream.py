@@ -102,11 +102,13 @@ def event(body: Json) -> bytes:
     return b"data: " + encode(body) + b"\n\n"
 
 
-async def sse(first: Chunk, rest: AsyncGenerator[Chunk, None], writer: Writer) -> AsyncGenerator[bytes, None]:
-    """The events of a whole answer, whose ``first`` chunk has been waited for already."""
+async def sse(
+    first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: Writer
+) -> AsyncGenerator[bytes, None]:
+    """The events of a whole answer. ``first`` is its first chunk, which may have come already."""
     yield writer.opening()
-    chunk: Chunk | None = first
     try:
+        chunk = await first
         while chunk is not None:
             for piece in writer.pieces(chunk):
                 yield piece
@@ -133,7 +135,7 @@ async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> Asy
             step = None
             yield piece
     finally:
-        await _give_up(step)
+        await give_up(step)
         await events.aclose()
 
 
@@ -141,7 +143,8 @@ async def _next(pieces: AsyncGenerator[T, None]) -> T | None:
     return await anext(pieces, None)
 
 
-async def _give_up(step: asyncio.Task[Any] | None) -> None:
+async def give_up(step: asyncio.Future[Any] | None) -> None:
+    """Cancel what is still awaited, and wait until it has ended."""
     if step is not None:
         step.cancel()
         await asyncio.gather(step, return_exceptions=True)

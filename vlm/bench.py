@@ -1,11 +1,11 @@
 """python -m vlm.bench: the engine without Ray, against transformers' ``generate`` on the same weights in the same run.
 
     python -m vlm.bench miniatures/blip-large
-    python -m vlm.bench blip --config real             freshly drawn weights at the published size
+    python -m vlm.bench --config real                  freshly drawn weights at the published size, every family
     python -m vlm.bench florence2 --config tiny --concurrency 1,8 --requests 32
 
 Every request is a picture of its own. Rates are requests a second; the ratio to one-at-a-time ``generate`` is what
-carries over between machines. In fp32 the answers of both are compared token for token as well.
+carries over between machines. The answers of both are compared token for token as well: in float32 all must be equal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vlm.checkpoint import Checkpoint
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import families, find_family, load
 from vlm.models.base import LoadedModel
-from vlm.types import CheckpointError, Completion, Request, Sampling
+from vlm.types import CheckpointError, Completion, Request, Sampling, VlmError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +72,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with _checkpoint(options) as folder:
-            loaded = load(folder, dtype=options.dtype, device=options.device, report=_say)
-            rows = measure(loaded, folder, _plan(options))
-    except CheckpointError as error:
+        for name in _names(options):
+            with _checkpoint(name, options.config) as folder:
+                loaded = load(folder, dtype=options.dtype, device=options.device, report=_say)
+                _print(measure(loaded, folder, _plan(options)), loaded, options.json)
+    except VlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _print(rows, loaded, options.json)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vlm.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", help="a checkpoint folder, or with --config the name of a family (blip, ...)")
+    parser.add_argument(
+        "checkpoint", nargs="?", help="a checkpoint folder; with --config the name of a family, or nothing for all"
+    )
     parser.add_argument("--config", choices=("tiny", "real"), help="draw fresh weights of this size")
     parser.add_argument("--prompt", default="", help="as a client would send it (default: the model's own default)")
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=20, help="most tokens of an answer")
-    parser.add_argument("--concurrency", default="1,8,32", help="comma-separated (default 1,8,32)")
+    parser.add_argument("--concurrency", type=_levels, default=(1, 8, 32), help="comma-separated (default 1,8,32)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
@@ -99,23 +101,37 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    levels = tuple(int(level) for level in options.concurrency.split(","))
-    return Plan(options.prompt, options.requests, options.tokens, levels, not options.no_reference)
+    return Plan(options.prompt, options.requests, options.tokens, options.concurrency, not options.no_reference)
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    levels = tuple(int(level) for level in text.split(","))
+    if min(levels) < 1:
+        raise ValueError(text)
+    return levels
+
+
+def _names(options: argparse.Namespace) -> tuple[str, ...]:
+    """What to measure: one checkpoint or family, or all families."""
+    if options.checkpoint is not None:
+        return (options.checkpoint,)
+    if options.config is None:
+        raise CheckpointError("Name a checkpoint folder, or a size with --config.")
+    return tuple(name for name, _ in families())
 
 
 @contextmanager
-def _checkpoint(options: argparse.Namespace) -> Iterator[Path]:
+def _checkpoint(name: str, size: str | None) -> Iterator[Path]:
     """The folder to measure; drawn weights live as long as the run."""
-    if options.config is None:
-        yield Path(options.checkpoint)
+    if size is None:
+        yield Path(name)
         return
     known = dict(families())
-    if options.checkpoint not in known:
-        raise CheckpointError(f"{options.checkpoint!r} is no family; with --config, name one of {', '.join(known)}.")
+    if name not in known:
+        raise CheckpointError(f"{name!r} is no family; with --config, name one of {', '.join(known)}.")
     with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
-        _say(f"drawing {options.config} weights of {options.checkpoint}")
-        family = known[options.checkpoint]
-        family.synthesize(Path(folder), family.sizes[options.config], 0)
+        _say(f"drawing {size} weights of {name}")
+        known[name].synthesize(Path(folder), known[name].sizes[size], 0)
         yield Path(folder)
 
 
@@ -172,7 +188,10 @@ async def _run_engine(
 def _compared(
     row: Measured, answers: Sequence[Completion], reference: Measured, expected: Sequence[tuple[int, ...]]
 ) -> Measured:
-    """A row with its ratio to the reference, and how many answers are the same."""
+    """A row with its ratio to the reference, and how many answers are the same.
+
+    In a shorter dtype than float32 near ties fall either way, in the reference no less than here.
+    """
     same = sum(answer.token_ids == ids for answer, ids in zip(answers, expected, strict=True))
     return replace(row, ratio=row.requests_per_s / reference.requests_per_s, equal=f"{same}/{len(answers)}")
 

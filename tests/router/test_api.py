@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -200,3 +201,23 @@ def test_whatever_is_in_a_message_it_is_read_or_refused_in_our_words(roles: list
     messages = [*({"role": role, "content": content} for role in roles), user(image_part())]
     with contextlib.suppress(VlmError):
         assert read(body(messages=messages)).request.image == PICTURE
+
+
+@pytest.mark.parametrize("field", ["messages", "stop"])
+def test_a_long_list_of_bad_items_is_one_error(field: str) -> None:
+    """pydantic would otherwise keep an error, and a copy of the item, for each."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            read({**body(), field: [0] * 20_000})
+        with pytest.raises(InvalidRequest):
+            read(body(messages=[{"role": "user", "content": [0] * 20_000}]))
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_true_is_not_one() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body(n=True))
+    assert caught.value.param == "n"

@@ -355,7 +355,8 @@ def test_translated_needs_no_ray_at_all() -> None:
         (application("DEPLOYING", STARTING=1, RUNNING=1), True),  # a rolling update
         (application("UNHEALTHY", RUNNING=1), True),  # one of several replicas is lost
         (application("UNHEALTHY", STOPPING=1), False),
-        (application("DEPLOY_FAILED", RUNNING=1), False),
+        (application("DEPLOY_FAILED", RUNNING=1), True),  # a bad update whose old replicas still answer
+        (application("DEPLOY_FAILED", STARTING=1), False),
         (application("DELETING", RUNNING=1), False),
         (application("NOT_STARTED"), False),
     ],

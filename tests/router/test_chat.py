@@ -145,6 +145,18 @@ async def test_a_waiting_stream_is_kept_alive() -> None:
     assert [event["choices"][0]["finish_reason"] for event in events(answer.text)][-1] == "stop"
 
 
+async def test_a_stream_is_kept_alive_before_its_first_chunk_too() -> None:
+    """Geometry comes in one chunk at the end, and a queue may be long: nothing in between may close the stream."""
+    slow = FakeBackend([EngineFailure("Broken.")], pause_s=0.15)
+    answer = await post(slow, body(stream=True), RouterConfig(keep_alive_s=0.02))
+    assert answer.status_code == 200
+    assert answer.text.count(": keep-alive\n\n") >= 2
+    opening, error = events(answer.text)
+    assert opening["choices"][0]["delta"]["role"] == "assistant"
+    assert error["error"]["message"] == "Broken."
+    assert (slow.running, slow.closed) == (0, 1)
+
+
 async def talk(
     backend: FakeBackend, messages: list[dict[str, Any]], config: RouterConfig = RouterConfig(), *, reads: bool = True
 ) -> list[dict[str, Any]]:

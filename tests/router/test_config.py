@@ -50,3 +50,9 @@ def test_an_unknown_key_is_named() -> None:
 def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"Router setting '{key}' must be"):
         RouterConfig.from_args({key: value})
+
+
+@pytest.mark.parametrize("name", ["max_image_bytes", "max_image_pixels"])
+def test_image_limits_are_never_looser_than_the_models(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        RouterConfig.from_args({name: 10**9})

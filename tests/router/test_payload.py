@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.payload import MAX_JSON_DEPTH, read_object
+from router.payload import MAX_JSON_DEPTH, MAX_JSON_ITEMS, read_object
 from vlm.types import InvalidRequest
 
 
@@ -35,3 +35,12 @@ def test_everything_else_is_refused(data: bytes) -> None:
 def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         assert isinstance(read_object(data), dict)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b"0"])
+def test_items_are_counted_before_anything_is_built(item: bytes) -> None:
+    """Millions of them would keep the interpreter, and so everyone else, busy for seconds."""
+    data = b'{"x":[' + b",".join([item] * (MAX_JSON_ITEMS + 1)) + b"]}"
+    with pytest.raises(InvalidRequest) as caught:
+        read_object(data)
+    assert caught.value.code == "invalid_json"

@@ -30,10 +30,15 @@ async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None
         yield step
 
 
+async def _come(chunk: Chunk) -> Chunk:
+    """A first chunk that is there already."""
+    return chunk
+
+
 async def told(*steps: Step, shape: Shape = Shape(), include_usage: bool = False) -> str:
     chunks = play(*steps)
     writer = Writer(HEAD, shape, include_usage)
-    return b"".join([event async for event in sse(await anext(chunks), chunks, writer)]).decode()
+    return b"".join([event async for event in sse(_come(await anext(chunks)), chunks, writer)]).decode()
 
 
 def deltas(text: str) -> list[Any]:

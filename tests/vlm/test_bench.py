@@ -33,10 +33,25 @@ def test_drawn_weights_without_the_reference(family: str, capsys: pytest.Capture
     assert "engine c=2" in out
 
 
-@pytest.mark.parametrize("arguments", [["no-such-folder"], ["no-such-family", "--config", "real"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-folder"],
+        ["no-such-family", "--config", "real"],
+        ["blip", "--config", "tiny", "--no-reference", "--prompt", "long " * 100],
+    ],
+)
 def test_what_is_not_there_is_one_clear_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("levels", ["x", "0", "1,,2"])
+def test_a_bad_concurrency_is_a_usage_error(levels: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["blip", "--config", "tiny", "--concurrency", levels])
+    assert "--concurrency" in capsys.readouterr().err
 
 
 def test_pictures_differ_and_repeat() -> None:

@@ -36,9 +36,15 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
         usage=Usage(inputs.image_tokens, inputs.text_tokens, len(sequence.generated)),
         timings=_timings(sequence),
         resolution=inputs.resolution,
-        ignored=inputs.ignored,
+        ignored=_ignored(sequence),
         words=inputs.words,
     )
+
+
+def _ignored(sequence: Sequence) -> tuple[str, ...]:
+    """What the answer does not use: an answer of geometry has no text to stop in."""
+    unused = ("stop",) if sequence.sampling.stop and not sequence.inputs.words else ()
+    return (*sequence.inputs.ignored, *unused)
 
 
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
@@ -109,6 +110,8 @@ class Core:
         forced = sequence.forced_token() is not None
         sequence.generated.append(chosen.token)
         if sequence.sampling.logprobs and chosen.logprob is not None:
+            if math.isnan(chosen.logprob):
+                raise ArithmeticError("the logits are not finite: the model overflowed in this dtype")
             sequence.logprobs.append(chosen.logprob)
         sequence.first_token = sequence.first_token or time.perf_counter()
         text = sequence.text.push(chosen.token) if sequence.inputs.words else ""

@@ -280,17 +280,18 @@ class _Stream:
         self.ended = False
 
     async def receive(self) -> Chunk:
-        """All that has come since the last call, as one chunk; waits for the first."""
+        """All that has come since the last call, as one chunk; waits for the first. An error comes after it."""
         while not self.events:
             self.ready.clear()
             await self.ready.wait()
         chunks = []
-        while self.events:
-            event = self.events.popleft()
-            if event.error is not None:
-                raise event.error
-            assert event.chunk is not None
-            chunks.append(event.chunk)
+        while self.events and (chunk := self.events[0].chunk) is not None:
+            chunks.append(chunk)
+            self.events.popleft()
+        if not chunks:
+            error = self.events.popleft().error
+            assert error is not None
+            raise error
         self.ended = chunks[-1].completion is not None
         return Chunk.joined(chunks)
 
