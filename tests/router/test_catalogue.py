@@ -38,8 +38,16 @@ def test_an_entry_to_the_letter() -> None:
         "coordinate_bins": [1000, 1000],
         "status": {"ready": True, "detail": "running"},
     }
-    assert [task["name"] for task in tasks] == ["caption", "detect", "ground", "ocr", "ocr_regions"]
-    assert tasks[1] == {"name": "detect", "native": ["<OD>"], "outputs": ["boxes"], "needs": []}
+    assert " ".join(task["name"] for task in tasks) == (
+        "caption dense_caption detect ground ocr ocr_regions point region_caption region_category region_ocr "
+        "region_proposal segment"
+    )
+    assert tasks[1] == {
+        "name": "dense_caption",
+        "native": ["<DENSE_REGION_CAPTION>"],
+        "outputs": ["boxes"],
+        "needs": [],
+    }
 
 
 def test_a_model_without_a_card_claims_nothing() -> None:

@@ -11,8 +11,9 @@ CARDS = (
         hugging_face_id="microsoft/Florence-2-base",
         display_name="Florence-2 Base",
         description=(
-            "Captions of three lengths, object detection, phrase grounding and OCR, each asked for by its prompt "
-            "token. Trained on FLD-5B: 5.4 B annotations on 126 M images."
+            "Captions of three lengths, object detection with or without a label, phrase grounding, segmentation, "
+            "OCR, and questions about a region, each asked for by its prompt token. Points are derived: they are the "
+            "centres of detected boxes. Trained on FLD-5B: 5.4 B annotations on 126 M images."
         ),
         architecture="sequence-to-sequence encoder-decoder (DaViT + BART)",
         parameters="0.23 B",
@@ -21,10 +22,26 @@ CARDS = (
         price_per_1k_images_usd="0.094",
         tasks=(
             TaskCard("caption", native=("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")),
-            TaskCard("detect", native=("<OD>",), outputs=("boxes",)),
+            TaskCard("dense_caption", native=("<DENSE_REGION_CAPTION>",), outputs=("boxes",)),
+            # One label asks for <OPEN_VOCABULARY_DETECTION>, which may answer with polygons; none for <OD>.
+            TaskCard("detect", native=("<OD>", "<OPEN_VOCABULARY_DETECTION>"), outputs=("boxes", "polygons")),
             TaskCard("ground", native=("<CAPTION_TO_PHRASE_GROUNDING>",), outputs=("boxes",), needs=("text",)),
             TaskCard("ocr", native=("<OCR>",)),
             TaskCard("ocr_regions", native=("<OCR_WITH_REGION>",), outputs=("text", "quads")),
+            # Derived, hence without a prompt of its own: detect's boxes, with or without a label, and their centres.
+            TaskCard("point", outputs=("points", "boxes")),
+            TaskCard(
+                "region_caption", native=("<REGION_TO_DESCRIPTION>",), outputs=("text", "boxes"), needs=("region",)
+            ),
+            TaskCard("region_category", native=("<REGION_TO_CATEGORY>",), outputs=("text", "boxes"), needs=("region",)),
+            TaskCard("region_ocr", native=("<REGION_TO_OCR>",), outputs=("text", "boxes"), needs=("region",)),
+            TaskCard("region_proposal", native=("<REGION_PROPOSAL>",), outputs=("boxes",)),
+            TaskCard(
+                "segment",
+                native=("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_SEGMENTATION>"),
+                outputs=("polygons",),
+                needs=("text",),  # or a region in its place
+            ),
         ),
         coordinate_bins=(1000, 1000),
         context_length=1024,

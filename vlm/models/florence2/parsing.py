@@ -1,4 +1,4 @@
-"""Generated token ids to labelled places: boxes, phrases of a caption, and words with their quadrilaterals.
+"""Generated token ids to labelled places: boxes, phrases of a caption, quadrilaterals of words, and polygons.
 
 Owns the grammar of Florence-2's answers: words followed by location bins. Works on ids, so that no text a model writes
 can be taken for a location. Agrees with transformers' Florence2PostProcessor on well-formed output, but keeps full
@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from vlm.models.base import Parsed
 from vlm.models.florence2.vocabulary import BINS, Vocabulary
 from vlm.types import Box, Detection, Point
+
+SMALLEST = 6
+"""Fewest bins of a polygon: three corners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +35,82 @@ class Place:
     corners: tuple[Point, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Words ("" for none) and the bins of each polygon of one object: ``a car<poly>..<sep>..</poly>``."""
+
+    words: str
+    polygons: tuple[tuple[int, ...], ...]
+
+
 def runs(token_ids: Sequence[int], vocabulary: Vocabulary) -> tuple[Run, ...]:
     """Cut ids into runs. ``<s>``, ``</s>`` and ``<pad>`` vanish; any other mark ends a run."""
-    return tuple(run for run in _cut(token_ids, vocabulary) if run.bins or run.words.strip())
+    return tuple(run for run, _ in _cut(token_ids, vocabulary) if run.bins or run.words.strip())
 
 
 def read_boxes(given: Sequence[Run], *, finished: bool) -> Parsed:
     """``<OD>``: four bins (x_min, y_min, x_max, y_max) a box; a label owns all boxes that follow it."""
     found, whole = _places(given, corners=2, several=True)
     return Parsed(None, tuple(_box(place) for place in found), not (whole and finished))
+
+
+def read_regions(given: Sequence[Run], *, finished: bool) -> Parsed:
+    """``<REGION_PROPOSAL>``: boxes as above, but without labels; words have no place in the answer."""
+    nameless = [Run(" ", run.bins) for run in given if run.bins]
+    found, whole = _places(nameless, corners=2, several=True)
+    silent = not any(run.words.strip() for run in given)
+    return Parsed(None, tuple(_box(place) for place in found), not (whole and silent and finished))
+
+
+def read_region_text(given: Sequence[Run], text: str, *, finished: bool) -> Parsed:
+    """``<REGION_TO_DESCRIPTION>`` and its like: ``text`` about a region, and then the region itself or nothing."""
+    match [run.bins for run in given]:
+        case [*before, (_, _, _, _) as bins] if not any(before):
+            box = _box(Place(text, _points(bins)))
+            return Parsed(text, (box,), not finished)
+        case every:
+            return Parsed(text, truncated=any(every) or not finished)
+
+
+def read_polygons(token_ids: Sequence[int], vocabulary: Vocabulary, *, named: bool, finished: bool) -> Parsed:
+    """Polygons of at least three corners (x, y), ``<sep>`` between those of one object.
+
+    ``<poly>`` and ``</poly>`` hold an object where there are several, or where it is ``named`` by words before it.
+    A corner without its y, and a polygon of fewer corners, are dropped.
+    """
+    given = list(outlines(token_ids, vocabulary))
+    found = [_polygon(outline, named) for outline in given]
+    whole = _paired(token_ids, vocabulary) and all(_is_whole(outline, named) for outline in given)
+    return Parsed(None, tuple(one for one in found if one is not None), not (whole and finished))
+
+
+def read_boxes_or_polygons(token_ids: Sequence[int], vocabulary: Vocabulary, *, finished: bool) -> Parsed:
+    """``<OPEN_VOCABULARY_DETECTION>``: labelled polygons where there is any ``<poly>``, else boxes as for ``<OD>``."""
+    if _id(vocabulary, "<poly>") in token_ids:
+        return read_polygons(token_ids, vocabulary, named=True, finished=finished)
+    return read_boxes(runs(token_ids, vocabulary), finished=finished)
+
+
+def outlines(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[Outline]:
+    """Cut ids into objects. Words name all groups ``<poly>..</poly>`` up to the next words or other mark."""
+    separator, start, end = (_id(vocabulary, mark) for mark in ("<sep>", "<poly>", "</poly>"))
+    words, polygons = "", list[tuple[int, ...]]()
+    for run, mark in _cut(token_ids, vocabulary):
+        if run.words and polygons:  # behind a <sep>
+            yield Outline(words, tuple(polygons))
+            polygons = []
+        words = run.words or words
+        polygons += [run.bins] if run.bins else []
+        if mark == separator and polygons:
+            continue
+        if polygons or mark == end or (run.words.strip() and mark != start):
+            yield Outline(words, tuple(polygons))
+        words, polygons = words if mark in (separator, start, end) else "", []
+
+
+def as_points(parsed: Parsed) -> Parsed:
+    """The same answer with the centre of each box for its shape."""
+    return replace(parsed, detections=tuple(map(_centre, parsed.detections)))
 
 
 def read_phrases(given: Sequence[Run], caption: str, dropped: Set[str], *, finished: bool) -> Parsed:
@@ -60,7 +130,8 @@ def read_quads(given: Sequence[Run], *, finished: bool) -> Parsed:
     return Parsed(None, tuple(_quad(place) for place in found), not (whole and finished))
 
 
-def _cut(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[Run]:
+def _cut(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[tuple[Run, int | None]]:
+    """Runs, each with the mark that ended it or None where no mark did."""
     words: list[int] = []
     bins: list[int] = []
     for token in token_ids:
@@ -70,11 +141,11 @@ def _cut(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[Run]:
             bins.append(vocabulary.bins[token])
             continue
         if bins or token in vocabulary.marks:
-            yield Run(vocabulary.decode(words), tuple(bins))
+            yield Run(vocabulary.decode(words), tuple(bins)), token if token in vocabulary.marks else None
             words, bins = [], []
         if token not in vocabulary.marks:
             words.append(token)
-    yield Run(vocabulary.decode(words), tuple(bins))
+    yield Run(vocabulary.decode(words), tuple(bins)), None
 
 
 def _places(given: Sequence[Run], *, corners: int, several: bool) -> tuple[list[Place], bool]:
@@ -102,6 +173,37 @@ def _box(place: Place) -> Detection:
 
 def _quad(place: Place) -> Detection:
     return Detection("quad", text=place.label, box=Box.spanning(place.corners), quad=place.corners)
+
+
+def _id(vocabulary: Vocabulary, mark: str) -> int | None:
+    found: int | None = vocabulary.tokenizer.token_to_id(mark)
+    return found
+
+
+def _paired(token_ids: Sequence[int], vocabulary: Vocabulary) -> bool:
+    """Whether each ``<poly>`` is closed before the next one opens."""
+    pair = [_id(vocabulary, "<poly>"), _id(vocabulary, "</poly>")]
+    marks = [token for token in token_ids if token in pair]
+    return marks == pair * (len(marks) // 2)
+
+
+def _polygon(outline: Outline, named: bool) -> Detection | None:
+    polygons = tuple(_points(bins[: len(bins) // 2 * 2]) for bins in outline.polygons if len(bins) >= SMALLEST)
+    if not polygons or (named and not outline.words):
+        return None
+    box = Box.spanning(tuple(corner for polygon in polygons for corner in polygon))
+    return Detection("polygon", label=(named and outline.words.strip()) or None, box=box, polygons=polygons)
+
+
+def _is_whole(outline: Outline, named: bool) -> bool:
+    fitting = all(len(bins) >= SMALLEST and len(bins) % 2 == 0 for bins in outline.polygons)
+    return bool(outline.polygons) and fitting and bool(outline.words.strip()) == named
+
+
+def _centre(found: Detection) -> Detection:
+    box = found.box
+    point = None if box is None else Point((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2)
+    return replace(found, kind="point", point=point, polygons=None)
 
 
 def _spanned(places: Sequence[Place], caption: str) -> Iterator[Detection]:

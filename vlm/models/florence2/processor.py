@@ -12,8 +12,18 @@ from dataclasses import dataclass
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits, decode
 from vlm.models.base import Inputs, Parsed
-from vlm.models.florence2.parsing import read_boxes, read_phrases, read_quads, runs
-from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, Asked, NativeTask, understand
+from vlm.models.florence2.parsing import (
+    as_points,
+    read_boxes,
+    read_boxes_or_polygons,
+    read_phrases,
+    read_polygons,
+    read_quads,
+    read_region_text,
+    read_regions,
+    runs,
+)
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, Asked, NativeTask, understand
 from vlm.models.florence2.vocabulary import Vocabulary
 from vlm.models.settings import Settings
 from vlm.preprocess import PicturePreprocessor, image_settings
@@ -88,7 +98,7 @@ class Florence2Processor:
             pixels=self.pictures.pixels(image),
             prompt_ids=(self.vocabulary.eos,),  # BART's decoders start from </s>
             encoder_ids=encoder_ids,
-            task=asked.task.name,
+            task=asked.name,
             native_task=asked.task.token,
             resolution=asked.resolution,
             image_size=image.size,
@@ -99,19 +109,41 @@ class Florence2Processor:
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text."""
-        return self.vocabulary.decode(token_ids, special=special)
+        """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text.
+
+        Without ``special`` there are no locations and marks even where a tokenizer holds them for plain tokens.
+        """
+        words = self.vocabulary
+        if not special:
+            token_ids = [token for token in token_ids if token not in words.bins and token not in words.marks]
+        return words.decode(token_ids, special=special)
 
     def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
         """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""
         task = BY_TOKEN[inputs.native_task]
         if task.answer == "text":
-            return Parsed(self.decode(token_ids).strip(), truncated=not finished)
+            return self._text(task, token_ids, finished)
+        parsed = self._places(task, token_ids, inputs, finished)
+        return as_points(parsed) if inputs.task == POINT else parsed
+
+    def _text(self, task: NativeTask, token_ids: Sequence[int], finished: bool) -> Parsed:
+        text = self.decode(token_ids).strip()
+        if task.region:
+            return read_region_text(runs(token_ids, self.vocabulary), text, finished=finished)
+        return Parsed(text, truncated=not finished)
+
+    def _places(self, task: NativeTask, token_ids: Sequence[int], inputs: Inputs, finished: bool) -> Parsed:
+        if task.answer == "polygons":
+            return read_polygons(token_ids, self.vocabulary, named=False, finished=finished)
+        if task.answer == "boxes_or_polygons":
+            return read_boxes_or_polygons(token_ids, self.vocabulary, finished=finished)
         given = runs(token_ids, self.vocabulary)
         if task.answer == "quads":
             return read_quads(given, finished=finished)
         if task.answer == "phrases":
             return read_phrases(given, self._caption(task, inputs), self.dropped_phrases, finished=finished)
+        if task.answer == "regions":
+            return read_regions(given, finished=finished)
         return read_boxes(given, finished=finished)
 
     def _encoder_ids(self, asked: Asked) -> tuple[int, ...]:

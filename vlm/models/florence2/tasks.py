@@ -1,7 +1,7 @@
 """Florence-2's tasks: their tokens, the sentences that stand for them, and which one a request means.
 
-Owns the table of all fifteen tasks; offering one more is a change of its row, once its answer can be parsed. Knows
-nothing of token ids. Sources: the model card of microsoft/Florence-2-base, transformers' Florence2Processor.
+Owns the table of all fifteen tasks and the spelling of a region in a prompt. Knows nothing of token ids, nor of how
+answers are read. Sources: the model card of microsoft/Florence-2-base, transformers' Florence2Processor.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from vlm.types import InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.models.florence2.vocabulary import BINS
+from vlm.types import Box, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
 
 Answer = Literal["text", "boxes", "phrases", "quads", "regions", "polygons", "boxes_or_polygons"]
 
 _SLOT = "{input}"
 _TOKEN = re.compile(r"<[A-Z][A-Z_]*>")
+_REGION = re.compile(r"(?:\s*<loc_(?:0|[1-9][0-9]{0,2})>){4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,14 @@ class NativeTask:
         sentence: What the model reads instead; ``{input}`` stands for the argument, if it takes one.
         name: The canonical name.
         answer: How the output is written.
-        offered: Whether this project parses and serves it.
+        region: Whether the argument is a region: four location tokens.
     """
 
     token: str
     sentence: str
     name: str
     answer: Answer
-    offered: bool = False
+    region: bool = False
 
     @property
     def takes_argument(self) -> bool:
@@ -53,98 +55,178 @@ class NativeTask:
         fits = prompt.startswith(before) and prompt.endswith(after) and len(prompt) >= len(before) + len(after)
         return prompt[len(before) : len(prompt) - len(after)] if fits else None
 
+    def fits(self, argument: str) -> bool:
+        """Whether ``argument`` is what the sentence needs: a region, some text, or nothing where none is taken."""
+        if self.region:
+            return _REGION.fullmatch(argument) is not None
+        return bool(argument.strip()) == self.takes_argument
+
 
 TASKS = (  # those without an argument first: the reference looks for their tokens first
-    NativeTask("<OCR>", "What is the text in the image?", "ocr", "text", True),
-    NativeTask("<OCR_WITH_REGION>", "What is the text in the image, with regions?", "ocr_regions", "quads", True),
-    NativeTask("<CAPTION>", "What does the image describe?", "caption", "text", True),
-    NativeTask("<DETAILED_CAPTION>", "Describe in detail what is shown in the image.", "caption", "text", True),
-    NativeTask(
-        "<MORE_DETAILED_CAPTION>", "Describe with a paragraph what is shown in the image.", "caption", "text", True
-    ),
-    NativeTask("<OD>", "Locate the objects with category name in the image.", "detect", "boxes", True),
+    NativeTask("<OCR>", "What is the text in the image?", "ocr", "text"),
+    NativeTask("<OCR_WITH_REGION>", "What is the text in the image, with regions?", "ocr_regions", "quads"),
+    NativeTask("<CAPTION>", "What does the image describe?", "caption", "text"),
+    NativeTask("<DETAILED_CAPTION>", "Describe in detail what is shown in the image.", "caption", "text"),
+    NativeTask("<MORE_DETAILED_CAPTION>", "Describe with a paragraph what is shown in the image.", "caption", "text"),
+    NativeTask("<OD>", "Locate the objects with category name in the image.", "detect", "boxes"),
     NativeTask(
         "<DENSE_REGION_CAPTION>", "Locate the objects in the image, with their descriptions.", "dense_caption", "boxes"
     ),
     NativeTask("<REGION_PROPOSAL>", "Locate the region proposals in the image.", "region_proposal", "regions"),
-    NativeTask(
-        "<CAPTION_TO_PHRASE_GROUNDING>", "Locate the phrases in the caption: {input}", "ground", "phrases", True
-    ),
+    NativeTask("<CAPTION_TO_PHRASE_GROUNDING>", "Locate the phrases in the caption: {input}", "ground", "phrases"),
     NativeTask("<REFERRING_EXPRESSION_SEGMENTATION>", "Locate {input} in the image with mask", "segment", "polygons"),
-    NativeTask("<REGION_TO_SEGMENTATION>", "What is the polygon mask of region {input}", "segment", "polygons"),
+    NativeTask("<REGION_TO_SEGMENTATION>", "What is the polygon mask of region {input}", "segment", "polygons", True),
     NativeTask("<OPEN_VOCABULARY_DETECTION>", "Locate {input} in the image.", "detect", "boxes_or_polygons"),
-    NativeTask("<REGION_TO_CATEGORY>", "What is the region {input}?", "region_category", "text"),
-    NativeTask("<REGION_TO_DESCRIPTION>", "What does the region {input} describe?", "region_caption", "text"),
-    NativeTask("<REGION_TO_OCR>", "What text is in the region {input}?", "region_ocr", "text"),
+    NativeTask("<REGION_TO_CATEGORY>", "What is the region {input}?", "region_category", "text", True),
+    NativeTask("<REGION_TO_DESCRIPTION>", "What does the region {input} describe?", "region_caption", "text", True),
+    NativeTask("<REGION_TO_OCR>", "What text is in the region {input}?", "region_ocr", "text", True),
 )
 BY_TOKEN = {task.token: task for task in TASKS}
-OFFERED = tuple(sorted({task.name for task in TASKS if task.offered}))
+POINT = "point"
+"""Derived: no task of the model's own, but the centres of what detection finds."""
+OFFERED = tuple(sorted({POINT, *(task.name for task in TASKS)}))
 
 _CAPTIONS = {"short": "<CAPTION>", "normal": "<DETAILED_CAPTION>", "long": "<MORE_DETAILED_CAPTION>"}
 _NAMED = {
-    "detect": "<OD>",
+    "dense_caption": "<DENSE_REGION_CAPTION>",
     "ground": "<CAPTION_TO_PHRASE_GROUNDING>",
     "ocr": "<OCR>",
     "ocr_regions": "<OCR_WITH_REGION>",
+    "region_caption": "<REGION_TO_DESCRIPTION>",
+    "region_category": "<REGION_TO_CATEGORY>",
+    "region_ocr": "<REGION_TO_OCR>",
+    "region_proposal": "<REGION_PROPOSAL>",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request means: a task, its argument ("" for none), how it was found, and which fields play no part."""
+    """What a request means.
+
+    Attributes:
+        task: What the model is asked.
+        argument: What stands in the sentence's place; "" for none.
+        resolution: How the task was found.
+        ignored: Which fields of the request play no part.
+        points: Whether the centres of the boxes are what is wanted.
+    """
 
     task: NativeTask
     argument: str
     resolution: TaskResolution
     ignored: tuple[str, ...] = ()
+    points: bool = False
+
+    @property
+    def name(self) -> str:
+        """The canonical name of what was asked."""
+        return POINT if self.points else self.task.name
 
 
 def understand(request: Request) -> Asked:
     """Find the task: a named one, else a task token or sentence in the prompt, else plain words mean a caption.
 
     Raises:
-        UnsupportedTask: A task that Florence-2 or this project does not have; the message lists those offered.
-        InvalidRequest: An argument is missing, or there is one where none is taken.
+        UnsupportedTask: A task that Florence-2 does not have; the message lists those that it has.
+        InvalidRequest: An argument is missing or is no region where one is taken, or there is one where none is taken.
     """
     if request.task is not None:
         return _named(request.task, request.prompt)
     return _by_token(request.prompt) or _by_sentence(request.prompt.strip()) or _plain(request.prompt)
 
 
+def locations(region: Box) -> str:
+    """A region as the four location tokens of its corners.
+
+    Raises:
+        InvalidRequest: The region is empty.
+    """
+    if not (region.x_min < region.x_max and region.y_min < region.y_max):
+        raise InvalidRequest(
+            "The region is empty: send task.region.box as [x1, y1, x2, y2] with x1 < x2 and y1 < y2.",
+            param="task.region",
+            code="invalid_value",
+        )
+    sides = (region.x_min, region.y_min, region.x_max, region.y_max)
+    return "".join(f"<loc_{_bin(side)}>" for side in sides)
+
+
+def _bin(value: float) -> int:
+    return int(min(max(value * BINS, 0), BINS - 1))
+
+
 def _named(task: Task, prompt: str) -> Asked:
     native = BY_TOKEN[_token_of(task)]
-    unused = _unused(task, native)
-    if not native.takes_argument:
-        return Asked(native, "", "task", ("prompt", *unused) if prompt.strip() else unused)
-    if task.text is not None and prompt.strip():
+    points = task.name == POINT
+    field = _argument_field(native)
+    unused = _unused(task, native, field)
+    if not field:
+        return Asked(native, "", "task", ("prompt", *unused) if prompt.strip() else unused, points)
+    given = _given(task, field)
+    if given is not None and prompt.strip():
         unused = ("prompt", *unused)
-    text = prompt if task.text is None else task.text
-    return Asked(native, _argument(native, text, "task.text"), "task", unused)
+    return Asked(native, _argument(native, prompt if given is None else given, f"task.{field}"), "task", unused, points)
 
 
 def _token_of(task: Task) -> str:
     if task.name == "caption":
         return _CAPTIONS[task.length]
-    if task.name == "detect" and task.labels:
-        raise UnsupportedTask(
-            "Florence-2 detects every object it knows and takes no labels here; "
-            "use the task 'ground' with the labels as its text.",
-            param="task",
-            code="unsupported_task",
-        )
+    if task.name in ("detect", POINT):
+        return _detection(task)
+    if task.name == "segment":
+        return _segmentation(task)
     if task.name not in _NAMED:
         raise _unsupported(task.name)
     return _NAMED[task.name]
 
 
-def _unused(task: Task, native: NativeTask) -> tuple[str, ...]:
+def _detection(task: Task) -> str:
+    if len(task.labels) > 1:
+        raise UnsupportedTask(
+            f"Florence-2 looks for one label at a time and {len(task.labels)} were given: send one request per label, "
+            "or use the task 'ground' with the labels as its text.",
+            param="task.labels",
+            code="unsupported_task",
+        )
+    return "<OPEN_VOCABULARY_DETECTION>" if task.labels else "<OD>"
+
+
+def _segmentation(task: Task) -> str:
+    if task.region is None:
+        return "<REFERRING_EXPRESSION_SEGMENTATION>"
+    if task.text is not None:
+        raise InvalidRequest(
+            "Florence-2 segments what a text names or what a region holds: send task.text or task.region, not both.",
+            param="task.region",
+            code="invalid_value",
+        )
+    return "<REGION_TO_SEGMENTATION>"
+
+
+def _argument_field(native: NativeTask) -> str:
+    """The field of a named task that holds the argument; "" where none is taken."""
+    if native.region:
+        return "region"
+    if native.answer == "boxes_or_polygons":
+        return "labels"
+    return "text" if native.takes_argument else ""
+
+
+def _given(task: Task, field: str) -> str | None:
+    """The argument as the task has it; None leaves it to the prompt."""
+    if field == "region":
+        return None if task.region is None else locations(task.region)
+    return task.labels[0] if field == "labels" else task.text
+
+
+def _unused(task: Task, native: NativeTask, field: str) -> tuple[str, ...]:
     given = {
         "labels": bool(task.labels),
-        "text": task.text is not None and not native.takes_argument,
+        "text": task.text is not None,
         "region": task.region is not None,
         "length": task.length != "normal" and native.name != "caption",
     }
-    return tuple(f"task.{name}" for name, there in given.items() if there)
+    return tuple(f"task.{name}" for name, there in given.items() if there and name != field)
 
 
 def _by_token(prompt: str) -> Asked | None:
@@ -158,8 +240,6 @@ def _by_token(prompt: str) -> Asked | None:
 
 
 def _with_token(task: NativeTask, prompt: str) -> Asked:
-    if not task.offered:
-        raise _unsupported(task.token)
     if task.takes_argument:
         return Asked(task, _argument(task, prompt, "messages"), "native")
     if prompt.strip() != task.token:
@@ -170,13 +250,9 @@ def _with_token(task: NativeTask, prompt: str) -> Asked:
 def _by_sentence(prompt: str) -> Asked | None:
     for task in TASKS:
         argument = task.argument(prompt)
-        if argument is None or (task.takes_argument and not task.offered):
-            continue  # "Locate .. in the image." may well be plain words
-        if not task.offered:
-            raise _unsupported(task.token)
-        if task.takes_argument:
-            argument = _argument(task, argument, "messages")
-        return Asked(task, argument, "native")
+        if argument is None or not task.fits(argument):
+            continue  # "What is the region .. ?" may well be plain words
+        return Asked(task, argument.strip(), "native")
     return None
 
 
@@ -192,13 +268,22 @@ def _plain(prompt: str) -> Asked:
 
 def _argument(task: NativeTask, text: str, param: str) -> str:
     argument = text.replace(task.token, "").strip()
-    if not argument:
-        raise InvalidRequest(f"{task.token} needs the text to work on.", param=param, code="invalid_value")
+    if not task.fits(argument):
+        raise InvalidRequest(f"{task.token} needs {_wanted(task)}.", param=param, code="invalid_value")
     return argument
 
 
+def _wanted(task: NativeTask) -> str:
+    if task.region:
+        return (
+            "a region: send task.region.box as [x1, y1, x2, y2] in 0..1 of the picture, or the prompt "
+            f"{task.token}<loc_x1><loc_y1><loc_x2><loc_y2> with numbers in 0..{BINS - 1}"
+        )
+    return "the text, or a region, to work on" if task.name == "segment" else "the text to work on"
+
+
 def _unsupported(name: str) -> UnsupportedTask:
-    native = ", ".join(task.token for task in TASKS if task.offered)
+    native = ", ".join(task.token for task in TASKS)
     return UnsupportedTask(
         f"There is no task {name} here; Florence-2 offers: {', '.join(OFFERED)} (as prompts: {native}).",
         param="task",

@@ -116,10 +116,10 @@ def whole(places: int) -> st.SearchStrategy[int]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(tokens=answers(whole(4)))
-def test_well_formed_boxes_are_the_references(tokens: list[int]) -> None:
+@given(tokens=answers(whole(4)), task=st.sampled_from(["<OD>", "<DENSE_REGION_CAPTION>"]))
+def test_well_formed_boxes_are_the_references(tokens: list[int], task: str) -> None:
     parsed = read_boxes(runs(tokens, VOCABULARY), finished=True)
-    assert ours_boxes(parsed) == theirs_boxes("<OD>", tokens)
+    assert ours_boxes(parsed) == theirs_boxes(task, tokens)
     assert not parsed.truncated
     assert parsed.text is None
 

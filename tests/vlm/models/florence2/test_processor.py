@@ -17,18 +17,29 @@ from transformers import AutoProcessor
 
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits
-from vlm.models.base import Inputs, Processor
+from vlm.models.base import Inputs, Parsed, Processor
 from vlm.models.florence2.processor import DROPPED_PHRASES, Florence2Processor
-from vlm.models.florence2.tasks import TASKS
-from vlm.types import CheckpointError, InvalidImage, InvalidRequest, Request, Task, UnsupportedTask
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS
+from vlm.types import (
+    Box,
+    CheckpointError,
+    Detection,
+    InvalidImage,
+    InvalidRequest,
+    Point,
+    Request,
+    Task,
+    UnsupportedTask,
+)
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 GROUND = "<CAPTION_TO_PHRASE_GROUNDING>"
 ROOM = 256 - 37  # the encoder's positions beside a picture
 OURS = Florence2Processor.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
-OFFERED = [task for task in TASKS if task.offered]
 BAR, EOS, BOS = "<loc_1><loc_2><loc_3><loc_4>", 2, 0
+BOX = Box(0.1, 0.2, 0.3, 0.4)
+REGION = "<loc_100><loc_200><loc_300><loc_400>"
 
 
 def picture() -> Image.Image:
@@ -50,8 +61,9 @@ def prepare(prompt: str = "", task: Task | None = None) -> Inputs:
     return OURS.prepare(Request(PNG, prompt, task))
 
 
-def example(token: str, argument: str = "a red car") -> str:
-    return token + argument if token == GROUND else token
+def example(token: str) -> str:
+    task = BY_TOKEN[token]
+    return token + (REGION if task.region else "a red car" if task.takes_argument else "")
 
 
 def reference_ids(prompt: str) -> list[int]:
@@ -61,10 +73,10 @@ def reference_ids(prompt: str) -> list[int]:
 
 def test_it_is_a_processor() -> None:
     processor: Processor = OURS  # mypy holds the whole contract
-    assert processor.tasks == ("caption", "detect", "ground", "ocr", "ocr_regions")
+    assert processor.tasks == OFFERED
 
 
-@pytest.mark.parametrize("task", OFFERED, ids=lambda task: task.token)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_every_tasks_inputs_are_the_references(task: Any) -> None:
     inputs = prepare(example(task.token))
     theirs = THEIRS(images=picture(), text=example(task.token), return_tensors="np")
@@ -81,9 +93,11 @@ def test_any_caption_to_ground_gives_the_references_ids(text: str) -> None:
     assert list(prepare(GROUND + text).encoder_ids) == reference_ids(GROUND + text)
 
 
-@pytest.mark.parametrize("task", OFFERED, ids=lambda task: task.token)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_only_text_is_streamed(task: Any) -> None:
-    assert prepare(example(task.token)).words == (task.name in ("caption", "ocr"))
+    assert prepare(example(task.token)).words == (
+        task.name in ("caption", "ocr", "region_caption", "region_category", "region_ocr")
+    )
 
 
 def test_the_prompts_size_is_reported() -> None:
@@ -97,6 +111,24 @@ def test_a_named_task_gives_what_its_token_gives() -> None:
     named, native = prepare("hello", Task("detect")), prepare("<OD>")
     assert named.encoder_ids == native.encoder_ids
     assert (named.resolution, named.ignored) == ("task", ("prompt",))
+
+
+@pytest.mark.parametrize(
+    ("task", "prompt"),
+    [
+        (Task("region_ocr", region=BOX), f"<REGION_TO_OCR>{REGION}"),
+        (Task("region_caption", region=BOX), f"<REGION_TO_DESCRIPTION>{REGION}"),
+        (Task("region_category", region=BOX), f"<REGION_TO_CATEGORY>{REGION}"),
+        (Task("segment", region=BOX), f"<REGION_TO_SEGMENTATION>{REGION}"),
+        (Task("segment", text="a car"), "<REFERRING_EXPRESSION_SEGMENTATION>a car"),
+        (Task("detect", labels=("a car",)), "<OPEN_VOCABULARY_DETECTION>a car"),
+        (Task("point", labels=("a car",)), "<OPEN_VOCABULARY_DETECTION>a car"),
+    ],
+)
+def test_an_argument_of_a_named_task_gives_the_references_ids(task: Task, prompt: str) -> None:
+    inputs = prepare("", task)
+    assert list(inputs.encoder_ids) == reference_ids(prompt)
+    assert (inputs.task, inputs.native_task) == (task.name, prompt.partition(">")[0] + ">")
 
 
 def test_plain_words_and_none_are_captions() -> None:
@@ -142,7 +174,7 @@ def test_no_picture_is_an_error() -> None:
 
 def test_errors_of_the_task_come_before_the_picture_is_read() -> None:
     with pytest.raises(UnsupportedTask):
-        OURS.prepare(Request(b"no picture", "<REGION_PROPOSAL>"))
+        OURS.prepare(Request(b"no picture", "<SEGMENT>"))
     with pytest.raises(InvalidImage):
         OURS.prepare(Request(b"no picture", "<OD>"))
 
@@ -187,16 +219,49 @@ def test_each_geometry_task_is_read_by_its_own_grammar() -> None:
     assert grounded.text == "see a red car"
 
 
+def test_points_are_the_centres_of_detected_boxes() -> None:
+    answer = (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
+    for task in (Task("point"), Task("point", labels=("car",))):
+        (point,) = OURS.ground(answer, prepare("", task), finished=True).detections
+        box = Box(0.0015, 0.0025, 0.0035, 0.0045)
+        assert (point.kind, point.label, point.box, point.polygons) == ("point", "a red car", box, None)
+        assert point.point == Point((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2)
+
+
+def test_a_region_is_left_out_of_the_text_and_kept_as_a_box() -> None:
+    answer = (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
+    parsed = OURS.ground(answer, prepare(f"<REGION_TO_DESCRIPTION>{REGION}"), finished=True)
+    box = Box(0.0015, 0.0025, 0.0035, 0.0045)
+    assert parsed == Parsed("a red car", (Detection("box", label="a red car", box=box),))
+    assert OURS.decode(answer) == parsed.text
+    assert OURS.decode(answer, special=True) == f"<s>a red car{BAR}</s>"
+
+
+def test_locations_that_are_no_special_tokens_are_no_text_either(tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    tokenizer = json.loads((FOLDER / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = token["id"] < 573
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    plain, answer = opened(folder), (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
+    assert plain.vocabulary.decode(answer) == f"a red car{BAR}", "the tokenizer alone keeps them"
+    assert plain.decode(answer) == OURS.decode(answer) == "a red car"
+    asked = Request(PNG, f"<REGION_TO_CATEGORY>{REGION}")
+    assert plain.prepare(asked).encoder_ids == OURS.prepare(asked).encoder_ids
+    assert plain.ground(answer, plain.prepare(asked), finished=True).text == "a red car"
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     ids=st.lists(st.one_of(st.integers(0, 1599), st.integers(577, 1576)), max_size=40),
-    token=st.sampled_from([task.token for task in OFFERED]),
+    token=st.sampled_from([task.token for task in TASKS]),
     finished=st.booleans(),
 )
 def test_whatever_is_written_can_be_read(ids: list[int], token: str, finished: bool) -> None:
     parsed = OURS.ground(ids, prepare(example(token)), finished=finished)
     assert parsed.truncated or finished
-    assert (parsed.text is None) == (token in ("<OD>", "<OCR_WITH_REGION>"))
+    assert (parsed.text is None) == (BY_TOKEN[token].answer not in ("text", "phrases"))
 
 
 @pytest.fixture
@@ -220,7 +285,7 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize("task", OFFERED, ids=lambda task: task.token)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_the_hub_layout_gives_the_same_inputs(hub_layout: Path, task: Any) -> None:
     other = opened(hub_layout).prepare(Request(PNG, example(task.token)))
     inputs = prepare(example(task.token))

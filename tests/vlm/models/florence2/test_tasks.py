@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
-from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS, understand
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS, locations, understand
 from vlm.types import Box, CaptionLength, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
 
 THEIRS: Any = AutoProcessor.from_pretrained(Path(__file__).parents[4] / "miniatures" / "florence-2-base")
 GROUND = "<CAPTION_TO_PHRASE_GROUNDING>"
 
-PLAIN_TOKENS = [task.token for task in TASKS if task.offered and not task.takes_argument]
-LATER_TOKENS = [task.token for task in TASKS if not task.offered]
+PLAIN_TOKENS = [task.token for task in TASKS if not task.takes_argument]
+REGION_TOKENS = [task.token for task in TASKS if task.region]
+TEXT_TOKENS = [task.token for task in TASKS if task.takes_argument and not task.region]
+LOCATIONS = "<loc_100><loc_200><loc_300><loc_999>"
+REGION = Box(0.1, 0.2, 0.3, 1)
 
 
 def native(prompt: str = "", task: Task | None = None) -> tuple[str, str, TaskResolution]:
@@ -47,7 +51,20 @@ def test_the_table_groups_answers_as_the_reference_parses_them() -> None:
 
 
 def test_these_tasks_are_offered() -> None:
-    assert OFFERED == ("caption", "detect", "ground", "ocr", "ocr_regions")
+    assert OFFERED == (
+        "caption",
+        "dense_caption",
+        "detect",
+        "ground",
+        "ocr",
+        "ocr_regions",
+        "point",
+        "region_caption",
+        "region_category",
+        "region_ocr",
+        "region_proposal",
+        "segment",
+    )
 
 
 @pytest.mark.parametrize("token", PLAIN_TOKENS)
@@ -71,56 +88,68 @@ def test_white_space_is_no_company() -> None:
     assert native(" <OD>\n") == ("<OD>", "", "native")
 
 
-@pytest.mark.parametrize(
-    "prompt", [f"{GROUND} a red car", f"{GROUND}a red car", f"a red car {GROUND}", f"{GROUND} {{input}}"]
-)
-def test_a_token_with_its_argument_becomes_the_references_sentence(prompt: str) -> None:
+@pytest.mark.parametrize("token", TEXT_TOKENS)
+@pytest.mark.parametrize("form", ["{} a red car", "{}a red car", "a red car {}", "{} {{input}}"])
+def test_a_token_with_its_argument_becomes_the_references_sentence(token: str, form: str) -> None:
+    prompt = form.format(token)
     assert [sentence(prompt)] == THEIRS._construct_prompts(prompt)
     assert native(prompt)[2] == "native"
 
 
-@given(text=st.text(max_size=40).filter(lambda text: text.strip() and "<" not in text))
-def test_any_argument_becomes_the_references_sentence(text: str) -> None:
-    assert [sentence(GROUND + text)] == THEIRS._construct_prompts(GROUND + text)
+@pytest.mark.parametrize("token", REGION_TOKENS)
+@pytest.mark.parametrize("form", ["{}{}", "{} {}", "{1} {0}"])
+def test_a_token_with_its_region_becomes_the_references_sentence(token: str, form: str) -> None:
+    prompt = form.format(token, LOCATIONS)
+    assert [sentence(prompt)] == THEIRS._construct_prompts(prompt)
+    assert native(prompt) == (token, LOCATIONS, "native")
 
 
-@pytest.mark.parametrize("prompt", [GROUND, f" {GROUND} ", GROUND * 2])
-def test_a_missing_argument_is_refused(prompt: str) -> None:
+@given(
+    token=st.sampled_from(TEXT_TOKENS), text=st.text(max_size=40).filter(lambda text: text.strip() and "<" not in text)
+)
+def test_any_argument_becomes_the_references_sentence(token: str, text: str) -> None:
+    assert [sentence(token + text)] == THEIRS._construct_prompts(token + text)
+
+
+@pytest.mark.parametrize("token", TEXT_TOKENS)
+@pytest.mark.parametrize("form", ["{}", " {} ", "{0}{0}"])
+def test_a_missing_argument_is_refused(token: str, form: str) -> None:
     with pytest.raises(InvalidRequest, match="needs the text"):
-        native(prompt)
+        native(form.format(token))
+
+
+@pytest.mark.parametrize("token", REGION_TOKENS)
+@pytest.mark.parametrize(
+    "argument", ["", "a dog", LOCATIONS[:-1], LOCATIONS + "<loc_5>", LOCATIONS * 2, "<loc_1000>" * 4, f"in {LOCATIONS}"]
+)
+def test_a_region_is_four_locations_and_the_error_says_so(token: str, argument: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{token} needs a region: send task.region.box as") as caught:
+        native(token + argument)
+    assert (caught.value.param, caught.value.code) == ("messages", "invalid_value")
+    assert f"{token}<loc_x1>" in caught.value.message
 
 
 def test_half_a_sentence_is_plain_words() -> None:
     assert native("Locate the phrases in the caption: ") == ("<CAPTION>", "", "plain")
 
 
-@pytest.mark.parametrize("token", LATER_TOKENS)
-def test_a_task_of_later_is_refused_with_the_list_of_those_offered(token: str) -> None:
-    for prompt in (token, f"{token} a dog"):
-        with pytest.raises(UnsupportedTask) as caught:
-            native(prompt)
-        assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
-        assert all(name in caught.value.message for name in OFFERED)
-        assert token not in caught.value.message.partition("offers")[2]
-
-
 @pytest.mark.parametrize("prompt", ["<CAPTOIN>", "<SEGMENT> a dog", " <X>"])
 def test_a_token_that_does_not_exist_is_refused_rather_than_captioned(prompt: str) -> None:
-    with pytest.raises(UnsupportedTask, match="There is no task <"):
+    with pytest.raises(UnsupportedTask, match="There is no task <") as caught:
         native(prompt)
+    assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
+    assert all(name in caught.value.message for name in (*OFFERED, *BY_TOKEN))
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.takes_argument], ids=lambda task: task.token)
 def test_the_references_sentences_are_native(task: Any) -> None:
-    if task.offered:
-        assert native(task.sentence) == (task.token, "", "native")
-    else:
-        with pytest.raises(UnsupportedTask, match=task.token):
-            native(task.sentence)
+    assert native(task.sentence) == (task.token, "", "native")
 
 
-def test_a_sentence_with_its_argument_is_native() -> None:
-    assert native("Locate the phrases in the caption: a red car") == (GROUND, "a red car", "native")
+@pytest.mark.parametrize("task", [task for task in TASKS if task.takes_argument], ids=lambda task: task.token)
+def test_a_sentence_with_its_argument_is_native(task: Any) -> None:
+    argument = LOCATIONS if task.region else "a red car"
+    assert native(task.prompt(argument)) == (task.token, argument, "native")
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
@@ -138,7 +167,9 @@ def test_overlapping_ends_of_a_sentence_are_no_argument() -> None:
     ("words", "token"),
     [
         ("What is this?", "<CAPTION>"),
-        ("Locate a dog in the image.", "<CAPTION>"),
+        ("What is the region of France?", "<CAPTION>"),
+        ("What text is in the region <loc_1>?", "<CAPTION>"),
+        ("Locate  in the image.", "<CAPTION>"),
         ("a <b> c < d", "<CAPTION>"),
         ("Describe the picture", "<DETAILED_CAPTION>"),
         ("in more DETAIL, please", "<DETAILED_CAPTION>"),
@@ -164,7 +195,15 @@ def test_captions_have_three_lengths(length: CaptionLength, token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "token"), [("detect", "<OD>"), ("ocr", "<OCR>"), ("ocr_regions", "<OCR_WITH_REGION>")]
+    ("name", "token"),
+    [
+        ("detect", "<OD>"),
+        ("ocr", "<OCR>"),
+        ("ocr_regions", "<OCR_WITH_REGION>"),
+        ("dense_caption", "<DENSE_REGION_CAPTION>"),
+        ("region_proposal", "<REGION_PROPOSAL>"),
+        ("point", "<OD>"),
+    ],
 )
 def test_named_tasks_without_an_argument(name: str, token: str) -> None:
     assert native(task=Task(name)) == (token, "", "task")
@@ -191,15 +230,105 @@ def test_grounding_nothing_is_refused(task: Task) -> None:
     assert caught.value.param == "task.text"
 
 
-def test_detecting_given_labels_points_to_grounding() -> None:
-    with pytest.raises(UnsupportedTask, match="'ground'") as caught:
-        native(task=Task("detect", labels=("dog",)))
-    assert caught.value.code == "unsupported_task"
+@pytest.mark.parametrize("name", ["detect", "point"])
+def test_one_label_is_looked_for_in_an_open_vocabulary(name: str) -> None:
+    asked = understand(Request(None, "hello", Task(name, labels=(" dog ",), text="a")))
+    assert (asked.task.token, asked.argument, asked.name) == ("<OPEN_VOCABULARY_DETECTION>", "dog", name)
+    assert asked.ignored == ("prompt", "task.text")
 
 
-@pytest.mark.parametrize("name", ["query", "point", "segment", "region_ocr", "<OD>", ""])
+@pytest.mark.parametrize("name", ["detect", "point"])
+def test_several_labels_are_refused_with_two_ways_out(name: str) -> None:
+    with pytest.raises(UnsupportedTask, match=r"one request per label.*'ground'") as caught:
+        native(task=Task(name, labels=("dog", "cat")))
+    assert (caught.value.param, caught.value.code) == ("task.labels", "unsupported_task")
+
+
+def test_an_empty_label_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="needs the text") as caught:
+        native(task=Task("detect", labels=(" ",)))
+    assert caught.value.param == "task.labels"
+
+
+def test_a_point_is_a_name_for_detection_and_detection_is_none_for_points() -> None:
+    assert understand(Request(None, "", Task("point"))).name == "point"
+    assert understand(Request(None, "<OD>")).name == "detect"
+
+
+REGION_TASKS = [
+    ("region_caption", "<REGION_TO_DESCRIPTION>"),
+    ("region_category", "<REGION_TO_CATEGORY>"),
+    ("region_ocr", "<REGION_TO_OCR>"),
+    ("segment", "<REGION_TO_SEGMENTATION>"),
+]
+
+
+@pytest.mark.parametrize(("name", "token"), REGION_TASKS)
+def test_a_region_becomes_four_locations(name: str, token: str) -> None:
+    asked = understand(Request(None, "hello", Task(name, labels=("a",), region=REGION)))
+    assert (asked.task.token, asked.argument, asked.name) == (token, LOCATIONS, name)
+    assert asked.ignored == ("prompt", "task.labels")
+
+
+@pytest.mark.parametrize(("name", "token"), REGION_TASKS[:3])
+def test_the_prompt_may_hold_the_region_of_a_named_task(name: str, token: str) -> None:
+    assert native(LOCATIONS, Task(name)) == (token, LOCATIONS, "task")
+    assert native(token + LOCATIONS, Task(name)) == (token, LOCATIONS, "task")
+
+
+@pytest.mark.parametrize(("name", "token"), REGION_TASKS[:3])
+@pytest.mark.parametrize("prompt", ["", "what is this?"])
+def test_a_missing_region_is_refused(name: str, token: str, prompt: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{token} needs a region: send task.region.box as") as caught:
+        native(prompt, Task(name))
+    assert (caught.value.param, caught.value.code) == ("task.region", "invalid_value")
+
+
+@pytest.mark.parametrize(("name", "token"), REGION_TASKS)
+@pytest.mark.parametrize(
+    "region", [Box(0.5, 0, 0.5, 1), Box(0, 0.5, 1, 0.5), Box(1, 0, 0, 1), Box(0, 0, 1, float("nan"))]
+)
+def test_an_empty_region_is_refused(name: str, token: str, region: Box) -> None:
+    with pytest.raises(InvalidRequest, match="region is empty: send") as caught:
+        native("", Task(name, region=region))
+    assert (caught.value.param, caught.value.code) == ("task.region", "invalid_value")
+
+
+def test_a_segment_is_named_by_a_text_or_by_a_region() -> None:
+    token = "<REFERRING_EXPRESSION_SEGMENTATION>"
+    assert native(task=Task("segment", text="a dog")) == (token, "a dog", "task")
+    assert native("a dog", Task("segment")) == (token, "a dog", "task")
+    with pytest.raises(InvalidRequest, match="not both") as both:
+        native(task=Task("segment", text="a dog", region=REGION))
+    with pytest.raises(InvalidRequest, match="the text, or a region") as neither:
+        native(task=Task("segment"))
+    assert (both.value.param, neither.value.param) == ("task.region", "task.text")
+
+
+SIDE = st.floats(0, 1)
+
+
+@given(corners=st.tuples(SIDE, SIDE, SIDE, SIDE).filter(lambda c: c[0] < c[2] and c[1] < c[3]))
+def test_regions_are_quantised_as_the_reference_does(corners: tuple[float, ...]) -> None:
+    """At one pixel a bin: at other sizes the reference's pixels have been rounded before."""
+    pixels = torch.tensor([corners], dtype=torch.float64) * 1000
+    numbers = THEIRS.post_processor.quantize(pixels, (1000, 1000))[0].tolist()
+    assert locations(Box(*corners)) == "".join(f"<loc_{number}>" for number in numbers)
+
+
+def test_every_bins_lower_edge_and_centre_is_in_it() -> None:
+    for number in range(999):
+        for value in (number / 1000, (number + 0.5) / 1000):
+            assert locations(Box(value, value, 1, 1)) == f"<loc_{number}><loc_{number}><loc_999><loc_999>"
+
+
+def test_a_region_beyond_the_picture_ends_at_its_edge() -> None:
+    assert locations(Box(-1, float("-inf"), 2, float("inf"))) == "<loc_0><loc_0><loc_999><loc_999>"
+
+
+@pytest.mark.parametrize("name", ["query", "track", "<OD>", ""])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(UnsupportedTask, match="Florence-2 offers: caption, detect"):
+    with pytest.raises(UnsupportedTask, match="Florence-2 offers: caption, dense_caption, detect"):
         native(task=Task(name))
 
 
