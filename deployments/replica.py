@@ -78,6 +78,7 @@ def _engine(args: ModelArgs) -> Engine:
         max_waiting=args.max_waiting,
         max_prefill=args.max_prefill,
         cache_bytes=args.cache_bytes,
+        image_cache_bytes=args.image_cache_bytes,
         prepare_threads=args.prepare_threads,
     )
     return Engine(loaded, config)

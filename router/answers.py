@@ -123,7 +123,7 @@ def usage_json(completion: Completion) -> Json:
         "prompt_tokens_details": {
             "image_tokens": usage.image_tokens,
             "text_tokens": usage.text_tokens,
-            "cached_tokens": 0,
+            "cached_tokens": usage.cached_tokens,
         },
     }
 
@@ -133,6 +133,7 @@ def extras_json(completion: Completion, head: Head) -> Json:
     return {
         "request_id": head.request_id,
         "task_resolution": completion.resolution,
+        "image_cache": "hit" if completion.usage.cached_tokens else "miss",
         "ignored": [*head.ignored, *(name for name in completion.ignored if name not in head.ignored)],
         "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
     }

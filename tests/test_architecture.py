@@ -46,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("deployments/", "router/app.py", "router/backends.py"),
     "torch": (
-        "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py", "vlm/engine/sampler.py",
+        "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
+        "vlm/engine/image_cache.py", "vlm/engine/sampler.py",
         "vlm/checkpoint.py", "vlm/weights.py", "vlm/synthetic.py", "vlm/loading.py", "vlm/bench.py",
         "deployments/replica.py",
     ),

@@ -260,11 +260,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt."""
+    """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt.
+
+    ``cached_tokens`` of the prompt cost no vision encode, because the picture had been seen before.
+    """
 
     image_tokens: int
     text_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

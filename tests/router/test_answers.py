@@ -74,6 +74,7 @@ def test_a_whole_answer_to_the_letter() -> None:
         "x_gigarouter": {
             "request_id": "req_1",
             "task_resolution": "default",
+            "image_cache": "miss",
             "ignored": ["user"],
             "timings": {"prepare_ms": 1.0, "queue_ms": 0.5, "first_token_ms": 4.25, "total_ms": 9.123},
         },

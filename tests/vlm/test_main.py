@@ -205,7 +205,7 @@ def test_json_is_one_object_per_picture_and_line(pictures: list[str], capsys: py
         "token_ids": [5, 2],
         "grounding": to_json(FOUND),
         "finish_reason": "stop",
-        "usage": {"image_tokens": 577, "text_tokens": 4, "completion_tokens": 2},
+        "usage": {"image_tokens": 577, "text_tokens": 4, "completion_tokens": 2, "cached_tokens": 0},
         "timings": {"prepare_ms": 1.0, "queue_ms": 2.0, "first_token_ms": 3.0, "total_ms": 4.0},
     }
     assert second == {

@@ -33,12 +33,18 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
         logprobs=tuple(sequence.logprobs),
         grounding=_grounding(sequence, processor),
         finish_reason=sequence.finish_reason,
-        usage=Usage(inputs.image_tokens, inputs.text_tokens, len(sequence.generated)),
+        usage=_usage(sequence),
         timings=_timings(sequence),
         resolution=inputs.resolution,
         ignored=_ignored(sequence),
         words=inputs.words,
     )
+
+
+def _usage(sequence: Sequence) -> Usage:
+    inputs = sequence.inputs
+    cached = inputs.image_tokens if sequence.image_cached else 0
+    return Usage(inputs.image_tokens, inputs.text_tokens, len(sequence.generated), cached)
 
 
 def _ignored(sequence: Sequence) -> tuple[str, ...]:

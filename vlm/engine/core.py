@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from vlm.engine.answers import last_chunk, next_chunk
 from vlm.engine.blocks import BlockPool, CachePlan
+from vlm.engine.image_cache import ImageCache
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Sequence
@@ -39,17 +40,22 @@ class Event:
 class Core:
     """Scheduler and runner, and what happens between them."""
 
-    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int) -> None:
+    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, image_cache_bytes: int = 0) -> None:
         self.broken = False
         self.scheduler = Scheduler(BlockPool(plan.blocks), plan.rows, max_prefill)
         self._model = loaded.model
         self._processor = loaded.processor
-        self._runner = ModelRunner(loaded.model, plan)
+        self._runner = ModelRunner(loaded.model, plan, image_cache_bytes)
 
     @property
     def busy(self) -> bool:
         """True while a step would do something."""
         return bool(self.scheduler.running or self.scheduler.waiting)
+
+    @property
+    def images(self) -> ImageCache:
+        """Counts of pictures encoded and found."""
+        return self._runner.images
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence."""

@@ -7,6 +7,7 @@ live in their own event loops and are only ever notified. A client that leaves c
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 import time
@@ -40,6 +41,7 @@ class EngineConfig:
         max_waiting: Most requests that wait beyond those; the next one is refused.
         max_prefill: Most sequences that join in one step.
         cache_bytes: Memory for keys and values, cross attention included.
+        image_cache_bytes: Memory for what the model saw in pictures, for the next question about one; 0 is off.
         prepare_threads: Threads that decode and resize pictures.
     """
 
@@ -47,10 +49,12 @@ class EngineConfig:
     max_waiting: int = 256
     max_prefill: int = 8
     cache_bytes: int = 2 * 1024**3
+    image_cache_bytes: int = 256 * 1024**2
     prepare_threads: int = 4
 
     def __post_init__(self) -> None:
-        least = {"max_batch": 1, "max_waiting": 0, "max_prefill": 1, "cache_bytes": 1, "prepare_threads": 1}
+        least = {"max_waiting": 0, "image_cache_bytes": 0, "max_batch": 1, "max_prefill": 1, "cache_bytes": 1,
+                 "prepare_threads": 1}  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InvalidRequest(f"{name} must be at least {value}.", param=name)
@@ -58,7 +62,11 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine holds at one moment. ``accepted`` counts requests from the door to their end."""
+    """What the engine holds at one moment. ``accepted`` counts requests from the door to their end.
+
+    ``images_encoded`` and ``image_hits`` count since the start: pictures that the vision encoder saw, and those that
+    it had seen before.
+    """
 
     accepted: int
     running: int
@@ -66,6 +74,8 @@ class EngineStats:
     used_blocks: int
     total_blocks: int
     max_batch: int
+    images_encoded: int
+    image_hits: int
 
 
 class Engine:
@@ -79,7 +89,7 @@ class Engine:
         """
         model = loaded.model
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch)
-        self._core = Core(loaded, self._plan, config.max_prefill)
+        self._core = Core(loaded, self._plan, config.max_prefill, config.image_cache_bytes)
         self._loaded = loaded
         self._places = self._plan.rows + config.max_waiting
         self._accepted: set[_Stream] = set()
@@ -128,6 +138,8 @@ class Engine:
             used_blocks=scheduler.pool.used,
             total_blocks=scheduler.pool.total,
             max_batch=self._plan.rows,
+            images_encoded=self._core.images.encoded,
+            image_hits=self._core.images.hits,
         )
 
     async def complete(self, request: Request) -> Completion:
@@ -196,7 +208,9 @@ class Engine:
         sampling = self._resolve(request.sampling, inputs)
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         text = Detokenizer(self._loaded.processor.decode, echo, sampling.stop)
-        return Sequence(inputs, sampling, text, request.pieces, prepare_ms=1000 * (time.perf_counter() - began))
+        key = hashlib.sha256(request.image or b"").digest()
+        prepare_ms = 1000 * (time.perf_counter() - began)
+        return Sequence(inputs, sampling, text, key, request.pieces, prepare_ms=prepare_ms)
 
     def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
         """The checkpoint's defaults filled in, and the length bounded by the context."""

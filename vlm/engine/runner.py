@@ -6,10 +6,12 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vlm.engine.blocks import CachePlan
+from vlm.engine.image_cache import ImageCache
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.engine.sampler import Sampler
 from vlm.engine.scheduler import Move
@@ -28,8 +30,9 @@ class Chosen:
 class ModelRunner:
     """Owns the model and all device memory that a step touches."""
 
-    def __init__(self, model: VisionLanguageModel, plan: CachePlan) -> None:
+    def __init__(self, model: VisionLanguageModel, plan: CachePlan, image_cache_bytes: int) -> None:
         self.model = model
+        self.images = ImageCache(image_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
         self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device)
         self._next: Tensor | None = None  # [rows, 1, width]: what the next step reads; its width is known at the first
@@ -49,7 +52,8 @@ class ModelRunner:
         """Encode pictures and prompts of consecutive new rows and choose each row's next token."""
         row = sequences[0].row
         assert row is not None
-        prompts = self.model.embed([one.inputs for one in sequences], [one.generated for one in sequences])
+        inputs = [one.inputs for one in sequences]
+        prompts = self.model.embed(inputs, self._features(sequences), [one.generated for one in sequences])
         cross = None if prompts.encoded is None else partial(self._cross_keys_values, prompts.encoded)
         tables = [one.blocks for one in sequences]
         context = self._cache.prefill(Prompt(row, tables, prompts.lengths, prompts.encoded_lengths), cross)
@@ -66,6 +70,19 @@ class ModelRunner:
         context = self._cache.decode([one.blocks for one in sequences], [one.length - 1 for one in sequences])
         hidden = self.model.forward(self._next[: len(sequences)], context)
         return self._finish(hidden[:, 0], 0, sequences)
+
+    def _features(self, sequences: Rows[Sequence]) -> list[Tensor]:
+        """What the model sees in each picture; only pictures that are new are encoded."""
+
+        def encode(indices: Rows[int]) -> Tensor:
+            pictures = [sequences[index].inputs.pixels for index in indices]
+            return self.model.see(torch.from_numpy(np.stack([one for one in pictures if one is not None])))
+
+        features, cached = self.images.features([one.image_key for one in sequences], encode)
+        for sequence, was_there in zip(sequences, cached, strict=True):
+            if sequence.image_cached is None:  # after a preemption its own encode is no news
+                sequence.image_cached = was_there
+        return features
 
     def _cross_keys_values(self, encoded: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         return self.model.cross_keys_values(layer, encoded)

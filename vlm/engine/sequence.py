@@ -22,6 +22,8 @@ class Sequence:
         inputs: From the processor.
         sampling: Fully resolved: every optional field has its value.
         text: Its growing text.
+        image_key: Hash of its picture's original bytes; None where it is not to be shared.
+        image_cached: Whether its picture had been encoded before; None until it first runs.
         pieces: Whether its client wants the text as it grows.
         prepare_ms: How long the processor took.
         generated, logprobs: What it has written so far.
@@ -34,6 +36,7 @@ class Sequence:
     inputs: Inputs
     sampling: Sampling
     text: Detokenizer
+    image_key: bytes | None = None
     pieces: bool = True
     prepare_ms: float = 0.0
     generated: list[int] = field(default_factory=list)
@@ -43,6 +46,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     preemptions: int = 0
+    image_cached: bool | None = None
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None

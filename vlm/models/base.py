@@ -160,8 +160,23 @@ class VisionLanguageModel(Protocol):
         """Of the weights, and so of embeddings and KV cache."""
         ...
 
-    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
-        """Encode pictures and prompts. ``generated``: ids that a preempted sequence already has, after its prompt."""
+    def see(self, pixels: Tensor) -> Tensor:
+        """Encode pictures: float32 ``[batch, channels, height, width]`` to features ``[batch, tokens, width]``.
+
+        They depend on nothing but the picture, so that the engine may keep them for its next question.
+        """
+        ...
+
+    def embed(
+        self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
+    ) -> Prompts:
+        """Encode prompts.
+
+        Args:
+            inputs: One a row.
+            features: What :meth:`see` made of each row's picture, ``[tokens, width]``.
+            generated: Ids that a preempted sequence already has, after its prompt.
+        """
         ...
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:

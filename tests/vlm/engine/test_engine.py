@@ -144,6 +144,21 @@ def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str
         assert (chunk.text, chunk.token_ids) == (completion.text, completion.token_ids)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_questions_about_one_picture_cost_one_encode_and_get_the_same_answers(name: str) -> None:
+    asked = [replace(request, image=picture(4)) for request in crowd(name, 12, seed=4)]
+    with Engine(miniature(name), replace(SMALL, image_cache_bytes=0)) as engine:
+        without = asyncio.run(gathered(engine, asked))
+    with Engine(miniature(name), SMALL) as engine:
+        first = asyncio.run(gathered(engine, asked))
+        again = asyncio.run(gathered(engine, asked))
+        assert (engine.stats().images_encoded, engine.stats().image_hits) == (1, 23)
+    assert [said(answer)[:4] for answer in first] == [said(answer)[:4] for answer in again]
+    assert [answer.token_ids for answer in without] == [answer.token_ids for answer in again]
+    assert {answer.usage.cached_tokens for answer in again} == {again[0].usage.image_tokens}
+    assert [answer.usage.cached_tokens for answer in first].count(0) == 1
+
+
 def live_sequences() -> int:
     gc.collect()
     return sum(type(one) is Sequence for one in gc.get_objects())

@@ -61,8 +61,9 @@ def _sampling(rng: random.Random) -> Sampling:
 
 
 def said(completion: Completion) -> tuple[object, ...]:
-    """What must not depend on company: everything but the clock, and log-probabilities to rounding."""
-    return completion.token_ids, completion.text, completion.grounding, completion.finish_reason, completion.usage
+    """What must not depend on company: all but the clock, the image cache, and log-probabilities to rounding."""
+    usage = replace(completion.usage, cached_tokens=0)
+    return completion.token_ids, completion.text, completion.grounding, completion.finish_reason, usage
 
 
 def least_bytes(loaded: LoadedModel, rows: int, blocks: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -93,6 +94,11 @@ def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
     assert list(map(said, asyncio.run(together(subject.engine, asked)))) == list(map(said, alone))
 
 
+def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:
+    """What the model sees in each picture."""
+    return list(loaded.model.see(torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))))
+
+
 @torch.inference_mode()
 def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
     """Greedy ids, each from all positions computed anew: no cache, no batch, no sampler."""
@@ -105,7 +111,7 @@ def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
 
 
 def forward_once(loaded: LoadedModel, inputs: Inputs, generated: Rows[int]) -> Tensor:
-    prompts = loaded.model.embed([inputs], [generated])
+    prompts = loaded.model.embed([inputs], seen(loaded, [inputs]), [generated])
     encoded, layers = prompts.encoded, range(loaded.model.cache.layers)
     context = Growing([] if encoded is None else [loaded.model.cross_keys_values(layer, encoded) for layer in layers])
     context.advance(prompts.lengths[0])
@@ -127,9 +133,9 @@ def test_what_was_generated_can_be_read_again_with_the_prompt(subject: Subject) 
     all_inputs = [subject.loaded.processor.prepare(request) for request in requests(subject, 3)]
     generated = [[], [1, 5, 7], [2]]
     with torch.inference_mode():
-        prompts = model.embed(all_inputs, generated)
+        prompts = model.embed(all_inputs, seen(subject.loaded, all_inputs), generated)
         for row, (inputs, ids) in enumerate(zip(all_inputs, generated, strict=True)):
-            alone = model.embed([inputs], [ids])
+            alone = model.embed([inputs], seen(subject.loaded, [inputs]), [ids])
             assert prompts.lengths[row] == alone.lengths[0] == len(inputs.prompt_ids) + len(ids)
             length = alone.lengths[0]
             torch.testing.assert_close(prompts.embeddings[row, :length], alone.embeddings[0])

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,15 +60,20 @@ class Blip(TokenModel):
         load_weights(model, checkpoint.tensors(), RULES, IGNORED)
         return model.eval()
 
-    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
-        """Pictures to encoder output, prompt ids (and what a preempted sequence had) to embeddings."""
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pictures to what the decoder cross-attends to."""
+        features: Tensor = self.vision(pixels.to(self.device, self.dtype))
+        return features
+
+    def embed(
+        self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
+    ) -> Prompts:
+        """Prompt ids (and what a preempted sequence had) to embeddings; pictures are the encoder output as they are."""
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
-        pixels = torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))
-        encoded = self.vision(pixels.to(self.device, self.dtype))
         return Prompts(
             embeddings=self.embed_tokens(right_padded(rows, self.device)),
             lengths=tuple(map(len, rows)),
-            encoded=encoded,
+            encoded=torch.stack(tuple(features)),
             encoded_lengths=(self.vision.tokens,) * len(rows),
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -78,9 +77,16 @@ class Florence2(TokenModel):
             forced_last_token=None if settings.get("forced_eos_token_id") is None else end,
         )
 
-    def embed(self, inputs: Sequence[Inputs], generated: Sequence[Sequence[int]]) -> Prompts:
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pictures to vectors of the language model's width."""
+        features: Tensor = self.projector(self.vision(pixels.to(self.device, self.dtype)))
+        return features
+
+    def embed(
+        self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
+    ) -> Prompts:
         """Pictures and prompts through the encoder; the decoder's own prompt is its start token."""
-        encoded, encoded_lengths = self._encode(inputs)
+        encoded, encoded_lengths = self._encode(inputs, features)
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         return Prompts(
             embeddings=self.embed_tokens(right_padded(rows, self.device)),
@@ -89,19 +95,13 @@ class Florence2(TokenModel):
             encoded_lengths=encoded_lengths,
         )
 
-    def _encode(self, inputs: Sequence[Inputs]) -> tuple[Tensor, tuple[int, ...]]:
-        features = self._features(inputs)
+    def _encode(self, inputs: Sequence[Inputs], features: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
         texts = [torch.tensor(one.encoder_ids[one.image_tokens :], device=self.device) for one in inputs]
         rows = [torch.cat([image, self.bart.embed(text)]) for image, text in zip(features, texts, strict=True)]
         lengths = tuple(map(len, rows))
         padded = pad_sequence(rows, batch_first=True)
         needs_mask = min(lengths) < max(lengths)
         return self.bart.encode(padded, torch.tensor(lengths, device=self.device) if needs_mask else None), lengths
-
-    def _features(self, inputs: Sequence[Inputs]) -> Tensor:
-        pixels = torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))
-        features: Tensor = self.projector(self.vision(pixels.to(self.device, self.dtype)))
-        return features
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""

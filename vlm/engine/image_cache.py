@@ -1,0 +1,61 @@
+"""Pictures that were encoded lately, so that a second question about one costs no vision encode.
+
+Within one engine model and preprocessing are fixed, so the hash of the picture's original bytes is the whole key: two
+files that decode to the same pixels are two entries, and no two pictures ever share one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+
+class ImageCache:
+    """Features by picture, least recently used first out, within a budget of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        """``budget``: bytes of features to keep; 0 keeps none."""
+        self.budget = budget
+        self.used = 0
+        self.hits = 0
+        self.encoded = 0
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def features(
+        self, keys: Sequence[bytes | None], encode: Callable[[Sequence[int]], Tensor]
+    ) -> tuple[list[Tensor], list[bool]]:
+        """Features of each picture, and whether they were there already.
+
+        Args:
+            keys: One a picture; equal keys are encoded once, None is never found and never kept.
+            encode: Features ``[n, tokens, width]`` of the pictures at the given indices of ``keys``.
+        """
+        named = [object() if key is None else key for key in keys]
+        found = {key: self._kept[key] for key in named if isinstance(key, bytes) and key in self._kept}
+        first = {key: index for index, key in reversed(list(enumerate(named))) if key not in found}
+        missing = sorted(first.values())
+        new = dict(zip((named[index] for index in missing), encode(missing), strict=True)) if missing else {}
+        there = [first.get(key) != index for index, key in enumerate(named)]
+        self.hits += sum(there)
+        self.encoded += len(missing)
+        self._note(found, new)
+        return [found[key] if isinstance(key, bytes) and key in found else new[key] for key in named], there
+
+    def _note(self, found: Mapping[bytes, Tensor], new: Mapping[object, Tensor]) -> None:
+        for key in found:
+            self._kept.move_to_end(key)
+        for name, features in new.items():
+            if isinstance(name, bytes):
+                self._keep(name, features)
+
+    def _keep(self, key: bytes, features: Tensor) -> None:
+        size = features.numel() * features.element_size()
+        if size > self.budget:
+            return
+        while self.used + size > self.budget:
+            _, oldest = self._kept.popitem(last=False)
+            self.used -= oldest.numel() * oldest.element_size()
+        self._kept[key] = features.clone()  # of its own, not a view that keeps a whole batch alive
+        self.used += size
