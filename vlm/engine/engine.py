@@ -221,7 +221,7 @@ class Engine:
         if room < 1:
             raise InvalidRequest(
                 f"The prompt has {len(inputs.prompt_ids)} tokens; the model holds {model.cache.max_positions}.",
-                param="messages",
+                param="prompt",
                 code="context_length_exceeded",
             )
         last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)

@@ -260,8 +260,8 @@ def test_a_place_is_free_as_soon_as_the_answer_is_there() -> None:
     ("request_", "kind", "param"),
     [
         (Request(b"no picture"), InvalidImage, "image"),
-        (Request(picture(1), "<UNHEARD_OF>"), UnsupportedTask, "messages"),
-        (Request(None), InvalidRequest, "messages"),
+        (Request(picture(1), "<UNHEARD_OF>"), UnsupportedTask, "prompt"),
+        (Request(None), InvalidRequest, "image"),
         (Request(picture(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
         (Request(picture(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
     ],

@@ -87,7 +87,7 @@ class BlipProcessor:
         """
         asked = _understand(request)
         if request.image is None:
-            raise InvalidRequest("BLIP needs a picture.", param="messages", code="invalid_value")
+            raise InvalidRequest("BLIP needs a picture.", param="image", code="invalid_value")
         prompt_ids = self._prompt_ids(asked.prefix)
         image = decode(request.image, self.limits)
         return Inputs(
@@ -122,7 +122,7 @@ class BlipProcessor:
             raise InvalidRequest(
                 f"The caption's beginning has {len(prompt)} tokens; the model holds {self.max_positions}, "
                 "the rest of the caption included.",
-                param="messages",
+                param="prompt",
                 code="context_length_exceeded",
             )
         return prompt

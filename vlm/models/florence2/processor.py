@@ -91,7 +91,7 @@ class Florence2Processor:
         """
         asked = understand(request)
         if request.image is None:
-            raise InvalidRequest("Florence-2 needs a picture.", param="messages", code="invalid_value")
+            raise InvalidRequest("Florence-2 needs a picture.", param="image", code="invalid_value")
         encoder_ids = self._encoder_ids(asked)
         image = decode(request.image, self.limits)
         return Inputs(
@@ -153,7 +153,7 @@ class Florence2Processor:
         if len(text) > room:
             raise InvalidRequest(
                 f"The text has {len(text)} tokens; beside a picture the model reads {room}.",
-                param="messages",
+                param="prompt",
                 code="context_length_exceeded",
             )
         return (words.image,) * self.image_positions + text

@@ -241,9 +241,9 @@ def _by_token(prompt: str) -> Asked | None:
 
 def _with_token(task: NativeTask, prompt: str) -> Asked:
     if task.takes_argument:
-        return Asked(task, _argument(task, prompt, "messages"), "native")
+        return Asked(task, _argument(task, prompt, "prompt"), "native")
     if prompt.strip() != task.token:
-        raise InvalidRequest(f"{task.token} takes no other text beside it.", param="messages", code="invalid_value")
+        raise InvalidRequest(f"{task.token} takes no other text beside it.", param="prompt", code="invalid_value")
     return Asked(task, "", "native")
 
 

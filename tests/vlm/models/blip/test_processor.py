@@ -137,7 +137,7 @@ def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> No
 def test_no_picture_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="BLIP needs a picture") as caught:
         OURS.prepare(Request(None, "a picture of"))
-    assert caught.value.param == "messages"
+    assert caught.value.param == "image"
 
 
 def test_a_broken_picture_is_an_error() -> None:

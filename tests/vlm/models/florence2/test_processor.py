@@ -157,7 +157,7 @@ def test_a_text_must_fit_beside_the_picture() -> None:
     assert longest > ROOM // 2
     with pytest.raises(InvalidRequest) as caught:
         prepare(GROUND + " a" * (longest + 1))
-    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
     assert f"reads {ROOM}" in caught.value.message
     assert len(prepare(GROUND + " a" * longest).encoder_ids) == 256
 
@@ -169,7 +169,7 @@ def fits(text: str) -> bool:
 def test_no_picture_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="Florence-2 needs a picture") as caught:
         OURS.prepare(Request(None, "<OD>"))
-    assert caught.value.param == "messages"
+    assert caught.value.param == "image"
 
 
 def test_errors_of_the_task_come_before_the_picture_is_read() -> None:

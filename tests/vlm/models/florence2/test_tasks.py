@@ -125,7 +125,7 @@ def test_a_missing_argument_is_refused(token: str, form: str) -> None:
 def test_a_region_is_four_locations_and_the_error_says_so(token: str, argument: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{token} needs a region: send task.region.box as") as caught:
         native(token + argument)
-    assert (caught.value.param, caught.value.code) == ("messages", "invalid_value")
+    assert (caught.value.param, caught.value.code) == ("prompt", "invalid_value")
     assert f"{token}<loc_x1>" in caught.value.message
 
 
