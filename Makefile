@@ -36,9 +36,10 @@ format: .venv/installed-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed  ## measure the engine on both miniatures
+bench: .venv/installed  ## measure the engine on the miniatures
 	$(RUN) -m vlm.bench miniatures/blip-large
 	$(RUN) -m vlm.bench miniatures/florence-2-base
+	$(RUN) -m vlm.bench miniatures/kosmos-2
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

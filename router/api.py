@@ -27,7 +27,7 @@ from router.answers import Content, Shape
 from router.config import RouterConfig
 from router.images import read_image
 from router.payload import read_object
-from vlm.cards import canonical_name
+from vlm.models.cards import canonical_name
 from vlm.types import Box, CaptionLength, InvalidImage, InvalidRequest, Request, Sampling, Task, VlmError
 
 Json = dict[str, Any]

@@ -25,7 +25,7 @@ from router.chat import ChatCompletions
 from router.config import RouterConfig
 from router.edge import Edge
 from router.errors import error_response, json_response, on_http_error, on_vlm_error
-from vlm.cards import canonical_name
+from vlm.models.cards import canonical_name
 from vlm.types import ModelNotReady, VlmError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from router.backends import ModelStatus
 from router.config import RouterConfig
-from vlm.cards import Card, TaskCard, card_of
+from vlm.models.cards import Card, TaskCard, card_of
 
 Json = dict[str, Any]
 

@@ -29,7 +29,10 @@ class Answer:
 
 
 class Oracle:
-    """transformers' ``generate`` in fp32, greedy, with the checkpoint's own generation settings otherwise."""
+    """transformers' ``generate`` in fp32, greedy, with the checkpoint's own generation settings otherwise.
+
+    The ban on repeated n-grams is handed over by name: Kosmos-2's ``generate`` of transformers 5 forgets it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.processor = AutoProcessor.from_pretrained(folder)
@@ -40,9 +43,10 @@ class Oracle:
         """What the reference generates for one picture."""
         picture = Image.open(io.BytesIO(image)).convert("RGB")
         inputs = self.processor(images=picture, text=prompt or None, return_tensors="pt")
+        banned = {"no_repeat_ngram_size": self.model.generation_config.no_repeat_ngram_size or 0}
         out = self.model.generate(
-            **inputs, max_new_tokens=max_tokens, num_beams=1, do_sample=False, early_stopping=False,
-            return_dict_in_generate=True, output_logits=True, **settings,
+            **inputs, **(banned | settings), max_new_tokens=max_tokens, num_beams=1, do_sample=False,
+            early_stopping=False, return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
         ids = out.sequences[0, -len(out.logits) :]
         logprobs = torch.log_softmax(torch.cat(out.logits).float(), dim=-1).gather(1, ids[:, None])[:, 0]

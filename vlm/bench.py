@@ -249,8 +249,11 @@ def reference(
         torch.set_num_threads(threads)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
-    _, family = find_family(Checkpoint.open(folder))
-    native = family.processor(Checkpoint.open(folder)).prepare(Request(picture(0), prompt)).native_task
+    checkpoint = Checkpoint.open(folder)
+    _, family = find_family(checkpoint)
+    native = family.processor(checkpoint).prepare(Request(picture(0), prompt)).native_task
+    # Some of its classes lose this setting of the checkpoint on the way.
+    ban = checkpoint.generation.get("no_repeat_ngram_size") or 0
 
     @torch.inference_mode()
     def answer(image: bytes) -> tuple[int, ...]:
@@ -258,7 +261,7 @@ def reference(
         inputs = processor(images=opened, text=prompt or native or None, return_tensors="pt").to(device, dtype)
         out = model.generate(
             **inputs, max_new_tokens=tokens, num_beams=1, do_sample=False, early_stopping=False,
-            return_dict_in_generate=True, output_logits=True,
+            return_dict_in_generate=True, output_logits=True, no_repeat_ngram_size=ban,
         )  # fmt: skip
         return tuple(out.sequences[0, -len(out.logits) :].tolist())
 

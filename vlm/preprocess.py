@@ -24,7 +24,7 @@ _CLIP_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
 
 _READ = {"size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std",
-         "do_center_crop", "crop_size"}  # fmt: skip
+         "do_center_crop", "crop_size", "use_square_size"}  # fmt: skip
 _WITHOUT_EFFECT = {
     # bookkeeping
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map", "device",
@@ -99,7 +99,7 @@ class _Settings:
 
     def preprocessor(self) -> PicturePreprocessor:
         self._refuse_unknown()
-        height, width = self._size("size")
+        height, width = self._square() if self._flag("use_square_size", False) else self._size("size")
         self._refuse_crop(height, width)
         if not self._flag("do_resize", True):
             raise self._fault("do_resize", "must be true: the encoder reads one fixed size")
@@ -130,6 +130,13 @@ class _Settings:
             case {"height": int(height), "width": int(width), **rest} if height > 0 and width > 0 and not rest:
                 return height, width
         raise self._fault(key, "must be a positive number or {'height': .., 'width': ..}")
+
+    def _square(self) -> tuple[int, int]:
+        """An older way to ask for the squash: a shorter edge that stands for both."""
+        match self.values.get("size"):
+            case {"shortest_edge": int(side), **rest} if side > 0 and not rest:
+                return side, side
+        raise self._fault("use_square_size", "goes with a 'size' of {'shortest_edge': ..} only")
 
     def _resample(self) -> Image.Resampling:
         value = self.values.get("resample", Image.Resampling.BICUBIC)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from deployments.settings import ModelArgs, ModelArgsError
 from router.config import RouterConfig
-from vlm.cards import cards
+from vlm.models.cards import cards
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, while it is imported

@@ -5,7 +5,7 @@ from __future__ import annotations
 from router.backends import ModelStatus
 from router.catalogue import entry
 from router.config import RouterConfig
-from vlm.cards import cards
+from vlm.models.cards import cards
 
 CONFIG = RouterConfig(max_image_bytes=7)
 

@@ -23,11 +23,30 @@ FLORENCE_PROMPTS = (
     "<OCR>",
     "<OCR_WITH_REGION>",
     "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square",
+    "<DENSE_REGION_CAPTION>",
+    "<REGION_PROPOSAL>",
+    "<OPEN_VOCABULARY_DETECTION> a red circle",
+    "<REFERRING_EXPRESSION_SEGMENTATION> a blue square",
+    "<REGION_TO_SEGMENTATION><loc_100><loc_150><loc_450><loc_500>",
+    "<REGION_TO_CATEGORY><loc_0><loc_0><loc_999><loc_999>",
+    "<REGION_TO_DESCRIPTION><loc_300><loc_300><loc_700><loc_650>",
+    "<REGION_TO_OCR><loc_100><loc_150><loc_450><loc_500>",
+)
+KOSMOS_PROMPTS = (
+    "<grounding>An image of",
+    "An image of",
+    "<grounding>Describe this image in detail:",
+    "<grounding><phrase> a red circle</phrase>",
+    "<grounding><phrase>It</phrase><object><patch_index_0044><patch_index_0463></object> is",
+    "Question: How many shapes are there? Answer:",
+    "<grounding> Question: What color is the circle? Answer:",
 )
 PROMPTS = {
     "blip": ("", "a picture of", "the word"),
     "florence2": FLORENCE_PROMPTS,
+    "kosmos2": KOSMOS_PROMPTS,
 }
+DEFAULTS = {"blip-large": "", "florence-2-base": "<CAPTION>", "kosmos-2": "<grounding>An image of"}
 
 
 def assert_equal(ours: Completion, theirs: Answer) -> None:
@@ -36,7 +55,8 @@ def assert_equal(ours: Completion, theirs: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prompts"), [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"])]
+    ("name", "prompts"),
+    [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"]), ("kosmos-2", PROMPTS["kosmos2"])],
 )
 def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...]) -> None:
     """More than 50 pictures a model, all at once here and one by one there."""
@@ -50,23 +70,21 @@ def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...]) -> N
     "settings",
     [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 4, "repetition_penalty": 0.8}],
 )
-@pytest.mark.parametrize("name", ["blip-large", "florence-2-base"])
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_bans_and_penalties_equal_transformers(name: str, settings: dict[str, Any]) -> None:
     images = scenes(6, first=100)
     ours = ask_all(MINIATURES / name, [ask(image, max_tokens=40, **settings) for image in images])
-    prompt = "" if name == "blip-large" else "<CAPTION>"
     for image, answer in zip(images, ours, strict=True):
-        assert_equal(answer, miniature_oracle(name).answer(image, prompt, max_tokens=40, **settings))
+        assert_equal(answer, miniature_oracle(name).answer(image, DEFAULTS[name], max_tokens=40, **settings))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 7])
-@pytest.mark.parametrize("name", ["blip-large", "florence-2-base"])
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_cut_answer_ends_like_the_reference(name: str, max_tokens: int) -> None:
     """Florence-2 forces its first token, and </s> at the last place."""
     [image] = scenes(1, first=7)
     [ours] = ask_all(MINIATURES / name, [ask(image, max_tokens=max_tokens)])
-    prompt = "" if name == "blip-large" else "<CAPTION>"
-    assert_equal(ours, miniature_oracle(name).answer(image, prompt, max_tokens=max_tokens))
+    assert_equal(ours, miniature_oracle(name).answer(image, DEFAULTS[name], max_tokens=max_tokens))
     assert ours.finish_reason == "length"
 
 
@@ -83,7 +101,7 @@ def configurations() -> list[Any]:
     At the real picture size, ``python -m vlm.bench --config real`` makes the same comparison.
     """
     known = dict(families())
-    blip, florence = known["blip"].sizes, known["florence2"].sizes
+    blip, florence, kosmos = (known[name].sizes for name in ("blip", "florence2", "kosmos2"))
     wide = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 80}
     return [
         pytest.param("blip", blip["tiny"], id="blip-tiny"),
@@ -115,6 +133,21 @@ def configurations() -> list[Any]:
             id="florence2-scaled-embedding",
         ),
         pytest.param("florence2", florence["real"], id="florence2-real"),
+        pytest.param("kosmos2", kosmos["tiny"], id="kosmos2-tiny"),
+        pytest.param(
+            "kosmos2",
+            resized(
+                kosmos["tiny"],
+                {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "patch_size": 8},
+                {"embed_dim": 48, "attention_heads": 2, "layers": 3, "ffn_dim": 80, "scale_embedding": False},
+            ),
+            id="kosmos2-wide-vision",
+        ),
+        pytest.param(
+            "kosmos2",
+            resized(kosmos["real"], {"num_hidden_layers": 2}, {"layers": 2, "vocab_size": 4096}),
+            id="kosmos2-shallow-real",
+        ),
     ]
 
 

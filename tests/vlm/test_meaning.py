@@ -48,3 +48,24 @@ def test_florence_grounds_the_phrases_of_a_caption() -> None:
     [answer] = ask_all(MINIATURES / "florence-2-base", [request])
     phrases = {text[start:end] for found in answer.grounding.detections for start, end in found.spans}
     assert phrases == {"a red circle", "a blue square"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_kosmos_ties_the_words_of_its_caption_to_places(size: tuple[int, int]) -> None:
+    picture = hand_drawn(*size)
+    caption, count, region = ask_all(
+        MINIATURES / "kosmos-2",
+        [
+            Request(picture, "<grounding>An image of"),
+            Request(picture, "How many shapes are there?"),
+            Request(picture, task=Task("region_caption", region=DRAWN["circle"])),
+        ],
+    )
+    assert caption.text == "An image of a red circle left of one blue square."  # the trigram ban turns "a" into "one"
+    for found, name in zip(caption.grounding.detections, DRAWN, strict=True):
+        assert [caption.text[start:end] for start, end in found.spans] == [found.label]
+        assert found.label is not None
+        assert name in found.label
+        assert found.box is not None
+        assert overlap(found.box, DRAWN[name]) >= 0.6
+    assert (count.text, region.text) == ("two.", "It is a red circle.")

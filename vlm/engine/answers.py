@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vlm.engine.sequence import Sequence
-from vlm.types import Chunk, Completion, Grounding, Timings, Usage
+from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
 
 if TYPE_CHECKING:
     from vlm.models.base import Processor  # which imports torch
@@ -56,15 +56,21 @@ def _ignored(sequence: Sequence) -> tuple[str, ...]:
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
     inputs = sequence.inputs
     parsed = processor.ground(sequence.generated, inputs, finished=sequence.finish_reason == "stop")
+    text = sequence.text.text if inputs.words else parsed.text
     return Grounding(
         task=inputs.task,
         native_task=inputs.native_task,
-        text=sequence.text.text if inputs.words else parsed.text,
+        text=text,
         image_size=inputs.image_size,
-        detections=parsed.detections,
+        detections=tuple(_within(detection, len(text or "")) for detection in parsed.detections),
         truncated=parsed.truncated,
         raw=processor.decode(sequence.generated, special=True),
     )
+
+
+def _within(detection: Detection, length: int) -> Detection:
+    """Without the spans that lie beyond a text of that length: a stop string may have cut it."""
+    return replace(detection, spans=tuple(span for span in detection.spans if span[1] <= length))
 
 
 def _timings(sequence: Sequence) -> Timings:

@@ -251,15 +251,21 @@ class Engine:
         """Carry out all commands that are there; False once told to stop."""
         while wait or not self._inbox.empty():
             wait = False
-            match self._inbox.get():
-                case _Submit(sequence, stream):
-                    self._streams[sequence] = stream
-                    self._core.submit(sequence)
-                case _Abort(sequence):
-                    self._streams.pop(sequence, None)
-                    self._core.abort(sequence)
-                case _Stop():
-                    return False
+            # No local names here: while the thread waits, they would keep the last sequence and its picture alive.
+            if not self._carry_out(self._inbox.get()):
+                return False
+        return True
+
+    def _carry_out(self, command: _Command) -> bool:
+        match command:
+            case _Submit(sequence, stream):
+                self._streams[sequence] = stream
+                self._core.submit(sequence)
+            case _Abort(sequence):
+                self._streams.pop(sequence, None)
+                self._core.abort(sequence)
+            case _Stop():
+                return False
         return True
 
     def _deliver(self, events: Iterable[Event]) -> None:

@@ -56,18 +56,22 @@ def merge_heads(x: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Attention of a sequence to itself; query, key and value come from one fused matrix."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, inner_norm: nn.LayerNorm | None = None) -> None:
+        """``inner_norm``, on ``width``, stands before the output matrix."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
+        self.inner_norm = inner_norm
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
         """``[batch, queries, width]`` in and out."""
         queries, keys, values = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         keys, values = context.append(layer, keys, values)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask)
-        out: Tensor = self.out(merge_heads(attended))
+        attended = merge_heads(F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask))
+        if self.inner_norm is not None:
+            attended = self.inner_norm(attended)
+        out: Tensor = self.out(attended)
         return out
 
 
@@ -88,9 +92,12 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
         """``[batch, queries, width]`` in and out."""
-        keys, values = context.cross(layer)
+        return self.attend(x, *context.cross(layer), context.cross_mask)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, with the keys and values at hand."""
         queries = split_heads(self.query(x), self.heads)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.cross_mask)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         out: Tensor = self.out(merge_heads(attended))
         return out
 

@@ -7,6 +7,7 @@ not a second transformer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ class TransformerSpec:
         eps: Of every LayerNorm.
         cross_width: Width of the encoder output that each layer attends to, or None.
         embedding_norm, final_norm: A LayerNorm on what goes in, or on what comes out.
+        inner_norm: A further LayerNorm within each part, before its last matrix (sub-LN).
     """
 
     layers: int
@@ -43,6 +45,7 @@ class TransformerSpec:
     cross_width: int | None = None
     embedding_norm: bool = False
     final_norm: bool = False
+    inner_norm: bool = False
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
@@ -59,15 +62,20 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 class Mlp(nn.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation, inner_norm: nn.LayerNorm | None = None) -> None:
+        """``inner_norm``, on ``hidden``, stands before the second layer."""
         super().__init__()
         self.up = nn.Linear(width, hidden)
+        self.inner_norm = inner_norm
         self.down = nn.Linear(hidden, width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` in and out."""
-        out: Tensor = self.down(activate(self.up(x), self.activation))
+        hidden = activate(self.up(x), self.activation)
+        if self.inner_norm is not None:
+            hidden = self.inner_norm(hidden)
+        out: Tensor = self.down(hidden)
         return out
 
 
@@ -77,13 +85,13 @@ class Layer(nn.Module):
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
         self.norm_first = spec.norm == "pre"
-        self.attention = SelfAttention(spec.width, spec.heads)
+        self.attention = SelfAttention(spec.width, spec.heads, _inner_norm(spec, spec.width))
         self.attention_norm = nn.LayerNorm(spec.width, spec.eps)
         self.cross: CrossAttention | None = None
         if spec.cross_width is not None:
             self.cross = CrossAttention(spec.width, spec.heads, spec.cross_width)
             self.cross_norm = nn.LayerNorm(spec.width, spec.eps)
-        self.mlp = Mlp(spec.width, spec.mlp_width, spec.activation)
+        self.mlp = Mlp(spec.width, spec.mlp_width, spec.activation, _inner_norm(spec, spec.mlp_width))
         self.mlp_norm = nn.LayerNorm(spec.width, spec.eps)
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
@@ -103,6 +111,10 @@ class Layer(nn.Module):
             x = self.cross_norm(x + self.cross(x, layer, context))
         out: Tensor = self.mlp_norm(x + self.mlp(x))
         return out
+
+
+def _inner_norm(spec: TransformerSpec, width: int) -> nn.LayerNorm | None:
+    return nn.LayerNorm(width, spec.eps) if spec.inner_norm else None
 
 
 class Transformer(nn.Module):
@@ -146,13 +158,30 @@ class LearnedPositions(nn.Module):
         return F.embedding(positions + self.offset, self.weight)
 
 
+class SinusoidalPositions(nn.Module):
+    """Sines, then cosines, of the position at falling frequencies (fairseq's layout); nothing is learned or stored."""
+
+    def __init__(self, width: int, offset: int = 0) -> None:
+        super().__init__()
+        self.frequencies = width // 2
+        self.offset = offset
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """int64 ``[batch, queries]`` to float32 ``[batch, queries, width]``."""
+        # Not a buffer: models are built without storage, and only what a checkpoint holds is filled in.
+        step = -math.log(10000) / (self.frequencies - 1)
+        frequencies = torch.exp(torch.arange(self.frequencies, device=positions.device).float() * step)
+        angles = (positions + self.offset).float()[..., None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 class TextTransformer(Transformer):
     """A transformer that adds positions to its input; the tokens' matrix may be shared with others."""
 
-    def __init__(self, spec: TransformerSpec, positions: LearnedPositions) -> None:
+    def __init__(self, spec: TransformerSpec, positions: LearnedPositions | SinusoidalPositions) -> None:
         super().__init__(spec)
         self.positions = positions
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """Token embeddings ``[batch, queries, width]`` to hidden states of the same shape."""
-        return super().forward(x + self.positions(context.positions), context)
+        return super().forward(x + self.positions(context.positions).to(x.dtype), context)

@@ -192,7 +192,7 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(engines: dict
         assert_empty(engines[name])  # here, since a loop that closes would abandon all of its requests
 
     asyncio.run(crowd_leaves())
-    assert live_sequences() == before
+    assert live_sequences() <= before
     assert asyncio.run(engines[name].complete(REQUEST)).text
 
 

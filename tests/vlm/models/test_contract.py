@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from tests.pictures import scene
-from vlm.cards import Card, TaskCard
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.layers.attention import Growing
 from vlm.loading import families, load
 from vlm.models.base import Inputs, LoadedModel, Parsed, Sampled
+from vlm.models.cards import Card, TaskCard
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
 FAMILIES = dict(families())

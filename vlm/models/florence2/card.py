@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.cards import Card, TaskCard
+from vlm.models.cards import Card, TaskCard
 
 CARDS = (
     Card(

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from vlm.cards import Card, canonical_name, card_of, cards
+from vlm.models.cards import Card, canonical_name, card_of, cards
 
 
 def test_every_card_is_found() -> None:
@@ -53,6 +53,6 @@ def test_cards_cannot_be_changed() -> None:
 
 
 def test_cards_are_read_without_torch() -> None:
-    code = "import json, sys, vlm.cards; vlm.cards.cards(); print(json.dumps('torch' in sys.modules))"
+    code = "import json, sys, vlm.models.cards; vlm.models.cards.cards(); print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) is False

@@ -12,9 +12,8 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
-
-import vlm.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,13 @@ def _aliases() -> Mapping[str, str]:
 
 
 def _families() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(vlm.models.__path__) if module.ispkg]
+    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg]
 
 
 def _cards_of(family: str) -> tuple[Card, ...]:
     if not _has_card(family):
         return ()
-    found: tuple[Card, ...] = importlib.import_module(f"vlm.models.{family}.card").CARDS
+    found: tuple[Card, ...] = importlib.import_module(f"{__package__}.{family}.card").CARDS
     return found
 
 

@@ -1,0 +1,105 @@
+"""The flags that a spec has, each against the formula written out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.layers.attention import Bidirectional, CrossAttention, SelfAttention
+from vlm.layers.transformer import Layer, Mlp, SinusoidalPositions, TextTransformer, TransformerSpec
+
+WIDTH, HEADS, HIDDEN = 12, 3, 20
+
+
+def spec(*, inner_norm: bool) -> TransformerSpec:
+    return TransformerSpec(layers=2, width=WIDTH, heads=HEADS, mlp_width=HIDDEN, norm="pre", inner_norm=inner_norm)
+
+
+def seeded(module: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Softmax attention of all heads, one head after the other."""
+    size = WIDTH // HEADS
+    parts = []
+    for head in range(HEADS):
+        query, key, value = (one[..., head * size : (head + 1) * size] for one in (queries, keys, values))
+        parts.append(torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(size), dim=-1) @ value)
+    return torch.cat(parts, dim=-1)
+
+
+def test_the_inner_norm_of_attention_stands_before_its_output_matrix() -> None:
+    attention = seeded(SelfAttention(WIDTH, HEADS, nn.LayerNorm(WIDTH)))
+    assert isinstance(attention, SelfAttention)
+    assert attention.inner_norm is not None
+    x = torch.randn(2, 5, WIDTH)
+    expected = attention.out(attention.inner_norm(attended(*attention.qkv(x).chunk(3, dim=-1))))
+    torch.testing.assert_close(attention(x, 0, Bidirectional(5)), expected)
+
+
+def test_the_inner_norm_of_the_mlp_stands_after_the_activation() -> None:
+    mlp = seeded(Mlp(WIDTH, HIDDEN, "gelu", nn.LayerNorm(HIDDEN)))
+    assert isinstance(mlp, Mlp)
+    assert mlp.inner_norm is not None
+    x = torch.randn(2, 5, WIDTH)
+    torch.testing.assert_close(mlp(x), mlp.down(mlp.inner_norm(F.gelu(mlp.up(x)))))
+
+
+def test_a_spec_gives_inner_norms_to_all_parts_or_to_none() -> None:
+    plain = {name for name, _ in Layer(spec(inner_norm=False)).named_parameters()}
+    inner = {name for name, _ in Layer(spec(inner_norm=True)).named_parameters()}
+    assert inner - plain == {
+        f"{part}.inner_norm.{name}" for part in ("attention", "mlp") for name in ("weight", "bias")
+    }
+    assert Layer(spec(inner_norm=True)).mlp.inner_norm.weight.shape == (HIDDEN,)  # type: ignore[union-attr]  # it is there
+
+
+def test_cross_attention_with_keys_and_values_at_hand() -> None:
+    attention = seeded(CrossAttention(WIDTH, HEADS, 7))
+    assert isinstance(attention, CrossAttention)
+    x, seen = torch.randn(2, 4, WIDTH), torch.randn(2, 6, 7)
+    expected = attention.out(attended(attention.query(x), *attention.key_value(seen).chunk(2, dim=-1)))
+    torch.testing.assert_close(attention.attend(x, *attention.keys_values(seen)), expected)
+
+
+@pytest.mark.parametrize(("width", "offset"), [(8, 0), (8, 2), (128, 2)])
+def test_sinusoidal_positions_are_sines_then_cosines(width: int, offset: int) -> None:
+    positions = torch.tensor([[0, 1, 7], [2047, 3, 3]])
+    found = SinusoidalPositions(width, offset)(positions)
+    assert found.dtype == torch.float32
+    half = width // 2
+    for row, place in ((0, 0), (0, 2), (1, 0)):
+        position = int(positions[row, place]) + offset
+        angles = [position * 10000 ** (-i / (half - 1)) for i in range(half)]
+        expected = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+        assert found[row, place].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_sinusoidal_positions_are_the_references_bits() -> None:
+    from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextSinusoidalPositionalEmbedding
+
+    table = Kosmos2TextSinusoidalPositionalEmbedding(600, 64, padding_idx=1).weights
+    assert torch.equal(SinusoidalPositions(64, 2)(torch.arange(598)[None])[0], table[2:600])
+
+
+def test_sinusoidal_positions_hold_nothing() -> None:
+    """So that a model built without storage has them all the same."""
+    with torch.device("meta"):
+        positions = SinusoidalPositions(16)
+    assert not list(positions.parameters())
+    assert not list(positions.buffers())
+    assert positions(torch.tensor([[0, 1]])).device.type == "cpu"
+
+
+def test_positions_do_not_widen_the_embeddings() -> None:
+    model = seeded(TextTransformer(spec(inner_norm=True), SinusoidalPositions(WIDTH))).to(torch.bfloat16)
+    assert model(torch.zeros(1, 3, WIDTH, dtype=torch.bfloat16), Bidirectional(3)).dtype == torch.bfloat16

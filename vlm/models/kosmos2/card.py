@@ -1,0 +1,46 @@
+"""The published facts about Kosmos-2."""
+
+from __future__ import annotations
+
+from vlm.models.cards import Card, TaskCard
+
+CARDS = (
+    Card(
+        name="kosmos-2",
+        aliases=("microsoft/kosmos-2-patch14-224",),
+        hugging_face_id="microsoft/kosmos-2-patch14-224",
+        display_name="Kosmos-2",
+        description=(
+            "Grounded captions, brief and detailed, phrase grounding, descriptions of a region and visual question "
+            "answering: text whose phrases are tied to boxes. Trained on GRIT, about 20 M grounded image-caption pairs."
+        ),
+        architecture="transformer-based multimodal LLM",
+        parameters="about 1.7 B",
+        license="MIT",
+        published="2023-10",
+        price_per_1k_images_usd="0.626",
+        tasks=(
+            TaskCard(
+                "caption",
+                native=("<grounding>An image of", "<grounding>Describe this image in detail:"),
+                outputs=("text", "boxes"),
+            ),
+            TaskCard("detect", native=("<grounding><phrase>...</phrase>",), outputs=("boxes",), needs=("labels",)),
+            TaskCard("ground", native=("<grounding><phrase>...</phrase>",), outputs=("text", "boxes"), needs=("text",)),
+            TaskCard(
+                "query",
+                native=("<grounding> Question: ... Answer:",),
+                outputs=("text", "boxes"),
+                needs=("text",),
+            ),
+            TaskCard(
+                "region_caption",
+                native=("<grounding><phrase>It</phrase><object><patch_index_....><patch_index_....></object> is",),
+                outputs=("text", "boxes"),
+                needs=("region",),
+            ),
+        ),
+        coordinate_bins=(32, 32),
+        context_length=2048,
+    ),
+)

@@ -1,0 +1,48 @@
+"""Kosmos-2's decoder: pre-norm with a further norm within each part (transformers ``Kosmos2TextForCausalLM``)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.layers.transformer import SinusoidalPositions, TextTransformer, TransformerSpec
+from vlm.models.settings import Settings
+
+POSITION_OFFSET = 2
+"""fairseq counts positions from the row after the padding's, which is 1."""
+
+
+def text_spec(config: Settings) -> TransformerSpec:
+    """The decoder's transformer from ``text_config``; defaults are those of ``Kosmos2TextConfig``."""
+    return TransformerSpec(
+        layers=config.integer("layers", 24),
+        width=config.integer("embed_dim", 2048),
+        heads=config.integer("attention_heads", 32),
+        mlp_width=config.integer("ffn_dim", 8192),
+        norm="pre",
+        activation=config.activation("activation_function", "gelu"),
+        eps=config.number("layer_norm_eps", 1e-5),
+        final_norm=True,
+        inner_norm=True,
+    )
+
+
+class Kosmos2Text(nn.Module):
+    """Tokens in, logits out, both by the same matrix."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        self.spec = text_spec(config)
+        self.max_positions = config.integer("max_position_embeddings", 2048)
+        self.scale = self.spec.width**0.5 if config.flag("scale_embedding", True) else 1.0
+        self.tokens = nn.Embedding(config.integer("vocab_size", 65037), self.spec.width)
+        self.transformer = TextTransformer(self.spec, SinusoidalPositions(self.spec.width, POSITION_OFFSET))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids of any shape to scaled rows of the matrix."""
+        rows: Tensor = self.tokens(tokens)
+        return rows * self.scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        return F.linear(hidden, self.tokens.weight)

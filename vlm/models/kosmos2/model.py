@@ -1,0 +1,105 @@
+"""Kosmos-2 as the engine sees it: a picture is 64 vectors within the prompt, read like words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from vlm.checkpoint import Checkpoint
+from vlm.layers.attention import AttentionContext
+from vlm.layers.padding import right_padded
+from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.kosmos2.language import Kosmos2Text
+from vlm.models.kosmos2.processor import IMAGE_START, Kosmos2Processor
+from vlm.models.kosmos2.synthetic import SIZES, write_files
+from vlm.models.kosmos2.vision import Kosmos2Vision, LatentProjection
+from vlm.models.kosmos2.weights import IGNORED, RULES
+from vlm.models.settings import Settings
+from vlm.synthetic import write_weights
+from vlm.types import Sampling
+from vlm.weights import load_weights
+
+MAX_NEW_TOKENS = 128
+"""What the model card generates at most."""
+
+
+class Kosmos2(TokenModel):
+    """transformers ``Kosmos2ForConditionalGeneration``; greedy."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        text = config.section("text_config")
+        self.vision = Kosmos2Vision(config.section("vision_config"))
+        self.text = Kosmos2Text(text)
+        spec = self.text.spec
+        self.image_positions = config.integer("latent_query_num", 64)
+        self.latents = LatentProjection(self.vision.width, spec.width, spec.heads, self.image_positions)
+        self.cache = CacheSpec(
+            layers=spec.layers,
+            kv_heads=spec.heads,
+            head_dim=spec.width // spec.heads,
+            max_positions=self.text.max_positions,
+        )
+        self.eos_token_ids = frozenset({text.integer("eos_token_id", 2)})
+        self.vocabulary = self.text.tokens.num_embeddings
+        self.defaults = Sampling()
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
+        """Build from config.json and fill from the safetensors files."""
+        with torch.device("meta"):
+            model = cls(Settings(checkpoint.config, "config.json"))
+        model = model.to(dtype).to_empty(device=device)
+        load_weights(model, checkpoint.tensors(), RULES, IGNORED)
+        generation = Settings(checkpoint.generation, "generation_config.json")
+        model.defaults = Sampling(
+            max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
+            no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(),
+        )  # fmt: skip
+        return model.eval()
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pictures to the latents that stand in the text for them."""
+        latents: Tensor = self.latents(self.vision(pixels.to(self.device, self.dtype)))
+        return latents * self.text.scale
+
+    def embed(
+        self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
+    ) -> Prompts:
+        """Prompt ids (and what a preempted sequence had) to embeddings, the pictures' vectors in their places."""
+        rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
+        embeddings = self.embed_tokens(right_padded(rows, self.device))
+        embeddings[:, IMAGE_START : IMAGE_START + self.image_positions] = torch.stack(tuple(features))
+        return Prompts(embeddings=embeddings, lengths=tuple(map(len, rows)))
+
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing: the decoder has no cross attention."""
+        raise NotImplementedError(f"layer {layer} has no cross attention")
+
+    def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
+        """See :class:`~vlm.models.base.VisionLanguageModel`."""
+        hidden: Tensor = self.text.transformer(embeddings, attention)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        return self.text.logits(hidden)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Ids to scaled rows of the token matrix."""
+        return self.text.embed(tokens)
+
+
+def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
+    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
+    write_files(folder, config)
+    with torch.device("meta"):
+        model = Kosmos2(Settings(config, "config.json"))
+    write_weights(folder, model, RULES, seed)
+
+
+FAMILY = Family(("kosmos-2",), Kosmos2.from_checkpoint, Kosmos2Processor.from_checkpoint, synthesize, SIZES)

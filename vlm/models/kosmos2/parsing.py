@@ -1,0 +1,87 @@
+"""Kosmos-2's answers: words, and which of them are tied to which boxes.
+
+``<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>`` says that the words "a fire" stand for
+what lies between two cells of the grid. Owns what such a sequence means, as transformers' Kosmos2Processor reads it.
+Knows no pictures and no prompts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm.models.base import Parsed
+from vlm.models.kosmos2.vocabulary import GRID, Vocabulary
+from vlm.types import Box, Detection, Point
+
+_LETTERS = {
+    "<phrase>": "P", "</phrase>": "p", "<object>": "O", "</object>": "o", "</delimiter_of_multi_objects/>": "d",
+}  # fmt: skip
+_ENTITY = re.compile(r"(?:P(w+)p)?O((?:ccd)*cc)o")
+_WELL_FORMED = re.compile(r"(?:w|-|Pw*p|(?:Pw+p)?O(?:ccd)*cco)*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Ids, and what they say; their tags are told apart by one letter an id."""
+
+    ids: Sequence[int]
+    vocabulary: Vocabulary
+
+    @property
+    def letters(self) -> str:
+        """``P p O o d`` for tags, ``c`` for a cell, ``w`` for a word, ``-`` for other tags."""
+        tags = {self.vocabulary.tags[token]: letter for token, letter in _LETTERS.items()}
+        cells, marks = self.vocabulary.cells, self.vocabulary.marks
+        return "".join(tags.get(token, "c" if token in cells else "-" if token in marks else "w") for token in self.ids)
+
+    @property
+    def words(self) -> str:
+        return self.vocabulary.decode(self.ids)
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The words of ``ids[start:end]`` as offsets into all words, both without the space around them."""
+        first, last = (len(self.vocabulary.decode(self.ids[:place])) for place in (start, end))
+        words = self.words
+        margin = len(words) - len(words.lstrip())
+        phrase = words[first:last]
+        return first + len(phrase) - len(phrase.lstrip()) - margin, first + len(phrase.rstrip()) - margin
+
+
+def read(token_ids: Sequence[int], vocabulary: Vocabulary, *, finished: bool) -> Parsed:
+    """Clean text and its boxes; what is not well formed is left out, and ``truncated`` says so."""
+    specials = vocabulary.marks - vocabulary.cells.keys() - set(vocabulary.tags.values())
+    text = _Text([token for token in token_ids if token not in specials], vocabulary)
+    letters = text.letters
+    found = tuple(one for match in _ENTITY.finditer(letters) for one in _detections(match, text))
+    return Parsed(text.words.strip(), found, truncated=not (finished and _WELL_FORMED.fullmatch(letters)))
+
+
+def _detections(match: re.Match[str], text: _Text) -> list[Detection]:
+    """One for each box; several share the phrase before them, if there is one that has any letters."""
+    start, end = match.span(1)
+    words = text.vocabulary.decode(text.ids[start:end]).strip() if match.group(1) else ""
+    spans = (text.span(start, end),) if words else ()
+    known = text.vocabulary.cells
+    cells = [known[token] for token in text.ids[slice(*match.span(2))] if token in known]
+    return [
+        Detection("box", label=words or None, box=box_between(*pair), spans=spans)
+        for pair in zip(cells[::2], cells[1::2], strict=True)
+    ]
+
+
+def box_between(upper_left: int, lower_right: int) -> Box:
+    """From the middle of one cell to the middle of the other; all of both where they share a row or a column."""
+    (top, left), (bottom, right) = divmod(upper_left, GRID), divmod(lower_right, GRID)
+    start, end = (0.0, 1.0) if left == right or top == bottom else (0.5, 0.5)
+    corners = (Point((left + start) / GRID, (top + start) / GRID), Point((right + end) / GRID, (bottom + end) / GRID))
+    return Box.spanning(corners)
+
+
+def cells_of(region: Box) -> tuple[int, int]:
+    """The cells in which the region's upper left and lower right corners lie: what the model is told of a region."""
+    left, top = (min(GRID - 1, max(0, math.floor(side * GRID))) for side in (region.x_min, region.y_min))
+    right, bottom = (min(GRID - 1, math.ceil(side * GRID - 1)) for side in (region.x_max, region.y_max))
+    return top * GRID + left, max(top, bottom) * GRID + max(left, right)

@@ -1,0 +1,124 @@
+"""Kosmos-2's processor: a picture and a prompt to numbers, and generated token ids to text and boxes.
+
+Owns the layout of a sequence: ``<s> <image>``, one id for each image position, ``</image>``, the prompt. Knows no
+tensors and no engine. Source: transformers' Kosmos2Processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm.checkpoint import Checkpoint
+from vlm.images import ImageLimits, decode
+from vlm.models.base import Inputs, Parsed
+from vlm.models.kosmos2.parsing import read
+from vlm.models.kosmos2.tasks import OFFERED, Asked, understand
+from vlm.models.kosmos2.vocabulary import Vocabulary
+from vlm.models.settings import Settings
+from vlm.preprocess import PicturePreprocessor
+from vlm.types import CheckpointError, InvalidRequest, Request
+
+IMAGE_START = 2
+"""The picture's vectors stand after ``<s> <image>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kosmos2Processor:
+    """Implements :class:`vlm.models.base.Processor`.
+
+    Attributes:
+        pictures: Makes the pixels.
+        vocabulary: Text to ids and back.
+        image_positions: How many vectors the decoder reads of one picture.
+        max_positions: Longest sequence, picture and answer included.
+        limits: What a picture may be.
+    """
+
+    pictures: PicturePreprocessor
+    vocabulary: Vocabulary
+    image_positions: int
+    max_positions: int
+    limits: ImageLimits = ImageLimits()
+
+    tasks = OFFERED
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, limits: ImageLimits = ImageLimits()) -> Kosmos2Processor:
+        """Read settings and tokenizer, with the defaults of transformers' Kosmos2Config where the config is silent.
+
+        Raises:
+            CheckpointError: A file is missing or broken, or the picture size is not the vision encoder's.
+        """
+        config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
+        pictures = PicturePreprocessor.from_checkpoint(checkpoint)
+        side = config.section("vision_config").integer("image_size", 224)
+        if (pictures.height, pictures.width) != (side, side):
+            raise CheckpointError(
+                f"The image processor in {checkpoint.folder} makes {pictures.width}x{pictures.height} pictures, but "
+                f"vision_config.image_size is {side}; correct one of them."
+            )
+        return cls(
+            pictures=pictures,
+            vocabulary=Vocabulary.from_checkpoint(checkpoint),
+            image_positions=config.integer("latent_query_num", 64),
+            max_positions=config.section("text_config").integer("max_position_embeddings", 2048),
+            limits=limits,
+        )
+
+    def prepare(self, request: Request) -> Inputs:
+        """Find the task, tokenise its prompt, decode and resize the picture.
+
+        Raises:
+            InvalidRequest: No picture, a missing argument, or a prompt that leaves no room for an answer.
+            InvalidImage: The picture cannot be read.
+            UnsupportedTask: The task is not offered; the message lists those that are.
+        """
+        asked = understand(request)
+        if request.image is None:
+            raise InvalidRequest("Kosmos-2 needs a picture.", param="image", code="invalid_value")
+        prompt = self._prompt(asked)
+        sequence = self._sequence(prompt)
+        image = decode(request.image, self.limits)
+        return Inputs(
+            pixels=self.pictures.pixels(image),
+            prompt_ids=sequence,
+            encoder_ids=(),
+            task=asked.task,
+            native_task=asked.prompt,
+            resolution=asked.resolution,
+            image_size=image.size,
+            image_tokens=self.image_positions,
+            text_tokens=len(sequence) - self.image_positions,
+            echo=len(prompt) if asked.echoes else 0,
+            words=asked.task != "detect",  # as elsewhere, the answer to "detect" is its boxes
+            ignored=asked.ignored,
+        )
+
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """Ids to clean text; ``special`` keeps tags and cells."""
+        return self.vocabulary.decode(token_ids, special=special)
+
+    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+        """The text, prompt included where it is echoed, and its phrases with their boxes."""
+        prompt = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
+        return read((*prompt, *token_ids), self.vocabulary, finished=finished)
+
+    def _prompt(self, asked: Asked) -> tuple[int, ...]:
+        before, words, after = asked.parts
+        tagged = self.vocabulary.encode_tagged
+        return tagged(before) + self.vocabulary.encode(words) + tagged(after)
+
+    def _sequence(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        known = self.vocabulary
+        # The ids of the picture's places are those after <unk>'s: words, but the model never sees their vectors.
+        picture = range(known.unknown + 1, known.unknown + 1 + self.image_positions)
+        sequence = (known.bos, known.tags["<image>"], *picture, known.tags["</image>"], *prompt)
+        if len(sequence) >= self.max_positions:
+            raise InvalidRequest(
+                f"Prompt and picture have {len(sequence)} tokens; the model holds {self.max_positions}, "
+                "the answer included.",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        return sequence
