@@ -23,8 +23,8 @@ serve: .venv/installed  ## run the whole system on http://127.0.0.1:8000 until C
 	@exec $(RUN) -m deployments.local --port $(PORT) --config $(CONFIG)
 
 test: .venv/installed-dev  ## run all tests, those on a Ray cluster included
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not ray" -n 2
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m ray
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not ray and not real" -n 2
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "ray or real"
 
 check: .venv/installed-dev  ## lint, format, types and the rooms of the architecture
 	$(BIN)/ruff check .

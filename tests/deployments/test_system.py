@@ -143,12 +143,12 @@ def test_health_and_readiness(system: System) -> None:
     assert httpx.get(f"{system.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{system.url}/readyz")
     assert ready.status_code == 200
-    assert [model["ready"] for model in ready.json()["models"]] == [True] * 3
+    assert [model["ready"] for model in ready.json()["models"]] == [True] * 4
 
 
 def test_lists_the_applications_as_models(system: System) -> None:
     with client(system) as sdk:
-        assert {model.id for model in sdk.models.list()} == {"blip-large", "florence-2-base", NARROW}
+        assert {model.id for model in sdk.models.list()} == {"blip-large", "florence-2-base", "kosmos-2", NARROW}
 
 
 # Errors, through both hops

@@ -111,7 +111,7 @@ def configurations() -> list[Any]:
             id="blip-wide-vision",
         ),
         pytest.param("blip", resized(blip["tiny"], {"num_hidden_layers": 1}, wide), id="blip-wide-text"),
-        pytest.param("blip", resized(blip["real"], {"image_size": 192}, {}), id="blip-real"),
+        pytest.param("blip", resized(blip["real"], {"image_size": 192}, {}), id="blip-real", marks=pytest.mark.real),
         pytest.param("florence2", florence["tiny"], id="florence2-tiny"),
         pytest.param(
             "florence2",
@@ -132,7 +132,7 @@ def configurations() -> list[Any]:
             resized(florence["tiny"], {}, {"encoder_layers": 1, "decoder_layers": 3, "scale_embedding": True}),
             id="florence2-scaled-embedding",
         ),
-        pytest.param("florence2", florence["real"], id="florence2-real"),
+        pytest.param("florence2", florence["real"], id="florence2-real", marks=pytest.mark.real),
         pytest.param("kosmos2", kosmos["tiny"], id="kosmos2-tiny"),
         pytest.param(
             "kosmos2",
