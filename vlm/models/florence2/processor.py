@@ -111,12 +111,9 @@ class Florence2Processor:
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text.
 
-        Without ``special`` there are no locations and marks even where a tokenizer holds them for plain tokens.
+        Without ``special`` there are no locations and marks, even where a file holds them for plain tokens.
         """
-        words = self.vocabulary
-        if not special:
-            token_ids = [token for token in token_ids if token not in words.bins and token not in words.marks]
-        return words.decode(token_ids, special=special)
+        return self.vocabulary.decode(token_ids, special=special)
 
     def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
         """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""

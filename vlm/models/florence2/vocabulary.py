@@ -59,6 +59,8 @@ class Vocabulary:
             tokenizer.add_special_tokens(list(ADDED_TOKENS))
         if tokenizer.token_to_id("<image>") is None:
             tokenizer.add_special_tokens(["<image>"])
+        # Some files hold marks as added but not special; only special ones are kept out of a client's text.
+        tokenizer.add_special_tokens([added.content for added in tokenizer.get_added_tokens_decoder().values()])
         tokenizer.encode_special_tokens = True
         bins = {_id(tokenizer, token, checkpoint): number for number, token in enumerate(_LOCATIONS)}
         bos, eos, pad, image = (_id(tokenizer, token, checkpoint) for token in ("<s>", "</s>", "<pad>", "<image>"))

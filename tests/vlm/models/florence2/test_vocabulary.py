@@ -148,3 +148,15 @@ def test_half_a_surrogate_pair_is_no_crash() -> None:
 @given(ids=IDS, special=st.booleans())
 def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool) -> None:
     assert NATIVE.decode(ids, special=special) == THEIRS.decode(ids, skip_special_tokens=not special)
+
+
+def test_a_mark_that_the_file_calls_ordinary_is_kept_out_of_text_all_the_same(tmp_path: Path) -> None:
+    def ordinary(content: dict[str, Any]) -> None:
+        for added in content["added_tokens"]:
+            added["special"] = False
+
+    words = Vocabulary.from_checkpoint(rewritten(tmp_path, ordinary))
+    ids = words.encode("a <od></s><loc_5> b")
+    assert not set(ids) & (words.marks | {words.bos, words.eos})
+    assert [words.bins[one] for one in ids if one in words.bins] == [5]
+    assert words.marks == NATIVE.marks
