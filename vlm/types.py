@@ -167,6 +167,9 @@ class Task:
         text: The text to ground, or the question.
         region: Where to look.
         length: Length of a caption.
+        max_objects: Most objects to find, or None for the model's own bound.
+        reasoning: Think before answering, where the model can.
+        references: Places that the question is about, in order.
     """
 
     name: str
@@ -174,6 +177,9 @@ class Task:
     text: str | None = None
     region: Box | None = None
     length: CaptionLength = "normal"
+    max_objects: int | None = None
+    reasoning: bool = False
+    references: tuple[Point | Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,9 @@ class Sampling:
         no_repeat_ngram_size: No n-gram of this size occurs twice; 0 is off.
         forced_tokens: The answer starts with these token ids.
         forced_last_token: The token id put at the last place that ``max_tokens`` allows.
+        num_beams: How many answers are kept in the running at once; 1 is no beam search.
+        length_penalty: An answer of n tokens is ranked by its log-probability divided by n to this power.
+        early_stopping: Beam search ends once ``num_beams`` answers are complete, even if a better one may follow.
         logprobs: Report the log-probability of each chosen token, before any penalty or temperature.
     """
 
@@ -202,6 +211,9 @@ class Sampling:
     no_repeat_ngram_size: int | None = None
     forced_tokens: tuple[int, ...] | None = None
     forced_last_token: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | None = None
     logprobs: bool = False
 
     def __post_init__(self) -> None:
@@ -218,6 +230,8 @@ class Sampling:
             "no_repeat_ngram_size",
             "must be from 0 to 64",
         )
+        _check(self.num_beams is None or 1 <= self.num_beams <= 8, "num_beams", "must be from 1 to 8")
+        _check(self.length_penalty is None or -8 <= self.length_penalty <= 8, "length_penalty", "must be from -8 to 8")
         _check(len(self.stop) <= 4 and all(self.stop), "stop", "takes at most 4 strings, none of them empty")
 
     def over(self, defaults: Sampling) -> Sampling:
@@ -225,7 +239,7 @@ class Sampling:
         unset = {
             name: getattr(defaults, name)
             for name in ("max_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size",
-                         "forced_tokens", "forced_last_token")
+                         "forced_tokens", "forced_last_token", "num_beams", "length_penalty", "early_stopping")
             if getattr(self, name) is None
         }  # fmt: skip
         return replace(self, **unset)

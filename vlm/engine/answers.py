@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def next_chunk(sequence: Sequence, text: str) -> Chunk:
     """A chunk with ``text`` and the tokens that no chunk has carried yet."""
     start, sequence.reported = sequence.reported, len(sequence.generated)
-    return Chunk(text, tuple(sequence.generated[start:]), tuple(sequence.logprobs[start:]))
+    logprobs = sequence.logprobs if sequence.sampling.logprobs else []
+    return Chunk(text, tuple(sequence.generated[start:]), tuple(logprobs[start:]))
 
 
 def last_chunk(sequence: Sequence, text: str, processor: Processor) -> Chunk:
@@ -30,7 +31,7 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
     return Completion(
         text=sequence.text.text if inputs.words else "",
         token_ids=tuple(sequence.generated),
-        logprobs=tuple(sequence.logprobs),
+        logprobs=tuple(sequence.logprobs if sequence.sampling.logprobs else ()),
         grounding=_grounding(sequence, processor),
         finish_reason=sequence.finish_reason,
         usage=_usage(sequence),
@@ -55,7 +56,8 @@ def _ignored(sequence: Sequence) -> tuple[str, ...]:
 
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
     inputs = sequence.inputs
-    parsed = processor.ground(sequence.generated, inputs, finished=sequence.finish_reason == "stop")
+    finished = sequence.finish_reason == "stop"
+    parsed = processor.ground(sequence.generated, inputs, finished=finished, logprobs=sequence.logprobs)
     text = sequence.text.text if inputs.words else parsed.text
     return Grounding(
         task=inputs.task,

@@ -115,7 +115,7 @@ class Core:
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         forced = sequence.forced_token() is not None
         sequence.generated.append(chosen.token)
-        if sequence.sampling.logprobs and chosen.logprob is not None:
+        if sequence.wants_logprobs and chosen.logprob is not None:
             if math.isnan(chosen.logprob):
                 raise ArithmeticError("the logits are not finite: the model overflowed in this dtype")
             sequence.logprobs.append(chosen.logprob)

@@ -24,13 +24,13 @@ class ImageCache:
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def features(
-        self, keys: Sequence[bytes | None], encode: Callable[[Sequence[int]], Tensor]
+        self, keys: Sequence[bytes | None], encode: Callable[[Sequence[int]], Sequence[Tensor]]
     ) -> tuple[list[Tensor], list[bool]]:
         """Features of each picture, and whether they were there already.
 
         Args:
             keys: One a picture; equal keys are encoded once, None is never found and never kept.
-            encode: Features ``[n, tokens, width]`` of the pictures at the given indices of ``keys``.
+            encode: Features of the pictures at the given indices of ``keys``.
         """
         named = [object() if key is None else key for key in keys]
         found = {key: self._kept[key] for key in named if isinstance(key, bytes) and key in self._kept}

@@ -6,7 +6,6 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,9 +73,9 @@ class ModelRunner:
     def _features(self, sequences: Rows[Sequence]) -> list[Tensor]:
         """What the model sees in each picture; only pictures that are new are encoded."""
 
-        def encode(indices: Rows[int]) -> Tensor:
+        def encode(indices: Rows[int]) -> Rows[Tensor]:
             pictures = [sequences[index].inputs.pixels for index in indices]
-            return self.model.see(torch.from_numpy(np.stack([one for one in pictures if one is not None])))
+            return self.model.see([torch.from_numpy(one) for one in pictures if one is not None])
 
         features, cached = self.images.features([one.image_key for one in sequences], encode)
         for sequence, was_there in zip(sequences, cached, strict=True):
@@ -88,7 +87,7 @@ class ModelRunner:
         return self.model.cross_keys_values(layer, encoded)
 
     def _finish(self, hidden: Tensor, row: int, sequences: Rows[Sequence]) -> list[Chosen]:
-        step = self.model.decode(hidden, partial(self._sample, sequences))
+        step = self.model.decode(hidden, sequences, partial(self._sample, sequences))
         self._keep(step, row)
         tokens: list[int] = step.tokens.tolist()
         logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()

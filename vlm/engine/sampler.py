@@ -105,7 +105,7 @@ class _Settings:
         temperatures = [sampling.temperature or 0.0 for sampling in samplings]
         forced = [token if (token := s.forced_token()) is not None else _NOT_FORCED for s in sequences]
         return cls(
-            logprobs=any(sampling.logprobs for sampling in samplings),
+            logprobs=any(sequence.wants_logprobs for sequence in sequences),
             penalties=penalties if any(penalty != 1.0 for penalty in penalties) else [],
             ngrams=sorted({sampling.no_repeat_ngram_size or 0 for sampling in samplings} - {0}),
             temperatures=temperatures if any(temperatures) else [],

@@ -67,6 +67,11 @@ class Sequence:
         assert self.sampling.max_tokens is not None
         return self.sampling.max_tokens - len(self.generated)
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether its tokens' log-probabilities are asked for, or needed for scores."""
+        return self.sampling.logprobs or self.inputs.scored
+
     def forced_token(self) -> int | None:
         """The token that must come next, whatever the model says, or None."""
         if self.budget == 1 and self.sampling.forced_last_token is not None:

@@ -28,7 +28,8 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Preprocessed picture, float32 ``[channels, height, width]``, or None without one.
+        pixels: Preprocessed picture as :meth:`VisionLanguageModel.see` wants it, float32
+            ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
         prompt_ids: What the decoder reads before its first own token (at least one id).
         encoder_ids: What a text encoder reads beside the picture; empty where there is none.
         task, native_task: What was understood, by its canonical and by the model's own name.
@@ -38,6 +39,9 @@ class Inputs:
         echo: How many of the last ``prompt_ids`` the answer's text begins with.
         words: True where the answer is text; False where it is geometry alone, so nothing is streamed.
         ignored: Names of request fields that this task does not use.
+        scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
+        limit: Most tokens that the task can use, or None.
+        values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
     """
 
     pixels: Array | None
@@ -52,6 +56,9 @@ class Inputs:
     echo: int = 0
     words: bool = True
     ignored: tuple[str, ...] = ()
+    scored: bool = False
+    limit: int | None = None
+    values: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,17 @@ class Processor(Protocol):
         """Token ids to text; ``special`` keeps the special tokens."""
         ...
 
-    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
-        """Read the geometry out of generated ids. ``finished``: the model ended by itself. Never raises on output."""
+    def ground(
+        self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
+    ) -> Parsed:
+        """Read the geometry out of generated ids. Never raises on output.
+
+        Args:
+            token_ids: Generated ids, end-of-sequence included.
+            inputs: What :meth:`prepare` made of the request.
+            finished: The model ended by itself.
+            logprobs: Raw log-probability of each id, for scores; empty where they are not known.
+        """
         ...
 
 
@@ -90,6 +106,8 @@ class CacheSpec:
         layers, kv_heads, head_dim: Of the decoder.
         max_positions: Longest sequence that the decoder can hold, prompt included.
         cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
+        prefix_positions: Positions that a picture takes before the prompt, of which each sees all and which depend on
+            nothing but the picture, so that sequences share their keys and values; 0 without such a prefix.
     """
 
     layers: int
@@ -97,6 +115,7 @@ class CacheSpec:
     head_dim: int
     max_positions: int
     cross_positions: int = 0
+    prefix_positions: int = 0
 
     def bytes_per_position(self, element_size: int) -> int:
         """Bytes of keys and values of one position over all layers."""
@@ -141,6 +160,15 @@ class Step:
     embeddings: Tensor
 
 
+class Row(Protocol):
+    """One row of a step: what was asked, and the ids written so far."""
+
+    @property
+    def inputs(self) -> Inputs: ...
+    @property
+    def generated(self) -> Sequence[int]: ...
+
+
 class VisionLanguageModel(Protocol):
     """Numbers to numbers, for a whole batch at once."""
 
@@ -160,8 +188,8 @@ class VisionLanguageModel(Protocol):
         """Of the weights, and so of embeddings and KV cache."""
         ...
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """Encode pictures: float32 ``[batch, channels, height, width]`` to features ``[batch, tokens, width]``.
+    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Encode pictures, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
 
         They depend on nothing but the picture, so that the engine may keep them for its next question.
         """
@@ -170,13 +198,17 @@ class VisionLanguageModel(Protocol):
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Encode prompts.
+        """Encode prompts; a prefix (:meth:`embed_prefix`) is not part of them.
 
         Args:
             inputs: One a row.
-            features: What :meth:`see` made of each row's picture, ``[tokens, width]``.
+            features: What :meth:`see` made of each row's picture, ``[tokens, width]``; empty for models with a prefix.
             generated: Ids that a preempted sequence already has, after its prompt.
         """
+        ...
+
+    def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
+        """What stands before the prompt of a sequence with a picture, ``[batch, prefix positions, width]``."""
         ...
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,8 +219,11 @@ class VisionLanguageModel(Protocol):
         """Hidden states ``[batch, positions, width]``; keys and values go through ``attention``."""
         ...
 
-    def decode(self, hidden: Tensor, sample: Sample) -> Step:
-        """Choose the next token of each row from ``hidden`` ``[batch, width]`` and embed it."""
+    def decode(self, hidden: Tensor, rows: Sequence[Row], sample: Sample) -> Step:
+        """Choose the next token of each row from ``hidden`` ``[batch, width]`` and embed it.
+
+        A model whose steps are not all choices of a token looks at ``rows`` for what each one is at.
+        """
         ...
 
 
@@ -198,6 +233,10 @@ class TokenModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``[batch, width]`` to ``[batch, vocabulary]``."""
         raise NotImplementedError
+
+    def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
+        """Nothing: the picture is part of the prompt, or of what cross attention reads."""
+        raise NotImplementedError(f"{len(features)} pictures, but the model has no prefix")
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Ids of any shape to embeddings of that shape plus ``[width]``."""
@@ -213,7 +252,7 @@ class TokenModel(nn.Module):
         """Of the weights."""
         return next(self.parameters()).dtype
 
-    def decode(self, hidden: Tensor, sample: Sample) -> Step:
+    def decode(self, hidden: Tensor, rows: Sequence[Row], sample: Sample) -> Step:  # noqa: ARG002  the protocol's
         """Choose the next token of each row and embed it; see :class:`VisionLanguageModel`."""
         sampled = sample(self.logits(hidden).float())
         return Step(sampled.tokens, sampled.logprobs, self.embed_tokens(sampled.tokens))

@@ -19,9 +19,9 @@ def asked(cache: ImageCache, keys: Sequence[bytes | None]) -> tuple[list[float],
     """The first number of each picture's features (its key's first byte), who was there, and who was encoded."""
     encoded: list[int] = []
 
-    def encode(indices: Sequence[int]) -> Tensor:
+    def encode(indices: Sequence[int]) -> Sequence[Tensor]:
         encoded.extend(indices)
-        return torch.stack([torch.full((2, 3), float((keys[index] or b"\xff")[0])) for index in indices])
+        return [torch.full((2, 3), float((keys[index] or b"\xff")[0])) for index in indices]
 
     features, there = cache.features(keys, encode)
     return [float(one[0, 0]) for one in features], there, encoded

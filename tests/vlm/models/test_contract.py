@@ -13,7 +13,6 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -96,7 +95,15 @@ def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
 
 def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:
     """What the model sees in each picture."""
-    return list(loaded.model.see(torch.from_numpy(np.stack([one.pixels for one in inputs if one.pixels is not None]))))
+    return list(loaded.model.see([torch.from_numpy(one.pixels) for one in inputs if one.pixels is not None]))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The only row of a step."""
+
+    inputs: Inputs
+    generated: Rows[int]
 
 
 @torch.inference_mode()
@@ -105,7 +112,9 @@ def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
     generated: list[int] = []
     for _ in range(count):
         hidden = forward_once(loaded, inputs, generated)
-        step = loaded.model.decode(hidden[:, -1], lambda logits: Sampled(logits.argmax(dim=-1), None))
+        step = loaded.model.decode(
+            hidden[:, -1], [Alone(inputs, generated)], lambda logits: Sampled(logits.argmax(dim=-1), None)
+        )
         generated.append(int(step.tokens))
     return generated
 

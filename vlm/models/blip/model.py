@@ -48,7 +48,7 @@ class Blip(TokenModel):
         self.vocabulary = self.text.tokens.num_embeddings
         self.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
-            forced_tokens=(),
+            forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
 
     @classmethod
@@ -60,10 +60,10 @@ class Blip(TokenModel):
         load_weights(model, checkpoint.tensors(), RULES, IGNORED)
         return model.eval()
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pictures to what the decoder cross-attends to."""
-        features: Tensor = self.vision(pixels.to(self.device, self.dtype))
-        return features
+        features: Tensor = self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype))
+        return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]

@@ -109,7 +109,14 @@ class BlipProcessor:
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
 
-    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+    def ground(
+        self,
+        token_ids: Sequence[int],
+        inputs: Inputs,
+        *,
+        finished: bool,
+        logprobs: Sequence[float] = (),  # noqa: ARG002
+    ) -> Parsed:
         """The whole caption, prefix included: BLIP knows no places."""
         prefix = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         return Parsed(text=self.decode((*prefix, *token_ids)).strip(), truncated=not finished)

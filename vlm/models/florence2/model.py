@@ -75,12 +75,15 @@ class Florence2(TokenModel):
             no_repeat_ngram_size=settings.get("no_repeat_ngram_size") or 0,
             forced_tokens=() if settings.get("forced_bos_token_id") is None else (start,),
             forced_last_token=None if settings.get("forced_eos_token_id") is None else end,
+            num_beams=1,
+            length_penalty=1.0,
+            early_stopping=False,
         )
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pictures to vectors of the language model's width."""
-        features: Tensor = self.projector(self.vision(pixels.to(self.device, self.dtype)))
-        return features
+        features: Tensor = self.projector(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
+        return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]

@@ -115,7 +115,14 @@ class Florence2Processor:
         """
         return self.vocabulary.decode(token_ids, special=special)
 
-    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+    def ground(
+        self,
+        token_ids: Sequence[int],
+        inputs: Inputs,
+        *,
+        finished: bool,
+        logprobs: Sequence[float] = (),  # noqa: ARG002
+    ) -> Parsed:
         """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""
         task = BY_TOKEN[inputs.native_task]
         if task.answer == "text":

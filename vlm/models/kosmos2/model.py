@@ -58,14 +58,14 @@ class Kosmos2(TokenModel):
         generation = Settings(checkpoint.generation, "generation_config.json")
         model.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
-            no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(),
+            no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
         return model.eval()
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pictures to the latents that stand in the text for them."""
-        latents: Tensor = self.latents(self.vision(pixels.to(self.device, self.dtype)))
-        return latents * self.text.scale
+        latents: Tensor = self.latents(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
+        return (latents * self.text.scale).unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]

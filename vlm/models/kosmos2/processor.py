@@ -99,7 +99,14 @@ class Kosmos2Processor:
         """Ids to clean text; ``special`` keeps tags and cells."""
         return self.vocabulary.decode(token_ids, special=special)
 
-    def ground(self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool) -> Parsed:
+    def ground(
+        self,
+        token_ids: Sequence[int],
+        inputs: Inputs,
+        *,
+        finished: bool,
+        logprobs: Sequence[float] = (),  # noqa: ARG002
+    ) -> Parsed:
         """The text, prompt included where it is echoed, and its phrases with their boxes."""
         prompt = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         return read((*prompt, *token_ids), self.vocabulary, finished=finished)
