@@ -58,7 +58,8 @@ class Kosmos2(TokenModel):
         generation = Settings(checkpoint.generation, "generation_config.json")
         model.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
-            no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
+            no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(),
+            num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
         return model.eval()
 
