@@ -21,8 +21,12 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+import torch
 
-from vlm.bench import picture, reference
+from vlm.checkpoint import Checkpoint
+from vlm.loading import find_family
+from vlm.pictures import picture
+from vlm.reference import native_prompt, reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,11 @@ class Level:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every checkpoint and print a table."""
     options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
     levels = [int(level) for level in options.concurrency.split(",")]
     print(f"{'':18}{'c':>4}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'transformers':>14}{'ratio':>8}")
     for folder in options.checkpoints:
-        answer = reference(folder, tokens=options.tokens, threads=options.threads)
+        answer = _reference(folder, options.tokens)
         bodies = [_body(folder.name, seed, options.tokens) for seed in range(options.requests)]
         for level in levels:
             row = _measure(options.url, bodies, level, answer)
@@ -63,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", default="1,8,32")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of the reference")
     return parser
+
+
+def _reference(folder: Path, tokens: int) -> Callable[[bytes], tuple[int, ...]]:
+    checkpoint = Checkpoint.open(folder)
+    processor = find_family(checkpoint)[1].processor(checkpoint)
+    return reference(checkpoint, prompt=native_prompt(processor, picture(0)), tokens=tokens)
 
 
 def _body(model: str, seed: int, tokens: int) -> dict[str, object]:

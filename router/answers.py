@@ -101,15 +101,16 @@ def content_of(completion: Completion, shape: Shape) -> str:
 
 
 def _object(completion: Completion, shape: Shape) -> Json:
-    """Any answer as a JSON object: the places where there are some, else the words."""
-    if completion.words and not completion.grounding.detections:
+    """Any answer as a JSON object: the places where there are some, or several answers, else the words."""
+    if completion.words and not (completion.grounding.detections or completion.parts):
         return {"text": completion.text}
     return grounding_of(completion, shape)
 
 
 def grounding_of(completion: Completion, shape: Shape) -> Json:
-    """The grounding object."""
-    return to_json(completion.grounding, include_raw=shape.include_raw)
+    """The grounding object; of several tasks the first one's, with those of all in its ``parts``."""
+    parts = [part.grounding for part in completion.parts]
+    return to_json(completion.grounding, include_raw=shape.include_raw, parts=parts)
 
 
 def usage_json(completion: Completion) -> Json:

@@ -1,39 +1,29 @@
 """OpenAI's chat request, checked and turned into a ``vlm.types.Request``.
 
-Owns the request's JSON: which fields exist, which are ignored, and which a small vision model can never honour.
-The only user of pydantic. Knows nothing of answers, of models, or of how bytes arrive; native prompts pass through
-word for word, because what they mean is the processor's to say.
+Owns what its fields mean together, which are ignored, and which a small vision model can never honour. Knows nothing
+of answers, of models, or of how bytes arrive; native prompts pass through word for word, because what they mean is the
+processor's to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 from router.answers import Content, Shape
+from router.bodies import ChatBody, ImagePart, Message, TextPart, validated
 from router.config import RouterConfig
-from router.images import read_image
+from router.images import read_image, upright_size_of
 from router.payload import read_object
+from router.tasks import Size, read_task
 from vlm.models.cards import canonical_name
-from vlm.types import Box, CaptionLength, InvalidImage, InvalidRequest, Request, Sampling, Task, VlmError
+from vlm.types import InvalidImage, InvalidRequest, Request, Sampling, VlmError
 
 Json = dict[str, Any]
 
 MAX_REPORTED = 32
-MAX_STOPS = 4
 RAW_TASK = "raw"
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
@@ -50,122 +40,9 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "top_logprobs": (0,),
-    "tasks": (),
     "models": (),
 }
 """Known fields that cannot be honoured, and the values that ask for nothing."""
-
-
-# Bodies: what pydantic checks
-
-
-class Checked(BaseModel):
-    """The base of every body: unknown keys are ignored, types are not converted, no NaN."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
-
-
-def _encodable(text: str) -> str:
-    """JSON can spell lone surrogates, which no tokenizer can read."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError("string_unicode", "no Unicode text") from error
-    return text
-
-
-class TextPart(Checked):
-    type: Literal["text"]
-    text: Annotated[str, AfterValidator(_encodable)]
-
-
-class ImageUrl(Checked):
-    url: str
-    detail: str | None = None
-
-
-class ImagePart(Checked):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-def _as_parts(content: object) -> object:
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return [] if content is None else content
-
-
-def _as_stops(value: object) -> object:
-    """A list; of one that is too long, no more than shows it (FailFast cannot stand in a union)."""
-    if isinstance(value, list):
-        return value[: MAX_STOPS + 1]
-    return [value] if isinstance(value, str) else value
-
-
-def _as_task(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-# FailFast: pydantic keeps an error for each bad item, and a body can hold millions.
-ContentParts = Annotated[list[Part], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
-
-
-class Message(Checked):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: ContentParts = []
-
-
-class Region(Checked):
-    model_config = ConfigDict(extra="forbid")
-
-    box: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=4, max_length=4)]
-
-
-class TaskBody(Checked):
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    labels: Annotated[list[Word], FailFast(), Field(max_length=64)] = []
-    text: Annotated[str, StringConstraints(max_length=4096)] | None = None
-    region: Region | None = None
-    length: CaptionLength = "normal"
-
-
-class StreamOptions(Checked):
-    include_usage: bool | None = None
-
-
-class JsonSchema(Checked):
-    name: Word
-
-
-class ResponseFormat(Checked):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-class ChatBody(Checked):
-    """The body of ``POST /v1/chat/completions``."""
-
-    model: Word
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=256)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[Word], Field(max_length=MAX_STOPS), BeforeValidator(_as_stops)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    repetition_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    logprobs: bool | None = None
-    response_format: ResponseFormat | None = None
-    task: Annotated[TaskBody, BeforeValidator(_as_task)] | None = None
-    include_raw: bool | None = None
-    drop_params: bool | None = None
 
 
 # What the rest of the router reads
@@ -207,15 +84,16 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
         InvalidRequest, InvalidImage: With the path of the field at fault.
     """
     raw = read_object(body)
-    chat = _validated(ChatBody, raw)
+    chat = validated(ChatBody, raw)
     dropped = _impossible(raw, drop=bool(chat.drop_params))
     _check_stream_options(chat)
     content = _content(chat)
     image_param, image = _image(chat, config)
     prompt_param, prompt = _prompt(chat, config)
+    request = Request(image, prompt, sampling=_sampling(chat), pieces=bool(chat.stream))
     return Chat(
         model=canonical_name(chat.model),
-        request=Request(image, prompt, _task(chat.task), _sampling(chat), pieces=bool(chat.stream)),
+        request=_with_tasks(request, chat, cache(lambda: upright_size_of(image, config.image_limits, image_param))),
         shape=Shape(content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
@@ -223,52 +101,6 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
         image_param=image_param,
         prompt_param=prompt_param,
     )
-
-
-BodyT = TypeVar("BodyT", bound=BaseModel)
-
-
-def _validated(kind: type[BodyT], raw: Json) -> BodyT:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _as_invalid(first, raw) from error
-
-
-_RULES = {
-    "missing": ("is required", "missing_required_parameter"),
-    "extra_forbidden": ("is not supported", "unsupported_parameter"),
-    "union_tag_invalid": ("must have a type of: text, image_url", "invalid_value"),
-    "union_tag_not_found": ("must be an object with a type of: text, image_url", "invalid_value"),
-    "model_type": ("must be an object", "invalid_type"),
-    "string_unicode": ("must be valid Unicode text", "invalid_value"),
-    "too_short": ("has too few items", "invalid_value"),
-    "too_long": ("has too many items", "invalid_value"),
-    "string_too_short": ("is too short", "invalid_value"),
-    "string_too_long": ("is too long", "string_above_max_length"),
-    "model_attributes_type": ("must be an object", "invalid_type"),
-}
-
-
-def _as_invalid(fault: ErrorDetails, raw: Json) -> InvalidRequest:
-    path = _path(fault, raw)
-    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    rule, code = _RULES.get(fault["type"], (fault["msg"].replace("Input should be", "must be"), code))
-    return InvalidRequest(f"{path[:256]}: {rule}.", path[:256], code)
-
-
-def _path(fault: ErrorDetails, raw: Json) -> str:
-    """``messages[0].content[1].image_url.url``; steps that exist only in pydantic's view of the body are left out."""
-    path = ""
-    here: Any = raw
-    *_, last = fault["loc"]
-    for step in fault["loc"]:
-        if isinstance(here, list) and isinstance(step, int):
-            path, here = f"{path}[{step}]", here[step]
-        elif isinstance(here, dict) and (step in here or (step == last and fault["type"] == "missing")):
-            path, here = f"{path}.{step}" if path else str(step), here.get(step)
-    return path
 
 
 # Fields that mean nothing here
@@ -327,20 +159,15 @@ def _content(chat: ChatBody) -> Content:
     return "grounding"
 
 
-def _task(body: TaskBody | None) -> Task | None:
-    if body is None or body.name == RAW_TASK:
-        return None
-    return Task(body.name, tuple(body.labels), body.text, _region(body.region), body.length)
-
-
-def _region(region: Region | None) -> Box | None:
-    if region is None:
-        return None
-    box = Box(*region.box)
-    if box.x_min > box.x_max or box.y_min > box.y_max:
-        raise InvalidRequest("task.region.box must be [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2.",
-                             "task.region.box", "invalid_value")  # fmt: skip
-    return box
+def _with_tasks(request: Request, chat: ChatBody, size: Size) -> Request:
+    if chat.tasks is not None:
+        if chat.task is not None:
+            raise InvalidRequest("task and tasks exclude each other: send one of them.", "tasks", "invalid_value")
+        parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
+        return replace(request, parts=tuple(parts))
+    if chat.task is None or chat.task.name == RAW_TASK:
+        return request
+    return replace(request, task=read_task(chat.task, "task", size))
 
 
 def _sampling(chat: ChatBody) -> Sampling:
@@ -352,6 +179,9 @@ def _sampling(chat: ChatBody) -> Sampling:
         stop=tuple(chat.stop or ()),
         repetition_penalty=chat.repetition_penalty,
         no_repeat_ngram_size=chat.no_repeat_ngram_size,
+        num_beams=chat.num_beams,
+        length_penalty=chat.length_penalty,
+        early_stopping=chat.early_stopping,
         logprobs=bool(chat.logprobs),
     )
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 
-from vlm.images import ImageLimits, inspect
+from vlm.images import ImageLimits, inspect, upright_size
 from vlm.types import InvalidImage
 
 _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
@@ -40,6 +40,18 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
     data = _decoded(url, head.end(), limits, param)
     _inspected(data, limits, param)
     return data
+
+
+def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, int]:
+    """(width, height) of a picture from :func:`read_image` once its EXIF orientation is applied; no pixel is decoded.
+
+    Raises:
+        InvalidImage: Its metadata is broken.
+    """
+    try:
+        return upright_size(data, limits)
+    except InvalidImage as error:
+        raise InvalidImage(error.message, param, error.code) from error
 
 
 def _decoded(url: str, start: int, limits: ImageLimits, param: str) -> bytes:

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
-from vlm.types import Completion, Request, Sampling
+from vlm.types import Completion, Grounding, Request, Sampling
 
 MINIATURES = Path(__file__).parent.parent / "miniatures"
 
@@ -29,7 +29,7 @@ class Answer:
 
 
 class Oracle:
-    """transformers' ``generate`` in fp32, greedy, with the checkpoint's own generation settings otherwise.
+    """transformers' ``generate`` in fp32, greedy unless told, with the checkpoint's own generation settings otherwise.
 
     The ban on repeated n-grams is handed over by name: Kosmos-2's ``generate`` of transformers 5 forgets it.
     """
@@ -43,14 +43,17 @@ class Oracle:
         """What the reference generates for one picture."""
         picture = Image.open(io.BytesIO(image)).convert("RGB")
         inputs = self.processor(images=picture, text=prompt or None, return_tensors="pt")
-        banned = {"no_repeat_ngram_size": self.model.generation_config.no_repeat_ngram_size or 0}
+        plain = {"no_repeat_ngram_size": self.model.generation_config.no_repeat_ngram_size or 0, "num_beams": 1,
+                 "early_stopping": False}  # fmt: skip
         out = self.model.generate(
-            **inputs, **(banned | settings), max_new_tokens=max_tokens, num_beams=1, do_sample=False,
-            early_stopping=False, return_dict_in_generate=True, output_logits=True,
+            **inputs, **(plain | settings), max_new_tokens=max_tokens, do_sample=False, return_dict_in_generate=True,
+            output_logits=True,
         )  # fmt: skip
-        ids = out.sequences[0, -len(out.logits) :]
-        logprobs = torch.log_softmax(torch.cat(out.logits).float(), dim=-1).gather(1, ids[:, None])[:, 0]
-        return Answer(tuple(ids.tolist()), tuple(logprobs.tolist()))
+        beams = out.beam_indices[0].tolist() if "beam_indices" in out else [0] * len(out.logits)
+        ids = out.sequences[0, -len(beams) :].tolist()
+        steps = zip(out.logits, beams, ids, strict=False)  # a search goes on for a while after its best answer
+        logprobs = [float(torch.log_softmax(logits[beam].float(), dim=-1)[token]) for logits, beam, token in steps]
+        return Answer(tuple(ids), tuple(logprobs))
 
 
 @cache
@@ -69,6 +72,11 @@ def ask_all(folder: Path, requests: Sequence[Request], config: EngineConfig = En
         return asyncio.run(together(engine))
 
 
+def without_scores(grounding: Grounding) -> Grounding:
+    """All that must be equal to the letter: scores are sums of floats, which differ by rounding from batch to batch."""
+    return replace(grounding, detections=tuple(replace(found, score=None) for found in grounding.detections))
+
+
 def ask(image: bytes, prompt: str = "", **sampling: object) -> Request:
-    """A request with log-probabilities and the given sampling fields."""
-    return Request(image, prompt, sampling=replace(Sampling(logprobs=True), **sampling))  # type: ignore[arg-type]
+    """A greedy request with log-probabilities and the given sampling fields."""
+    return Request(image, prompt, sampling=replace(Sampling(logprobs=True, num_beams=1), **sampling))  # type: ignore[arg-type]

@@ -20,21 +20,37 @@ ROOMS: dict[str, set[str]] = {
     "vlm/images": {"vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/draw": {"vlm/types"},
+    "vlm/pictures": set(),
+    "vlm/findings": set(),
+    "vlm/scores": set(),
     "vlm/checkpoint": {"vlm/types"},
     "vlm/weights": {"vlm/types"},
-    "vlm/synthetic": {"vlm/weights"},
+    "vlm/synthetic": {"vlm/weights", "vlm/models/family"},
     "vlm/preprocess": {"vlm/types", "vlm/checkpoint"},
     "vlm/layers": set(),
     "vlm/models/cards": set(),
+    "vlm/models/checks": {"vlm/findings"},
     "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint"},
+    "vlm/models/family": {"vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/findings", "vlm/models/base"},
     "vlm/models/settings": {"vlm/types", "vlm/layers"},
     "vlm/models": {
-        "vlm/types", "vlm/images", "vlm/checkpoint", "vlm/weights", "vlm/synthetic", "vlm/preprocess", "vlm/layers",
-        "vlm/models/base", "vlm/models/cards", "vlm/models/settings",
+        "vlm/types", "vlm/images", "vlm/scores", "vlm/checkpoint", "vlm/weights", "vlm/synthetic", "vlm/preprocess",
+        "vlm/layers", "vlm/findings", "vlm/models/base", "vlm/models/cards", "vlm/models/checks", "vlm/models/family",
+        "vlm/models/settings",
     },
-    "vlm/loading": {"vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base"},
+    "vlm/loading": {
+        "vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/models", "vlm/models/base", "vlm/models/family",
+    },
+    "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/base"},
     "vlm/engine": {"vlm/types", "vlm/layers", "vlm/models/base"},
-    "vlm/bench": {"vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/loading", "vlm/models/base"},
+    "vlm/bench": {
+        "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/loading", "vlm/models/base", "vlm/pictures", "vlm/reference",
+        "vlm/synthetic",
+    },
+    "vlm/verify": {
+        "vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/findings", "vlm/pictures", "vlm/models/base",
+        "vlm/models/cards", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
+    },
     "vlm/__main__": {
         "vlm/types", "vlm/images", "vlm/draw", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
@@ -48,20 +64,26 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/image_cache.py", "vlm/engine/sampler.py",
-        "vlm/checkpoint.py", "vlm/weights.py", "vlm/synthetic.py", "vlm/loading.py", "vlm/bench.py",
+        "vlm/checkpoint.py", "vlm/weights.py", "vlm/synthetic.py", "vlm/loading.py", "vlm/reference.py",
+        "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
         "deployments/replica.py",
     ),
     "safetensors": ("vlm/checkpoint.py", "vlm/synthetic.py"),
     "huggingface_hub": ("vlm/checkpoint.py",),
-    "transformers": ("vlm/bench.py",),
+    "transformers": ("vlm/reference.py",),
     "starlette": ("router/",),
     "pydantic": ("router/", "deployments/"),
-    "PIL": ("vlm/images.py", "vlm/preprocess.py", "vlm/draw.py", "vlm/bench.py"),
+    "PIL": (
+        "vlm/images.py", "vlm/preprocess.py", "vlm/draw.py", "vlm/reference.py", "vlm/pictures.py",
+        "vlm/models/moondream2/tiling.py",
+    ),
 }  # fmt: skip
 
 TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocabulary.py", "__init__.py")
 ENTRY_POINTS = ("deployments/local.py",)
-BROAD_EXCEPTS = ("vlm/engine/core.py", "vlm/engine/engine.py", "deployments/replica.py", "router/")
+BROAD_EXCEPTS = (
+    "vlm/engine/core.py", "vlm/engine/engine.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
     python -m vlm.bench miniatures/blip-large
     python -m vlm.bench --config real                  freshly drawn weights at the published size, every family
     python -m vlm.bench florence2 --config tiny --concurrency 1,8 --requests 32
+    python -m vlm.bench miniatures/florence-2-base --beams 3
 
 Every request is a picture of its own. Rates are requests a second; the ratio to one-at-a-time ``generate`` is what
 carries over between machines. The answers of both are compared token for token as well: in float32 all must be equal.
@@ -12,25 +13,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import torch
-from PIL import Image
 
 from vlm.checkpoint import Checkpoint
 from vlm.engine.engine import Engine, EngineConfig
-from vlm.loading import families, find_family, load
+from vlm.loading import families, load
 from vlm.models.base import LoadedModel
+from vlm.pictures import picture
+from vlm.reference import native_prompt, reference
+from vlm.synthetic import synthesize
 from vlm.types import CheckpointError, Completion, Request, Sampling, VlmError
 
 
@@ -57,13 +58,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: so many requests with one prompt, at these concurrencies."""
+    """What is measured: so many requests with one prompt, at these concurrencies, greedy or with beams."""
 
     prompt: str
     requests: int
     tokens: int
     concurrency: tuple[int, ...]
     reference: bool
+    beams: int = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     try:
         for name in _names(options):
-            with _checkpoint(name, options.config) as folder:
-                loaded = load(folder, dtype=options.dtype, device=options.device, report=_say)
-                _print(measure(loaded, folder, _plan(options)), loaded, options.json)
+            with _checkpoint(name, options.config) as checkpoint:
+                loaded = load(checkpoint, dtype=options.dtype, device=options.device)
+                _print(measure(loaded, checkpoint, _plan(options)), loaded, options.json)
     except VlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=20, help="most tokens of an answer")
     parser.add_argument("--concurrency", type=_levels, default=(1, 8, 32), help="comma-separated (default 1,8,32)")
+    parser.add_argument("--beams", type=int, default=1, help="search with so many beams (default 1: greedy)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
@@ -101,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    return Plan(options.prompt, options.requests, options.tokens, options.concurrency, not options.no_reference)
+    return Plan(
+        options.prompt, options.requests, options.tokens, options.concurrency, not options.no_reference, options.beams
+    )
 
 
 def _levels(text: str) -> tuple[int, ...]:
@@ -121,29 +126,29 @@ def _names(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 @contextmanager
-def _checkpoint(name: str, size: str | None) -> Iterator[Path]:
-    """The folder to measure; drawn weights live as long as the run."""
+def _checkpoint(name: str, size: str | None) -> Iterator[Checkpoint]:
+    """What is measured; drawn weights live as long as the run."""
     if size is None:
-        yield Path(name)
+        yield Checkpoint.open(Path(name), report=_say)
         return
     known = dict(families())
     if name not in known:
         raise CheckpointError(f"{name!r} is no family; with --config, name one of {', '.join(known)}.")
     with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
         _say(f"drawing {size} weights of {name}")
-        known[name].synthesize(Path(folder), known[name].sizes[size], 0)
-        yield Path(folder)
+        synthesize(known[name], Path(folder), known[name].sizes[size], 0)
+        yield Checkpoint.open(folder, report=_say)
 
 
-def measure(loaded: LoadedModel, folder: Path, plan: Plan) -> list[Measured]:
+def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Measured]:
     """Answer the plan's requests in every way, the reference first."""
     images = [picture(seed) for seed in range(plan.requests)]
     rows: list[Measured] = []
     expected: list[tuple[int, ...]] | None = None
     if plan.reference:
         _say("transformers, one at a time")
-        reference, expected = _run_reference(loaded, folder, images, plan)
-        rows.append(reference)
+        theirs, expected = _run_reference(loaded, checkpoint, images, plan)
+        rows.append(theirs)
     with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
         asyncio.run(_answer(engine, images[:1], plan, 1))  # warm up
         for level in plan.concurrency:
@@ -151,22 +156,6 @@ def measure(loaded: LoadedModel, folder: Path, plan: Plan) -> list[Measured]:
             row = asyncio.run(_run_engine(engine, images, plan, level))
             rows.append(_compared(*row, rows[0], expected) if expected is not None else row[0])
     return rows
-
-
-def picture(seed: int) -> bytes:
-    """A 640x480 JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
-    rng = random.Random(seed)  # noqa: S311  pictures, not secrets
-    image = Image.new("RGB", (640, 480), _colour(rng))
-    for _ in range(8):
-        x, y = rng.randrange(600), rng.randrange(440)
-        image.paste(_colour(rng), (x, y, x + rng.randrange(20, 300), y + rng.randrange(20, 300)))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def _colour(rng: random.Random) -> tuple[int, int, int]:
-    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
 async def _run_engine(
@@ -199,7 +188,7 @@ def _compared(
 async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: int) -> list[Completion]:
     """All answers in order, ``level`` in flight at once."""
     gate = asyncio.Semaphore(level)
-    sampling = Sampling(max_tokens=plan.tokens)
+    sampling = Sampling(max_tokens=plan.tokens, num_beams=plan.beams, early_stopping=plan.beams > 1, length_penalty=1.0)
 
     async def one(image: bytes) -> Completion:
         async with gate:
@@ -209,11 +198,14 @@ async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: in
 
 
 def _run_reference(
-    loaded: LoadedModel, folder: Path, images: Sequence[bytes], plan: Plan
+    loaded: LoadedModel, checkpoint: Checkpoint, images: Sequence[bytes], plan: Plan
 ) -> tuple[Measured, list[tuple[int, ...]]]:
-    """transformers' own classes: greedy, one picture after another, pictures decoded and resized as we do."""
+    """transformers' own classes: one picture after another, pictures decoded and resized as we do."""
     model = loaded.model
-    answer = reference(folder, prompt=plan.prompt, tokens=plan.tokens, dtype=model.dtype, device=str(model.device))
+    prompt = native_prompt(loaded.processor, images[0], plan.prompt)
+    answer = reference(
+        checkpoint, prompt=prompt, tokens=plan.tokens, beams=plan.beams, dtype=model.dtype, device=str(model.device)
+    )
     answer(images[0])  # warm up
     began = time.perf_counter()
     times, ids = [], []
@@ -230,42 +222,6 @@ def _run_reference(
         ratio=1.0,
     )
     return measured, ids
-
-
-def reference(
-    folder: Path,
-    *,
-    prompt: str = "",
-    tokens: int,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    threads: int = 0,
-) -> Callable[[bytes], tuple[int, ...]]:
-    """transformers' own classes on a checkpoint folder: encoded picture to generated ids, greedy, one at a time."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor, logging
-
-    logging.set_verbosity_error()
-    if threads:
-        torch.set_num_threads(threads)
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
-    checkpoint = Checkpoint.open(folder)
-    _, family = find_family(checkpoint)
-    native = family.processor(checkpoint).prepare(Request(picture(0), prompt)).native_task
-    # Some of its classes lose this setting of the checkpoint on the way.
-    ban = checkpoint.generation.get("no_repeat_ngram_size") or 0
-
-    @torch.inference_mode()
-    def answer(image: bytes) -> tuple[int, ...]:
-        opened = Image.open(io.BytesIO(image)).convert("RGB")
-        inputs = processor(images=opened, text=prompt or native or None, return_tensors="pt").to(device, dtype)
-        out = model.generate(
-            **inputs, max_new_tokens=tokens, num_beams=1, do_sample=False, early_stopping=False,
-            return_dict_in_generate=True, output_logits=True, no_repeat_ngram_size=ban,
-        )  # fmt: skip
-        return tuple(out.sequences[0, -len(out.logits) :].tolist())
-
-    return answer
 
 
 def _say(line: str) -> None:

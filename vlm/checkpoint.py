@@ -41,6 +41,15 @@ def _silent(line: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of another hub repository than the checkpoint's: ``name`` at the full commit id ``revision``."""
+
+    repository: str
+    revision: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder with a ``config.json``, and where it came from.
 
@@ -105,27 +114,35 @@ class Checkpoint:
         """As :meth:`json`, but a missing file is an error too."""
         return _require(self.folder, name)
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self, kept: HubFile | None = None) -> Tokenizer:
         """A new tokenizer from ``tokenizer.json``, without truncation or padding.
+
+        Args:
+            kept: Where the tokenizer is, if another repository of the hub has it.
 
         Raises:
             CheckpointError: The file is missing or not usable.
         """
         from tokenizers import Tokenizer
 
-        self.require_json("tokenizer.json")
+        path = self.folder / "tokenizer.json" if kept is None else _download_file(kept, self.report)
+        _require(path.parent, path.name)
         try:
             # from_buffer raises ValueError; from_file and from_str raise a bare Exception
-            tokenizer = Tokenizer.from_buffer((self.folder / "tokenizer.json").read_bytes())
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise _unusable(self.folder, "tokenizer.json", "is no tokenizer that this version can read") from error
+            raise _unusable(path.parent, path.name, "is no tokenizer that this version can read") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
+    def pickles(self) -> tuple[str, ...]:
+        """Names of files beside the weights that are never opened, since to open them can run code."""
+        return _pickles(self.folder)
+
     def tensor_names(self) -> tuple[str, ...]:
         """Names of all tensors, without reading their values. Raises CheckpointError as :meth:`tensors` does."""
-        return tuple(name for path in self._weight_files() for name in _names(path))
+        return tuple(name for path in self.weight_files() for name in _names(path))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name, one at a time, on the CPU and in the type it is stored in.
@@ -136,10 +153,11 @@ class Checkpoint:
             CheckpointError: Weights missing (all, or one shard), damaged, or only there as a pickle. Missing files are
                 found by the call, damage when the file's turn comes.
         """
-        files = self._weight_files()
+        files = self.weight_files()
         return (pair for path in files for pair in _tensors(path, self.report))
 
-    def _weight_files(self) -> tuple[Path, ...]:
+    def weight_files(self) -> tuple[Path, ...]:
+        """The safetensors files: one, or every shard. Raises CheckpointError where one is missing, or all are."""
         if (self.folder / WEIGHTS).is_file():
             return (self.folder / WEIGHTS,)
         index = self.json(INDEX)
@@ -179,12 +197,27 @@ def _download(hub_id: str, revision: str, report: Report) -> Path:
     try:
         folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=[NESTED])
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{hub_id} at revision {revision} is neither in the hub cache nor could it be fetched "
-            f"({type(error).__name__}). Check name, revision and network, name a local folder instead, "
-            "or set HF_HOME to a cache that holds it."
-        ) from error
+        raise _unreachable(hub_id, revision, error) from error
     return Path(folder)
+
+
+def _download_file(file: HubFile, report: Report) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # root of the HTTP library it uses
+
+    report(f"fetching {file.name} of {file.repository} at {file.revision}")
+    try:
+        return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise _unreachable(f"{file.name} of {file.repository}", file.revision, error) from error
+
+
+def _unreachable(what: str, revision: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{what} at revision {revision} is neither in the hub cache nor could it be fetched "
+        f"({type(error).__name__}). Check name, revision and network, name a local folder instead, "
+        "or set HF_HOME to a cache that holds it."
+    )
 
 
 def _require(folder: Path, name: str) -> dict[str, Any]:
@@ -248,8 +281,12 @@ def _damaged(path: Path) -> CheckpointError:
     return _unusable(path.parent, path.name, "is cut short or damaged: it cannot be read as safetensors")
 
 
+def _pickles(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern)))
+
+
 def _no_weights(folder: Path) -> CheckpointError:
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    pickles = _pickles(folder)
     if pickles:
         return CheckpointError(
             f"{folder} has its weights only as a pickle ({pickles[0]}), which can run code and is never opened. "

@@ -6,6 +6,7 @@ knows nothing of HTTP, models or how an answer was found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vlm.types import Detection, Grounding, Point
@@ -18,14 +19,17 @@ Coordinates = list[float]
 
 _NORMALISED_DECIMALS = 6
 _PIXEL_DECIMALS = 2
+_SCORE_DIGITS = 4
+"""Significant ones: location tokens are of many bins, so that good scores may be small."""
 
 
-def to_json(grounding: Grounding, *, include_raw: bool = False) -> Json:
+def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[Grounding] = ()) -> Json:
     """The whole grounding object; every key is always there, null where it does not apply.
 
     Args:
         grounding: What an answer says about places.
         include_raw: Give the model's decoded output, special tokens included, as ``raw``.
+        parts: What each part of an answer to several tasks says, in order: a list of such objects.
     """
     size = grounding.image_size
     return {
@@ -37,6 +41,7 @@ def to_json(grounding: Grounding, *, include_raw: bool = False) -> Json:
         "objects": [_object(index, found, size) for index, found in enumerate(grounding.detections)],
         "truncated": grounding.truncated,
         "raw": grounding.raw if include_raw else None,
+        "parts": [to_json(part, include_raw=include_raw) for part in parts],
     }
 
 
@@ -55,7 +60,7 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
         "kind": found.kind,
         "label": found.label,
         "text": found.text,
-        "score": found.score,
+        "score": _score(found),
         "score_type": None if found.score is None else "token_prob",
         **_geometry(found, size),
         "spans": [list(span) for span in found.spans],
@@ -63,8 +68,12 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
 
 
 def _compact(found: Detection, size: Size | None) -> Json:
-    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": found.score}
+    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _score(found)}
     return {key: value for key, value in full.items() if value is not None}
+
+
+def _score(found: Detection) -> float | None:
+    return None if found.score is None else float(f"{found.score:.{_SCORE_DIGITS}g}")
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:

@@ -41,6 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,22 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
             ) from error
 
 
+def upright_size(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
+    """(width, height) of what :func:`decode` gives; no pixel is decoded.
+
+    Raises:
+        InvalidImage: As for :func:`inspect`, or the metadata is broken.
+    """
+    with _open(data, limits) as image:
+        try:
+            sideways = _orientation_in_header(image, data) in _SIDEWAYS
+        except _DECODER_ERRORS as error:
+            raise InvalidImage(
+                "The image is damaged: its metadata cannot be read.", code="image_parse_error"
+            ) from error
+        return (image.height, image.width) if sideways else image.size
+
+
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
         raise InvalidImage("The image is empty.", code="empty_image_file")
@@ -131,3 +148,22 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image, orientation: object) -> Image.Image:
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation_in_header(image: Image.Image, data: bytes) -> object:
+    """The EXIF orientation. PIL decodes a PNG's pixels to see what stands behind them; here they are left out."""
+    if image.format != "PNG" or "exif" in image.info:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    with Image.open(io.BytesIO(_without_pixels(data)), formats=("PNG",)) as rest:
+        return Image.Image.getexif(rest).get(ExifTags.Base.Orientation)
+
+
+def _without_pixels(data: bytes) -> bytes:
+    """A PNG's signature and chunks, with an empty one in place of those that hold pixels."""
+    kept, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] not in (b"IDAT", b"fdAT", b"IEND"):
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, bytes(4), b"IDAT", bytes(4)])

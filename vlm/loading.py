@@ -15,14 +15,16 @@ import torch
 
 from vlm import models
 from vlm.checkpoint import Checkpoint
-from vlm.models.base import Family, LoadedModel
+from vlm.models.base import LoadedModel, VisionLanguageModel
+from vlm.models.family import Family
 from vlm.types import CheckpointError
+from vlm.weights import load_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     revision: str | None = None,
     dtype: str = "auto",
@@ -32,26 +34,33 @@ def load(
     """Load a checkpoint.
 
     Args:
-        source: A local folder, or a hub id, which needs a pinned ``revision``.
+        source: A local folder, or a hub id, which needs a pinned ``revision``; or a checkpoint that is open already.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on a GPU, float32 on CPU.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
-        report: Is told in a few lines how loading goes on.
+        report: Is told in a few lines how loading goes on; an open checkpoint has its own.
 
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
     """
-    tell = report or _silent
-    where = _device(device)
+    where = find_device(device)
     kind = _dtype(dtype, where)
-    checkpoint = Checkpoint.open(source, revision, tell)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.open(source, revision, report)
     name, family = find_family(checkpoint)
+    tell = checkpoint.report
     tell(f"loading {checkpoint.folder} ({name}) as {str(kind).removeprefix('torch.')} on {where}")
     began = time.perf_counter()
-    loaded = LoadedModel(
-        family.model(checkpoint, kind, where), family.processor(checkpoint), name, str(source), revision
-    )
+    model = _filled(family, checkpoint, kind, where)
+    loaded = LoadedModel(model, family.processor(checkpoint), name, checkpoint.source, checkpoint.revision)
     tell(f"loaded in {time.perf_counter() - began:.1f} s")
     return loaded
+
+
+def _filled(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> VisionLanguageModel:
+    """The family's model with the checkpoint's weights; memory is taken once, on the device itself."""
+    model = family.empty(checkpoint.config).to(dtype).to_empty(device=device)
+    load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
+    model.finish(checkpoint)
+    return model.eval()
 
 
 def families() -> Iterator[tuple[str, Family]]:
@@ -75,11 +84,8 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
     )
 
 
-def _silent(line: str) -> None:
-    """The report of callers that want none."""
-
-
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name, or for "auto" a GPU where there is one. Raises CheckpointError for what is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -14,11 +14,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlm.weights import Rule, sources
+from vlm.models.family import Family
+from vlm.weights import Parameters, Rule, sources
 
 _POOL = 1 << 20
+
+
+def synthesize(family: Family, folder: Path, config: Mapping[str, Any], seed: int) -> None:
+    """Write a folder as the hub has it, of the sizes in ``config`` (a config.json), with weights drawn by ``seed``."""
+    family.write_files(folder, config)
+    write_weights(folder, family.empty(config), family.rules, seed)
 
 
 def write_json(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -28,7 +35,7 @@ def write_json(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def write_weights(folder: Path, module: nn.Module, rules: Sequence[Rule], seed: int) -> None:
+def write_weights(folder: Path, module: Parameters, rules: Sequence[Rule], seed: int) -> None:
     """Draw every parameter of ``module`` into model.safetensors, as float16.
 
     ``module`` may be on the meta device: only its shapes are used.

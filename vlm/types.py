@@ -15,6 +15,9 @@ CaptionLength = Literal["short", "normal", "long"]
 TaskResolution = Literal["task", "native", "plain", "default"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
+MAX_PARTS = 16
+"""Most tasks that one request may have of its picture."""
+
 
 # --- errors -------------------------------------------------------------------------------------
 
@@ -117,8 +120,9 @@ Polygon = tuple[Point, ...]
 class Detection:
     """One grounded thing. Every kind but ``point`` carries its enclosing ``box``.
 
-    ``spans`` are (start, end) offsets in code points into ``Grounding.text``. ``score`` is None where
-    the model gives none: it is never invented.
+    ``spans`` are (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` where the
+    model thought before it answered. ``score`` (0 to 1, see docs/scores.md) is None where the model gives none: it is
+    never invented.
     """
 
     kind: ObjectKind
@@ -143,6 +147,7 @@ class Grounding:
         image_size: (width, height) in pixels after EXIF orientation, or None without a picture.
         truncated: True where the model's output ended or was malformed in the middle of an object.
         raw: The decoded output with its special tokens.
+        reasoning: What the model thought before it answered, whose parts ``detections`` ground; None where it did not.
     """
 
     task: str
@@ -152,6 +157,7 @@ class Grounding:
     detections: tuple[Detection, ...] = ()
     truncated: bool = False
     raw: str = ""
+    reasoning: str | None = None
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -163,13 +169,14 @@ class Task:
 
     Attributes:
         name: ``caption``, ``query``, ``detect``, ``point``, ``ground``, ``ocr``, ``ocr_regions``, ...
-        labels: What to look for.
+        labels: What to look for; each is looked for by itself.
         text: The text to ground, or the question.
         region: Where to look.
         length: Length of a caption.
-        max_objects: Most objects to find, or None for the model's own bound.
+        max_objects: Most objects to find of each label, or None for the model's own bound.
         reasoning: Think before answering, where the model can.
         references: Places that the question is about, in order.
+        threshold: Objects whose score is below it are left out; those without a score stay.
     """
 
     name: str
@@ -180,6 +187,7 @@ class Task:
     max_objects: int | None = None
     reasoning: bool = False
     references: tuple[Point | Box, ...] = ()
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +241,27 @@ class Sampling:
         _check(self.num_beams is None or 1 <= self.num_beams <= 8, "num_beams", "must be from 1 to 8")
         _check(self.length_penalty is None or -8 <= self.length_penalty <= 8, "length_penalty", "must be from -8 to 8")
         _check(len(self.stop) <= 4 and all(self.stop), "stop", "takes at most 4 strings, none of them empty")
+        _check(
+            not (self.temperature and (self.num_beams or 1) > 1),
+            "num_beams",
+            "above 1 needs temperature 0: beam search does not draw; set temperature to 0 or num_beams to 1",
+        )
 
     def over(self, defaults: Sampling) -> Sampling:
-        """These settings, with every None taken from ``defaults``."""
+        """These settings, with every None taken from ``defaults``.
+
+        Beams do not draw: where one of the two was asked for, the defaults' other one gives way.
+        """
         unset = {
             name: getattr(defaults, name)
             for name in ("max_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size",
                          "forced_tokens", "forced_last_token", "num_beams", "length_penalty", "early_stopping")
             if getattr(self, name) is None
         }  # fmt: skip
+        if self.temperature and unset.get("num_beams"):
+            unset["num_beams"] = 1
+        if self.num_beams not in {None, 1} and unset.get("temperature"):
+            unset["temperature"] = 0.0
         return replace(self, **unset)
 
 
@@ -258,8 +278,10 @@ class Request:
         image: The encoded picture (PNG, JPEG, WebP, GIF or BMP), or None where the model needs none.
         prompt: Native prompt (``"<OD>"``), caption prefix or plain words; "" for none.
         task: A canonical task; it takes precedence over what ``prompt`` might mean.
+        parts: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those that lack a text.
         sampling: How tokens are chosen.
         pieces: True to get the answer as it grows; False for one chunk with all of it, which costs less.
+            An answer that is put together, of parts or of several labels, always comes as one.
     """
 
     image: bytes | None
@@ -267,6 +289,11 @@ class Request:
     task: Task | None = None
     sampling: Sampling = field(default_factory=Sampling)
     pieces: bool = True
+    parts: tuple[Task, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(not self.parts or self.task is None, "tasks", "and task exclude each other: send one of them")
+        _check(len(self.parts) <= MAX_PARTS, "tasks", f"must hold at most {MAX_PARTS}")
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -306,6 +333,8 @@ class Completion:
         resolution: How the task was found: named, native prompt, plain words, or the model's default.
         ignored: What the request held that this task does not use (``"prompt"``).
         words: True where the answer is text; False where it is the grounding's geometry.
+        parts: The answer to each of the request's parts, in order; empty for one task. What stands beside them is
+            the first text among them, the first one's grounding, and the tokens of all.
     """
 
     text: str
@@ -318,6 +347,7 @@ class Completion:
     resolution: TaskResolution
     ignored: tuple[str, ...] = ()
     words: bool = True
+    parts: tuple[Completion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vlm.types import CheckpointError
+
+Tensors = Iterable[tuple[str, Tensor]]
+"""Tensors by their names, one at a time."""
+
+NOTHING = r"(?!)"
+"""A regular expression that no name matches."""
+
+
+class Parameters(Protocol):
+    """A module, as far as weights are concerned."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter with its name in the module."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +57,7 @@ class Place:
 
 
 @torch.no_grad()
-def load_weights(
-    module: nn.Module, tensors: Iterable[tuple[str, Tensor]], rules: Sequence[Rule], ignored: str = r"(?!)"
-) -> None:
+def load_weights(module: Parameters, tensors: Tensors, rules: Sequence[Rule], ignored: str = NOTHING) -> None:
     """Copy ``tensors`` into ``module``, cast to each parameter's dtype.
 
     Args:
@@ -72,6 +85,11 @@ def load_weights(
             unexpected.append(name)
     missing = sorted(n for n, p in places.items() if not p.is_alias and (p.parameter, p.part) not in filled)
     _report({"missing": missing, "unexpected": unexpected, "of another shape": misshapen})
+
+
+def unchanged(tensors: Tensors) -> Tensors:
+    """The tensors as the checkpoint has them: for families whose checkpoints have one naming only."""
+    return tensors
 
 
 def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Place]]:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 MINIATURES = Path(__file__).parents[2] / "miniatures"
 CAPTION = "a red circle left of a blue square"
-BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repetition_penalty=10.0))
+BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repetition_penalty=10.0, num_beams=1))
 """Goes on for hundreds of tokens, to the end of the miniature's context."""
 
 

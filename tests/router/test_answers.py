@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.answers import Head, Shape, completion_json, content_of
-from tests.router.world import BALL, places, words
+from router.answers import Head, Shape, completion_json, content_of, grounding_of
+from tests.router.world import BALL, places, several, words
 from vlm.types import Box, Completion, Detection, Grounding, Point
 
 HEAD = Head("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
@@ -59,6 +59,7 @@ def test_a_whole_answer_to_the_letter() -> None:
                         "objects": [],
                         "truncated": False,
                         "raw": None,
+                        "parts": [],
                     },
                 },
                 "finish_reason": "stop",
@@ -117,11 +118,33 @@ def test_content(completion: Completion, shape: Shape, content: object) -> None:
         (places(), Shape("json")),
         (words("a ball", BALL), Shape("json")),
         (places(), Shape("grounding", include_raw=True)),
+        (several(), Shape("grounding")),
+        (several(), Shape("json")),
+        (several(words(), words()), Shape("json")),
     ],
 )
 def test_content_as_the_whole_grounding(completion: Completion, shape: Shape) -> None:
     message = completion_json(completion, HEAD, shape)["choices"][0]["message"]
     assert json.loads(message["content"]) == message["grounding"]
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_content(include_raw: bool) -> None:
+    shape = Shape(include_raw=include_raw)
+    answer = completion_json(several(), HEAD, shape)
+    message = answer["choices"][0]["message"]
+    alone = [grounding_of(part, shape) for part in several().parts]
+    assert message["content"] == "a red square"
+    assert message["grounding"] == {**alone[0], "parts": alone}
+    assert [part["task"] for part in message["grounding"]["parts"]] == ["detect", "caption", "caption"]
+    assert [part["text"] for part in message["grounding"]["parts"]] == [None, "a red square", "another one"]
+    assert [part["parts"] for part in alone] == [[], [], []]
+    assert len(answer["choices"]) == 1
+
+
+def test_where_no_task_has_words_the_content_is_the_geometry_of_the_first() -> None:
+    silent = replace(places(BALL), parts=(places(BALL), places()))
+    assert [found["label"] for found in json.loads(content_of(silent, Shape()))["objects"]] == ["ball"]
 
 
 def test_nothing_found_is_an_empty_list() -> None:

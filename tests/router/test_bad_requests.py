@@ -62,7 +62,7 @@ def nested(levels: int) -> object:
 
 
 BOX = "task.region.box"
-THRESHOLD = "task.threshold"
+BOX_PX = "task.region.box_px"
 FIRST = "messages[0].content[0]"
 IMAGE_URL = f"{FIRST}.image_url"
 
@@ -164,6 +164,12 @@ BAD = [
     Bad("repetition_penalty is 0", body(repetition_penalty=0), "invalid_value", "repetition_penalty"),
     Bad("no_repeat_ngram_size below 0", body(no_repeat_ngram_size=-1), "invalid_value", "no_repeat_ngram_size"),
     Bad("logprobs is a number", body(logprobs=1), "invalid_type", "logprobs"),
+    Bad("no beam", body(num_beams=0), "invalid_value", "num_beams"),
+    Bad("nine beams", body(num_beams=9), "invalid_value", "num_beams"),
+    Bad("beams that draw", body(num_beams=2, temperature=0.5), "invalid_value", "num_beams"),
+    Bad("num_beams is a float", body(num_beams=2.0), "invalid_type", "num_beams"),
+    Bad("length_penalty above 8", body(length_penalty=8.1), "invalid_value", "length_penalty"),
+    Bad("early_stopping is a word", body(early_stopping="never"), "invalid_type", "early_stopping"),
     # What these models cannot do
     Bad("tools", body(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
     Bad("functions", body(functions=[{"name": "f"}]), "unsupported_parameter", "functions"),
@@ -175,7 +181,7 @@ BAD = [
     Bad("logit_bias", body(logit_bias={"50256": -100}), "unsupported_parameter", "logit_bias"),
     Bad("presence_penalty", body(presence_penalty=0.5), "unsupported_parameter", "presence_penalty"),
     Bad("top_logprobs", body(logprobs=True, top_logprobs=5), "unsupported_parameter", "top_logprobs"),
-    Bad("several tasks", body(tasks=["caption", "ocr"]), "unsupported_parameter", "tasks"),
+    Bad("several models", body(models=["a", "b"]), "unsupported_parameter", "models"),
     Bad("drop_params is a string", body(tools=[1], drop_params="yes"), "invalid_type", "drop_params"),
     # The answer's form
     Bad("stream is a string", body(stream="true"), "invalid_type", "stream"),
@@ -200,11 +206,30 @@ BAD = [
     Bad("task is a number", body(task=1), "invalid_type", "task"),
     Bad("task without name", body(task={"labels": ["dog"]}), "missing_required_parameter", "task.name"),
     Bad("empty task", body(task=""), "invalid_value", "task"),
-    Bad("unknown key of a task", body(task={"name": "detect", "threshold": 1}), "unsupported_parameter", THRESHOLD),
+    Bad("unknown key of a task", body(task={"name": "detect", "score": 1}), "unsupported_parameter", "task.score"),
     Bad("labels is a string", body(task={"name": "detect", "labels": "dog"}), "invalid_type", "task.labels"),
     Bad("empty label", body(task={"name": "detect", "labels": ["a", ""]}), "invalid_value", "task.labels[1]"),
     Bad("unknown length", body(task={"name": "caption", "length": "epic"}), "invalid_value", "task.length"),
-    Bad("region without box", body(task={"name": "ocr", "region": {}}), "missing_required_parameter", BOX),
+    Bad("region without box", body(task={"name": "ocr", "region": {}}), "missing_required_parameter", "task.region"),
+    Bad(
+        "region in two frames",
+        body(task={"name": "ocr", "region": {"box": [0, 0, 1, 1], "box_px": [0, 0, 9, 9]}}),
+        "invalid_value",
+        "task.region",
+    ),
+    Bad("pixels beyond", body(task={"name": "ocr", "region": {"box_px": [0, 0, 641, 1]}}), "invalid_value", BOX_PX),
+    Bad("pixel NaN", json.dumps(body(task={"region": {"box_px": [float("nan")]}})).encode(), "invalid_json", None),
+    Bad("threshold above 1", body(task={"name": "detect", "threshold": 1.5}), "invalid_value", "task.threshold"),
+    Bad("no object", body(task={"name": "detect", "max_objects": 0}), "invalid_value", "task.max_objects"),
+    Bad("no tasks", body(tasks=[]), "invalid_value", "tasks"),
+    Bad("17 tasks", body(tasks=["ocr"] * 17), "invalid_value", "tasks"),
+    Bad("one task and several", body(task="ocr", tasks=["ocr"]), "invalid_value", "tasks"),
+    Bad(
+        "a bad one among tasks",
+        body(tasks=["ocr", {"name": "ocr", "region": {}}]),
+        "missing_required_parameter",
+        "tasks[1].region",
+    ),
     Bad("box of three", body(task={"name": "ocr", "region": {"box": [0, 0, 1]}}), "invalid_value", BOX),
     Bad("box in pixels", body(task={"name": "ocr", "region": {"box": [0, 0, 64, 1]}}), "invalid_value", f"{BOX}[2]"),
     Bad("box turned round", body(task={"name": "ocr", "region": {"box": [0.5, 0, 0.1, 1]}}), "invalid_value", BOX),

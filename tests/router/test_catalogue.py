@@ -13,7 +13,7 @@ CONFIG = RouterConfig(max_image_bytes=7)
 def test_an_entry_to_the_letter() -> None:
     described = entry(ModelStatus("florence-2-base", ready=True, detail="running"), CONFIG)
     assert described.pop("description").startswith("Captions of three lengths")
-    assert described.pop("supported_parameters")
+    assert {"task", "tasks", "num_beams"} < set(described.pop("supported_parameters"))
     tasks = described.pop("tasks")
     assert described == {
         "id": "florence-2-base",
@@ -34,7 +34,7 @@ def test_an_entry_to_the_letter() -> None:
         "parameters": "0.23 B",
         "price_per_1k_images_usd": "0.094",
         "license": {"spdx": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
-        "limits": {"max_images": 1, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
+        "limits": {"max_images": 1, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
         "coordinate_bins": [1000, 1000],
         "status": {"ready": True, "detail": "running"},
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from router.images import read_image
-from tests.router.world import PICTURE, URL, data_url, picture
+from router.images import read_image, upright_size_of
+from tests.router.world import PICTURE, SIZE, URL, data_url, picture
 from vlm.images import ImageLimits
 from vlm.types import InvalidImage
 
@@ -87,3 +90,14 @@ def test_base64_is_strict(text: str) -> None:
 def test_no_text_is_mistaken_for_a_picture(url: str) -> None:
     error = refused(url)
     assert len(url) < 12 or url not in error.message
+
+
+def test_broken_metadata_is_refused_where_the_size_is_needed() -> None:
+    broken = PngInfo()
+    broken.add_text("Raw profile type exif", "\n\n\nno hexadecimal digits")
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(buffer, "PNG", pnginfo=broken)
+    assert upright_size_of(PICTURE, LIMITS, "here") == SIZE
+    with pytest.raises(InvalidImage, match="metadata") as caught:
+        upright_size_of(buffer.getvalue(), LIMITS, "here")
+    assert (caught.value.param, caught.value.code) == ("here", "image_parse_error")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from router.answers import Head, Shape, completion_json
 from router.stream import KEEP_ALIVE, Writer, keep_alive, sse, until, whole, within
-from tests.router.world import BALL, Step, events, places, script, words
+from tests.router.world import BALL, Step, events, places, script, several, words
 from vlm.types import Chunk, Completion, DeadlineExceeded, EngineFailure, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +93,7 @@ async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
     assert json.loads(joined(text))["objects"]
 
 
-@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places()])
+@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several()])
 @pytest.mark.parametrize(
     "shape", [Shape(), Shape("json"), Shape("grounding"), Shape("raw", include_raw=True), Shape(logprobs=True)]
 )

@@ -84,6 +84,12 @@ def places(*detections: Detection) -> Completion:
     return replace(words(), text="", words=False, grounding=grounding, resolution="native")
 
 
+def several(*parts: Completion) -> Completion:
+    """An answer to several tasks; the first is geometry, so that words and grounding are of different ones."""
+    parts = parts or (places(BALL), words(), words("another one"))
+    return replace(words(), grounding=parts[0].grounding, parts=parts)
+
+
 def script(completion: Completion) -> tuple[Chunk, ...]:
     """The chunks of an answer: a word each, and the last with the whole."""
     pieces = completion.text.partition(" ")

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.oracle import MINIATURES
-from vlm.bench import main, picture
+from vlm.bench import main
+from vlm.pictures import picture
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -1,10 +1,11 @@
-"""What we serve equals transformers' own ``generate``, token for token, in fp32 greedy; log-probabilities to 1e-4."""
+"""What we serve equals transformers' own ``generate``, token for token, in fp32; log-probabilities to 1e-4."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from tests.oracle import MINIATURES, Answer, Oracle, ask, ask_all, miniature_oracle
 from tests.pictures import scenes
 from vlm.loading import families
-from vlm.types import Completion
+from vlm.synthetic import synthesize
+from vlm.types import Completion, Sampling
 
 FLORENCE_PROMPTS = (
     "<CAPTION>",
@@ -54,16 +56,52 @@ def assert_equal(ours: Completion, theirs: Answer) -> None:
     assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
+SEARCHES: tuple[dict[str, Any], ...] = (
+    {"num_beams": 3, "early_stopping": True},
+    {"num_beams": 3, "early_stopping": False, "length_penalty": 2.0},
+    {"num_beams": 2, "early_stopping": False, "length_penalty": -1.0},
+    {"num_beams": 5, "early_stopping": True, "length_penalty": 0.0},
+)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize(
     ("name", "prompts"),
     [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"]), ("kosmos-2", PROMPTS["kosmos2"])],
 )
-def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...]) -> None:
-    """More than 50 pictures a model, all at once here and one by one there."""
-    asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(scenes(56))]
-    ours = ask_all(MINIATURES / name, [ask(image, prompt, max_tokens=60) for image, prompt in asked])
+def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...], beams: int) -> None:
+    """More than 100 pictures a model, all at once here and one by one there."""
+    images = scenes(56, first=1000 * (beams - 1))
+    how: dict[str, Any] = {"num_beams": beams, "early_stopping": beams > 1, "max_tokens": 60}
+    asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(images)]
+    ours = ask_all(MINIATURES / name, [ask(image, prompt, **how) for image, prompt in asked])
     for (image, prompt), answer in zip(asked, ours, strict=True):
-        assert_equal(answer, miniature_oracle(name).answer(image, prompt, max_tokens=60))
+        assert_equal(answer, miniature_oracle(name).answer(image, prompt, **how))
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_every_kind_of_search_equals_transformers(name: str) -> None:
+    """Beams, penalties of length and of repetition, early and late ends, cut answers: all in one batch."""
+    kinds = [how | {"max_tokens": most} for how in SEARCHES for most in (2, 5, 40)]
+    kinds += [SEARCHES[0] | {"max_tokens": 40, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2}]
+    asked = list(zip(scenes(len(kinds), first=300), kinds, strict=True))
+    ours = ask_all(MINIATURES / name, [ask(image, DEFAULTS[name], **how) for image, how in asked])
+    for (image, how), answer in zip(asked, ours, strict=True):
+        assert_equal(answer, miniature_oracle(name).answer(image, DEFAULTS[name], **how))
+
+
+def test_the_checkpoint_says_how_many_beams() -> None:
+    """Florence-2's generation_config has three, early stopping, and a ban on trigrams."""
+    [image] = scenes(1, first=40)
+    asked = replace(ask(image, "<DENSE_REGION_CAPTION>"), sampling=Sampling(max_tokens=60, logprobs=True))
+    [ours] = ask_all(MINIATURES / "florence-2-base", [asked])
+    oracle = miniature_oracle("florence-2-base")
+    theirs = oracle.model.generation_config
+    how = {"num_beams": theirs.num_beams, "early_stopping": theirs.early_stopping}
+    assert how == {"num_beams": 3, "early_stopping": True}
+    assert_equal(ours, oracle.answer(image, asked.prompt, 60, **how))
+    greedy = ask_all(MINIATURES / "florence-2-base", [ask(image, asked.prompt, max_tokens=60)])[0]
+    assert greedy.token_ids != ours.token_ids
 
 
 @pytest.mark.parametrize(
@@ -164,16 +202,20 @@ def test_random_weights_equal_transformers(
     family: str, config: Mapping[str, Any], request_id: str, tmp_path: Path
 ) -> None:
     """Freshly drawn weights of other sizes: nothing is trained, so nothing hides a difference."""
-    dict(families())[family].synthesize(tmp_path, config, 11)
+    synthesize(dict(families())[family], tmp_path, config, 11)
     if request_id == "florence2-real":
         shrink_pictures(tmp_path, side=384, positions=12 * 12 + 1)
-    count, max_tokens = (1, 8) if request_id.endswith("real") else (12, 30)
-    prompts = PROMPTS[family]
-    asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(scenes(count, first=500))]
-    ours = ask_all(tmp_path, [ask(image, prompt, max_tokens=max_tokens) for image, prompt in asked])
+    count, max_tokens = (1, 8) if request_id.endswith("real") else (max(6, len(PROMPTS[family])), 16)
+    prompts, searches = PROMPTS[family], ({"num_beams": 1}, SEARCHES[0])
+    asked = [
+        (image, prompts[index % len(prompts)], search | {"max_tokens": max_tokens})
+        for index, image in enumerate(scenes(count, first=500))
+        for search in searches
+    ]
+    ours = ask_all(tmp_path, [ask(image, prompt, **how) for image, prompt, how in asked])
     oracle = Oracle(tmp_path)
-    for (image, prompt), answer in zip(asked, ours, strict=True):
-        assert_equal(answer, oracle.answer(image, prompt, max_tokens=max_tokens))
+    for (image, prompt, how), answer in zip(asked, ours, strict=True):
+        assert_equal(answer, oracle.answer(image, prompt, **how))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,7 +102,7 @@ def test_pixels_are_the_normalised_coordinates_times_the_size(grounding: Groundi
 @given(groundings)
 def test_scores_are_never_invented(grounding: Grounding) -> None:
     for found, source in zip(to_json(grounding)["objects"], grounding.detections, strict=True):
-        assert found["score"] == source.score
+        assert found["score"] == (None if source.score is None else pytest.approx(source.score, rel=0.001))
         assert found["score_type"] == (None if source.score is None else "token_prob")
 
 
@@ -119,6 +120,19 @@ def test_it_is_json_and_raw_comes_only_when_asked_for(grounding: Grounding, incl
     answer = to_json(grounding, include_raw=include_raw)
     assert json.loads(json.dumps(answer)) == answer
     assert answer["raw"] == (grounding.raw if include_raw else None)
+
+
+@given(groundings, st.lists(groundings, max_size=3), st.booleans())
+def test_parts_are_objects_of_the_same_shape(first: Grounding, parts: list[Grounding], include_raw: bool) -> None:
+    answer = to_json(first, include_raw=include_raw, parts=parts)
+    assert answer["parts"] == [to_json(part, include_raw=include_raw) for part in parts]
+    assert {**answer, "parts": []} == to_json(first, include_raw=include_raw)
+
+
+def test_scores_keep_four_significant_digits_however_small() -> None:
+    boxes = (Detection("box", score=score, box=Box(0, 0, 1, 1)) for score in (1.0, 0.031853676760954415, 3.7395483e-05))
+    answer = to_json(Grounding("detect", "<OD>", None, (8, 8), tuple(boxes)))
+    assert [found["score"] for found in answer["objects"]] == [1.0, 0.03185, 3.74e-05]
 
 
 def test_a_whole_example() -> None:
@@ -151,6 +165,7 @@ def test_a_whole_example() -> None:
         ],
         "truncated": False,
         "raw": None,
+        "parts": [],
     }
 
 

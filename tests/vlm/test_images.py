@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import struct
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFile, ImageOps
 
-from vlm.images import FORMATS, ImageInfo, ImageLimits, decode, inspect
+from vlm.images import FORMATS, ImageInfo, ImageLimits, decode, inspect, upright_size
 from vlm.types import InvalidImage
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
@@ -33,7 +34,7 @@ LEAKS = (
 )
 
 Read = Callable[[bytes], object]
-READERS: tuple[Read, ...] = (inspect, decode)
+READERS: tuple[Read, ...] = (inspect, upright_size, decode)
 
 
 def _scene(width: int = 24, height: int = 16) -> Image.Image:
@@ -149,6 +150,27 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     data = _encoded(turned, "PNG", exif=_with_orientation(orientation))
     assert decode(data).tobytes() == upright.tobytes()
     assert (inspect(data).width, inspect(data).height) == turned.size
+    assert upright_size(data) == upright.size
+
+
+def _behind_the_pixels(data: bytes) -> bytes:
+    """The same PNG with its EXIF chunk at the end, where the format allows it, too."""
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    assert end < data.index(b"IDAT")
+    return data[:start] + data[end:-12] + data[start:end] + data[-12:]
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_the_upright_size_is_that_of_the_decoded_picture_and_costs_no_pixels(
+    image_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = [_encoded(_scene(), image_format, exif=_with_orientation(value)) for value in range(1, 9)]
+    turned += [_behind_the_pixels(data) for data in turned if image_format == "PNG"]
+    sizes = [decode(data).size for data in turned]
+    assert len(set(sizes)) == (1 if image_format in ("GIF", "BMP") else 2)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("the pixels were read"))
+    assert [upright_size(data) for data in turned] == sizes
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -207,7 +229,7 @@ def test_nothing_is_refused(read: Read) -> None:
     assert _refusal(read, b"").code == "empty_image_file"
 
 
-@pytest.mark.parametrize("read", [inspect, decode])
+@pytest.mark.parametrize("read", [inspect, upright_size, decode])
 def test_limits(read: Callable[[bytes, ImageLimits], object]) -> None:
     data = _encoded(_scene(), "PNG")
     limits = {
@@ -281,6 +303,8 @@ def test_flipped_bytes_give_a_picture_or_a_refusal(data: st.DataObject) -> None:
         damaged[place] = value
     for read in READERS:
         _picture_or_refusal(read, bytes(damaged))
+    with contextlib.suppress(InvalidImage):
+        assert decode(bytes(damaged)).size == upright_size(bytes(damaged))
 
 
 @given(st.binary(max_size=200))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.oracle import MINIATURES, ask, ask_all
+from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from tests.pictures import scenes
 from vlm.engine.engine import Engine
 from vlm.loading import families, load
@@ -177,7 +177,8 @@ def test_florence_2_in_the_original_layout_answers_as_the_native_folder(tmp_path
     names = load_file(original / "model.safetensors").keys()
     assert not any(name.startswith(("model.", "lm_head")) for name in names)
     for ours, native in zip(answers(original), answers(FLORENCE), strict=True):
-        assert (ours.token_ids, ours.text, ours.grounding) == (native.token_ids, native.text, native.grounding)
+        assert (ours.token_ids, ours.text) == (native.token_ids, native.text)
+        assert without_scores(ours.grounding) == without_scores(native.grounding)
         assert ours.logprobs == pytest.approx(native.logprobs, abs=1e-4)  # batches were cut at other moments
 
 

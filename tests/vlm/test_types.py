@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm.types import (
+    MAX_PARTS,
     Box,
     CheckpointError,
     Chunk,
@@ -76,6 +78,8 @@ def test_bad_pictures_and_tasks_are_invalid_requests() -> None:
         ("repetition_penalty", [0.5, 10.0], [0.0, 10.1, float("nan")]),
         ("no_repeat_ngram_size", [0, 64], [-1, 65]),
         ("stop", [(), ("a", "b", "c", "d")], [("a", "b", "c", "d", "e"), ("",)]),
+        ("num_beams", [1, 8], [0, 9]),
+        ("length_penalty", [-8.0, 8.0], [-8.1, 8.1, float("nan")]),
     ],
 )
 def test_sampling_refuses_what_is_out_of_range_and_names_the_field(
@@ -95,6 +99,32 @@ def test_over_takes_every_unset_field_from_the_defaults() -> None:
     assert Sampling().over(defaults) == defaults
     mine = Sampling(5, 1.0, 0.5, 7, ("x",), 2.0, 0, (), 9, logprobs=True)
     assert mine.over(defaults) == mine
+
+
+def test_beams_do_not_draw() -> None:
+    with pytest.raises(InvalidRequest, match="set temperature to 0 or num_beams to 1") as caught:
+        Sampling(temperature=0.5, num_beams=2)
+    assert (caught.value.param, caught.value.code) == ("num_beams", "invalid_value")
+    assert Sampling(temperature=0.0, num_beams=2).num_beams == 2
+    assert Sampling(temperature=0.5, num_beams=1).num_beams == 1
+
+
+def test_of_beams_and_drawing_the_defaults_give_way_to_what_is_asked() -> None:
+    beams, draws = Sampling(temperature=0.0, num_beams=3), Sampling(temperature=0.7, num_beams=1)
+    assert Sampling(temperature=0.5).over(beams) == Sampling(temperature=0.5, num_beams=1)
+    assert Sampling(num_beams=2).over(draws) == Sampling(temperature=0.0, num_beams=2)
+    assert Sampling().over(beams) == beams
+    assert Sampling().over(draws) == draws
+
+
+def test_a_request_has_one_task_or_parts_within_bounds() -> None:
+    one = Task("detect")
+    assert len(Request(b"", parts=(one,) * MAX_PARTS).parts) == MAX_PARTS
+    faults: list[dict[str, Any]] = [{"task": one, "parts": (one,)}, {"parts": (one,) * (MAX_PARTS + 1)}]
+    for bad in faults:
+        with pytest.raises(InvalidRequest) as caught:
+            Request(b"", **bad)
+        assert (caught.value.param, caught.value.code) == ("tasks", "invalid_value")
 
 
 def test_over_takes_no_seed_stop_or_logprobs_from_the_defaults() -> None:
@@ -133,8 +163,9 @@ def test_requests_chunks_and_completions_pickle() -> None:
     task = Task("detect", ("dog",), "text", Box(0, 0, 1, 1), "long")
     for value in (
         Request(b"\x00", "<OD>", task, Sampling(3)),
+        Request(b"\x00", parts=(task, Task("point", threshold=0.5, references=(Point(0, 1), Box(0, 0, 1, 1))))),
         Chunk("a", (1,), (-0.5,)),
-        Chunk(completion=_completion()),
+        Chunk(completion=replace(_completion(), parts=(_completion(), _completion()))),
     ):
         assert pickle.loads(pickle.dumps(value)) == value
 

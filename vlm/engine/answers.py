@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -57,17 +58,34 @@ def _ignored(sequence: Sequence) -> tuple[str, ...]:
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
     inputs = sequence.inputs
     finished = sequence.finish_reason == "stop"
-    parsed = processor.ground(sequence.generated, inputs, finished=finished, logprobs=sequence.logprobs)
+    parsed = processor.ground(sequence.generated, inputs, finished=finished, logprobs=_chosen(sequence))
     text = sequence.text.text if inputs.words else parsed.text
+    length = len((text if parsed.reasoning is None else parsed.reasoning) or "")
     return Grounding(
         task=inputs.task,
         native_task=inputs.native_task,
         text=text,
         image_size=inputs.image_size,
-        detections=tuple(_within(detection, len(text or "")) for detection in parsed.detections),
+        detections=tuple(_within(found, length) for found in parsed.detections if _is_kept(found, sequence.threshold)),
         truncated=parsed.truncated,
         raw=processor.decode(sequence.generated, special=True),
+        reasoning=parsed.reasoning,
     )
+
+
+def _chosen(sequence: Sequence) -> list[float]:
+    """Its log-probabilities, nan where a token was forced: the model did not choose it."""
+    sampling, known = sequence.sampling, sequence.logprobs
+    first = len(sampling.forced_tokens or ())
+    chosen = [math.nan] * len(known[:first]) + known[first:]
+    if chosen and sampling.forced_last_token is not None and len(chosen) == sampling.max_tokens:
+        chosen[-1] = math.nan
+    return chosen
+
+
+def _is_kept(detection: Detection, threshold: float | None) -> bool:
+    """Whether it is sure enough; one without a score cannot be judged and stays."""
+    return threshold is None or detection.score is None or detection.score >= threshold
 
 
 def _within(detection: Detection, length: int) -> Detection:

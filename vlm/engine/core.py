@@ -15,15 +15,18 @@ from functools import partial
 from typing import TypeVar
 
 from vlm.engine.answers import last_chunk, next_chunk
+from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.image_cache import ImageCache
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Sequence
+from vlm.engine.sequence import Lane, Sequence
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, EngineFailure, FinishReason
 
 log = logging.getLogger(__name__)
+
+NOT_FINITE = "the logits are not finite: the model overflowed in this dtype"
 
 News = TypeVar("News")
 
@@ -42,7 +45,7 @@ class Core:
 
     def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, image_cache_bytes: int = 0) -> None:
         self.broken = False
-        self.scheduler = Scheduler(BlockPool(plan.blocks), plan.rows, max_prefill)
+        self.scheduler = Scheduler(BlockPool(plan.blocks), plan.lanes, max_prefill, plan.rows)
         self._model = loaded.model
         self._processor = loaded.processor
         self._runner = ModelRunner(loaded.model, plan, image_cache_bytes)
@@ -72,20 +75,22 @@ class Core:
         for sequence in batch.prefill:
             sequence.started = sequence.started or now
         # Both run before either is committed: a sequence that ends moves the last row, which may just be joining.
-        results = [
-            (batch.decode, self._attempt(partial(self._decode, batch), batch.decode)),
-            (batch.prefill, self._attempt(partial(self._runner.prefill, batch.prefill), batch.prefill)),
-        ]
-        return [event for sequences, chosen in results for event in self._commit_all(sequences, chosen)]
+        running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
+        decoded = self._attempt(partial(self._runner.decode, batch.decode), running)
+        prefilled = self._attempt(partial(self._runner.prefill, batch), batch.prefill)
+        self._note_prefixes(batch, written=prefilled is not None)
+        return [*self._commit_all(running, decoded), *self._commit_all(batch.prefill, prefilled)]
+
+    def _note_prefixes(self, batch: Batch, *, written: bool) -> None:
+        prefixes = [job.prefix for job in batch.prefixes]
+        if written:
+            self.scheduler.prefixes.computed(prefixes)
+        else:
+            self.scheduler.prefixes.drop(prefixes)
 
     def fail_all(self, message: str) -> list[Event]:
         """End every sequence with an error."""
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
-
-    def _decode(self, batch: Batch) -> list[Chosen]:
-        # Moves keep what the rows before ``batch.prefill`` hold; where none of those decodes, there is nothing to keep.
-        self._runner.move(batch.moves)
-        return self._runner.decode(batch.decode)
 
     def _attempt(self, work: Callable[[], list[News]], sequences: Rows[Sequence]) -> list[News] | None:
         """What ``work`` on these sequences gives, or None where it failed: the others go on."""
@@ -113,24 +118,53 @@ class Core:
         return [Event(sequence, error=EngineFailure(message)) for sequence in sequences]
 
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        forced = sequence.forced_token() is not None
+        sequence.first_token = sequence.first_token or time.perf_counter()
+        return self._branch(sequence, chosen) if chosen.ranked else self._append(sequence, chosen)
+
+    def _branch(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        """A beam search goes one token on; only its end is news."""
+        search = sequence.search
+        assert search is not None
+        if any(math.isnan(one.score) for one in chosen.ranked):
+            raise ArithmeticError(NOT_FINITE)
+        going_on = search.advance(sequence.lanes, chosen.ranked)
+        if not search.ended:
+            self.scheduler.branch(sequence, going_on)
+            return []
+        return self._settle(sequence, search.best)
+
+    def _settle(self, sequence: Sequence, best: Hypothesis) -> list[Event]:
+        """Let the sequence be what its search has found, up to a stop string."""
+        text = ""
+        for token in best.generated:
+            sequence.generated.append(token)
+            text += sequence.say(token)
+            if sequence.text.stopped:
+                break
+        sequence.logprobs += best.logprobs[: len(sequence.generated)]
+        ended = best.generated[-1] in self._model.eos_token_ids and len(best.generated) != sequence.sampling.max_tokens
+        sequence.finish_reason = "stop" if ended or sequence.text.stopped else "length"
+        return [self._finish(sequence, text)]
+
+    def _append(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        (lane,) = sequence.lanes
+        forced = lane.forced_token() is not None
         sequence.generated.append(chosen.token)
         if sequence.wants_logprobs and chosen.logprob is not None:
             if math.isnan(chosen.logprob):
-                raise ArithmeticError("the logits are not finite: the model overflowed in this dtype")
+                raise ArithmeticError(NOT_FINITE)
             sequence.logprobs.append(chosen.logprob)
-        sequence.first_token = sequence.first_token or time.perf_counter()
-        text = sequence.text.push(chosen.token) if sequence.inputs.words else ""
-        sequence.finish_reason = self._finish_reason(sequence, chosen.token, forced)
+        text = sequence.say(chosen.token)
+        sequence.finish_reason = self._finish_reason(lane, chosen.token, forced)
         if sequence.finish_reason is not None:
             return [self._finish(sequence, text)]
         return [Event(sequence, next_chunk(sequence, text))] if text and sequence.pieces else []
 
-    def _finish_reason(self, sequence: Sequence, token: int, forced: bool) -> FinishReason | None:
+    def _finish_reason(self, lane: Lane, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced
-        if ended or sequence.text.stopped:
+        if ended or lane.sequence.text.stopped:
             return "stop"
-        return "length" if sequence.budget == 0 else None
+        return "length" if lane.budget == 0 else None
 
     def _finish(self, sequence: Sequence, text: str) -> Event:
         self.scheduler.remove(sequence)

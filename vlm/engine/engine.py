@@ -19,7 +19,8 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from vlm.engine.blocks import CachePlan
+from vlm.engine import compose
+from vlm.engine.blocks import CachePlan, longest_with_beams
 from vlm.engine.core import Core, Event
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.sequence import Sequence
@@ -37,10 +38,11 @@ class EngineConfig:
     """How much the engine may use.
 
     Attributes:
-        max_batch: Most sequences that run at once; fewer where ``cache_bytes`` holds fewer.
+        max_batch: Most sequences that run at once; fewer where ``cache_bytes`` holds fewer. Beams do not count.
         max_waiting: Most requests that wait beyond those; the next one is refused.
         max_prefill: Most sequences that join in one step.
-        cache_bytes: Memory for keys and values, cross attention included.
+        cache_bytes: Memory for keys and values, cross attention included. A beam search that could outgrow it is cut
+            at what it holds.
         image_cache_bytes: Memory for what the model saw in pictures, for the next question about one; 0 is off.
         prepare_threads: Threads that decode and resize pictures.
     """
@@ -64,6 +66,8 @@ class EngineConfig:
 class EngineStats:
     """What the engine holds at one moment. ``accepted`` counts requests from the door to their end.
 
+    ``cached_blocks`` hold pictures that nobody asks about now; they are given up as soon as ``used_blocks`` grow.
+
     ``images_encoded`` and ``image_hits`` count since the start: pictures that the vision encoder saw, and those that
     it had seen before.
     """
@@ -72,6 +76,7 @@ class EngineStats:
     running: int
     waiting: int
     used_blocks: int
+    cached_blocks: int
     total_blocks: int
     max_batch: int
     images_encoded: int
@@ -88,7 +93,8 @@ class Engine:
             CheckpointError: ``cache_bytes`` cannot hold one sequence.
         """
         model = loaded.model
-        self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch)
+        beams = model.defaults.num_beams or 1
+        self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         self._core = Core(loaded, self._plan, config.max_prefill, config.image_cache_bytes)
         self._loaded = loaded
         self._places = self._plan.rows + config.max_waiting
@@ -131,15 +137,17 @@ class Engine:
     def stats(self) -> EngineStats:
         """A look from any thread; the numbers may be of neighbouring steps."""
         scheduler = self._core.scheduler
+        cached = scheduler.prefixes.blocks
         return EngineStats(
             accepted=len(self._accepted),
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            used_blocks=scheduler.pool.used,
+            used_blocks=scheduler.pool.used - cached,
+            cached_blocks=cached,
             total_blocks=scheduler.pool.total,
             max_batch=self._plan.rows,
             images_encoded=self._core.images.encoded,
-            image_hits=self._core.images.hits,
+            image_hits=self._core.images.hits + scheduler.prefixes.hits,
         )
 
     async def complete(self, request: Request) -> Completion:
@@ -162,6 +170,9 @@ class Engine:
             InvalidRequest: Also as InvalidImage or UnsupportedTask; before the first chunk.
             EngineFailure: The model failed, or the engine is stopping.
         """
+        if compose.is_compound(request):
+            yield await compose.answer(request, self.complete, self._places)
+            return
         stream = _Stream(asyncio.get_running_loop())
         preparing = self._enter(stream, request)
         try:
@@ -210,25 +221,43 @@ class Engine:
         text = Detokenizer(self._loaded.processor.decode, echo, sampling.stop)
         key = hashlib.sha256(request.image or b"").digest()
         prepare_ms = 1000 * (time.perf_counter() - began)
-        return Sequence(inputs, sampling, text, key, request.pieces, prepare_ms=prepare_ms)
+        threshold = None if request.task is None else request.task.threshold
+        return Sequence(inputs, sampling, text, key, request.pieces, self._prefix(inputs), prepare_ms, threshold)
 
     def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
         """The checkpoint's defaults filled in, and the length bounded by the context."""
         model = self._loaded.model
+        if asked.temperature and asked.num_beams is None:
+            asked = replace(asked, num_beams=1)  # who wants to draw wants no search, whatever the checkpoint says
         resolved = asked.over(model.defaults)
-        # The last token is chosen but never read, so it needs no position.
-        room = model.cache.max_positions - len(inputs.prompt_ids) + 1
-        if room < 1:
+        beams = resolved.num_beams or 1
+        if beams > 1 and not model.beam_search:
             raise InvalidRequest(
-                f"The prompt has {len(inputs.prompt_ids)} tokens; the model holds {model.cache.max_positions}.",
-                param="prompt",
-                code="context_length_exceeded",
+                "This model has no beam search: leave num_beams out, or set it to 1.", "num_beams", "invalid_value"
             )
+        room = self._room(inputs, beams)
         last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)
         for name, tokens in (("forced_tokens", resolved.forced_tokens or ()), ("forced_last_token", last)):
             if any(not 0 <= token < model.vocabulary for token in tokens):
                 raise InvalidRequest(f"{name} must be from 0 to {model.vocabulary - 1}", param=name)
-        return replace(resolved, max_tokens=min(room, resolved.max_tokens or room))
+        return replace(resolved, max_tokens=min(room, resolved.max_tokens or room, inputs.limit or room))
+
+    def _prefix(self, inputs: Inputs) -> int:
+        return 0 if inputs.pixels is None else self._loaded.model.cache.prefix_positions
+
+    def _room(self, inputs: Inputs, beams: int) -> int:
+        """Tokens that can follow a prompt."""
+        prompt = self._prefix(inputs) + len(inputs.prompt_ids)
+        longest = self._loaded.model.cache.max_positions
+        if prompt > longest:
+            raise InvalidRequest(
+                f"The prompt has {prompt} tokens; the model holds {longest}.",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        if beams > 1:
+            longest = min(longest, longest_with_beams(self._core.scheduler.pool.total, prompt, beams))
+        return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""

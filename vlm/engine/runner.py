@@ -9,21 +9,30 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vlm.engine.beams import Continuation
 from vlm.engine.blocks import CachePlan
 from vlm.engine.image_cache import ImageCache
 from vlm.engine.kv_cache import KVCache, Prompt
-from vlm.engine.sampler import Sampler
-from vlm.engine.scheduler import Move
-from vlm.engine.sequence import Sequence
-from vlm.models.base import Sampled, Step, VisionLanguageModel
+from vlm.engine.sampler import Drawn, Sampler
+from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
+from vlm.engine.sequence import Lane, Sequence
+from vlm.layers.attention import AttentionContext
+from vlm.models.base import Prompts, Sampled, Step, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One row's new token; ``logprob`` is None where no row of the batch asked."""
+    """What a sequence goes on with.
+
+    Attributes:
+        token: The new token.
+        logprob: Its raw log-probability; None where no row of the batch asked.
+        ranked: For a beam search, instead: the likeliest continuations of its beams, best first.
+    """
 
     token: int
     logprob: float | None
+    ranked: tuple[Continuation, ...] = ()
 
 
 class ModelRunner:
@@ -33,42 +42,69 @@ class ModelRunner:
         self.model = model
         self.images = ImageCache(image_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
-        self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device)
+        self._sampler = Sampler(plan.lanes, model.cache.max_positions, model.device, model.eos_token_ids)
         self._next: Tensor | None = None  # [rows, 1, width]: what the next step reads; its width is known at the first
-        self._rows = plan.rows
+        self._rows = plan.lanes
 
     @torch.inference_mode()
-    def move(self, moves: Rows[Move]) -> None:
-        """Follow the scheduler's moves, in order."""
-        for move in moves:
-            self._cache.move(move.source, move.target)
-            self._sampler.move(move.source, move.target)
-            if self._next is not None:
-                self._next[move.target] = self._next[move.source]
+    def prefill(self, batch: Batch) -> list[Chosen]:
+        """Encode pictures and prompts of the sequences that join, and choose what each goes on with."""
+        sequences = batch.prefill
+        if batch.prefixes:
+            self._compute(batch.prefixes)
+        self._copy(batch.copies)
+        prompts = self._embed(sequences)
+        hidden = self.model.forward(prompts.embeddings, self._context(sequences, prompts))
+        lanes = [lane for sequence in sequences for lane in sequence.lanes]
+        for lane in lanes:
+            self._sampler.join(lane)
+        rows = [(place, length - 1) for place, length in enumerate(prompts.lengths) for _ in sequences[place].lanes]
+        places, last = torch.tensor(rows, device=hidden.device).unbind(1)
+        return self._choose(hidden[places, last], lanes)
 
     @torch.inference_mode()
-    def prefill(self, sequences: Rows[Sequence]) -> list[Chosen]:
-        """Encode pictures and prompts of consecutive new rows and choose each row's next token."""
-        row = sequences[0].row
-        assert row is not None
-        inputs = [one.inputs for one in sequences]
-        prompts = self.model.embed(inputs, self._features(sequences), [one.generated for one in sequences])
-        cross = None if prompts.encoded is None else partial(self._cross_keys_values, prompts.encoded)
-        tables = [one.blocks for one in sequences]
-        context = self._cache.prefill(Prompt(row, tables, prompts.lengths, prompts.encoded_lengths), cross)
-        for sequence in sequences:
-            self._sampler.join(sequence)
-        hidden = self.model.forward(prompts.embeddings, context)
-        last = torch.tensor(prompts.lengths, device=hidden.device) - 1
-        return self._finish(hidden[torch.arange(len(last), device=hidden.device), last], row, sequences)
-
-    @torch.inference_mode()
-    def decode(self, sequences: Rows[Sequence]) -> list[Chosen]:
-        """Read each row's last token and choose the next; ``sequences`` are rows 0..n-1."""
+    def decode(self, work: Decode) -> list[Chosen]:
+        """Read each lane's last token and choose what its sequence goes on with."""
         assert self._next is not None, "decode before any prefill"
-        context = self._cache.decode([one.blocks for one in sequences], [one.length - 1 for one in sequences])
-        hidden = self.model.forward(self._next[: len(sequences)], context)
-        return self._finish(hidden[:, 0], 0, sequences)
+        self._follow(work)
+        lanes = work.lanes
+        tables, positions = [lane.blocks for lane in lanes], [lane.length - 1 for lane in lanes]
+        hidden = self.model.forward(self._next[: len(lanes)], self._cache.decode(tables, positions, work.slots))
+        return self._choose(hidden[:, 0], lanes)
+
+    def _follow(self, work: Decode) -> None:
+        """Bring slots, rows and blocks to where the scheduler has them."""
+        for move in work.moves:
+            self._cache.move(move.source, move.target)
+        changed = [row for row, source in enumerate(work.sources) if source != row]
+        if changed and self._next is not None:
+            targets = torch.tensor(changed, device=self._next.device)
+            sources = torch.tensor([work.sources[row] for row in changed], device=self._next.device)
+            self._sampler.follow(sources, targets)
+            self._next[targets] = self._next[sources]
+        self._copy(work.copies)
+
+    def _copy(self, copies: Rows[Copy]) -> None:
+        if copies:
+            self._cache.copy([one.source for one in copies], [one.target for one in copies])
+
+    def _compute(self, jobs: Rows[PrefixJob]) -> None:
+        """Keys and values of pictures that stand before their prompts."""
+        embeddings = self.model.embed_prefix(self._features([job.sequence for job in jobs]))
+        tables, lengths = [job.prefix.blocks for job in jobs], [job.prefix.length for job in jobs]
+        self.model.forward(embeddings, self._cache.prefill(Prompt(0, tables, lengths, causal=False)))
+
+    def _embed(self, sequences: Rows[Sequence]) -> Prompts:
+        # A prefix stands for its picture: what was seen in it is not needed again.
+        features = [] if self.model.cache.prefix_positions else self._features(sequences)
+        return self.model.embed([one.inputs for one in sequences], features, [one.generated for one in sequences])
+
+    def _context(self, sequences: Rows[Sequence], prompts: Prompts) -> AttentionContext:
+        slot = sequences[0].slot
+        assert slot is not None
+        tables, starts = [one.lanes[0].blocks for one in sequences], [one.prefix for one in sequences]
+        cross = None if prompts.encoded is None else partial(self._cross_keys_values, prompts.encoded)
+        return self._cache.prefill(Prompt(slot, tables, prompts.lengths, prompts.encoded_lengths, starts), cross)
 
     def _features(self, sequences: Rows[Sequence]) -> list[Tensor]:
         """What the model sees in each picture; only pictures that are new are encoded."""
@@ -86,20 +122,34 @@ class ModelRunner:
     def _cross_keys_values(self, encoded: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         return self.model.cross_keys_values(layer, encoded)
 
-    def _finish(self, hidden: Tensor, row: int, sequences: Rows[Sequence]) -> list[Chosen]:
-        step = self.model.decode(hidden, sequences, partial(self._sample, sequences))
-        self._keep(step, row)
-        tokens: list[int] = step.tokens.tolist()
-        logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
-        return [Chosen(token, logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+    def _choose(self, hidden: Tensor, lanes: Rows[Lane]) -> list[Chosen]:
+        drawn: list[Drawn] = []
 
-    def _sample(self, sequences: Rows[Sequence], logits: Tensor) -> Sampled:
-        return self._sampler.sample(logits, sequences)
+        def sample(logits: Tensor) -> Sampled:
+            drawn.append(self._sampler.sample(logits, lanes))
+            return drawn[0].sampled
+
+        step = self.model.decode(hidden, lanes, sample)
+        self._sampler.remember(drawn[0], step.tokens, lanes)
+        self._keep(step, lanes[0].row)
+        return _chosen(step, drawn[0], lanes)
 
     def _keep(self, step: Step, row: int) -> None:
         if self._next is None:
             self._next = step.embeddings.new_zeros(self._rows, 1, step.embeddings.shape[-1])
         self._next[row : row + len(step.embeddings), 0] = step.embeddings
+
+
+def _chosen(step: Step, drawn: Drawn, lanes: Rows[Lane]) -> list[Chosen]:
+    """One a sequence, in the order of their first lanes."""
+    tokens: list[int] = step.tokens.tolist()
+    logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
+    ranked = {row: tuple(found) for one in drawn.ranked for row, found in one.continuations()}
+    return [
+        Chosen(token, logprob, ranked.get(row, ()))
+        for row, (lane, token, logprob) in enumerate(zip(lanes, tokens, logprobs, strict=True))
+        if lane is lane.sequence.lanes[0]
+    ]
 
 
 def device_is_broken(error: Exception) -> bool:

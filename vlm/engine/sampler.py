@@ -2,76 +2,143 @@
 
 The order is that of transformers: repetition penalty, n-gram ban, temperature, top-p; forced tokens win over all.
 Log-probabilities are those of the raw logits. Sampling inverts the cumulative distribution at one uniform number that
-the sequence drew itself, so a seed gives the same answer in any batch.
+the sequence drew itself, so a seed gives the same answer in any batch. The rows of a beam search are chosen together:
+:func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` keeps the books.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from vlm.engine.sequence import Sequence
+from vlm.engine.beams import Continuation
+from vlm.engine.sequence import Lane
 from vlm.models.base import Sampled
 
 _NOT_FORCED = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The likeliest continuations of searches with the same number of beams, best first: tensors ``[searches, kept]``.
+
+    Attributes:
+        rows: Rows of the batch, ``[searches, beams]``.
+        parents, tokens, scores, ends: As in :class:`~vlm.engine.beams.Continuation`.
+        logprobs: Raw ones, or None where nobody asked.
+        next_parents, next_tokens: Of those that go on, ``[searches, beams]``.
+    """
+
+    rows: Tensor
+    parents: Tensor
+    tokens: Tensor
+    scores: Tensor
+    ends: Tensor
+    logprobs: Tensor | None
+    next_parents: Tensor
+    next_tokens: Tensor
+
+    def continuations(self) -> Iterator[tuple[int, list[Continuation]]]:
+        """The first row of each search, and its continuations."""
+        columns = [part.tolist() for part in (self.parents, self.tokens, self.scores, self.ends)]
+        logprobs = [[None] * self.tokens.shape[1]] * len(self.rows) if self.logprobs is None else self.logprobs.tolist()
+        for row, parents, tokens, scores, ends, chances in zip(
+            self.rows[:, 0].tolist(), *columns, logprobs, strict=True
+        ):
+            yield row, [Continuation(*one) for one in zip(parents, tokens, chances, scores, ends, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token a row, and what the beam searches among the rows have to choose from."""
+
+    sampled: Sampled
+    ranked: tuple[Ranked, ...] = ()
+
+
 class Sampler:
     """Per-row histories on the device, and one ``sample`` call a step."""
 
-    def __init__(self, rows: int, max_positions: int, device: torch.device) -> None:
+    def __init__(
+        self, rows: int, max_positions: int, device: torch.device, eos_token_ids: Collection[int] = frozenset()
+    ) -> None:
         """``max_positions``: longest sequence; its last token is chosen but never read, hence one place more."""
         self.device = device
         self._history = torch.zeros(rows, max_positions + 1, dtype=torch.long, device=device)
+        self._eos = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=device)
 
-    def join(self, sequence: Sequence) -> None:
-        """Note what a sequence that starts (again) has read and written."""
-        ids = [*sequence.inputs.prompt_ids, *sequence.generated]
-        self._history[sequence.row, : len(ids)] = torch.tensor(ids, device=self.device)
+    def join(self, lane: Lane) -> None:
+        """Note what a lane that starts (again) has read and written."""
+        ids = [*lane.inputs.prompt_ids, *lane.generated]
+        self._history[lane.row, : len(ids)] = torch.tensor(ids, device=self.device)
 
-    def move(self, source: int, target: int) -> None:
-        """Row ``source`` has become row ``target``."""
-        self._history[target] = self._history[source]
+    def follow(self, sources: Tensor, targets: Tensor) -> None:
+        """Rows ``targets`` go on from what ``sources`` were."""
+        self._history[targets] = self._history[sources]
 
-    def sample(self, logits: Tensor, sequences: Rows[Sequence]) -> Sampled:
+    def sample(self, logits: Tensor, lanes: Rows[Lane]) -> Drawn:
         """One token a row.
 
         Args:
             logits: float32 ``[batch, vocabulary]``; changed in place.
-            sequences: The batch, in consecutive rows.
+            lanes: The batch, in consecutive rows.
         """
-        settings = _Settings.of(sequences)
+        settings = _Settings.of(lanes)
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
-        self._penalise(logits, sequences, settings)
-        tokens = self._choose(logits, sequences, settings)
+        groups = [torch.tensor(rows, device=self.device) for rows in _searches(lanes)]
+        for rows in groups:
+            logits[rows] = torch.log_softmax(logits[rows], dim=-1)
+        self._penalise(logits, lanes, settings)
+        tokens = self._choose(logits, lanes, settings)
         if settings.forced:
             forced = torch.tensor(settings.forced, device=self.device)
             tokens = torch.where(forced == _NOT_FORCED, tokens, forced)
-        self._remember(tokens, sequences)
+            _force(logits, forced)
         chosen = None if logprobs is None else logprobs.gather(1, tokens[:, None])[:, 0]
-        return Sampled(tokens, chosen)
+        ranked = tuple(self._rank(logits, logprobs, lanes, rows) for rows in groups)
+        for one in ranked:
+            tokens[one.rows] = one.next_tokens
+        return Drawn(Sampled(tokens, chosen), ranked)
 
-    def _penalise(self, logits: Tensor, sequences: Rows[Sequence], settings: _Settings) -> None:
+    def remember(self, drawn: Drawn, tokens: Tensor, lanes: Rows[Lane]) -> None:
+        """Note what each row has written, once the model has made its ``tokens`` of what was drawn."""
+        first = lanes[0].row
+        for one in drawn.ranked:
+            parents = one.rows.gather(1, one.next_parents)
+            self._history[first + one.rows] = self._history[first + parents]
+        rows = torch.arange(first, first + len(lanes), device=self.device)
+        ends = torch.tensor([lane.known for lane in lanes], device=self.device)
+        self._history[rows, ends] = tokens
+
+    def _rank(self, logits: Tensor, logprobs: Tensor | None, lanes: Rows[Lane], rows: Tensor) -> Ranked:
+        searches = [[lanes[row] for row in group] for group in rows.tolist()]
+        scores = torch.tensor([_scores(group) for group in searches], device=self.device)
+        last = torch.tensor([group[0].budget == 1 for group in searches], device=self.device)
+        return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
+
+    def _penalise(self, logits: Tensor, lanes: Rows[Lane], settings: _Settings) -> None:
         if not settings.penalties and not settings.ngrams:
             return
-        first, lengths = sequences[0].row, [sequence.length for sequence in sequences]
-        assert first is not None
-        history = self._history[first : first + len(sequences), : max(lengths)]
+        first, lengths = lanes[0].row, [lane.known for lane in lanes]
+        history = self._history[first : first + len(lanes), : max(lengths)]
         known = torch.tensor(lengths, device=self.device)
         if settings.penalties:
             penalise_repeats(logits, history, known, torch.tensor(settings.penalties, device=self.device))
         for size in settings.ngrams:
-            wants = torch.tensor([s.sampling.no_repeat_ngram_size == size for s in sequences], device=self.device)
-            ban_repeated_ngrams(logits, history, torch.where(wants, known, 0), size)
+            wants = [lane.sequence.sampling.no_repeat_ngram_size == size for lane in lanes]
+            ban_repeated_ngrams(logits, history, torch.where(torch.tensor(wants, device=self.device), known, 0), size)
 
-    def _choose(self, logits: Tensor, sequences: Rows[Sequence], settings: _Settings) -> Tensor:
+    def _choose(self, logits: Tensor, lanes: Rows[Lane], settings: _Settings) -> Tensor:
         greedy = logits.argmax(dim=-1)
         if not settings.temperatures:
             return greedy
         temperatures = torch.tensor(settings.temperatures, device=self.device)
+        sequences = [lane.sequence for lane in lanes]
         uniforms = [s.generator.random() if s.sampling.temperature else 0.0 for s in sequences]
         top_p = torch.tensor([s.sampling.top_p for s in sequences], device=self.device, dtype=torch.float32)
         below_best = logits - logits.amax(dim=-1, keepdim=True)  # divided by next to nothing, this is not infinite
@@ -82,10 +149,48 @@ class Sampler:
         )
         return torch.where(temperatures > 0, drawn, greedy)
 
-    def _remember(self, tokens: Tensor, sequences: Rows[Sequence]) -> None:
-        rows = torch.tensor([sequence.row for sequence in sequences], device=self.device)
-        ends = torch.tensor([sequence.length for sequence in sequences], device=self.device)
-        self._history[rows, ends] = tokens
+
+def _searches(lanes: Rows[Lane]) -> list[list[list[int]]]:
+    """Rows of beam searches, ``[searches, beams]`` for each number of beams."""
+    first = lanes[0].row
+    groups = [
+        [lane.row - first for lane in group]
+        for sequence, group in groupby(lanes, key=lambda lane: lane.sequence)
+        if sequence.search is not None
+    ]
+    return [list(same) for _, same in groupby(sorted(groups, key=len), key=len)]
+
+
+def _scores(group: Rows[Lane]) -> list[float]:
+    search = group[0].sequence.search
+    assert search is not None
+    return search.scores
+
+
+def _force(logits: Tensor, forced: Tensor) -> None:
+    """Leave nothing but the forced token, at no cost to a beam's score, in rows that have one."""
+    has = forced != _NOT_FORCED
+    logits.masked_fill_(has[:, None], -torch.inf)
+    logits.scatter_(1, forced.clamp(min=0)[:, None], torch.where(has, 0.0, logits[:, 0])[:, None])
+
+
+def rank(scores: Tensor, rows: Tensor, last: Tensor, eos: Tensor, logprobs: Tensor | None) -> Ranked:
+    """Rank the continuations of all beams of a search together, as transformers' beam search does.
+
+    Args:
+        scores: float32 ``[searches, beams, vocabulary]`` of each beam with each next token.
+        rows: int64 ``[searches, beams]``: where the beams are in ``logprobs``.
+        last: bool ``[searches]``: any next token is the last that the search may have.
+        eos: int64 ids that end an answer.
+        logprobs: Raw log-probabilities float32 ``[batch, vocabulary]`` of the next token, or None.
+    """
+    _, beams, vocabulary = scores.shape
+    best, index = scores.flatten(1).topk(max(2, 1 + len(eos)) * beams, dim=1)
+    parents, tokens = index // vocabulary, index % vocabulary
+    ends = torch.isin(tokens, eos) | last[:, None]
+    survivors = ends.int().argsort(dim=1, stable=True)[:, :beams]
+    chances = None if logprobs is None else logprobs[rows.gather(1, parents), tokens]
+    return Ranked(rows, parents, tokens, best, ends, chances, parents.gather(1, survivors), tokens.gather(1, survivors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +204,13 @@ class _Settings:
     forced: list[int]
 
     @classmethod
-    def of(cls, sequences: Rows[Sequence]) -> _Settings:
-        samplings = [sequence.sampling for sequence in sequences]
+    def of(cls, lanes: Rows[Lane]) -> _Settings:
+        samplings = [lane.sequence.sampling for lane in lanes]
         penalties = [sampling.repetition_penalty or 1.0 for sampling in samplings]
         temperatures = [sampling.temperature or 0.0 for sampling in samplings]
-        forced = [token if (token := s.forced_token()) is not None else _NOT_FORCED for s in sequences]
+        forced = [token if (token := lane.forced_token()) is not None else _NOT_FORCED for lane in lanes]
         return cls(
-            logprobs=any(sequence.wants_logprobs for sequence in sequences),
+            logprobs=any(lane.sequence.wants_logprobs for lane in lanes),
             penalties=penalties if any(penalty != 1.0 for penalty in penalties) else [],
             ngrams=sorted({sampling.no_repeat_ngram_size or 0 for sampling in samplings} - {0}),
             temperatures=temperatures if any(temperatures) else [],
@@ -145,10 +250,14 @@ def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: 
 
 
 def _marked(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """True at ``tokens`` ``[batch, n]`` of each row, counting only those ``where`` it is True."""
+    """True at ``tokens`` ``[batch, n]`` of each row, counting only those ``where`` it is True.
+
+    Ids beyond the vocabulary, which stand for what a model writes beside tokens, are at no column.
+    """
     batch, vocabulary = logits.shape
     marks = torch.zeros(batch, vocabulary + 1, dtype=torch.bool, device=logits.device)
-    marks.scatter_(1, torch.where(where, tokens, vocabulary), True)  # what does not count lands in a spare column
+    counted = torch.where(where, tokens, vocabulary).clamp(max=vocabulary)
+    marks.scatter_(1, counted, True)  # what does not count lands in a spare column
     return marks[:, :vocabulary]
 
 

@@ -1,7 +1,11 @@
 """Decides who runs: first come, first served, within rows and blocks. Pure Python, no tensors, no threads.
 
-Running sequences occupy rows 0..n-1 without holes, so that a decode step works on plain slices of its buffers. When one
-leaves, the last row moves into its place; those moves are handed to the runner, in order, with the next batch.
+A running sequence has a slot, which holds its cross-attention part, and one lane, or one for each of its beams. Lanes
+are the rows of a decode step. Slots 0..m-1 and rows 0..n-1 have no holes, so that a step works on plain slices of its
+buffers. When a sequence leaves, the last slot moves into its place, and lanes take new rows; the runner follows.
+
+Lanes may hold blocks together: beams those that they have in common, and all questions about one picture those of its
+prefix. Before a lane writes into a block that others hold too, it gets a copy of its own.
 """
 
 from __future__ import annotations
@@ -9,40 +13,83 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from vlm.engine.blocks import BlockPool, blocks_for
-from vlm.engine.sequence import Sequence
+from vlm.engine.beams import Continuation
+from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
+from vlm.engine.prefixes import Prefix, PrefixCache
+from vlm.engine.sequence import Lane, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Row ``source`` has become row ``target``."""
+    """Slot ``source`` has become slot ``target``."""
 
     source: int
     target: int
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """One step's work: apply ``moves`` in order, then prefill and decode.
+class Copy:
+    """What block ``source`` holds is to be in block ``target`` too."""
 
-    ``decode`` are rows 0.. and ``prefill`` the rows right after them, both in row order.
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One more token for every running lane.
+
+    Attributes:
+        lanes: Rows 0.., by slot.
+        sources: The row of the last step that each of these rows goes on from.
+        slots: The slot of each row.
+        moves: To be applied in order, before anything else.
+        copies: All sources are read before any target is written.
     """
 
+    lanes: tuple[Lane, ...]
+    sources: tuple[int, ...]
+    slots: tuple[int, ...]
     moves: tuple[Move, ...]
+    copies: tuple[Copy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixJob:
+    """A prefix to be computed, and a sequence that has its picture."""
+
+    prefix: Prefix
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's work: the decode, and the sequences that join, which take the next slots and rows.
+
+    ``prefixes`` are computed before ``copies`` are made of them, and both before the prompts of ``prefill``.
+    """
+
+    decode: Decode
     prefill: tuple[Sequence, ...]
-    decode: tuple[Sequence, ...]
+    prefixes: tuple[PrefixJob, ...] = ()
+    copies: tuple[Copy, ...] = ()
 
 
 class Scheduler:
     """Waiting and running sequences, and the blocks that they hold."""
 
-    def __init__(self, pool: BlockPool, rows: int, max_prefill: int) -> None:
-        """``max_prefill``: most sequences that join in one step; it bounds how long the others' next token waits."""
+    def __init__(self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None) -> None:
+        """``slots``: most sequences that run at once, ``rows``: most lanes.
+
+        ``max_prefill``: most sequences that join in one step; it bounds how long the others' next token waits.
+        """
         self.pool = pool
         self.rows = rows
+        self.slots = rows if slots is None else slots
         self.max_prefill = max_prefill
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.prefixes = PrefixCache(pool)
         self._moves: list[Move] = []
 
     def add(self, sequence: Sequence) -> None:
@@ -51,62 +98,147 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or aborted, and free all that it holds; unknown ones are ignored."""
-        if sequence.row is not None:
+        if sequence.slot is not None:
             self._vacate(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
+    def branch(self, sequence: Sequence, chosen: list[Continuation]) -> None:
+        """Let the beams of a sequence go on as its search has ``chosen``, in the same rows."""
+        before = sequence.lanes
+        sequence.lanes = [
+            self._continued(before[one.parent], one, lane.row) for one, lane in zip(chosen, before, strict=True)
+        ]
+        for lane in before:
+            self.pool.give_back(lane.blocks)
+
     def schedule(self) -> Batch:
         """Grow the running, preempt the newest if blocks run out, let the first waiting join."""
-        self._grow()
-        decode = tuple(self.running)
-        prefill = tuple(self._admit())
+        copies = self._grow()
+        decode = self._decode(copies)
+        joined, prefixes, prefix_copies = self._admit(len(decode.lanes))
+        return Batch(decode, tuple(joined), tuple(prefixes), tuple(prefix_copies))
+
+    def _decode(self, copies: list[Copy]) -> Decode:
+        lanes = tuple(lane for sequence in self.running for lane in sequence.lanes)
+        slots = tuple(slot for slot, sequence in enumerate(self.running) for _ in sequence.lanes)
+        sources = tuple(lane.row for lane in lanes)
+        for row, lane in enumerate(lanes):
+            lane.row = row
         moves, self._moves = tuple(self._moves), []
-        return Batch(moves, prefill, decode)
+        return Decode(lanes, sources, slots, moves, tuple(copies))
 
-    def _grow(self) -> None:
-        """Give each running sequence the block of its next position, the oldest first."""
+    def _grow(self) -> list[Copy]:
+        """Give each running lane the block of its next position for its own, the oldest sequences first."""
+        copies: dict[int, Copy] = {}  # by target
         for sequence in sorted(self.running, key=lambda one: one.arrived):
-            while sequence.row is not None and self._missing(sequence):
-                if self.pool.free >= self._missing(sequence):
-                    sequence.blocks += self.pool.take(self._missing(sequence))
-                else:
-                    self._preempt(max(self.running, key=lambda one: one.arrived))
+            for lane in tuple(sequence.lanes):
+                while sequence.slot is not None and self._needs_block(lane):
+                    if self._reserve(1):
+                        self._extend(lane, copies)
+                    else:
+                        for block in self._preempt(max(self.running, key=lambda one: one.arrived)):
+                            copies.pop(block, None)  # who wanted it is gone
+        return list(copies.values())
 
-    def _missing(self, sequence: Sequence) -> int:
-        return blocks_for(sequence.length) - len(sequence.blocks)
+    def _needs_block(self, lane: Lane) -> bool:
+        place = (lane.length - 1) // BLOCK_SIZE
+        return place >= len(lane.blocks) or self.pool.holders(lane.blocks[place]) > 1
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _extend(self, lane: Lane, copies: dict[int, Copy]) -> None:
+        (new,) = self.pool.take(1)
+        if (lane.length - 1) // BLOCK_SIZE == len(lane.blocks):
+            lane.blocks.append(new)
+            return
+        shared = lane.blocks[-1]
+        lane.blocks[-1] = new
+        self.pool.give_back([shared])
+        copies[new] = Copy(shared, new)
+
+    def _reserve(self, count: int, keep: Prefix | None = None) -> bool:
+        """Whether so many blocks are free, if need be at the cost of prefixes that nobody uses, but for ``keep``."""
+        return self.pool.free >= count or self.prefixes.evict(count, keep)
+
+    def _preempt(self, sequence: Sequence) -> list[int]:
         """Back to the head of the queue: its blocks go to others, and it computes its keys and values again."""
-        self._vacate(sequence)
+        freed = self._vacate(sequence)
         sequence.preemptions += 1
         self.waiting.appendleft(sequence)
+        return freed
 
-    def _admit(self) -> list[Sequence]:
+    def _admit(self, rows: int) -> tuple[list[Sequence], list[PrefixJob], list[Copy]]:
         joined: list[Sequence] = []
-        while self._has_place(len(joined)):
+        jobs: list[PrefixJob] = []
+        copies: list[Copy] = []
+        while self._has_place(rows, len(joined)):
             sequence = self.waiting.popleft()
-            sequence.blocks = self.pool.take(blocks_for(sequence.length))
-            sequence.row = len(self.running)
-            self.running.append(sequence)
+            known = self._known_prefix(sequence)
+            prefix = known
+            if sequence.prefix and known is None:
+                prefix = self.prefixes.add(sequence.image_key, sequence.prefix)
+                jobs.append(PrefixJob(prefix, sequence))
+            self._enter(sequence, rows, prefix, copies)
+            rows += sequence.beams
             joined.append(sequence)
-        return joined
+        return joined, jobs, copies
 
-    def _has_place(self, joined: int) -> bool:
-        return (
-            bool(self.waiting)
-            and joined < self.max_prefill
-            and len(self.running) < self.rows
-            and blocks_for(self.waiting[0].length) <= self.pool.free
-        )
+    def _has_place(self, rows: int, joined: int) -> bool:
+        if not self.waiting or joined >= self.max_prefill or len(self.running) >= self.slots:
+            return False
+        first = self.waiting[0]
+        if rows + first.beams > self.rows:
+            return False
+        known = self.prefixes.find(first.image_key) if first.prefix else None
+        return self._reserve(_blocks_to_enter(first, known) + (_headroom(first, rows) if rows else 0), known)
 
-    def _vacate(self, sequence: Sequence) -> None:
-        assert sequence.row is not None
-        self.pool.give_back(sequence.blocks)
+    def _known_prefix(self, sequence: Sequence) -> Prefix | None:
+        known = self.prefixes.find(sequence.image_key) if sequence.prefix else None
+        if known is not None and sequence.image_cached is None:  # after a preemption its own prefix is no news
+            sequence.image_cached = True
+            self.prefixes.hits += 1
+        return known and self.prefixes.use(known)
+
+    def _enter(self, sequence: Sequence, row: int, prefix: Prefix | None, copies: list[Copy]) -> None:
+        blocks = [] if prefix is None else self.pool.share(prefix.blocks[: sequence.prefix // BLOCK_SIZE])
+        blocks += self.pool.take(blocks_for(sequence.length) - len(blocks))
+        if prefix is not None and sequence.prefix % BLOCK_SIZE:  # its last block goes on with the prompt
+            copies.append(Copy(prefix.blocks[-1], blocks[len(prefix.blocks) - 1]))
+        sequence.enter()
+        sequence.slot = len(self.running)
+        self.running.append(sequence)
+        for number, lane in enumerate(sequence.lanes):
+            lane.row = row + number
+            lane.blocks = self.pool.share(blocks) if number else blocks
+
+    def _continued(self, parent: Lane, one: Continuation, row: int) -> Lane:
+        logprobs = [*parent.logprobs] if one.logprob is None else [*parent.logprobs, one.logprob]
+        blocks = self.pool.share(parent.blocks)
+        return Lane(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row)
+
+    def _vacate(self, sequence: Sequence) -> list[int]:
+        """Take a sequence out of the running; returns the blocks that are free now."""
+        assert sequence.slot is not None
+        freed = [block for lane in sequence.lanes for block in self.pool.give_back(lane.blocks)]
         last = self.running.pop()
         if last is not sequence:
-            assert last.row is not None
-            self._moves.append(Move(last.row, sequence.row))
-            last.row = sequence.row
-            self.running[last.row] = last
-        sequence.row, sequence.blocks = None, []
+            assert last.slot is not None
+            self._moves.append(Move(last.slot, sequence.slot))
+            last.slot = sequence.slot
+            self.running[last.slot] = last
+        sequence.leave()
+        return freed
+
+
+def _blocks_to_enter(sequence: Sequence, known: Prefix | None) -> int:
+    """New blocks that a waiting sequence takes: its own, and its prefix's if that is not there yet."""
+    shared = sequence.prefix // BLOCK_SIZE
+    new = blocks_for(sequence.prefix) if sequence.prefix and known is None else 0
+    return blocks_for(sequence.length) - shared + new
+
+
+def _headroom(sequence: Sequence, rows: int) -> int:
+    """Blocks to be left for the very next steps, so that who joins is not sent back at once.
+
+    Beams part after their first token; who was preempted comes back only where each running lane could grow.
+    """
+    return sequence.beams - 1 + (rows if sequence.preemptions else 0)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vlm.engine.beams import BeamSearch
 from vlm.engine.detokenizer import Detokenizer
 from vlm.types import FinishReason, Sampling
 
@@ -24,12 +25,16 @@ class Sequence:
         text: Its growing text.
         image_key: Hash of its picture's original bytes; None where it is not to be shared.
         image_cached: Whether its picture had been encoded before; None until it first runs.
+        prefix: Positions that its picture takes before the prompt, see ``models.base.CacheSpec``.
         pieces: Whether its client wants the text as it grows.
         prepare_ms: How long the processor took.
-        generated, logprobs: What it has written so far.
+        threshold: Objects of its answer whose score is below it are left out; None keeps all.
+        generated, logprobs: What it has written; beam search decides it at its end.
         reported: How many of ``generated`` its chunks have carried.
-        row: Its row in the running batch, or None while it waits.
-        blocks: The KV cache blocks that it holds, in order.
+        slot: Its place among the running, or None while it waits.
+        lanes: Its rows of the batch while it runs: one, or as many as it has beams.
+        search: Where its beam search stands, or None without one.
+        speaks: Whether its next tokens are the answer's text already; a model may think before it answers.
         generator: Draws its uniform numbers, so that its answer does not depend on its neighbours.
     """
 
@@ -38,43 +43,107 @@ class Sequence:
     text: Detokenizer
     image_key: bytes | None = None
     pieces: bool = True
+    prefix: int = 0
     prepare_ms: float = 0.0
+    threshold: float | None = None
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reported: int = 0
-    row: int | None = None
-    blocks: list[int] = field(default_factory=list)
+    slot: int | None = None
+    lanes: list[Lane] = field(default_factory=list)
+    search: BeamSearch | None = None
     finish_reason: FinishReason | None = None
     preemptions: int = 0
     image_cached: bool | None = None
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None
+    speaks: bool = field(init=False)
     generator: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
+        self.speaks = self.inputs.text_after is None
         seed = self.sampling.seed  # as text: the number's sign would be lost
         self.generator = random.Random(None if seed is None else str(seed))  # noqa: S311  sampling tokens, not secrets
 
     @property
-    def length(self) -> int:
-        """Positions, the last chosen token included: it is read in the next step."""
-        return len(self.inputs.prompt_ids) + len(self.generated)
+    def beams(self) -> int:
+        """Rows of the batch that it takes."""
+        return self.sampling.num_beams or 1
 
     @property
-    def budget(self) -> int:
-        """Tokens that may still be generated."""
-        assert self.sampling.max_tokens is not None
-        return self.sampling.max_tokens - len(self.generated)
+    def length(self) -> int:
+        """Positions when it joins the running: a preempted one computes what it has written again."""
+        return self.prefix + len(self.inputs.prompt_ids) + len(self.generated)
 
     @property
     def wants_logprobs(self) -> bool:
         """Whether its tokens' log-probabilities are asked for, or needed for scores."""
         return self.sampling.logprobs or self.inputs.scored
 
+    def say(self, token: int) -> str:
+        """Add a token to the text; returns what is now certain of it."""
+        if self.speaks:
+            return self.text.push(token) if self.inputs.words else ""
+        self.speaks = token == self.inputs.text_after
+        return ""
+
+    def enter(self) -> None:
+        """Join the running: a lane a beam, all at the same point."""
+        if self.beams == 1:
+            self.lanes = [Lane(self, self.generated, self.logprobs)]
+        else:
+            self.search = BeamSearch.of(self.sampling)
+            self.lanes = [Lane(self, [], []) for _ in range(self.beams)]
+
+    def leave(self) -> None:
+        """Finished, or back to the waiting. A beam search starts anew: nobody has seen anything of it yet."""
+        self.slot, self.lanes, self.search = None, [], None
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One row of the batch: an answer in the making.
+
+    Attributes:
+        sequence: Whose it is.
+        generated, logprobs: What it has written; beams of one search differ in it.
+        blocks: The KV cache blocks that it holds, in order; it may share them with others.
+        row: Its row in the last step, which is where the device keeps what belongs to it.
+    """
+
+    sequence: Sequence
+    generated: list[int]
+    logprobs: list[float]
+    blocks: list[int] = field(default_factory=list)
+    row: int = 0
+
+    @property
+    def inputs(self) -> Inputs:
+        """Its sequence's."""
+        return self.sequence.inputs
+
+    @property
+    def known(self) -> int:
+        """Ids read and written, without a prefix."""
+        return len(self.sequence.inputs.prompt_ids) + len(self.generated)
+
+    @property
+    def length(self) -> int:
+        """Positions, the last chosen token included: it is read in the next step."""
+        return self.sequence.prefix + self.known
+
+    @property
+    def budget(self) -> int:
+        """Tokens that may still be generated."""
+        max_tokens = self.sequence.sampling.max_tokens
+        assert max_tokens is not None
+        return max_tokens - len(self.generated)
+
     def forced_token(self) -> int | None:
         """The token that must come next, whatever the model says, or None."""
-        if self.budget == 1 and self.sampling.forced_last_token is not None:
-            return self.sampling.forced_last_token
-        forced = self.sampling.forced_tokens or ()
+        sampling = self.sequence.sampling
+        if self.budget == 1 and sampling.forced_last_token is not None:
+            return sampling.forced_last_token
+        forced = sampling.forced_tokens or ()
         return forced[len(self.generated)] if len(self.generated) < len(forced) else None

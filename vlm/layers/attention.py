@@ -6,11 +6,28 @@ keeps nothing (encoders), and :class:`Growing` concatenates (the slow oracle of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vlm.layers.rope import Rotation, rotate
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Which queries look at the same encoder output, so that it is read once for all of them.
+
+    Attributes:
+        rows: int64 ``[encoded, most]``: the rows that look at each; where they are fewer than most, any fills up.
+        slots, places: int64 ``[rows]``: where in ``rows`` each row is.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    places: Tensor
 
 
 class AttentionContext(Protocol):
@@ -31,7 +48,12 @@ class AttentionContext(Protocol):
 
     @property
     def cross_mask(self) -> Tensor | None:
-        """For cross attention, ``[batch, 1, 1, encoded positions]``."""
+        """For cross attention, ``[encoded, 1, 1, encoded positions]``."""
+        ...
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """Which rows share an encoder output; None where each row has its own, in the same order."""
         ...
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +61,7 @@ class AttentionContext(Protocol):
         ...
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder's output, ``[batch, heads, encoded positions, head_dim]``."""
+        """Keys and values of the encoder's output, ``[encoded, heads, encoded positions, head_dim]``."""
         ...
 
 
@@ -56,19 +78,31 @@ def merge_heads(x: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Attention of a sequence to itself; query, key and value come from one fused matrix."""
 
-    def __init__(self, width: int, heads: int, inner_norm: nn.LayerNorm | None = None) -> None:
-        """``inner_norm``, on ``width``, stands before the output matrix."""
+    def __init__(
+        self, width: int, heads: int, inner_norm: nn.LayerNorm | None = None, kv_heads: int | None = None
+    ) -> None:
+        """``inner_norm``, on ``width``, stands before the output matrix. Fewer ``kv_heads`` are shared by the heads."""
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.kv_heads = heads if kv_heads is None else kv_heads
+        kv_width = self.kv_heads * (width // heads)
+        self.widths = (width, kv_width, kv_width)
+        self.qkv = nn.Linear(width, sum(self.widths))
         self.inner_norm = inner_norm
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
-        """``[batch, queries, width]`` in and out."""
-        queries, keys, values = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+    def forward(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None = None) -> Tensor:
+        """``[batch, queries, width]`` in and out; ``rotation`` of the positions, where the model has rotary ones."""
+        heads = (self.heads, self.kv_heads, self.kv_heads)
+        parts = self.qkv(x).split(self.widths, dim=-1)
+        queries, keys, values = (split_heads(part, count) for part, count in zip(parts, heads, strict=True))
+        if rotation is not None:
+            queries, keys = rotate(queries, rotation), rotate(keys, rotation)
         keys, values = context.append(layer, keys, values)
-        attended = merge_heads(F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask))
+        grouped = self.kv_heads != self.heads
+        attended = merge_heads(
+            F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask, enable_gqa=grouped)
+        )
         if self.inner_norm is not None:
             attended = self.inner_norm(attended)
         out: Tensor = self.out(attended)
@@ -92,12 +126,18 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
         """``[batch, queries, width]`` in and out."""
-        return self.attend(x, *context.cross(layer), context.cross_mask)
+        return self.attend(x, *context.cross(layer), context.cross_mask, context.sharing)
 
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def attend(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, sharing: Sharing | None = None
+    ) -> Tensor:
         """As :meth:`forward`, with the keys and values at hand."""
         queries = split_heads(self.query(x), self.heads)
+        if sharing is not None:  # one query each; those of one encoder output stand side by side, as positions
+            queries = queries[sharing.rows, :, 0].transpose(1, 2)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        if sharing is not None:
+            attended = attended[sharing.slots, :, sharing.places].unsqueeze(2)
         out: Tensor = self.out(merge_heads(attended))
         return out
 
@@ -106,6 +146,7 @@ class Bidirectional:
     """An encoder's context: everything sees everything, but for padding on the right; nothing is kept."""
 
     cross_mask: Tensor | None = None
+    sharing: Sharing | None = None
 
     def __init__(self, positions: int, lengths: Tensor | None = None, device: torch.device | None = None) -> None:
         """``lengths``: real positions of each row, int64 ``[batch]``; None where no row is padded."""
@@ -125,19 +166,22 @@ class Growing:
     """Keys and values concatenated step by step: slow and plain, to check the engine's paged cache against."""
 
     cross_mask: Tensor | None = None
+    sharing: Sharing | None = None
 
-    def __init__(self, cross: list[tuple[Tensor, Tensor]] | None = None) -> None:
+    def __init__(self, cross: list[tuple[Tensor, Tensor]] | None = None, prefix: int = 0) -> None:
+        """``prefix``: so many first positions see each other, and the later ones see them all."""
+        self._prefix = prefix
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._cross = cross or []
         self.positions = torch.empty(1, 0, dtype=torch.long)
         self.mask: Tensor | None = None
 
     def advance(self, queries: int) -> None:
-        """Announce the next ``queries`` positions, one sequence only."""
+        """Announce the next ``queries`` positions, one sequence only; a prefix comes whole."""
         start = int(self.positions[0, -1]) + 1 if self.positions.numel() else 0
         self.positions = torch.arange(start, start + queries).unsqueeze(0)
         keys = torch.arange(start + queries)
-        self.mask = (keys[None, :] <= self.positions[0][:, None])[None, None]
+        self.mask = ((keys[None, :] <= self.positions[0][:, None]) | (keys < self._prefix))[None, None]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Concatenate along the positions."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.layers.attention import AttentionContext, CrossAttention, SelfAttention
+from vlm.layers.rope import Rotary, Rotation
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
@@ -27,25 +28,30 @@ class TransformerSpec:
     Attributes:
         layers, width, heads: Its size; ``width`` is a multiple of ``heads``.
         mlp_width: Hidden width of the feed-forward part.
-        norm: "pre" normalises before each part, "post" after its residual sum (as BERT and BART do).
+        norm: "pre" normalises before each part, "post" after its residual sum (as BERT and BART do); "parallel" has one
+            norm before both parts, which read the same (as Phi does).
         activation: "gelu" is the exact one (erf).
         eps: Of every LayerNorm.
         cross_width: Width of the encoder output that each layer attends to, or None.
         embedding_norm, final_norm: A LayerNorm on what goes in, or on what comes out.
         inner_norm: A further LayerNorm within each part, before its last matrix (sub-LN).
+        kv_heads: Heads of keys and values where there are fewer of them, or None.
+        rotary: Rotary positions, or None where positions are added to the input.
     """
 
     layers: int
     width: int
     heads: int
     mlp_width: int
-    norm: Literal["pre", "post"]
+    norm: Literal["pre", "post", "parallel"]
     activation: Activation = "gelu"
     eps: float = 1e-5
     cross_width: int | None = None
     embedding_norm: bool = False
     final_norm: bool = False
     inner_norm: bool = False
+    kv_heads: int | None = None
+    rotary: Rotary | None = None
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
@@ -62,16 +68,23 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 class Mlp(nn.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, width: int, hidden: int, activation: Activation, inner_norm: nn.LayerNorm | None = None) -> None:
-        """``inner_norm``, on ``hidden``, stands before the second layer."""
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        inner_norm: nn.LayerNorm | None = None,
+        out_width: int | None = None,
+    ) -> None:
+        """``inner_norm``, on ``hidden``, stands before the second layer; ``out_width`` is ``width`` unless given."""
         super().__init__()
         self.up = nn.Linear(width, hidden)
         self.inner_norm = inner_norm
-        self.down = nn.Linear(hidden, width)
+        self.down = nn.Linear(hidden, width if out_width is None else out_width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., width]`` in and out."""
+        """``[..., width]`` to ``[..., out_width]``."""
         hidden = activate(self.up(x), self.activation)
         if self.inner_norm is not None:
             hidden = self.inner_norm(hidden)
@@ -84,32 +97,44 @@ class Layer(nn.Module):
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
-        self.norm_first = spec.norm == "pre"
-        self.attention = SelfAttention(spec.width, spec.heads, _inner_norm(spec, spec.width))
+        self.norm = spec.norm
+        self.attention = SelfAttention(spec.width, spec.heads, _inner_norm(spec, spec.width), spec.kv_heads)
         self.attention_norm = nn.LayerNorm(spec.width, spec.eps)
         self.cross: CrossAttention | None = None
         if spec.cross_width is not None:
             self.cross = CrossAttention(spec.width, spec.heads, spec.cross_width)
             self.cross_norm = nn.LayerNorm(spec.width, spec.eps)
         self.mlp = Mlp(spec.width, spec.mlp_width, spec.activation, _inner_norm(spec, spec.mlp_width))
-        self.mlp_norm = nn.LayerNorm(spec.width, spec.eps)
+        if spec.norm != "parallel":
+            self.mlp_norm = nn.LayerNorm(spec.width, spec.eps)
 
-    def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
+    def forward(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None = None) -> Tensor:
         """``[batch, queries, width]`` in and out."""
-        return self._pre_norm(x, layer, context) if self.norm_first else self._post_norm(x, layer, context)
+        match self.norm:
+            case "pre":
+                return self._pre_norm(x, layer, context, rotation)
+            case "post":
+                return self._post_norm(x, layer, context, rotation)
+            case "parallel":
+                return self._parallel(x, layer, context, rotation)
 
-    def _pre_norm(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), layer, context)
+    def _pre_norm(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), layer, context, rotation)
         if self.cross is not None:
             x = x + self.cross(self.cross_norm(x), layer, context)
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
-    def _post_norm(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, layer, context))
+    def _post_norm(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, layer, context, rotation))
         if self.cross is not None:
             x = self.cross_norm(x + self.cross(x, layer, context))
         out: Tensor = self.mlp_norm(x + self.mlp(x))
+        return out
+
+    def _parallel(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None) -> Tensor:
+        normed = self.attention_norm(x)
+        out: Tensor = x + self.attention(normed, layer, context, rotation) + self.mlp(normed)
         return out
 
 
@@ -131,8 +156,10 @@ class Transformer(nn.Module):
         """``[batch, queries, width]`` in and out."""
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        rotary = self.spec.rotary
+        rotation = None if rotary is None else rotary.rotation(context.positions)
         for index, layer in enumerate(self.layers):
-            x = layer(x, index, context)
+            x = layer(x, index, context, rotation)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return x

@@ -7,10 +7,9 @@ this file that offers a :class:`Processor` (numpy and PIL: pictures and words to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,6 +41,8 @@ class Inputs:
         scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
         limit: Most tokens that the task can use, or None.
         values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
+        thinking: Most ids that the model may think before it answers; None where it answers at once.
+        text_after: Id after which the answer's text begins, or None: at once.
     """
 
     pixels: Array | None
@@ -59,15 +60,21 @@ class Inputs:
     scored: bool = False
     limit: int | None = None
     values: tuple[tuple[float, ...], ...] = ()
+    thinking: int | None = None
+    text_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed."""
+    """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed.
+
+    ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it.
+    """
 
     text: str | None
     detections: tuple[Detection, ...] = ()
     truncated: bool = False
+    reasoning: str | None = None
 
 
 class Processor(Protocol):
@@ -93,7 +100,8 @@ class Processor(Protocol):
             token_ids: Generated ids, end-of-sequence included.
             inputs: What :meth:`prepare` made of the request.
             finished: The model ended by itself.
-            logprobs: Raw log-probability of each id, for scores; empty where they are not known.
+            logprobs: Raw log-probability of each id, for scores; nan for one that was forced, so that nobody chose it;
+                empty where they are not known.
         """
         ...
 
@@ -177,6 +185,8 @@ class VisionLanguageModel(Protocol):
     """Every field set: what a request gets that says nothing."""
     eos_token_ids: frozenset[int]
     vocabulary: int
+    beam_search: bool
+    """Whether each of its steps chooses a token and nothing else, so that several answers can be searched at once."""
 
     @property
     def device(self) -> torch.device:
@@ -230,6 +240,8 @@ class VisionLanguageModel(Protocol):
 class TokenModel(nn.Module):
     """What models have in common whose every step chooses one token: ``decode`` is logits, sample, embed."""
 
+    beam_search = True
+
     def logits(self, hidden: Tensor) -> Tensor:
         """``[batch, width]`` to ``[batch, vocabulary]``."""
         raise NotImplementedError
@@ -241,6 +253,9 @@ class TokenModel(nn.Module):
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Ids of any shape to embeddings of that shape plus ``[width]``."""
         raise NotImplementedError
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Nothing more to read; see :class:`~vlm.models.family.ModelModule`."""
 
     @property
     def device(self) -> torch.device:
@@ -256,26 +271,6 @@ class TokenModel(nn.Module):
         """Choose the next token of each row and embed it; see :class:`VisionLanguageModel`."""
         sampled = sample(self.logits(hidden).float())
         return Step(sampled.tokens, sampled.logprobs, self.embed_tokens(sampled.tokens))
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a family's ``model.py`` offers as ``FAMILY``.
-
-    Attributes:
-        model_types: Values of ``model_type`` in config.json that it serves.
-        model: Builds and fills the model in a dtype, on a device.
-        processor: Builds the processor.
-        synthesize: Writes a folder in the hub's layout, with drawn weights of the sizes in a config.json: (folder,
-            config, seed).
-        sizes: Configs to draw: "tiny", and "real" with the dimensions of the published checkpoint.
-    """
-
-    model_types: tuple[str, ...]
-    model: Callable[[Checkpoint, torch.dtype, torch.device], VisionLanguageModel]
-    processor: Callable[[Checkpoint], Processor]
-    synthesize: Callable[[Path, Mapping[str, Any], int], None]
-    sizes: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

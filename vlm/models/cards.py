@@ -34,6 +34,32 @@ class TaskCard:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A file whose content is known.
+
+    Attributes:
+        name: Its name in the checkpoint's folder.
+        size: In bytes.
+        sha256: 64 hexadecimal digits.
+        source: Where it comes from if not from the card's repository: ``"organisation/name at <commit>"``. The card's
+            own may then have another file of that name.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Known files of one revision (a full commit id) of the card's repository."""
+
+    revision: str
+    files: tuple[PublishedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """The facts about one model. None or empty: not known, and then not claimed.
 
@@ -46,6 +72,7 @@ class Card:
         price_per_1k_images_usd: An estimate, as a decimal string.
         coordinate_bins: (across, down): the grid on which the model says where things are.
         context_length: Most tokens of prompt and answer together.
+        releases: Revisions of which files are known, for ``python -m vlm.verify``.
         supported_parameters: Request fields that make a difference to this model.
     """
 
@@ -62,6 +89,7 @@ class Card:
     tasks: tuple[TaskCard, ...] = ()
     coordinate_bins: tuple[int, int] | None = None
     context_length: int | None = None
+    releases: tuple[Release, ...] = ()
     supported_parameters: tuple[str, ...] = (
         "temperature",
         "top_p",
@@ -71,15 +99,20 @@ class Card:
         "max_completion_tokens",
         "repetition_penalty",
         "no_repeat_ngram_size",
+        "num_beams",
+        "length_penalty",
+        "early_stopping",
         "logprobs",
         "response_format",
+        "task",
+        "tasks",
     )
 
 
 @cache
 def cards() -> Mapping[str, Card]:
     """Every card, by the model's name."""
-    return MappingProxyType({card.name: card for family in _families() for card in _cards_of(family)})
+    return MappingProxyType({card.name: card for family in _families() for card in cards_of(family)})
 
 
 def canonical_name(model: str) -> str:
@@ -101,7 +134,8 @@ def _families() -> list[str]:
     return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg]
 
 
-def _cards_of(family: str) -> tuple[Card, ...]:
+def cards_of(family: str) -> tuple[Card, ...]:
+    """The cards of one family, by its folder's name."""
     if not _has_card(family):
         return ()
     found: tuple[Card, ...] = importlib.import_module(f"{__package__}.{family}.card").CARDS

@@ -45,6 +45,13 @@ class Settings:
             raise self._wrong(key, "true or false", value)
         return value
 
+    def text(self, key: str) -> str:
+        """A text."""
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a text", value)
+        return value
+
     def integers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self._values.get(key)

@@ -20,6 +20,7 @@ class Spec:
     max_positions: int
     cross_positions: int
     position_bytes: int
+    prefix_positions: int = 0
 
     def bytes_per_position(self, element_size: int) -> int:
         return self.position_bytes * element_size

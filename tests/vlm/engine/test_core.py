@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as Rows
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def core(loaded: LoadedModel, rows: int = 16, blocks: int = 200, max_prefill: in
 
 def sequence(loaded: LoadedModel, request: Request) -> Sequence:
     inputs = loaded.processor.prepare(request)
-    sampling = request.sampling.over(loaded.model.defaults)
+    sampling = request.sampling.over(replace(loaded.model.defaults, num_beams=1))
     echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
     return Sequence(inputs, sampling, Detokenizer(loaded.processor.decode, echo, sampling.stop))
 
@@ -90,7 +91,7 @@ def test_chunks_joined_are_the_completion(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_preempted_sequences_say_what_they_would_have_said(name: str) -> None:
     loaded, requests = miniature(name), crowd(name, 16, seed=3)
-    roomy, tight = core(loaded), core(loaded, rows=6, blocks=4)
+    roomy, tight = core(loaded), core(loaded, rows=16, blocks=12)
     here, there = submitted(roomy, loaded, requests), submitted(tight, loaded, requests)
     ample, scarce = completions(drained(roomy), here), completions(drained(tight), there)
     assert [one.token_ids for one in scarce] == [one.token_ids for one in ample]
@@ -101,7 +102,7 @@ def test_preempted_sequences_say_what_they_would_have_said(name: str) -> None:
 
 def test_a_sequence_can_be_dropped_at_any_moment() -> None:
     loaded, rng = miniature(BLIP), random.Random(5)
-    one = core(loaded, rows=4, blocks=6)
+    one = core(loaded, rows=4, blocks=12)
     requests = crowd(BLIP, 24, seed=5)
     sequences = submitted(one, loaded, requests)
     kept = set(sequences)
@@ -113,7 +114,7 @@ def test_a_sequence_can_be_dropped_at_any_moment() -> None:
             dropped = rng.choice(alive)
             one.abort(dropped)
             kept.remove(dropped)
-            assert not dropped.blocks
+            assert not dropped.lanes
     stayed = [index for index, s in enumerate(sequences) if s in kept]
     alone = core(loaded)
     again = submitted(alone, loaded, [requests[index] for index in stayed])
@@ -175,8 +176,8 @@ def test_moves_that_fail_fail_the_batch_and_not_the_thread(
     one.step()
     one.abort(first)
     with monkeypatch.context() as patched:
-        patched.setattr(ModelRunner, "move", Armed(torch.AcceleratorError("device-side assert")))
-        one._runner.move.calls_left = 1  # type: ignore[attr-defined]  # the fault that stands in its place
+        patched.setattr(ModelRunner, "_follow", Armed(torch.AcceleratorError("device-side assert")))
+        one._runner._follow.calls_left = 1  # type: ignore[attr-defined]  # the fault that stands in its place
         assert failed(one.step()) == set(others)
     assert one.broken
     assert_empty(one)

@@ -17,6 +17,7 @@ import torch
 from tests.vlm.engine.world import (
     BLIP,
     FLORENCE,
+    KOSMOS,
     NAMES,
     crowd,
     faulty_model,
@@ -50,7 +51,7 @@ ENDLESS = Request(picture(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,
 @pytest.fixture(scope="module")
 def engines() -> Iterator[dict[str, Engine]]:
     """One engine a miniature, which every test leaves empty."""
-    made = {name: Engine(miniature(name), SMALL).start() for name in NAMES}
+    made = {name: Engine(miniature(name), SMALL).start() for name in (*NAMES, KOSMOS)}
     yield made
     for engine in made.values():
         assert_empty(engine)
@@ -97,12 +98,28 @@ def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Eng
     assert_empty(engines[name])
 
 
+def test_three_models_at_once_greedy_and_with_beams_give_what_they_give_alone(engines: dict[str, Engine]) -> None:
+    """Three engines in one process, each with greedy, drawn and searched answers in the same batches."""
+    asked = [(name, request) for name in engines for request in crowd(name, 16, seed=21)]
+    assert {request.sampling.num_beams for _, request in asked} == {1, 2, 3}
+
+    async def alone() -> list[Completion]:
+        return [await engines[name].complete(request) for name, request in asked]
+
+    async def together() -> list[Completion]:
+        return await asyncio.gather(*(engines[name].complete(request) for name, request in asked))
+
+    assert list(map(said, asyncio.run(together()))) == list(map(said, asyncio.run(alone())))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine], name: str) -> None:
     """Hardly more than one sequence of full length fits, and three such come along."""
     loaded, requests = miniature(name), crowd(name, 24, seed=8)
     longest = loaded.model.cache.max_positions
-    requests[3:3] = [Request(picture(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest))] * 3
+    requests[3:3] = [
+        Request(picture(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest, num_beams=1))
+    ] * 3
     full = blocks_for(longest)
     config = EngineConfig(cache_bytes=least_bytes(loaded, 3, full), max_batch=3)
     with Engine(loaded, config) as tiny:

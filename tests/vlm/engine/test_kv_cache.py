@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from vlm.engine.blocks import CachePlan, blocks_for
+from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.layers.attention import Growing
 from vlm.layers.transformer import LearnedPositions, TextTransformer, TransformerSpec
@@ -57,6 +58,7 @@ class World:
         self.free = list(range(1, 30))
         random.Random(seed).shuffle(self.free)
         self.rows: list[Row] = []
+        self.slots: list[int] = []
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator)
@@ -83,6 +85,7 @@ class World:
         for row, hidden in zip(rows, fast, strict=True):
             torch.testing.assert_close(hidden[: row.length], self.slow(row, row.inputs), atol=1e-5, rtol=1e-4)
         self.rows += rows
+        self.slots = list(range(len(self.rows)))
 
     def decode(self, steps: int = 1) -> None:
         """Give each row another position, ``steps`` times."""
@@ -91,7 +94,9 @@ class World:
             for row, embedding in zip(self.rows, new, strict=True):
                 row.inputs = torch.cat([row.inputs, embedding])
                 self.grow(row)
-            context = self.cache.decode([row.blocks for row in self.rows], [row.length - 1 for row in self.rows])
+            context = self.cache.decode(
+                [row.blocks for row in self.rows], [row.length - 1 for row in self.rows], self.slots
+            )
             fast = self.model(new, context)
             for row, hidden, embedding in zip(self.rows, fast, new, strict=True):
                 torch.testing.assert_close(hidden, self.slow(row, embedding), atol=1e-5, rtol=1e-4)
@@ -108,6 +113,7 @@ class World:
         if place < len(self.rows):
             self.cache.move(len(self.rows), place)
             self.rows[place] = last
+        self.slots.pop()
 
     def grow(self, row: Row) -> None:
         while len(row.blocks) < blocks_for(row.length):
@@ -167,3 +173,55 @@ def test_the_cache_takes_what_its_plan_says() -> None:
     plan = CachePlan.fit(spec, 2, budget=100_000, max_rows=5)
     cache = KVCache(spec, plan, torch.bfloat16, torch.device("cpu"))
     assert sum(part.nbytes for part in (*cache._pool, *cache._cross)) == plan.bytes <= 100_000
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@torch.inference_mode()
+def test_beams_share_a_prompt_and_an_encoder_output(cross: bool) -> None:
+    """One of two sequences goes on as three, each with words of its own, and one of those as two."""
+    world = World(cross, seed=4)
+    world.prefill(world.row(18, 4), world.row(5, 9))
+    fork(world, [0, 0, 0, 1])
+    world.decode(3)
+    fork(world, [0, 2, 2, 3])
+    world.decode(16)
+
+
+def fork(world: World, parents: list[int]) -> None:
+    """Each row goes on from one of the same sequence: full blocks are shared, the last one is copied."""
+    sources, targets, rows = [], [], []
+    for parent in parents:
+        before = world.rows[parent]
+        row = replace(before, slow=copy.deepcopy(before.slow), blocks=list(before.blocks))
+        if before.length % BLOCK_SIZE:
+            sources.append(before.blocks[-1])
+            row.blocks[-1] = world.free.pop()
+            targets.append(row.blocks[-1])
+        rows.append(row)
+    world.cache.copy(sources, targets)
+    world.slots = [world.slots[parent] for parent in parents]
+    world.rows = rows
+
+
+@torch.inference_mode()
+def test_prompts_after_a_shared_prefix_equal_the_slow_context() -> None:
+    """Twenty positions that see each other, then three prompts of which one has no prefix."""
+    world = World(cross=False, seed=5)
+    prefix = world.normal(20, WIDTH)
+    blocks = [world.free.pop() for _ in range(blocks_for(20))]
+    world.model(prefix[None], world.cache.prefill(Prompt(0, [blocks], [20], causal=False)))
+    prompts, starts = [world.normal(length, WIDTH) for length in (1, 14, 6)], [20, 20, 0]
+    slows = [Growing(prefix=start) for start in starts]
+    tables = [[blocks[0], world.free.pop(), world.free.pop()], [blocks[0], world.free.pop(), world.free.pop()],
+              [world.free.pop()]]  # fmt: skip
+    world.cache.copy([blocks[1], blocks[1]], [tables[0][1], tables[1][1]])
+    padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    fast = world.model(padded, world.cache.prefill(Prompt(0, tables, [1, 14, 6], starts=starts)))
+    for prompt, start, slow, hidden, table in zip(prompts, starts, slows, fast, tables, strict=True):
+        whole = torch.cat([prefix[:start], prompt])
+        row = Row(whole, None, slow, table)
+        expected = world.slow(row, whole)
+        torch.testing.assert_close(hidden[: len(prompt)], expected[start:], atol=1e-5, rtol=1e-4)
+        world.rows.append(row)
+        world.slots.append(len(world.slots))
+    world.decode(12)

@@ -15,12 +15,12 @@ from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsPr
 
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
-from vlm.engine.sequence import Sequence
+from vlm.engine.sequence import Lane, Sequence
 from vlm.models.base import Inputs, Sampled
 from vlm.types import Sampling
 
 VOCABULARY = 12
-PLAIN = Sampling(50, 0.0, 1.0, repetition_penalty=1.0, no_repeat_ngram_size=0, forced_tokens=())
+PLAIN = Sampling(50, 0.0, 1.0, repetition_penalty=1.0, no_repeat_ngram_size=0, forced_tokens=(), num_beams=1)
 CPU = torch.device("cpu")
 
 histories = st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12), min_size=1, max_size=5)
@@ -40,18 +40,22 @@ def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
     return noise, torch.tensor([len(ids) for ids in rows])
 
 
-def sequence(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Sequence:
+def lane(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Lane:
     """One in ``row`` that has read ``prompt`` ids of ``history`` and written the rest."""
     inputs = Inputs(None, tuple(history[:prompt]), (), "caption", "", "default", None, 0, prompt)
     text = Detokenizer(lambda ids: "", (), ())
-    return Sequence(inputs, sampling.over(PLAIN), text, generated=list(history[prompt:]), row=row)
+    sequence = Sequence(inputs, sampling.over(PLAIN), text, generated=list(history[prompt:]))
+    sequence.enter()
+    (only,) = sequence.lanes
+    only.row = row
+    return only
 
 
-def sample(logits: Tensor, sequences: Rows[Sequence]) -> Sampled:
+def sample(logits: Tensor, lanes: Rows[Lane]) -> Sampled:
     sampler = Sampler(rows=8, max_positions=40, device=CPU)
-    for one in sequences:
+    for one in lanes:
         sampler.join(one)
-    return sampler.sample(logits.clone(), sequences)
+    return sampler.sample(logits.clone(), lanes).sampled
 
 
 @given(histories, seeds, st.integers(1, 4))
@@ -110,7 +114,7 @@ def test_logits_that_are_no_numbers_still_draw_a_token_that_exists(worst: float,
 @pytest.mark.parametrize("temperature", [1e-46, 1e-39, 1e-12])
 def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
     logits = logits_of(1, 3)
-    sampled = sample(logits, [sequence(0, [1], Sampling(temperature=temperature, seed=1))])
+    sampled = sample(logits, [lane(0, [1], Sampling(temperature=temperature, seed=1))])
     assert int(sampled.tokens) == int(logits.argmax())
 
 
@@ -127,9 +131,9 @@ def some_sampling(rng: random.Random) -> Sampling:
 def test_a_row_does_not_depend_on_its_neighbours(rows: list[list[int]], seed: int) -> None:
     logits, rng = logits_of(len(rows), seed), random.Random(seed)
     samplings = [some_sampling(rng) for _ in rows]
-    together = sample(logits, [sequence(i, ids, how) for i, (ids, how) in enumerate(zip(rows, samplings, strict=True))])
+    together = sample(logits, [lane(i, ids, how) for i, (ids, how) in enumerate(zip(rows, samplings, strict=True))])
     for index, (ids, how) in enumerate(zip(rows, samplings, strict=True)):
-        alone = sample(logits[index : index + 1], [sequence(0, ids, how)])
+        alone = sample(logits[index : index + 1], [lane(0, ids, how)])
         assert int(alone.tokens) == int(together.tokens[index])
         if how.logprobs:
             assert alone.logprobs is not None
@@ -142,49 +146,52 @@ def test_forced_tokens_win(written: int, token: int | None) -> None:
     """The first two are forced, and the last of four; the third is the likeliest that is not banned."""
     how = Sampling(4, forced_tokens=(4, 6), forced_last_token=9, temperature=1.0, no_repeat_ngram_size=1, seed=2)
     logits = torch.arange(float(VOCABULARY))[None] * 100
-    sampled = sample(logits, [sequence(0, [4, 6, 9, 11][: 1 + written], how)])
+    sampled = sample(logits, [lane(0, [4, 6, 9, 11][: 1 + written], how)])
     assert int(sampled.tokens) == (VOCABULARY - 1 if token is None else token)
 
 
 def test_token_zero_can_be_forced() -> None:
     logits = torch.arange(float(VOCABULARY))[None]
-    assert int(sample(logits, [sequence(0, [3], Sampling(forced_tokens=(0,)))]).tokens) == 0
+    assert int(sample(logits, [lane(0, [3], Sampling(forced_tokens=(0,)))]).tokens) == 0
 
 
 def test_log_probabilities_are_those_of_the_raw_logits() -> None:
     how = Sampling(temperature=0.5, top_p=0.5, repetition_penalty=3.0, no_repeat_ngram_size=1, seed=4, logprobs=True)
     logits = logits_of(2, 9)
-    sampled = sample(logits, [sequence(0, [1, 2, 3], how), sequence(1, [5], Sampling(forced_tokens=(8,)))])
+    sampled = sample(logits, [lane(0, [1, 2, 3], how), lane(1, [5], Sampling(forced_tokens=(8,)))])
     expected = torch.log_softmax(logits, dim=-1).gather(1, sampled.tokens[:, None])[:, 0]
     assert sampled.logprobs is not None
     torch.testing.assert_close(sampled.logprobs, expected)
 
 
 def test_nobody_pays_for_log_probabilities_that_nobody_asked_for() -> None:
-    assert sample(logits_of(1, 1), [sequence(0, [1])]).logprobs is None
+    assert sample(logits_of(1, 1), [lane(0, [1])]).logprobs is None
 
 
 def test_the_sampler_remembers_what_it_chose_and_follows_moves() -> None:
     """Row 1 chooses its likeliest token, becomes row 0, and may not choose it again."""
     sampler, logits = Sampler(rows=2, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
     best, second = VOCABULARY - 1, VOCABULARY - 2
-    one = sequence(1, [3], Sampling(no_repeat_ngram_size=1))
+    one = lane(1, [3], Sampling(no_repeat_ngram_size=1))
     sampler.join(one)
-    assert int(sampler.sample(logits.clone(), [one]).tokens) == best
+    drawn = sampler.sample(logits.clone(), [one])
+    assert int(drawn.sampled.tokens) == best
+    sampler.remember(drawn, drawn.sampled.tokens, [one])
     one.generated.append(best)
-    sampler.move(1, 0)
+    sampler.follow(torch.tensor([1]), torch.tensor([0]))
     one.row = 0
-    assert int(sampler.sample(logits.clone(), [one]).tokens) == second
+    assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
 
 
 def test_the_last_token_of_the_longest_sequence_has_a_place() -> None:
     sampler: Any = Sampler(rows=1, max_positions=3, device=CPU)
-    one = sequence(0, [1, 2, 3])
+    one = lane(0, [1, 2, 3])
     sampler.join(one)
-    sampler.sample(logits_of(1, 1), [one])
+    drawn = sampler.sample(logits_of(1, 1), [one])
+    sampler.remember(drawn, drawn.sampled.tokens, [one])
 
 
 def test_without_a_seed_two_requests_differ() -> None:
     """Otherwise every client would get the same 'random' answer."""
     how = Sampling(temperature=1.0)
-    assert sequence(0, [1], how).generator.random() != sequence(0, [1], how).generator.random()
+    assert lane(0, [1], how).sequence.generator.random() != lane(0, [1], how).sequence.generator.random()

@@ -1,7 +1,8 @@
-"""Who runs, and on what: random lives of many sequences against a model of rows that only follows the moves."""
+"""Who runs, and on what: random lives of many sequences against a memory that only does what the batches say."""
 
 from __future__ import annotations
 
+import random
 from itertools import count
 from typing import Any
 
@@ -9,39 +10,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Sequence
+from vlm.engine.sequence import Lane, Sequence
 from vlm.types import Sampling
 
 MAX_POSITIONS = 6 * BLOCK_SIZE
+PREFIX = BLOCK_SIZE + 5
 
 
 class Words:
-    """Stands in for a prompt, a detokenizer: the scheduler counts, and reads nothing."""
+    """Stands in for inputs and a detokenizer: the scheduler counts, and reads nothing."""
 
     def __init__(self, prompt: int) -> None:
         self.prompt_ids = (0,) * prompt
+        self.text_after = None
 
 
 arrivals = count(1)
 
 
-def sequence(prompt: int = 1, max_tokens: int = 4) -> Sequence:
-    """One that arrives after all before it."""
+def sequence(prompt: int = 1, max_tokens: int = 4, beams: int = 1, picture: bytes | None = None) -> Sequence:
+    """One that arrives after all before it; with a ``picture``, that stands before its prompt."""
     stand_in: Any = Words(prompt)
-    return Sequence(stand_in, Sampling(max_tokens=max_tokens), stand_in, arrived=next(arrivals))
+    how = Sampling(max_tokens=max_tokens, num_beams=beams, length_penalty=1.0)
+    prefix = 0 if picture is None else PREFIX
+    return Sequence(stand_in, how, stand_in, image_key=picture, prefix=prefix, arrived=next(arrivals))
 
 
 def scheduler(blocks: int = 100, rows: int = 4, max_prefill: int = 8) -> Scheduler:
     return Scheduler(BlockPool(blocks + 1), rows, max_prefill)
 
 
-def commit(batch: Batch) -> list[Sequence]:
+def participants(batch: Batch) -> list[Sequence]:
+    """Those that get a token."""
+    lanes = [lane for one in batch.prefill for lane in one.lanes]
+    return list(dict.fromkeys(lane.sequence for lane in (*batch.decode.lanes, *lanes)))
+
+
+def commit(schedule: Scheduler, batch: Batch, pick: random.Random = random.Random(0)) -> list[Sequence]:
     """Everyone gets a token; returns those that this ended."""
-    for one in (*batch.decode, *batch.prefill):
-        one.generated.append(0)
-    return [one for one in (*batch.decode, *batch.prefill) if one.budget == 0]
+    for one in participants(batch):
+        if one.beams == 1:
+            one.generated.append(pick.randrange(1000))
+            continue
+        parents = [pick.randrange(one.beams) for _ in one.lanes]
+        schedule.branch(one, [Continuation(parent, pick.randrange(1000), None, 0.0, ends=False) for parent in parents])
+    return [one for one in participants(batch) if one.lanes[0].budget == 0]
 
 
 def added(to: Scheduler, *sequences: Sequence) -> list[Sequence]:
@@ -50,12 +66,16 @@ def added(to: Scheduler, *sequences: Sequence) -> list[Sequence]:
     return list(sequences)
 
 
+def decoding(batch: Batch) -> tuple[Sequence, ...]:
+    return tuple(lane.sequence for lane in batch.decode.lanes)
+
+
 def test_first_come_first_served() -> None:
     schedule = scheduler(rows=2)
     first, second, third = added(schedule, sequence(), sequence(), sequence())
     batch = schedule.schedule()
-    assert (batch.prefill, batch.decode, batch.moves) == ((first, second), (), ())
-    assert schedule.schedule().decode == (first, second)
+    assert (batch.prefill, batch.decode.lanes, batch.decode.moves) == ((first, second), (), ())
+    assert decoding(schedule.schedule()) == (first, second)
     schedule.remove(first)
     assert schedule.schedule().prefill == (third,)
 
@@ -71,52 +91,53 @@ def test_a_short_prompt_does_not_overtake_a_long_one() -> None:
 def test_at_most_max_prefill_join_in_one_step() -> None:
     schedule = scheduler(rows=5, max_prefill=2)
     added(schedule, *(sequence() for _ in range(5)))
-    sizes = [(len(batch.prefill), len(batch.decode)) for batch in (schedule.schedule() for _ in range(3))]
+    sizes = [(len(batch.prefill), len(batch.decode.lanes)) for batch in (schedule.schedule() for _ in range(3))]
     assert sizes == [(2, 0), (2, 2), (1, 4)]
 
 
-def test_what_is_left_of_a_row_moves_into_the_hole() -> None:
+def test_the_last_slot_moves_into_the_hole() -> None:
     schedule = scheduler()
     first, second, third = added(schedule, sequence(), sequence(), sequence())
     schedule.schedule()
     schedule.remove(first)
     batch = schedule.schedule()
-    assert [(move.source, move.target) for move in batch.moves] == [(2, 0)]
-    assert batch.decode == (third, second)
-    assert (third.row, second.row, first.row) == (0, 1, None)
+    assert [(move.source, move.target) for move in batch.decode.moves] == [(2, 0)]
+    assert decoding(batch) == (third, second)
+    assert batch.decode.sources == (2, 1)
+    assert (third.slot, second.slot, first.slot) == (0, 1, None)
 
 
 def test_moves_come_in_the_order_in_which_they_happened() -> None:
-    """The last row moves into the first hole, and leaves it to the next last row."""
+    """The last slot moves into the first hole, and leaves it to the next last one."""
     schedule = scheduler()
     first, second, third, fourth = added(schedule, *(sequence() for _ in range(4)))
     schedule.schedule()
     schedule.remove(first)
     schedule.remove(fourth)
     batch = schedule.schedule()
-    assert [(move.source, move.target) for move in batch.moves] == [(3, 0), (2, 0)]
-    assert batch.decode == (third, second)
+    assert [(move.source, move.target) for move in batch.decode.moves] == [(3, 0), (2, 0)]
+    assert decoding(batch) == (third, second)
 
 
 def test_the_newest_is_preempted_and_comes_back_first() -> None:
     schedule = scheduler(blocks=2)
     old, new, waiting = added(schedule, sequence(BLOCK_SIZE), sequence(BLOCK_SIZE), sequence(1))
-    commit(schedule.schedule())
+    commit(schedule, schedule.schedule())
     batch = schedule.schedule()  # both need a second block
-    assert batch.decode == (old,)
+    assert decoding(batch) == (old,)
     assert not batch.prefill
     assert list(schedule.waiting) == [new, waiting]
-    assert (new.preemptions, new.row, new.blocks) == (1, None, [])
+    assert (new.preemptions, new.slot, new.lanes) == (1, None, [])
     schedule.remove(old)
     assert schedule.schedule().prefill == (new,)
-    assert len(new.blocks) == blocks_for(new.length) == 2
+    assert len(new.lanes[0].blocks) == blocks_for(new.length) == 2
 
 
 def test_several_preempted_keep_their_order() -> None:
     schedule = scheduler(blocks=3)
     sequences = added(schedule, *(sequence(BLOCK_SIZE) for _ in range(3)))
-    commit(schedule.schedule())
-    assert schedule.schedule().decode == (sequences[0],)
+    commit(schedule, schedule.schedule())
+    assert decoding(schedule.schedule()) == (sequences[0],)
     assert list(schedule.waiting) == sequences[1:]
 
 
@@ -133,41 +154,170 @@ def test_removing_frees_at_once_and_twice_is_harmless() -> None:
     assert not schedule.waiting
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=30), st.integers(6, 12), st.integers(1, 5))
-def test_nobody_starves(sizes: list[tuple[int, int]], blocks: int, rows: int) -> None:
-    """Each step gives a token to the oldest that runs, so the work of all is a bound on the steps."""
+def test_beams_share_the_prompt_and_copy_the_block_that_they_write_to() -> None:
+    schedule = scheduler()
+    (one,) = added(schedule, sequence(2 * BLOCK_SIZE + 1, beams=3))
+    commit(schedule, schedule.schedule())
+    assert schedule.pool.used == 3
+    batch = schedule.schedule()
+    assert len(batch.decode.lanes) == 3
+    assert batch.decode.slots == (0, 0, 0)
+    assert len(batch.decode.copies) == 2, "the last one keeps the block itself"
+    assert schedule.pool.used == 5
+    assert len({lane.blocks[0] for lane in one.lanes}) == 1
+    assert len({lane.blocks[2] for lane in one.lanes}) == 3
+    schedule.remove(one)
+    assert schedule.pool.used == 0
+
+
+def test_a_preempted_beam_search_starts_anew() -> None:
+    schedule = scheduler(blocks=4, rows=8)
+    old, search = added(schedule, sequence(BLOCK_SIZE, 60), sequence(1, 60, beams=2))
+    while not search.preemptions:
+        assert len(search.lanes) in (0, 2)
+        commit(schedule, schedule.schedule())
+    assert not search.lanes
+    schedule.remove(old)
+    schedule.schedule()
+    assert [lane.generated for lane in search.lanes] == [[], []]
+
+
+def test_many_questions_about_one_picture_hold_one_prefix() -> None:
+    schedule = scheduler(rows=8)
+    added(schedule, *(sequence(1, picture=b"a") for _ in range(4)), sequence(1, picture=b"b"))
+    batch = schedule.schedule()
+    assert [job.prefix.key for job in batch.prefixes] == [b"a", b"b"]
+    assert len(batch.prefill) == len(batch.copies) == 5
+    assert schedule.pool.used == 2 * blocks_for(PREFIX) + 5
+    assert schedule.prefixes.hits == 3
+
+
+def test_a_prefix_stays_until_its_room_is_needed() -> None:
+    schedule = scheduler(blocks=6)
+    (first,) = added(schedule, sequence(1, picture=b"a"))
+    schedule.prefixes.computed([job.prefix for job in schedule.schedule().prefixes])
+    schedule.remove(first)
+    assert schedule.pool.used == schedule.prefixes.blocks == blocks_for(PREFIX)
+    (again,) = added(schedule, sequence(1, picture=b"a"))
+    assert not schedule.schedule().prefixes
+    schedule.remove(again)
+    added(schedule, sequence(6 * BLOCK_SIZE - 3))
+    assert schedule.schedule().prefill
+    assert len(schedule.prefixes) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3)), max_size=20),
+    st.integers(15, 30),
+    st.integers(3, 6),
+)
+def test_nobody_starves(sizes: list[tuple[int, int, int]], blocks: int, rows: int) -> None:
+    """Each step gives a token to the oldest that runs; a search starts anew at most once for each older one."""
     schedule = scheduler(blocks, rows)
     left = set(added(schedule, *(sequence(*size) for size in sizes)))
-    for _ in range(sum(max_tokens for _, max_tokens in sizes)):
-        for one in commit(schedule.schedule()):
+    for _ in range((1 + len(sizes)) * sum(max_tokens for _, max_tokens, _ in sizes)):
+        for one in commit(schedule, schedule.schedule()):
             schedule.remove(one)
             left.remove(one)
     assert not left
     assert schedule.pool.used == 0
 
 
-class Lives(RuleBasedStateMachine):
-    """Clients come and go at any moment; ``rows`` follows the moves alone, as the runner's memory does."""
+Content = tuple[object, ...]
 
-    @initialize(blocks=st.integers(6, 16), rows=st.integers(1, 6), max_prefill=st.integers(1, 3))
+
+def content(lane: Lane, position: int) -> Content:
+    """What stands at a position: it depends on all that came before it, as keys and values do."""
+    if position < lane.sequence.prefix:
+        return ("picture", lane.sequence.image_key, position)
+    written = position - lane.sequence.prefix - len(lane.inputs.prompt_ids) + 1
+    return (id(lane.sequence) if lane.sequence.prefix == 0 else lane.sequence.image_key, id(lane.sequence), position,
+            *lane.generated[: max(0, written)])  # fmt: skip
+
+
+class Memory:
+    """Blocks, slots and rows, which change only as batches say."""
+
+    def __init__(self, blocks: int, rows: int) -> None:
+        self.blocks: list[list[Content | None]] = [[None] * BLOCK_SIZE for _ in range(blocks + 1)]
+        self.slots: list[Sequence | None] = [None] * rows
+        self.rows: list[Sequence | None] = [None] * rows
+
+    def follow(self, batch: Batch) -> None:
+        work = batch.decode
+        for move in work.moves:
+            self.slots[move.target] = self.slots[move.source]
+        self.rows[: len(work.lanes)] = [self.rows[source] for source in work.sources]
+        self.copy([(one.source, one.target) for one in work.copies])
+        for row, lane in enumerate(work.lanes):
+            assert lane.row == row
+            assert self.rows[row] is lane.sequence, "a row goes on from one of the same sequence"
+            assert self.slots[work.slots[row]] is lane.sequence
+            self.write(lane, lane.length - 1)
+        self.join(batch)
+        for lane in (*work.lanes, *(lane for one in batch.prefill for lane in one.lanes)):
+            self.check(lane)
+
+    def join(self, batch: Batch) -> None:
+        for job in batch.prefixes:
+            for position in range(job.prefix.length):
+                self.put(job.prefix.blocks, position, ("picture", job.sequence.image_key, position))
+        self.copy([(one.source, one.target) for one in batch.copies])
+        row = len(batch.decode.lanes)
+        for one in batch.prefill:
+            assert one.slot is not None
+            self.slots[one.slot] = one
+            for position in range(one.prefix, one.length):
+                self.write(one.lanes[0], position)
+            for lane in one.lanes:
+                assert lane.row == row
+                self.rows[row] = one
+                row += 1
+
+    def copy(self, pairs: list[tuple[int, int]]) -> None:
+        read = [list(self.blocks[source]) for source, _ in pairs]
+        for (_, target), values in zip(pairs, read, strict=True):
+            self.blocks[target] = values
+
+    def write(self, lane: Lane, position: int) -> None:
+        self.put(lane.blocks, position, content(lane, position))
+
+    def put(self, table: list[int], position: int, value: Content) -> None:
+        self.blocks[table[position // BLOCK_SIZE]][position % BLOCK_SIZE] = value
+
+    def check(self, lane: Lane) -> None:
+        for position in range(lane.length):
+            found = self.blocks[lane.blocks[position // BLOCK_SIZE]][position % BLOCK_SIZE]
+            assert found == content(lane, position), "every lane reads what it has written itself, and nothing else"
+
+
+class Lives(RuleBasedStateMachine):
+    """Clients come and go at any moment."""
+
+    @initialize(blocks=st.integers(20, 30), rows=st.integers(3, 7), max_prefill=st.integers(1, 3))
     def start(self, blocks: int, rows: int, max_prefill: int) -> None:
         self.schedule = scheduler(blocks, rows, max_prefill)
-        self.rows: list[Sequence | None] = [None] * rows
+        self.memory = Memory(blocks, rows)
         self.order: list[Sequence] = []  # everyone alive, as they came
         self.ended: list[Sequence] = []
         self.joined: set[Sequence] = set()
 
-    @rule(prompt=st.integers(1, MAX_POSITIONS - 20), tokens=st.integers(1, 20))
-    def add(self, prompt: int, tokens: int) -> None:
-        self.order += added(self.schedule, sequence(prompt, tokens))
+    @rule(prompt=st.integers(1, MAX_POSITIONS - 40), tokens=st.integers(1, 18), beams=st.sampled_from([1, 1, 2, 3]),
+          picture=st.sampled_from([None, None, b"a", b"b", b"c"]))  # fmt: skip
+    def add(self, prompt: int, tokens: int, beams: int, picture: bytes | None) -> None:
+        self.order += added(self.schedule, sequence(prompt, tokens, beams, picture))
 
-    @rule(pick=st.randoms(use_true_random=False), failing=st.booleans())
-    def step(self, pick: Any, failing: bool) -> None:
-        batch = self.schedule.schedule()
+    @rule(seed=st.integers(0, 2**20), failing=st.booleans())
+    def step(self, seed: int, failing: bool) -> None:
+        batch, pick = self.schedule.schedule(), random.Random(seed)
         self.follow(batch)
-        ended = commit(batch)
+        ended = commit(self.schedule, batch, pick)
+        prefixes = [job.prefix for job in batch.prefixes]
         if failing:
             ended = [*batch.prefill, *(one for one in ended if one not in batch.prefill)]
+            self.schedule.prefixes.drop(prefixes)
+        else:
+            self.schedule.prefixes.computed(prefixes)
         pick.shuffle(ended)
         self.end(ended)
 
@@ -177,45 +327,42 @@ class Lives(RuleBasedStateMachine):
         self.end([pick.choice(self.order)])
 
     def follow(self, batch: Batch) -> None:
-        for move in batch.moves:
-            self.rows[move.target] = self.rows[move.source]
-        assert self.rows[: len(batch.decode)] == list(batch.decode), "the moves lead to the right owners"
+        self.memory.follow(batch)
         assert len(batch.prefill) <= self.schedule.max_prefill
-        for place, one in enumerate(batch.prefill, start=len(batch.decode)):
-            assert one.row == place
-            self.rows[place] = one
         fresh = [one for one in batch.prefill if one not in self.joined]
         never = [one for one in self.order if one not in self.joined]
         assert fresh == never[: len(fresh)], "who joins for the first time has waited longest"
         self.joined.update(fresh)
-        assert batch.decode or batch.prefill or not self.order, "a step always does something"
+        assert participants(batch) or not self.order, "a step always does something"
 
     def end(self, sequences: list[Sequence]) -> None:
         for one in sequences:
-            used = self.schedule.pool.used
-            held = len(one.blocks)
             self.schedule.remove(one)
-            assert self.schedule.pool.used == used - held
             self.order.remove(one)
             self.ended.append(one)
 
     @invariant()
     def holds(self) -> None:
         running, waiting = self.schedule.running, self.schedule.waiting
-        assert [one.row for one in running] == list(range(len(running)))
-        assert all(one.row is None and not one.blocks for one in (*waiting, *self.ended))
-        blocks = [block for one in running for block in one.blocks]
-        assert len(blocks) == len(set(blocks)) == self.schedule.pool.used
-        assert 0 not in blocks
+        assert [one.slot for one in running] == list(range(len(running)))
+        assert all(one.slot is None and not one.lanes for one in (*waiting, *self.ended))
+        lanes = [lane for one in running for lane in one.lanes]
+        held = {block for lane in lanes for block in lane.blocks}
+        assert len(held) + self.schedule.prefixes.blocks == self.schedule.pool.used
+        assert 0 not in held
         assert sorted((*running, *waiting), key=id) == sorted(self.order, key=id), "everyone alive is in one place"
         # A token that was chosen since may still lack its block: the next step gives it before anyone reads it.
-        assert all(blocks_for(one.length - 1) <= len(one.blocks) <= blocks_for(one.length) for one in running)
+        assert all(blocks_for(lane.length - 1) <= len(lane.blocks) <= blocks_for(lane.length) for lane in lanes)
 
     def teardown(self) -> None:
-        for _ in range(sum(one.budget for one in getattr(self, "order", ()))):
+        order = getattr(self, "order", ())
+        for _ in range((1 + len(order)) * sum(one.sampling.max_tokens or 0 for one in order)):
             batch = self.schedule.schedule()
             self.follow(batch)
-            self.end(commit(batch))
+            self.schedule.prefixes.computed(job.prefix for job in batch.prefixes)
+            self.end(commit(self.schedule, batch))
+            if not self.order:
+                break
         assert not getattr(self, "order", ()), "who stays is served to the end"
 
 

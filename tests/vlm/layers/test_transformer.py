@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.layers.attention import Bidirectional, CrossAttention, SelfAttention
-from vlm.layers.transformer import Layer, Mlp, SinusoidalPositions, TextTransformer, TransformerSpec
+from vlm.layers.attention import Bidirectional, CrossAttention, Growing, SelfAttention
+from vlm.layers.rope import Rotary
+from vlm.layers.transformer import Layer, Mlp, SinusoidalPositions, TextTransformer, Transformer, TransformerSpec
 
 WIDTH, HEADS, HIDDEN = 12, 3, 20
 
@@ -103,3 +104,56 @@ def test_sinusoidal_positions_hold_nothing() -> None:
 def test_positions_do_not_widen_the_embeddings() -> None:
     model = seeded(TextTransformer(spec(inner_norm=True), SinusoidalPositions(WIDTH))).to(torch.bfloat16)
     assert model(torch.zeros(1, 3, WIDTH, dtype=torch.bfloat16), Bidirectional(3)).dtype == torch.bfloat16
+
+
+def test_parallel_parts_read_the_same_norm() -> None:
+    layer = seeded(Layer(TransformerSpec(1, WIDTH, HEADS, HIDDEN, "parallel")))
+    assert isinstance(layer, Layer)
+    assert "mlp_norm" not in dict(layer.named_children())
+    x, context = torch.randn(2, 5, WIDTH), Bidirectional(5)
+    normed = layer.attention_norm(x)
+    torch.testing.assert_close(layer(x, 0, context), x + layer.attention(normed, 0, context) + layer.mlp(normed))
+
+
+def test_few_heads_of_keys_and_values_serve_all_queries() -> None:
+    few = seeded(SelfAttention(WIDTH, 6, kv_heads=2))
+    all_of_them = SelfAttention(WIDTH, 6)
+    assert isinstance(few, SelfAttention)
+    size = WIDTH // 6
+    with torch.no_grad():
+        for theirs, ours in zip(few.parameters(), all_of_them.parameters(), strict=True):
+            if theirs.shape == ours.shape:
+                ours.copy_(theirs)
+            else:
+                query, key, value = theirs.split_with_sizes(few.widths)
+                repeated = (
+                    part.view(2, size, *part.shape[1:]).repeat_interleave(3, 0).flatten(0, 1) for part in (key, value)
+                )
+                ours.copy_(torch.cat([query, *repeated]))
+    x = torch.randn(2, 5, WIDTH)
+    torch.testing.assert_close(few(x, 0, Bidirectional(5)), all_of_them(x, 0, Bidirectional(5)))
+
+
+def test_an_mlp_may_lead_elsewhere() -> None:
+    assert Mlp(WIDTH, HIDDEN, "gelu", out_width=7)(torch.randn(2, WIDTH)).shape == (2, 7)
+
+
+def test_rotary_positions_count_from_what_came_before() -> None:
+    """One pass over all positions equals one step after the other."""
+    model = seeded(Transformer(TransformerSpec(2, 16, 2, HIDDEN, "parallel", kv_heads=1, rotary=Rotary(4))))
+    x = torch.randn(1, 6, 16)
+    whole, steps = Growing(), Growing()
+    whole.advance(6)
+    expected = model(x, whole)
+    for place in range(6):
+        steps.advance(1)
+        torch.testing.assert_close(model(x[:, place : place + 1], steps), expected[:, place : place + 1])
+
+
+def test_a_prefix_sees_itself_whole_and_is_seen_by_all() -> None:
+    context = Growing(prefix=3)
+    context.advance(3)
+    assert context.mask is not None
+    assert context.mask.all()
+    context.advance(2)
+    assert context.mask.int().tolist() == [[[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]]]

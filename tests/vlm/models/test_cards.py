@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,12 @@ def test_a_card_is_complete(card: Card) -> None:
     assert len({task.name for task in card.tasks}) == len(card.tasks) > 0
     assert all(prompt.startswith("<") for task in card.tasks for prompt in task.native)
     assert "/" not in card.name
+
+
+def test_known_files_are_named_by_whole_hashes() -> None:
+    for release in (release for card in cards().values() for release in card.releases):
+        assert re.fullmatch("[0-9a-f]{40}", release.revision)
+        assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size > 0 for file in release.files)
 
 
 def test_names_and_aliases_are_unique() -> None:

@@ -10,19 +10,21 @@ import importlib
 import random
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.oracle import without_scores
 from tests.pictures import scene
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.layers.attention import Growing
 from vlm.loading import families, load
 from vlm.models.base import Inputs, LoadedModel, Parsed, Sampled
 from vlm.models.cards import Card, TaskCard
+from vlm.synthetic import synthesize
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
 FAMILIES = dict(families())
@@ -46,7 +48,7 @@ class Subject:
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     family = FAMILIES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    family.synthesize(folder, family.sizes["tiny"], 5)
+    synthesize(family, folder, family.sizes["tiny"], 5)
     loaded = load(folder, dtype="float32", device="cpu")
     with Engine(loaded, CONFIG) as engine:
         yield Subject(loaded, _cards_of(request.param), engine)
@@ -83,14 +85,26 @@ async def one_by_one(engine: Engine, asked: Rows[Request]) -> list[Completion]:
 
 
 def said(completion: Completion) -> tuple[object, ...]:
-    return completion.token_ids, completion.text, completion.grounding, completion.finish_reason
+    return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason
 
 
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.2, "seed": 3}], ids=["greedy", "seeded"])
+@pytest.mark.parametrize(
+    "how", [{"num_beams": 1}, {"num_beams": 3}, {"temperature": 1.2, "seed": 3}], ids=["greedy", "beams", "seeded"]
+)
 def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
+    if how.get("num_beams") == 3 and not subject.loaded.model.beam_search:
+        pytest.skip("this model has no beam search")
     asked = requests(subject, 12, **how)
     alone = asyncio.run(one_by_one(subject.engine, asked))
     assert list(map(said, asyncio.run(together(subject.engine, asked)))) == list(map(said, alone))
+
+
+def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
+    first, *others = requests(subject, len(subject.offered))
+    alone = [first, *(replace(first, task=other.task) for other in others)]
+    together = replace(first, task=None, parts=tuple(one.task for one in alone if one.task is not None))
+    whole = asyncio.run(subject.engine.complete(together))
+    assert list(map(said, whole.parts)) == list(map(said, asyncio.run(one_by_one(subject.engine, alone))))
 
 
 def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:
@@ -120,16 +134,22 @@ def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
 
 
 def forward_once(loaded: LoadedModel, inputs: Inputs, generated: Rows[int]) -> Tensor:
-    prompts = loaded.model.embed([inputs], seen(loaded, [inputs]), [generated])
+    features = seen(loaded, [inputs])
+    prompts = loaded.model.embed([inputs], features, [generated])
     encoded, layers = prompts.encoded, range(loaded.model.cache.layers)
-    context = Growing([] if encoded is None else [loaded.model.cross_keys_values(layer, encoded) for layer in layers])
+    cross = [] if encoded is None else [loaded.model.cross_keys_values(layer, encoded) for layer in layers]
+    prefix = loaded.model.cache.prefix_positions if features else 0
+    context = Growing(cross, prefix)
+    if prefix:
+        context.advance(prefix)
+        loaded.model.forward(loaded.model.embed_prefix(features), context)
     context.advance(prompts.lengths[0])
     return loaded.model.forward(prompts.embeddings, context)
 
 
 def test_prefill_then_decode_equals_full_forwards(subject: Subject) -> None:
-    plain = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "forced_tokens": ()}
-    for request in requests(subject, 2 * len(subject.offered), **plain):
+    plain = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "forced_tokens": (), "num_beams": 1}
+    for request in requests(subject, len(subject.offered), **plain):
         completion = asyncio.run(subject.engine.complete(request))
         count = len(completion.token_ids) - (completion.finish_reason == "length")  # the last may be forced
         expected = recomputed(subject.loaded, subject.loaded.processor.prepare(request), count)
@@ -245,7 +265,7 @@ def test_no_model_type_is_served_twice() -> None:
 def test_the_same_seed_draws_the_same_folder(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
     for folder, seed in (("one", 1), ("again", 1), ("other", 2)):
-        family.synthesize(tmp_path / folder, family.sizes["tiny"], seed)
+        synthesize(family, tmp_path / folder, family.sizes["tiny"], seed)
     one, again, other = (
         {path.name: path.read_bytes() for path in sorted((tmp_path / folder).iterdir())}
         for folder in ("one", "again", "other")

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlm.checkpoint import Checkpoint
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.blip.checks import checks
 from vlm.models.blip.language import BlipText
 from vlm.models.blip.processor import BlipProcessor
 from vlm.models.blip.synthetic import SIZES, write_files
 from vlm.models.blip.vision import BlipVision
 from vlm.models.blip.weights import IGNORED, RULES
+from vlm.models.family import Family
 from vlm.models.settings import Settings
-from vlm.synthetic import write_weights
 from vlm.types import Sampling
-from vlm.weights import load_weights
 
 MAX_NEW_TOKENS = 100
 """Captions are one sentence; transformers' own default, 20 with the prompt, cuts longer ones."""
@@ -30,10 +28,12 @@ MAX_NEW_TOKENS = 100
 class Blip(TokenModel):
     """transformers ``BlipForConditionalGeneration``; greedy, ends at [SEP]."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """``config`` is the content of config.json."""
         super().__init__()
-        text = config.section("text_config")
-        self.vision = BlipVision(config.section("vision_config"))
+        settings = Settings(config, "config.json")
+        text = settings.section("text_config")
+        self.vision = BlipVision(settings.section("vision_config"))
         self.text = BlipText(text)
         spec = self.text.spec
         self.cache = CacheSpec(
@@ -50,15 +50,6 @@ class Blip(TokenModel):
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
             forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
-        """Build from config.json and fill from the safetensors files."""
-        with torch.device("meta"):
-            model = cls(Settings(checkpoint.config, "config.json"))
-        model = model.to(dtype).to_empty(device=device)
-        load_weights(model, checkpoint.tensors(), RULES, IGNORED)
-        return model.eval()
 
     def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pictures to what the decoder cross-attends to."""
@@ -96,12 +87,13 @@ class Blip(TokenModel):
         return embeddings
 
 
-def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
-    write_files(folder, config)
-    with torch.device("meta"):
-        model = Blip(Settings(config, "config.json"))
-    write_weights(folder, model, RULES, seed)
-
-
-FAMILY = Family(("blip",), Blip.from_checkpoint, BlipProcessor.from_checkpoint, synthesize, SIZES)
+FAMILY = Family(
+    model_types=("blip",),
+    model=Blip,
+    processor=BlipProcessor.from_checkpoint,
+    rules=RULES,
+    write_files=write_files,
+    sizes=SIZES,
+    ignored=IGNORED,
+    checks=checks,
+)

@@ -151,5 +151,13 @@ def _understand(request: Request) -> _Asked:
 
 
 def _unused(task: Task) -> tuple[str, ...]:
-    given = {"labels": bool(task.labels), "region": task.region is not None, "length": task.length != "normal"}
+    given = {
+        "labels": bool(task.labels),
+        "region": task.region is not None,
+        "length": task.length != "normal",
+        "threshold": task.threshold is not None,
+        "max_objects": task.max_objects is not None,
+        "reasoning": task.reasoning,
+        "references": bool(task.references),
+    }
     return tuple(f"task.{name}" for name, there in given.items() if there)

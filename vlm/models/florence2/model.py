@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +12,16 @@ from torch.nn.utils.rnn import pad_sequence
 from vlm.checkpoint import Checkpoint
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.family import Family
+from vlm.models.florence2.checks import checks
 from vlm.models.florence2.language import Bart
 from vlm.models.florence2.processor import Florence2Processor
 from vlm.models.florence2.synthetic import SIZES, write_files
 from vlm.models.florence2.vision import DaVit, DaVitSpec, Projector
 from vlm.models.florence2.weights import RULES, native_config, native_tensors
 from vlm.models.settings import Settings
-from vlm.synthetic import write_weights
 from vlm.types import CheckpointError, Sampling
-from vlm.weights import load_weights
 
 MAX_NEW_TOKENS = 1024
 """What the model card generates at most."""
@@ -31,12 +30,14 @@ MAX_NEW_TOKENS = 1024
 class Florence2(TokenModel):
     """transformers ``Florence2ForConditionalGeneration``; greedy."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """``config`` is the content of config.json, in either naming."""
         super().__init__()
-        spec = DaVitSpec.read(config.section("vision_config"))
+        settings = Settings(native_config(config), "config.json")
+        spec = DaVitSpec.read(settings.section("vision_config"))
         self.vision = DaVit(spec)
         self.projector = Projector(spec)
-        self.bart = Bart(config.section("text_config"))
+        self.bart = Bart(settings.section("text_config"))
         decoder = self.bart.decoder.spec
         self.cache = CacheSpec(
             layers=decoder.layers,
@@ -49,17 +50,7 @@ class Florence2(TokenModel):
         self.eos_token_ids: frozenset[int] = frozenset()
         self.defaults = Sampling()
 
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
-        """Build from config.json and fill from the safetensors files."""
-        with torch.device("meta"):
-            model = cls(Settings(native_config(checkpoint.config), "config.json"))
-        model = model.to(dtype).to_empty(device=device)
-        load_weights(model, native_tensors(checkpoint.tensors()), RULES)
-        model._read_generation(checkpoint)
-        return model.eval()
-
-    def _read_generation(self, checkpoint: Checkpoint) -> None:
+    def finish(self, checkpoint: Checkpoint) -> None:
         """Defaults from the generation config; ids from the tokenizer, since many uploads carry wrong ones."""
         tokenizer = checkpoint.tokenizer()
         start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
@@ -75,9 +66,9 @@ class Florence2(TokenModel):
             no_repeat_ngram_size=settings.get("no_repeat_ngram_size") or 0,
             forced_tokens=() if settings.get("forced_bos_token_id") is None else (start,),
             forced_last_token=None if settings.get("forced_eos_token_id") is None else end,
-            num_beams=1,
-            length_penalty=1.0,
-            early_stopping=False,
+            num_beams=settings.get("num_beams") or 1,
+            length_penalty=1.0 if settings.get("length_penalty") is None else settings["length_penalty"],
+            early_stopping=settings.get("early_stopping") is True,
         )
 
     def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -124,12 +115,13 @@ class Florence2(TokenModel):
         return self.bart.embed(tokens)
 
 
-def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
-    write_files(folder, config)
-    with torch.device("meta"):
-        model = Florence2(Settings(config, "config.json"))
-    write_weights(folder, model, RULES, seed)
-
-
-FAMILY = Family(("florence2",), Florence2.from_checkpoint, Florence2Processor.from_checkpoint, synthesize, SIZES)
+FAMILY = Family(
+    model_types=("florence2",),
+    model=Florence2,
+    processor=Florence2Processor.from_checkpoint,
+    rules=RULES,
+    write_files=write_files,
+    sizes=SIZES,
+    native_tensors=native_tensors,
+    checks=checks,
+)

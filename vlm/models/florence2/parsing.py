@@ -1,18 +1,20 @@
 """Generated token ids to labelled places: boxes, phrases of a caption, quadrilaterals of words, and polygons.
 
 Owns the grammar of Florence-2's answers: words followed by location bins. Works on ids, so that no text a model writes
-can be taken for a location. Agrees with transformers' Florence2PostProcessor on well-formed output, but keeps full
-precision and letters beyond ASCII; of malformed output it drops what is incomplete instead of guessing.
+can be taken for a location. Each piece carries its tokens' log-probabilities, which become scores. Agrees with
+transformers' Florence2PostProcessor on well-formed output, but keeps full precision and letters beyond ASCII; of
+malformed output it drops what is incomplete instead of guessing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vlm.models.base import Parsed
 from vlm.models.florence2.vocabulary import BINS, Vocabulary
+from vlm.scores import Logprobs, matching, score
 from vlm.types import Box, Detection, Point
 
 SMALLEST = 6
@@ -21,31 +23,45 @@ SMALLEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Words ("" for none) and the bins right after them: ``car<loc_1><loc_2><loc_3><loc_4>``."""
+    """Words ("" for none) and the bins right after them: ``car<loc_1><loc_2><loc_3><loc_4>``.
+
+    ``word_logprobs`` and ``bin_logprobs`` are of the tokens of either; empty where they are not known.
+    """
 
     words: str
     bins: tuple[int, ...]
+    word_logprobs: Logprobs = field(default=(), compare=False)
+    bin_logprobs: Logprobs = field(default=(), compare=False)
+
+
+NAMELESS = Run("", ())
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A label, stripped, and the corners that belong to it."""
+    """A label, stripped, the corners that belong to it, and how sure the model was of both."""
 
     label: str
     corners: tuple[Point, ...]
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Words ("" for none) and the bins of each polygon of one object: ``a car<poly>..<sep>..</poly>``."""
+    """The runs of one object, one a polygon, and the words that name it: ``a car<poly>..<sep>..</poly>``."""
 
-    words: str
-    polygons: tuple[tuple[int, ...], ...]
+    named: Run
+    polygons: tuple[Run, ...]
+
+    @property
+    def words(self) -> str:
+        """Its name, "" for none."""
+        return self.named.words
 
 
-def runs(token_ids: Sequence[int], vocabulary: Vocabulary) -> tuple[Run, ...]:
+def runs(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = ()) -> tuple[Run, ...]:
     """Cut ids into runs. ``<s>``, ``</s>`` and ``<pad>`` vanish; any other mark ends a run."""
-    return tuple(run for run, _ in _cut(token_ids, vocabulary) if run.bins or run.words.strip())
+    return tuple(run for run, _ in _cut(token_ids, vocabulary, logprobs) if run.bins or run.words.strip())
 
 
 def read_boxes(given: Sequence[Run], *, finished: bool) -> Parsed:
@@ -56,56 +72,63 @@ def read_boxes(given: Sequence[Run], *, finished: bool) -> Parsed:
 
 def read_regions(given: Sequence[Run], *, finished: bool) -> Parsed:
     """``<REGION_PROPOSAL>``: boxes as above, but without labels; words have no place in the answer."""
-    nameless = [Run(" ", run.bins) for run in given if run.bins]
+    nameless = [Run(" ", run.bins, bin_logprobs=run.bin_logprobs) for run in given if run.bins]
     found, whole = _places(nameless, corners=2, several=True)
     silent = not any(run.words.strip() for run in given)
     return Parsed(None, tuple(_box(place) for place in found), not (whole and silent and finished))
 
 
 def read_region_text(given: Sequence[Run], text: str, *, finished: bool) -> Parsed:
-    """``<REGION_TO_DESCRIPTION>`` and its like: ``text`` about a region, and then the region itself or nothing."""
+    """``<REGION_TO_DESCRIPTION>`` and its like: ``text`` about a region, and then the region itself or nothing.
+
+    The region was asked about, not found: it has no score.
+    """
     match [run.bins for run in given]:
         case [*before, (_, _, _, _) as bins] if not any(before):
-            box = _box(Place(text, _points(bins)))
+            box = _box(Place(text, _points(bins), None))
             return Parsed(text, (box,), not finished)
         case every:
             return Parsed(text, truncated=any(every) or not finished)
 
 
-def read_polygons(token_ids: Sequence[int], vocabulary: Vocabulary, *, named: bool, finished: bool) -> Parsed:
+def read_polygons(
+    token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, named: bool, finished: bool
+) -> Parsed:
     """Polygons of at least three corners (x, y), ``<sep>`` between those of one object.
 
     ``<poly>`` and ``</poly>`` hold an object where there are several, or where it is ``named`` by words before it.
     A corner without its y, and a polygon of fewer corners, are dropped.
     """
-    given = list(outlines(token_ids, vocabulary))
+    given = list(outlines(token_ids, vocabulary, logprobs))
     found = [_polygon(outline, named) for outline in given]
     whole = _paired(token_ids, vocabulary) and all(_is_whole(outline, named) for outline in given)
     return Parsed(None, tuple(one for one in found if one is not None), not (whole and finished))
 
 
-def read_boxes_or_polygons(token_ids: Sequence[int], vocabulary: Vocabulary, *, finished: bool) -> Parsed:
+def read_boxes_or_polygons(
+    token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, finished: bool
+) -> Parsed:
     """``<OPEN_VOCABULARY_DETECTION>``: labelled polygons where there is any ``<poly>``, else boxes as for ``<OD>``."""
     if _id(vocabulary, "<poly>") in token_ids:
-        return read_polygons(token_ids, vocabulary, named=True, finished=finished)
-    return read_boxes(runs(token_ids, vocabulary), finished=finished)
+        return read_polygons(token_ids, vocabulary, logprobs, named=True, finished=finished)
+    return read_boxes(runs(token_ids, vocabulary, logprobs), finished=finished)
 
 
-def outlines(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[Outline]:
+def outlines(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = ()) -> Iterator[Outline]:
     """Cut ids into objects. Words name all groups ``<poly>..</poly>`` up to the next words or other mark."""
     separator, start, end = (_id(vocabulary, mark) for mark in ("<sep>", "<poly>", "</poly>"))
-    words, polygons = "", list[tuple[int, ...]]()
-    for run, mark in _cut(token_ids, vocabulary):
+    named, polygons = NAMELESS, list[Run]()
+    for run, mark in _cut(token_ids, vocabulary, logprobs):
         if run.words and polygons:  # behind a <sep>
-            yield Outline(words, tuple(polygons))
+            yield Outline(named, tuple(polygons))
             polygons = []
-        words = run.words or words
-        polygons += [run.bins] if run.bins else []
+        named = run if run.words else named
+        polygons += [run] if run.bins else []
         if mark == separator and polygons:
             continue
         if polygons or mark == end or (run.words.strip() and mark != start):
-            yield Outline(words, tuple(polygons))
-        words, polygons = words if mark in (separator, start, end) else "", []
+            yield Outline(named, tuple(polygons))
+        named, polygons = named if mark in (separator, start, end) else NAMELESS, []
 
 
 def as_points(parsed: Parsed) -> Parsed:
@@ -130,22 +153,35 @@ def read_quads(given: Sequence[Run], *, finished: bool) -> Parsed:
     return Parsed(None, tuple(_quad(place) for place in found), not (whole and finished))
 
 
-def _cut(token_ids: Sequence[int], vocabulary: Vocabulary) -> Iterator[tuple[Run, int | None]]:
+def _cut(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs) -> Iterator[tuple[Run, int | None]]:
     """Runs, each with the mark that ended it or None where no mark did."""
-    words: list[int] = []
+    known = matching(token_ids, logprobs)
+    words: list[int] = []  # places in token_ids, as are bins
     bins: list[int] = []
-    for token in token_ids:
+    for place, token in enumerate(token_ids):
         if token in (vocabulary.bos, vocabulary.eos, vocabulary.pad):
             continue
         if token in vocabulary.bins:
-            bins.append(vocabulary.bins[token])
+            bins.append(place)
             continue
         if bins or token in vocabulary.marks:
-            yield Run(vocabulary.decode(words), tuple(bins)), token if token in vocabulary.marks else None
+            yield _run(words, bins, token_ids, known, vocabulary), token if token in vocabulary.marks else None
             words, bins = [], []
         if token not in vocabulary.marks:
-            words.append(token)
-    yield Run(vocabulary.decode(words), tuple(bins)), None
+            words.append(place)
+    yield _run(words, bins, token_ids, known, vocabulary), None
+
+
+def _run(
+    words: Sequence[int], bins: Sequence[int], token_ids: Sequence[int], known: Logprobs, vocabulary: Vocabulary
+) -> Run:
+    """The run of the tokens at these places."""
+    return Run(
+        vocabulary.decode([token_ids[place] for place in words]),
+        tuple(vocabulary.bins[token_ids[place]] for place in bins),
+        tuple(known[place] for place in words if known),
+        tuple(known[place] for place in bins if known),
+    )
 
 
 def _places(given: Sequence[Run], *, corners: int, several: bool) -> tuple[list[Place], bool]:
@@ -156,9 +192,13 @@ def _places(given: Sequence[Run], *, corners: int, several: bool) -> tuple[list[
         count = len(run.bins) // size if run.words else 0
         count = count if several else min(count, 1)
         whole = whole and count > 0 and len(run.bins) == count * size
-        groups = (run.bins[start : start + size] for start in range(0, count * size, size))
-        found += [Place(run.words.strip(), _points(group)) for group in groups]
+        groups = (slice(start, start + size) for start in range(0, count * size, size))
+        found += [_place(run, group) for group in groups]
     return found, whole
+
+
+def _place(run: Run, group: slice) -> Place:
+    return Place(run.words.strip(), _points(run.bins[group]), score(run.bin_logprobs[group], run.word_logprobs))
 
 
 def _points(bins: Sequence[int]) -> tuple[Point, ...]:
@@ -168,11 +208,11 @@ def _points(bins: Sequence[int]) -> tuple[Point, ...]:
 
 
 def _box(place: Place) -> Detection:
-    return Detection("box", label=place.label or None, box=Box.spanning(place.corners))
+    return Detection("box", label=place.label or None, score=place.score, box=Box.spanning(place.corners))
 
 
 def _quad(place: Place) -> Detection:
-    return Detection("quad", text=place.label, box=Box.spanning(place.corners), quad=place.corners)
+    return Detection("quad", text=place.label, score=place.score, box=Box.spanning(place.corners), quad=place.corners)
 
 
 def _id(vocabulary: Vocabulary, mark: str) -> int | None:
@@ -188,15 +228,27 @@ def _paired(token_ids: Sequence[int], vocabulary: Vocabulary) -> bool:
 
 
 def _polygon(outline: Outline, named: bool) -> Detection | None:
-    polygons = tuple(_points(bins[: len(bins) // 2 * 2]) for bins in outline.polygons if len(bins) >= SMALLEST)
-    if not polygons or (named and not outline.words):
+    whole = [run for run in outline.polygons if len(run.bins) >= SMALLEST]
+    if not whole or (named and not outline.words):
         return None
-    box = Box.spanning(tuple(corner for polygon in polygons for corner in polygon))
-    return Detection("polygon", label=(named and outline.words.strip()) or None, box=box, polygons=polygons)
+    polygons = tuple(_points(run.bins[: _even(run)]) for run in whole)
+    location = [logprob for run in whole for logprob in run.bin_logprobs[: _even(run)]]
+    return Detection(
+        "polygon",
+        label=(named and outline.words.strip()) or None,
+        score=score(location, outline.named.word_logprobs if named else ()),
+        box=Box.spanning(tuple(corner for polygon in polygons for corner in polygon)),
+        polygons=polygons,
+    )
+
+
+def _even(run: Run) -> int:
+    """How many of its bins make whole corners."""
+    return len(run.bins) // 2 * 2
 
 
 def _is_whole(outline: Outline, named: bool) -> bool:
-    fitting = all(len(bins) >= SMALLEST and len(bins) % 2 == 0 for bins in outline.polygons)
+    fitting = all(len(run.bins) >= SMALLEST and len(run.bins) % 2 == 0 for run in outline.polygons)
     return bool(outline.polygons) and fitting and bool(outline.words.strip()) == named
 
 

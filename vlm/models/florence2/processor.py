@@ -106,6 +106,7 @@ class Florence2Processor:
             text_tokens=len(encoder_ids) - self.image_positions,
             words=asked.task.answer == "text",
             ignored=asked.ignored,
+            scored=asked.task.answer != "text",
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
@@ -116,18 +117,13 @@ class Florence2Processor:
         return self.vocabulary.decode(token_ids, special=special)
 
     def ground(
-        self,
-        token_ids: Sequence[int],
-        inputs: Inputs,
-        *,
-        finished: bool,
-        logprobs: Sequence[float] = (),  # noqa: ARG002
+        self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
         """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""
         task = BY_TOKEN[inputs.native_task]
         if task.answer == "text":
             return self._text(task, token_ids, finished)
-        parsed = self._places(task, token_ids, inputs, finished)
+        parsed = self._places(task, token_ids, logprobs, inputs, finished)
         return as_points(parsed) if inputs.task == POINT else parsed
 
     def _text(self, task: NativeTask, token_ids: Sequence[int], finished: bool) -> Parsed:
@@ -136,12 +132,14 @@ class Florence2Processor:
             return read_region_text(runs(token_ids, self.vocabulary), text, finished=finished)
         return Parsed(text, truncated=not finished)
 
-    def _places(self, task: NativeTask, token_ids: Sequence[int], inputs: Inputs, finished: bool) -> Parsed:
+    def _places(
+        self, task: NativeTask, token_ids: Sequence[int], logprobs: Sequence[float], inputs: Inputs, finished: bool
+    ) -> Parsed:
         if task.answer == "polygons":
-            return read_polygons(token_ids, self.vocabulary, named=False, finished=finished)
+            return read_polygons(token_ids, self.vocabulary, logprobs, named=False, finished=finished)
         if task.answer == "boxes_or_polygons":
-            return read_boxes_or_polygons(token_ids, self.vocabulary, finished=finished)
-        given = runs(token_ids, self.vocabulary)
+            return read_boxes_or_polygons(token_ids, self.vocabulary, logprobs, finished=finished)
+        given = runs(token_ids, self.vocabulary, logprobs)
         if task.answer == "quads":
             return read_quads(given, finished=finished)
         if task.answer == "phrases":

@@ -225,6 +225,10 @@ def _unused(task: Task, native: NativeTask, field: str) -> tuple[str, ...]:
         "text": task.text is not None,
         "region": task.region is not None,
         "length": task.length != "normal" and native.name != "caption",
+        "threshold": task.threshold is not None and native.answer == "text",
+        "max_objects": task.max_objects is not None,
+        "reasoning": task.reasoning,
+        "references": bool(task.references),
     }
     return tuple(f"task.{name}" for name, there in given.items() if there and name != field)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +11,16 @@ from torch import Tensor
 from vlm.checkpoint import Checkpoint
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Family, Inputs, Prompts, TokenModel
+from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.family import Family
+from vlm.models.kosmos2.checks import checks
 from vlm.models.kosmos2.language import Kosmos2Text
 from vlm.models.kosmos2.processor import IMAGE_START, Kosmos2Processor
 from vlm.models.kosmos2.synthetic import SIZES, write_files
 from vlm.models.kosmos2.vision import Kosmos2Vision, LatentProjection
 from vlm.models.kosmos2.weights import IGNORED, RULES
 from vlm.models.settings import Settings
-from vlm.synthetic import write_weights
 from vlm.types import Sampling
-from vlm.weights import load_weights
 
 MAX_NEW_TOKENS = 128
 """What the model card generates at most."""
@@ -30,13 +29,15 @@ MAX_NEW_TOKENS = 128
 class Kosmos2(TokenModel):
     """transformers ``Kosmos2ForConditionalGeneration``; greedy."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """``config`` is the content of config.json."""
         super().__init__()
-        text = config.section("text_config")
-        self.vision = Kosmos2Vision(config.section("vision_config"))
+        settings = Settings(config, "config.json")
+        text = settings.section("text_config")
+        self.vision = Kosmos2Vision(settings.section("vision_config"))
         self.text = Kosmos2Text(text)
         spec = self.text.spec
-        self.image_positions = config.integer("latent_query_num", 64)
+        self.image_positions = settings.integer("latent_query_num", 64)
         self.latents = LatentProjection(self.vision.width, spec.width, spec.heads, self.image_positions)
         self.cache = CacheSpec(
             layers=spec.layers,
@@ -48,20 +49,14 @@ class Kosmos2(TokenModel):
         self.vocabulary = self.text.tokens.num_embeddings
         self.defaults = Sampling()
 
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Self:
-        """Build from config.json and fill from the safetensors files."""
-        with torch.device("meta"):
-            model = cls(Settings(checkpoint.config, "config.json"))
-        model = model.to(dtype).to_empty(device=device)
-        load_weights(model, checkpoint.tensors(), RULES, IGNORED)
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Defaults from the generation config."""
         generation = Settings(checkpoint.generation, "generation_config.json")
-        model.defaults = Sampling(
+        self.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
             no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(),
             num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
-        return model.eval()
 
     def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pictures to the latents that stand in the text for them."""
@@ -95,12 +90,13 @@ class Kosmos2(TokenModel):
         return self.text.embed(tokens)
 
 
-def synthesize(folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Write a folder with drawn weights; see :class:`~vlm.models.base.Family`."""
-    write_files(folder, config)
-    with torch.device("meta"):
-        model = Kosmos2(Settings(config, "config.json"))
-    write_weights(folder, model, RULES, seed)
-
-
-FAMILY = Family(("kosmos-2",), Kosmos2.from_checkpoint, Kosmos2Processor.from_checkpoint, synthesize, SIZES)
+FAMILY = Family(
+    model_types=("kosmos-2",),
+    model=Kosmos2,
+    processor=Kosmos2Processor.from_checkpoint,
+    rules=RULES,
+    write_files=write_files,
+    sizes=SIZES,
+    ignored=IGNORED,
+    checks=checks,
+)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from vlm.models.base import Parsed
 from vlm.models.kosmos2.vocabulary import GRID, Vocabulary
+from vlm.scores import Logprobs, matching, score
 from vlm.types import Box, Detection, Point
 
 _LETTERS = {
@@ -25,10 +26,14 @@ _WELL_FORMED = re.compile(r"(?:w|-|Pw*p|(?:Pw+p)?O(?:ccd)*cco)*")
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """Ids, and what they say; their tags are told apart by one letter an id."""
+    """Ids, and what they say; their tags are told apart by one letter an id.
+
+    ``logprobs`` has one for each id, or is empty.
+    """
 
     ids: Sequence[int]
     vocabulary: Vocabulary
+    logprobs: Logprobs
 
     @property
     def letters(self) -> str:
@@ -50,13 +55,18 @@ class _Text:
         return first + len(phrase) - len(phrase.lstrip()) - margin, first + len(phrase.rstrip()) - margin
 
 
-def read(token_ids: Sequence[int], vocabulary: Vocabulary, *, finished: bool) -> Parsed:
+def read(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, finished: bool) -> Parsed:
     """Clean text and its boxes; what is not well formed is left out, and ``truncated`` says so."""
-    specials = vocabulary.marks - vocabulary.cells.keys() - set(vocabulary.tags.values())
-    text = _Text([token for token in token_ids if token not in specials], vocabulary)
+    text = _without_specials(token_ids, vocabulary, matching(token_ids, logprobs))
     letters = text.letters
     found = tuple(one for match in _ENTITY.finditer(letters) for one in _detections(match, text))
     return Parsed(text.words.strip(), found, truncated=not (finished and _WELL_FORMED.fullmatch(letters)))
+
+
+def _without_specials(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs) -> _Text:
+    specials = vocabulary.marks - vocabulary.cells.keys() - set(vocabulary.tags.values())
+    kept = [place for place, token in enumerate(token_ids) if token not in specials]
+    return _Text([token_ids[place] for place in kept], vocabulary, [logprobs[place] for place in kept if logprobs])
 
 
 def _detections(match: re.Match[str], text: _Text) -> list[Detection]:
@@ -64,11 +74,18 @@ def _detections(match: re.Match[str], text: _Text) -> list[Detection]:
     start, end = match.span(1)
     words = text.vocabulary.decode(text.ids[start:end]).strip() if match.group(1) else ""
     spans = (text.span(start, end),) if words else ()
+    phrase = text.logprobs[start:end] if words else ()
     known = text.vocabulary.cells
-    cells = [known[token] for token in text.ids[slice(*match.span(2))] if token in known]
+    cells = [place for place in range(*match.span(2)) if text.ids[place] in known]
     return [
-        Detection("box", label=words or None, box=box_between(*pair), spans=spans)
-        for pair in zip(cells[::2], cells[1::2], strict=True)
+        Detection(
+            "box",
+            label=words or None,
+            score=score(text.logprobs[first : first + 2], phrase),  # its cells stand side by side
+            box=box_between(known[text.ids[first]], known[text.ids[last]]),
+            spans=spans,
+        )
+        for first, last in zip(cells[::2], cells[1::2], strict=True)
     ]
 
 

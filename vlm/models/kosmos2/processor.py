@@ -6,6 +6,7 @@ tensors and no engine. Source: transformers' Kosmos2Processor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,6 +94,7 @@ class Kosmos2Processor:
             echo=len(prompt) if asked.echoes else 0,
             words=asked.task != "detect",  # as elsewhere, the answer to "detect" is its boxes
             ignored=asked.ignored,
+            scored=not self.vocabulary.marks.isdisjoint(prompt),  # without a tag, no boxes are asked for
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
@@ -100,16 +102,15 @@ class Kosmos2Processor:
         return self.vocabulary.decode(token_ids, special=special)
 
     def ground(
-        self,
-        token_ids: Sequence[int],
-        inputs: Inputs,
-        *,
-        finished: bool,
-        logprobs: Sequence[float] = (),  # noqa: ARG002
+        self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """The text, prompt included where it is echoed, and its phrases with their boxes."""
+        """The text, prompt included where it is echoed, and its phrases with their boxes.
+
+        What stands in the prompt was not chosen by the model: a box there has no score, and a phrase no part in one.
+        """
         prompt = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-        return read((*prompt, *token_ids), self.vocabulary, finished=finished)
+        known = (*[math.nan] * len(prompt), *logprobs)
+        return read((*prompt, *token_ids), self.vocabulary, known, finished=finished)
 
     def _prompt(self, asked: Asked) -> tuple[int, ...]:
         before, words, after = asked.parts

@@ -27,11 +27,11 @@ _KINDS = (
     (re.compile(r"(?:<grounding>)?\s*<phrase>[^<]*</phrase>\s*"), "ground"),
 )
 _USED = {
-    "caption": {"length"},
-    "detect": {"labels"},
-    "ground": {"text"},
+    "caption": {"length", "threshold"},
+    "detect": {"labels", "threshold"},
+    "ground": {"text", "threshold"},
     "query": {"text"},
-    "region_caption": {"region"},
+    "region_caption": {"region", "threshold"},
 }
 
 
@@ -116,6 +116,10 @@ def _ignored(task: Task, prompt: str) -> tuple[str, ...]:
         "text": task.text is not None,
         "region": task.region is not None,
         "length": task.length != "normal",
+        "threshold": task.threshold is not None,
+        "max_objects": task.max_objects is not None,
+        "reasoning": task.reasoning,
+        "references": bool(task.references),
     }
     takes_prompt = "text" in _USED[task.name] and task.text is None
     dropped = ("prompt",) if prompt.strip() and not takes_prompt else ()

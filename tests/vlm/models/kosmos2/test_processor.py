@@ -25,6 +25,7 @@ from vlm.loading import families, load
 from vlm.models.base import Processor
 from vlm.models.kosmos2.processor import Kosmos2Processor
 from vlm.models.kosmos2.vocabulary import ADDED_TOKENS
+from vlm.synthetic import synthesize
 from vlm.types import Box, CheckpointError, Chunk, InvalidImage, InvalidRequest, Request, Task, UnsupportedTask
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"
@@ -222,7 +223,7 @@ def test_the_published_layout_gives_the_references_inputs(tmp_path: Path) -> Non
     family = dict(families())["kosmos2"]
     tiny = family.sizes["tiny"]
     config = {**tiny, "vision_config": {**tiny["vision_config"], "image_size": 224, "patch_size": 56}}
-    family.synthesize(tmp_path, config, 1)
+    synthesize(family, tmp_path, config, 1)
     inputs = Kosmos2Processor.from_checkpoint(Checkpoint.open(tmp_path)).prepare(asked("<grounding>An image of"))
     theirs = AutoProcessor.from_pretrained(tmp_path)(images=PICTURE, text="<grounding>An image of", return_tensors="np")
     assert inputs.pixels is not None

@@ -1,0 +1,173 @@
+"""Several tasks and labels in a real engine: the answers of single requests, one encode, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.oracle import without_scores
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, miniature, picture, said
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.types import (
+    Chunk,
+    Completion,
+    Grounding,
+    InvalidRequest,
+    Overloaded,
+    Request,
+    Sampling,
+    Task,
+    UnsupportedTask,
+    VlmError,
+)
+
+
+SMALL = EngineConfig(cache_bytes=64 * 1024**2)
+BRIEF = Sampling(max_tokens=30)
+TASKS = (
+    Task("caption", length="short"),
+    Task("detect"),
+    Task("detect", labels=("circle", "blue square")),
+    Task("ground", text="a red circle left of a blue square"),
+    Task("ocr_regions"),
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine(miniature(FLORENCE), SMALL) as one:
+        yield one
+        assert_empty(one)
+
+
+def assert_empty(engine: Engine) -> None:
+    """Nothing is held; the device thread carries out the last commands within a moment."""
+    patience = time.monotonic() + 5
+    while time.monotonic() < patience:
+        stats = engine.stats()
+        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks):
+            return
+        time.sleep(0.01)
+    raise AssertionError(str(stats))
+
+
+def complete(engine: Engine, request: Request) -> Completion:
+    return asyncio.run(engine.complete(request))
+
+
+@pytest.mark.parametrize("how", [BRIEF, Sampling(max_tokens=30, temperature=1.1, seed=4)])
+def test_each_part_is_what_a_request_of_its_own_gets(engine: Engine, how: Sampling) -> None:
+    whole = complete(engine, Request(picture(3), parts=TASKS, sampling=how))
+    alone = [complete(engine, Request(picture(3), task=task, sampling=how)) for task in TASKS]
+    assert list(map(said, whole.parts)) == list(map(said, alone))
+    assert (whole.text, whole.grounding) == (alone[0].text, whole.parts[0].grounding)
+    assert whole.usage.completion_tokens == sum(one.usage.completion_tokens for one in alone)
+    assert whole.usage.image_tokens == alone[0].usage.image_tokens
+
+
+def assert_joined(whole: Grounding, singles: list[Grounding]) -> None:
+    assert whole.raw == "\n".join(one.raw for one in singles)
+    shapes = [replace(found, spans=()) for one in singles for found in without_scores(one).detections]
+    assert [replace(found, spans=()) for found in without_scores(whole).detections] == shapes
+    assert whole.truncated == any(one.truncated for one in singles)
+
+
+@pytest.mark.parametrize(("name", "task"), [(FLORENCE, "detect"), (FLORENCE, "point"), (KOSMOS, "detect")])
+def test_several_labels_are_the_single_ones_one_by_one(name: str, task: str) -> None:
+    labels = ("a red circle", "a blue square", "a dog")
+    with Engine(miniature(name), SMALL) as engine:
+        whole = complete(engine, Request(picture(2), task=Task(task, labels=labels), sampling=BRIEF))
+        singles = [
+            complete(engine, Request(picture(2), task=Task(task, labels=(label,)), sampling=BRIEF)) for label in labels
+        ]
+        assert engine.stats().images_encoded == 1
+        assert_empty(engine)
+    assert_joined(whole.grounding, [one.grounding for one in singles])
+    assert (whole.grounding.task, whole.parts, whole.words) == (task, (), False)
+    assert any(one.grounding.detections for one in singles)
+
+
+def test_parts_that_arrive_in_one_step_encode_their_picture_once() -> None:
+    """Without the image cache, so that only the step itself can tell; the engine starts when all of them wait."""
+    engine = Engine(miniature(FLORENCE), replace(SMALL, image_cache_bytes=0))
+
+    async def all_at_once() -> Completion:
+        task = asyncio.create_task(engine.complete(Request(picture(1), parts=TASKS, sampling=BRIEF)))
+        while engine._inbox.qsize() < 6:
+            await asyncio.sleep(0.01)
+        engine.start()
+        return await task
+
+    whole = asyncio.run(all_at_once())
+    assert engine.stats().images_encoded == 1
+    assert (whole.usage.cached_tokens, len(whole.parts)) == (0, 5)
+    engine.stop()
+
+
+def test_the_whole_comes_as_one_chunk_whatever_was_asked(engine: Engine) -> None:
+    async def streamed() -> list[Chunk]:
+        return [chunk async for chunk in engine.generate(Request(picture(1), parts=TASKS, pieces=True))]
+
+    [chunk] = asyncio.run(streamed())
+    assert chunk.completion is not None
+    assert chunk.text == chunk.completion.text != ""
+
+
+async def failure(engine: Engine, request: Request) -> VlmError:
+    with pytest.raises(VlmError) as caught:
+        await engine.complete(request)
+    assert engine.stats().accepted == 0  # here already: the others have been freed before the error comes
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "param"),
+    [
+        (Task("segment"), InvalidRequest, "tasks[2].text"),
+        (Task("query"), UnsupportedTask, "tasks[2]"),
+        (Task("region_ocr"), InvalidRequest, "tasks[2].region"),
+    ],
+)
+def test_one_bad_part_fails_the_whole_and_frees_the_others(
+    engine: Engine, task: Task, kind: type[VlmError], param: str
+) -> None:
+    endless = Sampling(max_tokens=60, forced_tokens=(9,) * 60)
+    parts = (TASKS[0], TASKS[2], task)
+    error = asyncio.run(failure(engine, Request(picture(1), parts=parts, sampling=endless)))
+    assert (type(error), error.param) == (kind, param)
+    assert_empty(engine)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.02, 0.05])
+def test_a_client_that_leaves_frees_every_part(engine: Engine, delay: float) -> None:
+    async def leaves() -> None:
+        task = asyncio.create_task(engine.complete(Request(picture(5), parts=TASKS)))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.wait([task])
+        assert_empty(engine)  # here, since a loop that closes would abandon all of its requests
+
+    asyncio.run(leaves())
+
+
+def test_every_part_takes_a_place() -> None:
+    caption = Task("caption")
+
+    async def crowded(engine: Engine) -> None:
+        with pytest.raises(InvalidRequest, match="at most 3") as caught:
+            await engine.complete(Request(picture(1), parts=(caption,) * 4))
+        assert caught.value.param == "tasks"
+        both = [engine.complete(Request(picture(1), parts=(caption,) * count)) for count in (2, 3)]
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert isinstance(first, Completion)
+        assert isinstance(second, Overloaded)
+        assert engine.stats().accepted == 0
+        assert (await engine.complete(Request(picture(1), parts=(caption,) * 3))).text
+
+    with Engine(miniature(BLIP), EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)) as engine:
+        asyncio.run(crowded(engine))
+        assert_empty(engine)

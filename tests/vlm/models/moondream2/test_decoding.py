@@ -1,0 +1,199 @@
+"""Steps of all stages side by side: each row as if it were alone, and as if nothing had been interrupted."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.pictures import scene
+from tests.vlm.models.moondream2.driver import Alone, answer, features_of, greedy, load, prefilled
+from vlm.models.base import Inputs, Sampled
+from vlm.models.moondream2.model import FAMILY, Moondream2
+from vlm.models.moondream2.processor import Moondream2Processor
+from vlm.models.moondream2.steps import Stage, stage
+from vlm.synthetic import synthesize
+from vlm.types import Box, Point, Request, Sampling, Task
+
+TASKS = (
+    Task("caption"),
+    Task("query", text="dog"),
+    Task("query", text="dog", reasoning=True),
+    Task("query", text="dog", references=(Point(0.1, 0.9), Box(0.1, 0.2, 0.3, 0.4))),
+    Task("detect", labels=("dog",)),
+    Task("point", labels=("dog",)),
+    Task("ground", text="dog", max_objects=2),
+)
+ANSWER, COORDINATE, SIZE, EOS = 3, 5, 6, 0
+MOST = 20
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Moondream2, Moondream2Processor]:
+    folder = tmp_path_factory.mktemp("moondream2")
+    synthesize(FAMILY, folder, FAMILY.sizes["tiny"], 3)
+    return load(folder)
+
+
+def asked(both: tuple[Moondream2, Moondream2Processor]) -> list[Inputs]:
+    how = Sampling(max_tokens=MOST)
+    return [both[1].prepare(Request(scene(number), task=task, sampling=how)) for number, task in enumerate(TASKS)]
+
+
+@torch.inference_mode()
+def test_rows_of_all_stages_are_decoded_as_if_alone(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    model = both[0]
+    rows = [answer(model, inputs, most, features_of(model, inputs)) for inputs in asked(both) for most in range(8)]
+    hidden = torch.randn(len(rows), model.text.spec.width, generator=torch.Generator().manual_seed(1))
+    together = model.decode(hidden, rows, greedy)
+    assert together.logprobs is not None
+    stages = {stage(row.inputs, row.generated, ANSWER) for row in rows}
+    assert stages >= set(Stage) - {Stage.ENOUGH}
+    for place, row in enumerate(rows):
+        alone = model.decode(hidden[place : place + 1], [row], greedy)
+        assert alone.logprobs is not None
+        assert int(alone.tokens) == int(together.tokens[place])
+        torch.testing.assert_close(alone.logprobs[0], together.logprobs[place], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone.embeddings[0], together.embeddings[place])
+
+
+@torch.inference_mode()
+def test_what_was_written_can_be_read_again(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    """As for a sequence that was preempted: the ids say all, places included."""
+    model, seen_places = both[0], 0
+    for inputs in asked(both):
+        features = features_of(model, inputs)
+        whole = answer(model, inputs, MOST, features)
+        for cut in range(len(whole.generated) + 1):
+            rest = answer(model, inputs, MOST, features, whole.generated[:cut])
+            assert rest.generated[: len(whole.generated)] == whole.generated
+        seen_places += sum(token >= model.vocabulary for token in whole.generated)
+    assert seen_places > 10
+
+
+@torch.inference_mode()
+def test_prompts_side_by_side_are_embedded_as_if_alone(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    model = both[0]
+    inputs = asked(both)
+    generated = [answer(model, one, count, features_of(model, one)).generated for count, one in enumerate(inputs)]
+    together = model.embed(inputs, [], generated)
+    for row, (one, ids) in enumerate(zip(inputs, generated, strict=True)):
+        alone = model.embed([one], [], [ids])
+        assert together.lengths[row] == alone.lengths[0] == len(one.prompt_ids) + len(ids)
+        torch.testing.assert_close(together.embeddings[row, : alone.lengths[0]], alone.embeddings[0])
+
+
+def state(model: Moondream2, inputs: Inputs) -> Tensor:
+    return prefilled(model, inputs, None)[1]
+
+
+def choosing(model: Moondream2, chosen: dict[int, float]) -> None:
+    """The head says these, whatever it reads."""
+    with torch.no_grad():
+        model.text.head.weight.zero_()
+        model.text.head.bias.fill_(-20.0)
+        for token, logit in chosen.items():
+            model.text.head.bias[token] = logit
+
+
+@pytest.fixture
+def biased(both: tuple[Moondream2, Moondream2Processor]) -> Moondream2:
+    return copy.deepcopy(both[0])
+
+
+def token_of(model: Moondream2, inputs: Inputs, written: list[int]) -> int:
+    with torch.inference_mode():
+        return int(model.decode(state(model, inputs), [Alone(inputs, written)], greedy).tokens)
+
+
+def test_an_answer_has_no_answer_mark_but_may_begin_with_it(
+    both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
+) -> None:
+    choosing(biased, {ANSWER: 9.0, 40: 1.0})
+    question = asked(both)[1]
+    assert token_of(biased, question, []) == ANSWER
+    assert token_of(biased, question, [ANSWER]) == 40
+    thinking = asked(both)[2]
+    assert token_of(biased, thinking, []) == ANSWER
+    assert token_of(biased, thinking, [40, ANSWER]) == ANSWER
+    assert token_of(biased, thinking, [40, ANSWER, ANSWER]) == 40
+
+
+def test_a_thought_has_no_end_and_no_size(both: tuple[Moondream2, Moondream2Processor], biased: Moondream2) -> None:
+    choosing(biased, {EOS: 9.0, SIZE: 5.0, 40: 1.0})
+    thinking = asked(both)[2]
+    assert token_of(biased, thinking, []) == SIZE
+    assert token_of(biased, thinking, [40]) == 40
+    assert token_of(biased, thinking, [40, ANSWER, 40]) == EOS
+
+
+def test_a_coordinate_in_a_thought_says_which(both: tuple[Moondream2, Moondream2Processor], biased: Moondream2) -> None:
+    choosing(biased, {COORDINATE: 9.0})
+    thinking, question = asked(both)[2], asked(both)[1]
+    for written in ([], [40]):
+        assert biased.places.coordinate(token_of(biased, thinking, written)) is not None
+    assert token_of(biased, question, [40]) == COORDINATE
+
+
+def test_time_to_think_is_up(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    thinking = replace(asked(both)[2], thinking=2)
+    assert token_of(both[0], thinking, [40, 41]) == ANSWER
+    assert stage(thinking, [40, 41, ANSWER], ANSWER) is Stage.FIRST
+    assert stage(replace(thinking, thinking=0), [], ANSWER) is Stage.ENOUGH
+
+
+def test_objects_are_never_drawn(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    """The sampler may say what it will."""
+    model = both[0]
+
+    def adverse(logits: Tensor) -> Sampled:
+        return Sampled(logits.argmin(dim=-1), torch.zeros(len(logits)))
+
+    for inputs in asked(both)[4:6]:
+        row = answer(model, inputs, MOST, features_of(model, inputs))
+        with torch.inference_mode():
+            for cut in range(len(row.generated)):
+                written = Alone(inputs, row.generated[:cut])
+                hidden = prefilled(model, inputs, None, written.generated)[1]
+                assert int(model.decode(hidden, [written], adverse).tokens) == row.generated[cut]
+
+
+def test_log_probabilities_of_an_object_are_those_of_its_numbers(
+    both: tuple[Moondream2, Moondream2Processor],
+) -> None:
+    model, detect = both[0], asked(both)[4]
+    row = answer(model, detect, 3, features_of(model, detect))
+    hidden = state(model, detect)
+    with torch.inference_mode():
+        words = torch.softmax(model.logits(hidden)[0], dim=-1)
+        spots = torch.softmax(model.region.coordinate_logits(hidden)[0], dim=-1)
+    assert row.logprobs[0] == pytest.approx(float(((1 - words[EOS]) * spots.max()).log()), abs=1e-4)
+    assert all(logprob < 0 for logprob in row.logprobs)
+
+
+def test_nobody_asked_for_log_probabilities(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    rows = [Alone(inputs) for inputs in asked(both)]
+    hidden = torch.zeros(len(rows), both[0].text.spec.width)
+    step = both[0].decode(hidden, rows, lambda logits: Sampled(logits.argmax(dim=-1), None))
+    assert step.logprobs is None
+
+
+def test_words_are_left_out_where_no_row_wants_any(
+    both: tuple[Moondream2, Moondream2Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vocabulary's matrix is the largest; y and size do without."""
+    model, detect = both[0], asked(both)[4]
+    monkeypatch.setattr(model, "logits", lambda hidden: pytest.fail("nobody chooses a word"))
+    for written in ([400], [400, 400]):
+        assert token_of(model, replace(detect, pixels=None), written) >= model.vocabulary
+
+
+def test_an_adverse_folder_of_the_same_sizes_loads(tmp_path: Path) -> None:
+    synthesize(FAMILY, tmp_path, FAMILY.sizes["tiny"], 9)
+    model, processor = load(tmp_path)
+    assert processor.vocabulary.size == model.vocabulary == 320
+    assert model.cache.prefix_positions == processor.prefix == 17

@@ -1,0 +1,89 @@
+"""The original's answers once more, from the engine: all at once, pictures shared, blocks scarce."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.vlm.models.moondream2.driver import DATA, Alone
+from tests.vlm.models.moondream2.test_golden import (
+    ANSWERED,
+    CASES,
+    MARK_IN_WORDS,
+    MOST,
+    assert_equal,
+    expected_of,
+    inputs_of,
+    request_of,
+    result_of,
+)
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.loading import load
+from vlm.types import Chunk, Completion
+
+NAMES = [name for name in ANSWERED if name != MARK_IN_WORDS]
+SOME = ("c00", "c12", "c28", "c38", "c43")
+
+
+def as_alone(name: str, completion: Completion) -> Alone:
+    """The ids, of which the answer to a short thought has no more than there."""
+    ids, inputs = list(completion.token_ids), inputs_of(name)
+    end = len(ids) if inputs.thinking is None else ids.index(3) + 1 + MOST
+    return Alone(inputs, ids[:end])
+
+
+def check(names: list[str], config: EngineConfig) -> list[Completion]:
+    async def together(engine: Engine) -> list[Completion]:
+        return await asyncio.gather(*(engine.complete(request_of(CASES[name])) for name in names))
+
+    with Engine(load(DATA, dtype="float32", device="cpu"), config) as engine:
+        completions = asyncio.run(together(engine))
+    for name, completion in zip(names, completions, strict=True):
+        assert_equal(result_of(as_alone(name, completion)), expected_of(CASES[name]))
+    return completions
+
+
+def test_some_answers_in_one_batch_are_the_originals() -> None:
+    check([*SOME, *SOME], EngineConfig(cache_bytes=64 * 1024**2))
+
+
+@pytest.mark.real
+def test_all_answers_in_one_batch_are_the_originals() -> None:
+    check(NAMES, EngineConfig())
+
+
+@pytest.mark.real
+def test_all_answers_are_the_originals_though_blocks_are_scarce() -> None:
+    """Sequences are preempted, and pictures forgotten and seen again."""
+    check(NAMES, EngineConfig(cache_bytes=12 * 1024**2))
+
+
+def test_the_answer_is_streamed_and_the_thought_is_not() -> None:
+    async def streamed(engine: Engine) -> list[Chunk]:
+        return [chunk async for chunk in engine.generate(request_of(CASES["c12"]))]
+
+    with Engine(load(DATA, dtype="float32", device="cpu"), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        chunks = asyncio.run(streamed(engine))
+    whole = chunks[-1].completion
+    assert whole is not None
+    assert "".join(chunk.text for chunk in chunks) == whole.text == whole.grounding.text
+    assert whole.text.startswith(CASES["c12"]["result"]["answer"].strip())
+    assert whole.grounding.reasoning == CASES["c12"]["result"]["reasoning"]["text"]
+    assert [one.point for one in whole.grounding.detections]
+
+
+def test_an_object_that_is_not_sure_enough_is_left_out() -> None:
+    request = request_of(CASES["c43"])
+    assert request.task is not None
+    sure_request = replace(request, task=replace(request.task, threshold=1.0))
+
+    async def both(engine: Engine) -> tuple[Completion, Completion]:
+        return await asyncio.gather(engine.complete(request), engine.complete(sure_request))
+
+    with Engine(load(DATA, dtype="float32", device="cpu"), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        every, sure = asyncio.run(both(engine))
+    assert all(0 < (one.score or 0) < 1 for one in every.grounding.detections)
+    assert every.grounding.detections
+    assert not sure.grounding.detections

@@ -1,0 +1,116 @@
+"""Which task a request means."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlm.models.moondream2.tasks import MAX_OBJECTS, OFFERED, Asked, understand
+from vlm.types import Box, InvalidRequest, Point, Request, Task, UnsupportedTask
+
+SPOT = Point(0.25, 0.5)
+
+
+def asked(prompt: str = "", task: Task | None = None, image: bytes | None = b"") -> Asked:
+    return understand(Request(image, prompt, task))
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "\n"])
+def test_nothing_means_a_caption(prompt: str) -> None:
+    assert asked(prompt) == Asked("caption", "caption", "", "default")
+
+
+@pytest.mark.parametrize("prompt", ["What is it?", " <OD> ", "<|md_reserved_2|>"])
+def test_words_are_a_question_letter_for_letter(prompt: str) -> None:
+    assert asked(prompt) == Asked("query", "query", prompt, "plain")
+    assert asked(prompt, image=None).task == "query"
+
+
+@pytest.mark.parametrize("length", ["short", "normal", "long"])
+def test_captions_have_three_lengths(length: str) -> None:
+    found = asked("", Task("caption", length=length))  # type: ignore[arg-type]  # one of three literals
+    assert (found.length, found.words, found.resolution, found.ignored) == (length, "", "task", ())
+
+
+def test_another_length_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="short, normal or long"):
+        asked("", Task("caption", length="tiny"))  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("name", ["detect", "point"])
+def test_one_label_is_looked_for(name: str) -> None:
+    found = asked("", Task(name, labels=(" red square",)))
+    assert (found.native, found.words, found.max_objects) == (name, " red square", MAX_OBJECTS)
+    assert asked("", Task(name, labels=("a",), max_objects=3)).max_objects == 3
+
+
+def test_a_phrase_is_grounded_by_detection() -> None:
+    for found in (asked("", Task("ground", text="a dog")), asked("a dog", Task("ground"))):
+        assert (found.task, found.native, found.words) == ("ground", "detect", "a dog")
+
+
+@pytest.mark.parametrize("labels", [(), ("dog", "cat"), (" ",)])
+def test_no_label_and_several_are_errors(labels: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequest, match="exactly one label") as caught:
+        asked("", Task("detect", labels=labels))
+    assert caught.value.param == "task.labels"
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_at_least_one_object_is_looked_for(most: int) -> None:
+    with pytest.raises(InvalidRequest, match="at least 1") as caught:
+        asked("", Task("point", labels=("a",), max_objects=most))
+    assert caught.value.param == "task.max_objects"
+
+
+@pytest.mark.parametrize("name", ["ground", "query"])
+def test_a_text_must_be_there(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="needs the text") as caught:
+        asked(" ", Task(name))
+    assert caught.value.param == "task.text"
+
+
+def test_a_question_may_be_thought_about_and_refer_to_places() -> None:
+    found = asked("", Task("query", text="What?", reasoning=True, references=(SPOT, Box(0, 0, 1, 1))))
+    assert (found.reasoning, found.references, found.ignored) == (True, (SPOT, Box(0, 0, 1, 1)), ())
+
+
+def test_only_a_question_about_no_place_needs_no_picture() -> None:
+    assert asked("", Task("query", text="What?", reasoning=True), image=None).reasoning
+    for task in (
+        Task("caption"),
+        Task("detect", labels=("a",)),
+        Task("ground", text="a"),
+        Task("point", labels=("a",)),
+        Task("query", text="a", references=(SPOT,)),
+    ):
+        with pytest.raises(InvalidRequest, match="needs a picture") as caught:
+            asked("", task, image=None)
+        assert caught.value.param == "image"
+    with pytest.raises(InvalidRequest, match="needs a picture for the task 'caption'"):
+        asked("", image=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [
+        ("caption", {"length"}),
+        ("detect", {"labels", "max_objects", "threshold"}),
+        ("ground", {"text", "max_objects", "threshold"}),
+        ("point", {"labels", "max_objects", "threshold"}),
+        ("query", {"text", "reasoning", "references"}),
+    ],
+)
+def test_what_a_task_does_not_use_is_reported(name: str, used: set[str]) -> None:
+    task = Task(
+        name, labels=("a",), text="b", region=Box(0, 0, 1, 1), length="long", max_objects=2, reasoning=True,
+        references=(SPOT,), threshold=0.5,
+    )  # fmt: skip
+    every = ["labels", "text", "region", "length", "max_objects", "reasoning", "references", "threshold"]
+    assert asked("words", task).ignored == ("prompt", *(f"task.{field}" for field in every if field not in used))
+
+
+@pytest.mark.parametrize("name", ["ocr", "segment", "CAPTION", ""])
+def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> None:
+    with pytest.raises(UnsupportedTask, match=f"it offers: {', '.join(OFFERED)}") as caught:
+        asked("", Task(name))
+    assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")

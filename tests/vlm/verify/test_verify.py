@@ -1,0 +1,288 @@
+"""What is right passes, and each thing that can be wrong is found, named, and sets the exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.oracle import MINIATURES
+from vlm.checkpoint import Checkpoint
+from vlm.findings import Finding
+from vlm.loading import families
+from vlm.models.cards import PublishedFile, Release
+from vlm.synthetic import synthesize
+from vlm.verify import run
+from vlm.verify.__main__ import main, verify
+from vlm.verify.files import check_files, sha256
+from vlm.verify.run import RunOptions, check_run
+
+BLIP, FLORENCE, KOSMOS = (MINIATURES / name for name in ("blip-large", "florence-2-base", "kosmos-2"))
+WEIGHTS = "model.safetensors"
+
+
+def found(folder: Path, how: RunOptions | None = None) -> list[Finding]:
+    return list(verify(str(folder), None, how))
+
+
+def failures(folder: Path) -> list[tuple[str, str]]:
+    return [(finding.check, finding.detail) for finding in found(folder) if finding.state == "FAILED"]
+
+
+def only_failure(folder: Path) -> tuple[str, str]:
+    (one,) = failures(folder)
+    return one
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A miniature to spoil."""
+    return Path(shutil.copytree(BLIP, tmp_path / "copy"))
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("miniature", [BLIP, FLORENCE, KOSMOS], ids=lambda path: path.name)
+def test_every_miniature_passes_and_says_what_transformers_says(
+    miniature: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(miniature), "--compare"]) == 0
+    *lines, verdict = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {"ok"}
+    assert any(line.startswith("ok       run") and "a yellow square, a" in line for line in lines)
+    assert any(line.startswith("ok       transformers") for line in lines)
+    assert verdict == f"nothing failed: {len(lines)} ok"
+
+
+@pytest.mark.parametrize("name", dict(families()))
+def test_a_drawn_folder_of_every_family_passes(name: str, tmp_path: Path) -> None:
+    family = dict(families())[name]
+    synthesize(family, tmp_path, family.sizes["tiny"], 3)
+    results = found(tmp_path)
+    assert [finding for finding in results if finding.state == "FAILED"] == []
+    assert results[-1] == Finding("run", "skipped", "--no-run was given")
+
+
+def test_a_failure_skips_the_run_and_sets_the_exit_status(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_tensors(folder, lambda tensors: tensors.update(surprise=torch.zeros(1)))
+    assert main([str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split() == ["skipped", "run", "mend", "what", "failed", "first"]
+    assert lines[-1].startswith("do not serve this: ")
+
+
+def test_a_weight_file_cut_short(folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    check, detail = only_failure(folder)
+    assert check == "files"
+    assert "cut short or damaged" in detail
+    assert Finding("tensors", "skipped", "for the same reason") in found(folder)
+
+
+def test_a_missing_tensor(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.pop("text_decoder.cls.predictions.bias"))
+    check, detail = only_failure(folder)
+    assert check == "tensors"
+    assert "1 missing (text_decoder.cls.predictions.bias)" in detail
+
+
+def test_a_tensor_too_many(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.update(surprise=torch.zeros(1)))
+    assert "1 unexpected (surprise)" in only_failure(folder)[1]
+
+
+def test_a_tensor_of_another_shape(folder: Path) -> None:
+    name = "text_decoder.bert.embeddings.word_embeddings.weight"
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.zeros(100, 128)}))
+    assert f"{name}: (100, 128) instead of (131, 128)" in only_failure(folder)[1]
+
+
+def test_values_that_are_no_numbers(folder: Path) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensors["text_decoder.cls.predictions.bias"][[3, 5]] = torch.tensor([float("nan"), float("inf")]).half()
+
+    change_tensors(folder, spoil)
+    check, detail = only_failure(folder)
+    assert check == "values"
+    assert "text_decoder.cls.predictions.bias has 2 of 131 values that are NaN or infinite" in detail
+
+
+def test_a_kind_of_number_that_cannot_be_loaded(folder: Path) -> None:
+    name = "text_decoder.cls.predictions.bias"
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.zeros(131, dtype=torch.int8)}))
+    assert only_failure(folder) == (
+        "dtypes", f"{name} is int8. Only float32, float16 and bfloat16 weights can be loaded."
+    )  # fmt: skip
+
+
+def test_eight_bit_floats_are_looked_at_too(folder: Path) -> None:
+    name = "text_decoder.cls.predictions.bias"
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.zeros(131).to(torch.float8_e4m3fn)}))
+    assert only_failure(folder)[1].startswith(f"{name} is float8_e4m3fn")
+
+
+@pytest.mark.parametrize("own", [BLIP, FLORENCE, KOSMOS], ids=lambda path: path.name)
+@pytest.mark.parametrize("other", [BLIP, FLORENCE, KOSMOS], ids=lambda path: path.name)
+def test_the_tokenizer_of_another_model(own: Path, other: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "copy"))
+    shutil.copy(other / "tokenizer.json", folder)
+    failed = failures(folder)
+    assert bool(failed) == (own != other)
+    assert {check for check, _ in failed} <= {"processor", "special tokens", "added tokens", "vocabulary", "round trip"}
+
+
+def test_nothing_but_a_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    check, detail = only_failure(folder)
+    assert check == "files"
+    assert "only as a pickle (pytorch_model.bin), which can run code and is never opened" in detail
+    assert "save_file" in detail
+
+
+def test_a_pickle_beside_the_weights_is_named_and_left_alone(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert Finding("pickles", "ok", "never opened: pytorch_model.bin") in found(folder)
+    assert failures(folder) == []
+
+
+def test_a_kind_of_model_that_nobody_serves(folder: Path) -> None:
+    change_json(folder / "config.json", model_type="clip")
+    check, detail = only_failure(folder)
+    assert check == "model type"
+    assert "has model_type 'clip'; this project serves " in detail
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [("config.json", "folder"), ("tokenizer.json", "processor"), (WEIGHTS, "files")]
+)
+def test_a_missing_file(name: str, check: str, folder: Path) -> None:
+    (folder / name).unlink()
+    failed, detail = only_failure(folder)
+    assert failed == check
+    assert name in detail
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00002.safetensors in" in only_failure(folder)[1]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert only_failure(tmp_path / "nowhere")[0] == "folder"
+
+
+def test_settings_that_cannot_be(folder: Path) -> None:
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_json(folder / "config.json", text_config={**text, "hidden_act": "swash"})
+    assert only_failure(folder)[0] == "config"
+    change_json(folder / "config.json", text_config={**text, "num_attention_heads": 0})
+    assert "ZeroDivisionError" in only_failure(folder)[1]
+
+
+def test_settings_that_contradict_each_other_are_named(folder: Path) -> None:
+    change_json(folder / "config.json", vocab_size=7)
+    (settings,) = (finding for finding in found(folder) if finding.check == "contradictory")
+    assert settings.state == "ok"  # the model reads one of them; which, only its tensors can tell
+    assert "said twice, and differently (vocab_size 7, text_config.vocab_size 131)" in settings.detail
+
+
+# --- against published values ----------------------------------------------------------------------
+
+
+def hashes(folder: Path, *, revision: str | None = None, published: str) -> list[Finding]:
+    known = (Release("1" * 40, (PublishedFile(WEIGHTS, 7, published),)),)
+    findings = check_files(Checkpoint.open(folder), known, revision)
+    return [one for one in findings if one.check == "sha256" and WEIGHTS in one.detail]
+
+
+def test_a_published_file_is_recognised() -> None:
+    (finding,) = hashes(BLIP, published=sha256(BLIP / WEIGHTS, print))
+    assert finding.state == "ok"
+    assert finding.detail.endswith(f"as published in {'1' * 40}")
+
+
+def test_another_file_fails_where_that_revision_was_asked_for() -> None:
+    (finding,) = hashes(BLIP, revision="1" * 40, published="0" * 64)
+    assert finding.state == "FAILED"
+    assert f"published were 7 bytes, sha256 {'0' * 64}" in finding.detail
+
+
+def test_another_file_may_be_a_fine_tune_where_no_revision_was_asked_for() -> None:
+    (finding,) = hashes(BLIP, published="0" * 64)
+    assert finding.state == "skipped"
+    assert finding.detail.endswith("so perhaps a fine-tune")
+
+
+def test_a_file_from_elsewhere_is_not_demanded_of_a_revision() -> None:
+    known = (Release("1" * 40, (PublishedFile(WEIGHTS, 7, "0" * 64, source="some/model at " + "2" * 40),)),)
+    findings = check_files(Checkpoint.open(BLIP), known, "1" * 40)
+    assert [one.state for one in findings if WEIGHTS in one.detail and one.check == "sha256"] == ["skipped"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_download_is_compared_with_what_the_hub_sent(right: bool, folder: Path) -> None:
+    notes = folder / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    sent = sha256(folder / WEIGHTS, print) if right else "0" * 64
+    (notes / f"{WEIGHTS}.metadata").write_text(f"{'1' * 40}\n{sent}\n1.0\n")
+    (finding,) = (one for one in found(folder) if one.check == "sha256" and WEIGHTS in one.detail)
+    assert finding.state == ("ok" if right else "FAILED")
+    assert ("as the hub sent it" if right else f"the hub sent {sent}") in finding.detail
+
+
+def test_a_link_into_the_hubs_cache_names_the_hash(folder: Path) -> None:
+    blob = folder / sha256(folder / WEIGHTS, print)
+    (folder / WEIGHTS).rename(blob)
+    (folder / WEIGHTS).symlink_to(blob)
+    assert any(one.detail.endswith("as the hub sent it") for one in found(folder))
+
+
+# --- running ---------------------------------------------------------------------------------------
+
+
+def ran(folder: Path, options: RunOptions) -> list[Finding]:
+    return list(check_run(Checkpoint.open(folder), dict(families())["blip"], options))
+
+
+def test_output_that_is_not_finite_is_found_by_running(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors["text_decoder.cls.predictions.bias"].fill_(float("nan")))
+    assert ran(folder, RunOptions())[0].state == "FAILED"
+    assert "not finite" in ran(folder, RunOptions())[0].detail
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(None, "float32"), (10**9, "float32"), (3 * 10**6, "bfloat16")])
+def test_the_longest_dtype_that_fits_is_taken(free: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_free_bytes", lambda device: free)
+    assert ran(BLIP, RunOptions())[0].detail.startswith(f"{dtype} on cpu")
+
+
+def test_no_room_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_free_bytes", lambda device: 1000)
+    (finding,) = ran(BLIP, RunOptions())
+    assert finding.state == "skipped"
+    assert "memory is short" in finding.detail
+
+
+def test_another_layout_than_transformers_own_is_not_compared(folder: Path) -> None:
+    change_json(folder / "processor_config.json", processor_class="NoSuchProcessor")
+    (folder / "tokenizer_config.json").unlink()
+    state = ran(folder, RunOptions(compare=True))[-1]
+    assert (state.check, state.state) == ("transformers", "skipped")

@@ -1,0 +1,219 @@
+"""Requests that one generation cannot answer: several tasks on one picture, or several labels of one task.
+
+Owns taking such a request apart into single ones, running those at the same time, and putting their answers together
+again. All of them carry the same picture, so the engine encodes it once. Pure asyncio: knows no engine but by what it
+is handed, no model and no tensors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from vlm.types import (
+    Chunk,
+    Completion,
+    Detection,
+    FinishReason,
+    Grounding,
+    InvalidRequest,
+    Request,
+    Timings,
+    Usage,
+    VlmError,
+)
+
+MAX_GENERATIONS = 64
+"""Most generations of one request: its parts, each as often as it has labels."""
+
+PER_LABEL = frozenset(("detect", "point"))
+"""Tasks that look for one label a generation."""
+
+Ask = Callable[[Request], Awaitable[Completion]]
+
+
+def is_compound(request: Request) -> bool:
+    """Whether the request takes several generations, or has parts to be told apart in its answer."""
+    return bool(request.parts) or len(_labels(request)) > 1
+
+
+async def answer(request: Request, ask: Ask, places: int) -> Chunk:
+    """Answer a compound request: all at once, as one chunk.
+
+    Args:
+        request: With parts, or with a task of several labels.
+        ask: Answers a single request; it is cancelled where another one has failed.
+        places: How many requests the engine holds at most; each generation takes one.
+
+    Raises:
+        InvalidRequest: More generations than may be, or than there are places.
+        VlmError: The first failure; its ``param`` names the part (``"tasks[1].labels"``).
+    """
+    _check_count(generations(request), places, "tasks" if request.parts else "task.labels")
+    completion = await _complete(request, ask)
+    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion)
+
+
+def generations(request: Request) -> int:
+    """How many single requests the request comes to."""
+    return sum(map(generations, split(request))) if is_compound(request) else 1
+
+
+def split(request: Request) -> tuple[Request, ...]:
+    """One request for each part, or for each label of the only task; the request itself where it asks one thing."""
+    if request.parts:
+        return tuple(replace(request, task=task, parts=()) for task in request.parts)
+    labels = _labels(request)
+    if request.task is None or len(labels) < 2:
+        return (request,)
+    return tuple(replace(request, task=replace(request.task, labels=(label,))) for label in labels)
+
+
+def merge(request: Request, answers: Sequence[Completion]) -> Completion:
+    """One answer of those to ``split(request)``, in the same order, at least one.
+
+    Parts stay apart in ``parts``, and the first one's grounding stands for all. Labels become one answer: their
+    detections follow one another, and each has the label that was asked for where the model gave none.
+    """
+    words = [one.text for one in answers if one.words]
+    if request.parts:
+        together = _put_together(answers, "".join(words[:1]), answers[0].grounding)
+        return replace(together, ignored=_ignored_by_parts(answers), parts=tuple(answers))
+    labelled = [_labelled(one.grounding, label) for one, label in zip(answers, _labels(request), strict=True)]
+    return _put_together(answers, "\n".join(words), _joined(labelled))
+
+
+def _labels(request: Request) -> tuple[str, ...]:
+    """What one generation each looks for; a label that is named twice is looked for once."""
+    task = request.task
+    return tuple(dict.fromkeys(task.labels)) if task is not None and task.name in PER_LABEL else ()
+
+
+def _check_count(count: int, places: int, param: str) -> None:
+    most = min(MAX_GENERATIONS, places)
+    if count > most:
+        raise InvalidRequest(
+            f"The request takes {count} generations, one for each task and label; at most {most} are answered "
+            "together. Send several requests.",
+            param=param,
+            code="invalid_value",
+        )
+
+
+# Asking
+
+
+async def _complete(request: Request, ask: Ask) -> Completion:
+    if not is_compound(request):
+        return await ask(request)
+    singles = split(request)
+    if request.parts:
+        works = [_complete_part(single, ask, f"tasks[{index}]") for index, single in enumerate(singles)]
+    else:
+        works = [_complete(single, ask) for single in singles]
+    return merge(request, await _all(works))
+
+
+async def _complete_part(request: Request, ask: Ask, place: str) -> Completion:
+    """The answer to one part, whose error names the part that it is about."""
+    try:
+        return await _complete(request, ask)
+    except VlmError as error:
+        raise type(error)(error.message, _within(place, error.param), error.code) from error
+
+
+def _within(place: str, param: str | None) -> str | None:
+    """``task.labels`` as ``tasks[1].labels``; what belongs to no task, such as the picture, stays."""
+    root, dot, rest = (param or "").partition(".")
+    return f"{place}{dot}{rest}" if root == "task" else param
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, Completion]]) -> list[Completion]:
+    """All results in order. At the first failure, or if this is cancelled, the others end before this does."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Putting together
+
+
+def _put_together(answers: Sequence[Completion], text: str, grounding: Grounding) -> Completion:
+    return replace(
+        answers[0],
+        text=text,
+        token_ids=tuple(token for one in answers for token in one.token_ids),
+        logprobs=tuple(logprob for one in answers for logprob in one.logprobs),
+        grounding=grounding,
+        finish_reason=_finish_reason(answers),
+        usage=_usage([one.usage for one in answers]),
+        timings=_longest([one.timings for one in answers]),
+        ignored=_ignored_by_all(answers),
+        words=any(one.words for one in answers),
+    )
+
+
+def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
+    return "length" if any(one.finish_reason == "length" for one in answers) else "stop"
+
+
+def _usage(usages: Sequence[Usage]) -> Usage:
+    """The picture counts once, and as cached only where none of the answers waited for its encode."""
+    return Usage(
+        image_tokens=max(one.image_tokens for one in usages),
+        text_tokens=sum(one.text_tokens for one in usages),
+        completion_tokens=sum(one.completion_tokens for one in usages),
+        cached_tokens=min(one.cached_tokens for one in usages),
+    )
+
+
+def _longest(timings: Sequence[Timings]) -> Timings:
+    return Timings(*(max(getattr(one, field.name) for one in timings) for field in fields(Timings)))
+
+
+def _ignored_by_parts(answers: Sequence[Completion]) -> tuple[str, ...]:
+    """A part's own fields by the part's name; what is common to all, such as the prompt, where no part used it."""
+    common = [name for name in _ignored_by_all(answers) if not name.startswith("task.")]
+    own = [
+        str(_within(f"tasks[{index}]", name))
+        for index, one in enumerate(answers)
+        for name in one.ignored
+        if name.startswith("task.")
+    ]
+    return (*common, *own)
+
+
+def _ignored_by_all(answers: Sequence[Completion]) -> tuple[str, ...]:
+    return tuple(name for name in answers[0].ignored if all(name in one.ignored for one in answers))
+
+
+def _labelled(grounding: Grounding, label: str) -> Grounding:
+    named = (one if one.label else replace(one, label=label) for one in grounding.detections)
+    return replace(grounding, detections=tuple(named))
+
+
+def _joined(groundings: Sequence[Grounding]) -> Grounding:
+    """One of several, whose texts and outputs are lines; spans move along with their text."""
+    texts = [one.text for one in groundings if one.text is not None]
+    return replace(
+        groundings[0],
+        native_task="\n".join(dict.fromkeys(one.native_task for one in groundings)),
+        text="\n".join(texts) if texts else None,
+        detections=tuple(_in_joined_text(groundings)),
+        truncated=any(one.truncated for one in groundings),
+        raw="\n".join(one.raw for one in groundings),
+    )
+
+
+def _in_joined_text(groundings: Sequence[Grounding]) -> Iterator[Detection]:
+    offset = 0
+    for grounding in groundings:
+        for found in grounding.detections:
+            yield replace(found, spans=tuple((start + offset, end + offset) for start, end in found.spans))
+        offset += 0 if grounding.text is None else len(grounding.text) + 1

@@ -1,0 +1,41 @@
+"""Rotary positions: queries and keys are turned by an angle that grows with their position (Su et al. 2021,
+arXiv:2104.09864). Nothing is learned or stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of the angles, float32 ``[batch or 1, 1, queries, dims / 2]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Which part of each head is turned, and how fast.
+
+    Attributes:
+        dims: The first so many dimensions of each head, an even number; the others stay as they are.
+        theta: The slowest pair takes about this many positions for one radian.
+    """
+
+    dims: int
+    theta: float = 10000.0
+
+    def rotation(self, positions: Tensor) -> Rotation:
+        """Angles of positions, int64 ``[batch or 1, queries]``; float32 whatever the model's dtype, as in training."""
+        steps = torch.arange(0, self.dims, 2, device=positions.device).float() / self.dims
+        angles = positions.float()[:, None, :, None] * (1.0 / self.theta**steps)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn ``[batch, heads, queries, head_dim]``; of the turned part, dimension i goes with i + half (GPT-NeoX)."""
+    cos, sin = rotation
+    half = cos.shape[-1]
+    first, second, rest = x[..., :half].float(), x[..., half : 2 * half].float(), x[..., 2 * half :]
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([turned.to(x.dtype), rest], dim=-1)

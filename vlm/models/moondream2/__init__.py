@@ -1,0 +1,1 @@
+"""Moondream 2: captions, questions, reasoning and pointing (vikhyatk/moondream2)."""

@@ -1,0 +1,51 @@
+"""The published facts about Moondream 2."""
+
+from __future__ import annotations
+
+from vlm.models.cards import Card, PublishedFile, Release, TaskCard
+
+CARDS = (
+    Card(
+        name="moondream-2",
+        aliases=("vikhyatk/moondream2",),
+        hugging_face_id="vikhyatk/moondream2",
+        display_name="Moondream 2",
+        description=(
+            "Captions of three lengths, visual question answering, also about places and with reasoning that points at "
+            "what it speaks of, open-vocabulary detection, and pointing. Greedy by default; the original draws, at "
+            "temperature 0.5 and top_p 0.3."
+        ),
+        architecture="transformer-based VLM",
+        parameters="about 1.9 B",
+        license="Apache-2.0",
+        published="2025-06",
+        price_per_1k_images_usd="0.626",
+        tasks=(
+            TaskCard("caption"),
+            TaskCard("detect", outputs=("boxes",), needs=("labels",)),
+            TaskCard("ground", outputs=("boxes",), needs=("text",)),
+            TaskCard("point", outputs=("points",), needs=("labels",)),
+            TaskCard("query", outputs=("text", "points"), needs=("text",)),
+        ),
+        coordinate_bins=(1024, 1024),
+        context_length=2048,
+        releases=(
+            Release(
+                "9a7d4024050840e001defacec2b00727e89149e6",
+                (
+                    PublishedFile(
+                        "model.safetensors",
+                        3854538968,
+                        "70a7d94c0c8349eb58ed2d9e636ef2d0916960f321ecabeac6354b8ba3d7403f",
+                    ),
+                    PublishedFile(
+                        "tokenizer.json",
+                        3694206,
+                        "0512fdcac4a5f9e7746cbefce4a468dc93bf0f93f11e701b84f8b31bff199e9c",
+                        source="moondream/starmie-v1 at 35192e10a54e36eabe0a7cc57a2c1aab371cafc5",
+                    ),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,194 @@
+"""Moondream 2's processor: a picture and words to numbers, and generated ids to text, boxes and points.
+
+Owns the layout of a prompt, which follows the picture's own positions. Knows no tensors and no engine. Pictures are
+turned upright by their EXIF orientation first, which the original does not do; all else is as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm.checkpoint import Checkpoint
+from vlm.images import ImageLimits, decode
+from vlm.models.base import Inputs, Parsed
+from vlm.models.moondream2.config import grid, settings
+from vlm.models.moondream2.parsing import Reader
+from vlm.models.moondream2.places import PlaceIds
+from vlm.models.moondream2.steps import OBJECTS
+from vlm.models.moondream2.tasks import OFFERED, Asked, understand
+from vlm.models.moondream2.tiling import Tiling, normalised
+from vlm.models.moondream2.vocabulary import Ids, Vocabulary
+from vlm.types import Box, InvalidRequest, Point, Request
+
+MAX_NEW_TOKENS = 768
+"""What the original generates at most; what is thought counts."""
+
+Values = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moondream2Processor:
+    """Implements :class:`vlm.models.base.Processor`.
+
+    Attributes:
+        tiling: Cuts the pictures.
+        ids: Marks and prompts.
+        vocabulary: Text to ids and back.
+        places: Ids that are places.
+        prefix: Positions that a picture takes before the prompt.
+        max_positions: Longest sequence, picture and answer included.
+        limits: What a picture may be.
+    """
+
+    tiling: Tiling
+    ids: Ids
+    vocabulary: Vocabulary
+    places: PlaceIds
+    prefix: int
+    max_positions: int
+    limits: ImageLimits = ImageLimits()
+
+    tasks = OFFERED
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, limits: ImageLimits = ImageLimits()) -> Moondream2Processor:
+        """Read config.json and the tokenizer.
+
+        Raises:
+            CheckpointError: A file is missing or broken, or the tokenizer is not that of the weights.
+        """
+        config = settings(checkpoint.config)
+        ids = Ids.of(config.section("tokenizer"))
+        vision = config.section("vision")
+        return cls(
+            tiling=Tiling.of(vision),
+            ids=ids,
+            vocabulary=Vocabulary.from_checkpoint(checkpoint, ids),
+            places=PlaceIds.of(config),
+            prefix=1 + grid(vision) ** 2,
+            max_positions=config.section("text").integer("max_context"),
+            limits=limits,
+        )
+
+    def prepare(self, request: Request) -> Inputs:
+        """Find the task, tokenise its words, decode and cut the picture.
+
+        Raises:
+            InvalidRequest: A picture or an argument is missing, or the words leave no room for an answer.
+            InvalidImage: The picture cannot be read.
+            UnsupportedTask: The task is not offered; the message lists those that are.
+        """
+        asked = understand(request)
+        has_picture = request.image is not None
+        self._refuse_what_is_newer(asked, has_picture=has_picture)
+        prompt = self._prompt(asked) if has_picture else (self.ids.bos, *self._prompt(asked))
+        room = self._room(len(prompt), has_picture)
+        image = None if request.image is None else decode(request.image, self.limits)
+        steps = OBJECTS.get(asked.native)
+        return Inputs(
+            pixels=None if image is None else normalised(self.tiling.canvas(image)),
+            prompt_ids=prompt,
+            encoder_ids=(),
+            task=asked.task,
+            native_task=asked.native,
+            resolution=asked.resolution,
+            image_size=None if image is None else image.size,
+            image_tokens=self.prefix if has_picture else 0,
+            text_tokens=len(prompt),
+            words=steps is None,
+            ignored=asked.ignored,
+            scored=asked.reasoning or steps is not None,
+            limit=None if steps is None else len(steps) * asked.max_objects,
+            values=tuple(value for reference in asked.references for value in _values(reference)),
+            thinking=_thinking(request, room) if asked.reasoning else None,
+            text_after=self.ids.answer if asked.reasoning else None,
+        )
+
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """Ids to text; places have none, and marks only if ``special``."""
+        return self.vocabulary.decode(token_ids, special=special)
+
+    def ground(
+        self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
+    ) -> Parsed:
+        """The answer's text, or the objects that it says, with the words that were asked for as their label."""
+        if inputs.native_task == "detect":
+            return self.reader.boxes(token_ids, logprobs, self._label(inputs, self.ids.detect))
+        if inputs.native_task == "point":
+            return self.reader.points(token_ids, logprobs, self._label(inputs, self.ids.point))
+        if inputs.thinking is not None:
+            return self.reader.thought(token_ids, logprobs, finished=finished)
+        return self.reader.text(token_ids, finished=finished)
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the answers."""
+        return Reader(self.places, self.ids, self.decode)
+
+    def _prompt(self, asked: Asked) -> tuple[int, ...]:
+        known, encode = self.ids, self.vocabulary.encode
+        match asked.native:
+            case "caption":
+                return known.captions[asked.length]
+            case "query":
+                before, after = known.query
+                places = tuple(token for reference in asked.references for token in self._placeholders(reference))
+                return (*before, *places, *encode(known.before_question + asked.words), *after, *self._ending(asked))
+            case _:
+                before, after = known.detect if asked.native == "detect" else known.point
+                return (*before, *encode(known.before_label + asked.words), *after)
+
+    def _ending(self, asked: Asked) -> tuple[int, ...]:
+        """What follows the end of a question: the original ends one twice, as in training, that needs no thought."""
+        if asked.reasoning:
+            return (self.ids.thinking,)
+        return self.ids.query[1] if self.ids.thinks else ()
+
+    def _refuse_what_is_newer(self, asked: Asked, *, has_picture: bool) -> None:
+        """Older revisions know fewer tasks."""
+        missing = {
+            "long captions": ("task.length", asked.native == "caption" and not self.ids.captions[asked.length]),
+            "reasoning": ("task.reasoning", asked.reasoning and not self.ids.thinks),
+            "references": ("task.references", bool(asked.references) and not self.ids.thinks),
+            "questions without a picture": ("image", not has_picture and not self.ids.thinks),
+        }
+        for what, (param, asked_for) in missing.items():
+            if asked_for:
+                raise InvalidRequest(f"This revision of Moondream 2 has no {what}.", param=param, code="invalid_value")
+
+    def _placeholders(self, reference: Point | Box) -> tuple[int, ...]:
+        place = (self.ids.coordinate, self.ids.coordinate)
+        return place if isinstance(reference, Point) else (*place, self.ids.size)
+
+    def _room(self, prompt: int, has_picture: bool) -> int:
+        """Positions left for the answer."""
+        read = prompt + self.prefix * has_picture
+        if read >= self.max_positions:
+            raise InvalidRequest(
+                f"Prompt and picture have {read} tokens; the model holds {self.max_positions}, the answer included.",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        return self.max_positions - read
+
+    def _label(self, inputs: Inputs, template: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+        before, after = template
+        return self.decode(inputs.prompt_ids[len(before) : len(inputs.prompt_ids) - len(after)]).strip()
+
+
+def _values(reference: Point | Box) -> Values:
+    """A point's x and y; a box's middle, then its size."""
+    if isinstance(reference, Point):
+        return (reference.x,), (reference.y,)
+    middle = ((reference.x_min + reference.x_max) / 2,), ((reference.y_min + reference.y_max) / 2,)
+    return (*middle, (reference.x_max - reference.x_min, reference.y_max - reference.y_min))
+
+
+def _thinking(request: Request, room: int) -> int:
+    """Most ids of thought: half of what may be written, so that an answer always follows.
+
+    The original allows as many for the answer again.
+    """
+    most = request.sampling.max_tokens or MAX_NEW_TOKENS
+    return (min(most, room) - 1) // 2

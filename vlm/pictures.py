@@ -1,0 +1,24 @@
+"""Made-up pictures, for measuring and for trying a model out."""
+
+from __future__ import annotations
+
+import io
+import random
+
+from PIL import Image
+
+
+def picture(seed: int) -> bytes:
+    """A 640x480 JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
+    rng = random.Random(seed)  # noqa: S311  pictures, not secrets
+    image = Image.new("RGB", (640, 480), _colour(rng))
+    for _ in range(8):
+        x, y = rng.randrange(600), rng.randrange(440)
+        image.paste(_colour(rng), (x, y, x + rng.randrange(20, 300), y + rng.randrange(20, 300)))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)

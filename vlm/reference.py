@@ -1,0 +1,67 @@
+"""transformers' own classes on a checkpoint, to compare with: one picture at a time, greedy or with beams.
+
+Owns how their ``generate`` is asked for the same as ours. Knows no model: what it does not offer, it cannot compare.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+
+from vlm.checkpoint import Checkpoint
+from vlm.models.base import Processor
+from vlm.types import Request
+
+
+def reference(
+    checkpoint: Checkpoint,
+    *,
+    prompt: str = "",
+    tokens: int,
+    beams: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Callable[[bytes], tuple[int, ...]]:
+    """Load transformers' model; returns what makes generated ids of an encoded picture.
+
+    Args:
+        prompt: The model's native prompt, or "" for none.
+        tokens: Most tokens of an answer.
+        beams: Answers that are searched at once, to an early stop; 1 is greedy.
+
+    Raises:
+        ImportError, OSError, ValueError: transformers is not installed, or does not have this model or its layout.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, AutoProcessor, logging
+
+    if checkpoint.model_type not in CONFIG_MAPPING:  # else it would offer to run code from the folder
+        raise ValueError(f"transformers has no class for {checkpoint.model_type!r}")
+    logging.set_verbosity_error()
+    processor = AutoProcessor.from_pretrained(checkpoint.folder)
+    model, info = AutoModelForImageTextToText.from_pretrained(checkpoint.folder, dtype=dtype, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(f"transformers finds no values for {len(info['missing_keys'])} of its tensors in the folder")
+    model = model.to(device).eval()
+    # Some of its classes lose this setting of the checkpoint on the way.
+    ban = checkpoint.generation.get("no_repeat_ngram_size") or 0
+
+    @torch.inference_mode()
+    def answer(image: bytes) -> tuple[int, ...]:
+        opened = Image.open(io.BytesIO(image)).convert("RGB")
+        inputs = processor(images=opened, text=prompt or None, return_tensors="pt").to(device, dtype)
+        out = model.generate(
+            **inputs, max_new_tokens=tokens, num_beams=beams, do_sample=False, early_stopping=beams > 1,
+            return_dict_in_generate=True, output_logits=True, no_repeat_ngram_size=ban,
+        )  # fmt: skip
+        written = out.beam_indices.shape[1] if beams > 1 else len(out.logits)
+        return tuple(out.sequences[0, -written:].tolist())
+
+    return answer
+
+
+def native_prompt(processor: Processor, image: bytes, prompt: str = "") -> str:
+    """The prompt as transformers wants it: the client's own, or that of the model's default task."""
+    return prompt or processor.prepare(Request(image, prompt)).native_task

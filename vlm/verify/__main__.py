@@ -1,0 +1,121 @@
+"""python -m vlm.verify CHECKPOINT: is it whole, is it what it says it is, and does it run?
+
+    python -m vlm.verify miniatures/blip-large
+    python -m vlm.verify organisation/name --revision <full commit id> --device cuda --compare
+
+One line a check on stdout (ok, FAILED or skipped), progress on stderr. The exit status is 0 if nothing failed, else 1;
+2 for a command line that cannot be read. Owns the order of the checks and how they are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from vlm.checkpoint import Checkpoint
+from vlm.findings import Finding
+from vlm.loading import find_family
+from vlm.models.cards import cards_of
+from vlm.models.family import Family
+from vlm.types import VlmError
+from vlm.verify.config import check_config, check_processor
+from vlm.verify.files import check_files
+from vlm.verify.run import RunOptions, check_run
+from vlm.verify.tensors import check_tensors
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print every finding, then the verdict; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    run = None if options.no_run else RunOptions(options.device, options.dtype, options.compare)
+    found = []
+    for finding in verify(options.checkpoint, options.revision, run):
+        print(f"{finding.state:8} {finding.check:15} {finding.detail}", flush=True)
+        found.append(finding.state)
+    print(_verdict(found))
+    return 1 if "FAILED" in found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vlm.verify", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="folder of a checkpoint, or its id on the Hugging Face hub")
+    parser.add_argument(
+        "--revision", help="full commit id on the hub; of a folder, the revision that its files shall be compared with"
+    )
+    parser.add_argument("--device", default="cpu", help="where to run it (default: cpu)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the longest that fits")
+    parser.add_argument("--no-run", action="store_true", help="look at the files alone")
+    parser.add_argument("--compare", action="store_true", help="compare an answer with transformers' own generate")
+    return parser
+
+
+def verify(source: str, revision: str | None, run: RunOptions | None) -> Iterator[Finding]:
+    """Every finding, in the order of the checks; a later one that needs an earlier one is skipped with it."""
+    try:
+        checkpoint = Checkpoint.open(source, None if Path(source).is_dir() else revision, _tell)
+    except VlmError as error:
+        yield Finding("folder", "FAILED", str(error))
+        return
+    yield Finding("folder", "ok", str(checkpoint.folder))
+    try:
+        name, family = find_family(checkpoint)
+    except VlmError as error:
+        yield from _guarded("files", lambda: check_files(checkpoint, (), revision))
+        yield Finding("model type", "FAILED", str(error))
+        yield Finding("the rest", "skipped", "it depends on the kind of model")
+        return
+    failed = yield from _all(_checks(checkpoint, revision, name, family))
+    if failed or run is None:
+        yield Finding("run", "skipped", "mend what failed first" if failed else "--no-run was given")
+    else:
+        yield from _guarded("run", lambda: check_run(checkpoint, family, run))
+
+
+def _checks(checkpoint: Checkpoint, revision: str | None, name: str, family: Family) -> tuple[tuple[str, Check], ...]:
+    """All that can be looked at without running the model, under the names that failures get."""
+    releases = tuple(release for card in cards_of(name) for release in card.releases)
+    return (
+        ("files", lambda: check_files(checkpoint, releases, revision)),
+        ("config", lambda: check_config(checkpoint, name, family)),
+        ("processor", lambda: check_processor(checkpoint, family)),
+        ("tensors", lambda: check_tensors(checkpoint, family)),
+        ("tokenizer", lambda: family.checks(checkpoint)),
+    )
+
+
+def _all(checks: Iterable[tuple[str, Check]]) -> Generator[Finding, None, bool]:
+    """The findings of all checks, each failure once; returns whether there was any."""
+    failures: set[str] = set()
+    for check, work in checks:
+        for finding in _guarded(check, work):
+            known = finding.detail in failures
+            yield Finding(finding.check, "skipped", "for the same reason") if known else finding
+            failures |= {finding.detail} if finding.state == "FAILED" else set()
+    return bool(failures)
+
+
+def _guarded(check: str, work: Check) -> Iterator[Finding]:
+    """The findings of one check, whatever happens: a checkpoint can be wrong in ways that nobody thought of."""
+    try:
+        yield from work()
+    except VlmError as error:
+        yield Finding(check, "FAILED", str(error))
+    except Exception as error:  # noqa: BLE001  one line of many: the others shall still be printed
+        yield Finding(check, "FAILED", f"{type(error).__name__}: {error} (unforeseen: please report it)")
+
+
+def _verdict(found: Sequence[str]) -> str:
+    counted = ", ".join(f"{found.count(state)} {state}" for state in ("ok", "FAILED", "skipped") if state in found)
+    return f"{'do not serve this' if 'FAILED' in found else 'nothing failed'}: {counted}"
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Does it load, answer with finite numbers, and say what transformers says? Knows no model."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+
+from vlm.checkpoint import Checkpoint
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.findings import Finding
+from vlm.loading import find_device, load
+from vlm.models.base import LoadedModel
+from vlm.models.family import Family
+from vlm.pictures import picture
+from vlm.reference import native_prompt, reference
+from vlm.types import Completion, EngineFailure, Request, Sampling
+
+TOKENS = 16
+_ROOM = 1.3  # times the weights: activations, cache and the tensor being read
+_MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where and how to run; ``dtype`` None takes the longest that memory holds."""
+
+    device: str = "cpu"
+    dtype: str | None = None
+    compare: bool = False
+
+
+def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> Iterator[Finding]:
+    """Load it, ask for the default task about one picture, and compare if that was asked for."""
+    parameters = sum(part.numel() for _, part in family.empty(checkpoint.config).named_parameters())
+    device = find_device(options.device)
+    dtype = options.dtype or _fitting(parameters, device)
+    if dtype is None:
+        needed = f"{parameters * 2 * _ROOM / 1e9:.1f} GB"
+        yield Finding("run", "skipped", f"memory is short of the {needed} that bfloat16 needs; --dtype tries anyway")
+        return
+    loaded = load(checkpoint, dtype=dtype, device=str(device))
+    image, how = picture(0), f"{dtype} on {device}"
+    try:
+        answer = _answer(loaded, image)
+    except EngineFailure as error:  # it says no more, but its log does
+        yield Finding("run", "FAILED", f"{how}: {error} If its output is not finite, try --dtype float32.")
+        return
+    speed = 1000 * len(answer.token_ids) / answer.timings.total_ms
+    tokens = f"{len(answer.token_ids)} tokens at {speed:.0f} a second"
+    yield Finding("run", "ok", f"{how}: {answer.text!r}, {tokens}, picture included")
+    if options.compare:
+        yield _compared(checkpoint, loaded, image, answer.token_ids)
+    else:
+        yield Finding("transformers", "skipped", "--compare compares with its own generate")
+
+
+def _fitting(parameters: int, device: torch.device) -> str | None:
+    """float32 where memory holds it, else bfloat16, else None."""
+    free = _free_bytes(device)
+    sizes = {"float32": 4, "bfloat16": 2}
+    return next((name for name, size in sizes.items() if free is None or parameters * size * _ROOM < free), None)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on the device; None where that cannot be known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not _MEMINFO.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text("ascii").splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0]) if "MemAvailable" in lines else None
+
+
+def _answer(loaded: LoadedModel, image: bytes) -> Completion:
+    """The default task, greedy. With log-probabilities asked for, the engine refuses logits that are not finite."""
+    asked = Request(image, sampling=Sampling(max_tokens=TOKENS, temperature=0.0, num_beams=1, logprobs=True))
+    with Engine(loaded, EngineConfig(max_batch=1)) as engine:
+        return asyncio.run(engine.complete(asked))
+
+
+def _compared(checkpoint: Checkpoint, loaded: LoadedModel, image: bytes, ours: tuple[int, ...]) -> Finding:
+    """Our first greedy tokens beside transformers'. In a shorter dtype than float32 near ties fall either way."""
+    model = loaded.model
+    prompt = native_prompt(loaded.processor, image)
+    try:
+        theirs = reference(checkpoint, prompt=prompt, tokens=TOKENS, dtype=model.dtype, device=str(model.device))(image)
+    except (ImportError, OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        return Finding("transformers", "skipped", f"it cannot run this folder ({type(error).__name__}: {reason})")
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    if ours == theirs:
+        return Finding("transformers", "ok", f"its generate gives the same {same} tokens")
+    if model.dtype == torch.float32:
+        return Finding("transformers", "FAILED", f"only the first {same} tokens are equal: {ours} here, {theirs} there")
+    return Finding("transformers", "skipped", f"the first {same} tokens are equal; --dtype float32 tells more")
