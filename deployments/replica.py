@@ -79,6 +79,7 @@ def _engine(args: ModelArgs) -> Engine:
         max_prefill=args.max_prefill,
         cache_bytes=args.cache_bytes,
         image_cache_bytes=args.image_cache_bytes,
+        picture_cache_bytes=args.picture_cache_bytes,
         prepare_threads=args.prepare_threads,
     )
     return Engine(loaded, config)

@@ -23,6 +23,7 @@ from vlm.engine import compose
 from vlm.engine.blocks import CachePlan, longest_with_beams
 from vlm.engine.core import Core, Event
 from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.pictures import PictureCache
 from vlm.engine.sequence import Sequence
 from vlm.models.base import Inputs, LoadedModel
 from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overloaded, Request, Sampling
@@ -44,6 +45,7 @@ class EngineConfig:
         cache_bytes: Memory for keys and values, cross attention included. A beam search that could outgrow it is cut
             at what it holds.
         image_cache_bytes: Memory for what the model saw in pictures, for the next question about one; 0 is off.
+        picture_cache_bytes: Memory for pictures that are decoded and resized, likewise.
         prepare_threads: Threads that decode and resize pictures.
     """
 
@@ -52,11 +54,12 @@ class EngineConfig:
     max_prefill: int = 8
     cache_bytes: int = 2 * 1024**3
     image_cache_bytes: int = 256 * 1024**2
+    picture_cache_bytes: int = 64 * 1024**2
     prepare_threads: int = 4
 
     def __post_init__(self) -> None:
-        least = {"max_waiting": 0, "image_cache_bytes": 0, "max_batch": 1, "max_prefill": 1, "cache_bytes": 1,
-                 "prepare_threads": 1}  # fmt: skip
+        least = {"max_waiting": 0, "image_cache_bytes": 0, "picture_cache_bytes": 0, "max_batch": 1, "max_prefill": 1,
+                 "cache_bytes": 1, "prepare_threads": 1}  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InvalidRequest(f"{name} must be at least {value}.", param=name)
@@ -96,6 +99,7 @@ class Engine:
         beams = model.defaults.num_beams or 1
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         self._core = Core(loaded, self._plan, config.max_prefill, config.image_cache_bytes)
+        self._pictures = PictureCache(config.picture_cache_bytes)
         self._loaded = loaded
         self._places = self._plan.rows + config.max_waiting
         self._accepted: set[_Stream] = set()
@@ -215,11 +219,12 @@ class Engine:
     def _prepare(self, request: Request) -> Sequence:
         self._check_open()  # so that a long queue of pictures does not outlive stop()
         began = time.perf_counter()
-        inputs = self._loaded.processor.prepare(request)
+        key = hashlib.sha256(request.image or b"").digest()
+        processor = self._loaded.processor
+        inputs = processor.prepare(request, lambda image: self._pictures.look(key, image, processor.look))
         sampling = self._resolve(request.sampling, inputs)
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-        text = Detokenizer(self._loaded.processor.decode, echo, sampling.stop)
-        key = hashlib.sha256(request.image or b"").digest()
+        text = Detokenizer(processor.decode, echo, sampling.stop)
         prepare_ms = 1000 * (time.perf_counter() - began)
         threshold = None if request.task is None else request.task.threshold
         return Sequence(inputs, sampling, text, key, request.pieces, self._prefix(inputs), prepare_ms, threshold)

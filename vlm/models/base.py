@@ -23,6 +23,23 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A preprocessed picture.
+
+    Attributes:
+        pixels: As in :attr:`Inputs.pixels`.
+        size: (width, height) in pixels of the upright original.
+    """
+
+    pixels: Array
+    size: tuple[int, int]
+
+
+Look = Callable[[bytes], Picture]
+"""Decodes and preprocesses an encoded picture. Raises InvalidImage."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
@@ -83,8 +100,15 @@ class Processor(Protocol):
     tasks: tuple[str, ...]
     """Canonical names of the tasks offered."""
 
-    def prepare(self, request: Request) -> Inputs:
-        """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask."""
+    def look(self, image: bytes) -> Picture:
+        """Decode and resize, whatever is asked about the picture. Raises InvalidImage."""
+        ...
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
+        """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask.
+
+        ``look`` stands in for :meth:`look`, to remember what it made of a picture.
+        """
         ...
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:

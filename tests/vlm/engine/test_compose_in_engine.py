@@ -25,7 +25,6 @@ from vlm.types import (
     VlmError,
 )
 
-
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
 BRIEF = Sampling(max_tokens=30)
 TASKS = (

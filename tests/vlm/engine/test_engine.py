@@ -234,7 +234,7 @@ def test_work_for_a_client_that_leaves_stops_at_once() -> None:
 def test_a_client_that_leaves_while_its_picture_is_prepared_is_forgotten() -> None:
     started, finish = threading.Event(), threading.Event()
 
-    def slowly(request: Request) -> None:
+    def slowly(request: Request, *_: object) -> None:
         started.set()
         finish.wait(10)
 
@@ -438,7 +438,7 @@ def test_stopping_ends_who_runs_who_waits_and_whose_picture_is_prepared() -> Non
     """One thread prepares, and is busy with the last picture when the engine stops."""
     last, stopped = threading.Event(), threading.Event()
 
-    def slowly(request: Request) -> None:
+    def slowly(request: Request, *_: object) -> None:
         if request.prompt == "last":
             last.set()
             stopped.wait(10)

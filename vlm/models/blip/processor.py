@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Parsed
+from vlm.models.base import Inputs, Look, Parsed, Picture
 from vlm.models.settings import Settings
 from vlm.preprocess import PicturePreprocessor
 from vlm.types import CheckpointError, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
@@ -77,7 +77,12 @@ class BlipProcessor:
             limits=limits,
         )
 
-    def prepare(self, request: Request) -> Inputs:
+    def look(self, image: bytes) -> Picture:
+        """Decode and resize. Raises InvalidImage."""
+        decoded = decode(image, self.limits)
+        return Picture(self.pictures.pixels(decoded), decoded.size)
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
         """Decode, resize and tokenise; the caption begins with the request's text, if it has one.
 
         Raises:
@@ -89,15 +94,15 @@ class BlipProcessor:
         if request.image is None:
             raise InvalidRequest("BLIP needs a picture.", param="image", code="invalid_value")
         prompt_ids = self._prompt_ids(asked.prefix)
-        image = decode(request.image, self.limits)
+        picture = (look or self.look)(request.image)
         return Inputs(
-            pixels=self.pictures.pixels(image),
+            pixels=picture.pixels,
             prompt_ids=prompt_ids,
             encoder_ids=(),
             task="caption",
             native_task="",
             resolution=asked.resolution,
-            image_size=image.size,
+            image_size=picture.size,
             image_tokens=self.image_positions,
             text_tokens=len(prompt_ids),
             echo=len(prompt_ids) - 1,

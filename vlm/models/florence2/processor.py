@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Parsed
+from vlm.models.base import Inputs, Look, Parsed, Picture
 from vlm.models.florence2.parsing import (
     as_points,
     read_boxes,
@@ -81,7 +81,12 @@ class Florence2Processor:
             limits=limits,
         )
 
-    def prepare(self, request: Request) -> Inputs:
+    def look(self, image: bytes) -> Picture:
+        """Decode and resize. Raises InvalidImage."""
+        decoded = decode(image, self.limits)
+        return Picture(self.pictures.pixels(decoded), decoded.size)
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
         """Find the task, tokenise its sentence, decode and resize the picture.
 
         Raises:
@@ -93,15 +98,15 @@ class Florence2Processor:
         if request.image is None:
             raise InvalidRequest("Florence-2 needs a picture.", param="image", code="invalid_value")
         encoder_ids = self._encoder_ids(asked)
-        image = decode(request.image, self.limits)
+        picture = (look or self.look)(request.image)
         return Inputs(
-            pixels=self.pictures.pixels(image),
+            pixels=picture.pixels,
             prompt_ids=(self.vocabulary.eos,),  # BART's decoders start from </s>
             encoder_ids=encoder_ids,
             task=asked.name,
             native_task=asked.task.token,
             resolution=asked.resolution,
-            image_size=image.size,
+            image_size=picture.size,
             image_tokens=self.image_positions,
             text_tokens=len(encoder_ids) - self.image_positions,
             words=asked.task.answer == "text",

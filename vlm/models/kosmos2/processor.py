@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Parsed
+from vlm.models.base import Inputs, Look, Parsed, Picture
 from vlm.models.kosmos2.parsing import read
 from vlm.models.kosmos2.tasks import OFFERED, Asked, understand
 from vlm.models.kosmos2.vocabulary import Vocabulary
@@ -67,7 +67,12 @@ class Kosmos2Processor:
             limits=limits,
         )
 
-    def prepare(self, request: Request) -> Inputs:
+    def look(self, image: bytes) -> Picture:
+        """Decode and resize. Raises InvalidImage."""
+        decoded = decode(image, self.limits)
+        return Picture(self.pictures.pixels(decoded), decoded.size)
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode and resize the picture.
 
         Raises:
@@ -80,15 +85,15 @@ class Kosmos2Processor:
             raise InvalidRequest("Kosmos-2 needs a picture.", param="image", code="invalid_value")
         prompt = self._prompt(asked)
         sequence = self._sequence(prompt)
-        image = decode(request.image, self.limits)
+        picture = (look or self.look)(request.image)
         return Inputs(
-            pixels=self.pictures.pixels(image),
+            pixels=picture.pixels,
             prompt_ids=sequence,
             encoder_ids=(),
             task=asked.task,
             native_task=asked.prompt,
             resolution=asked.resolution,
-            image_size=image.size,
+            image_size=picture.size,
             image_tokens=self.image_positions,
             text_tokens=len(sequence) - self.image_positions,
             echo=len(prompt) if asked.echoes else 0,

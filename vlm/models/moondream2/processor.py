@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vlm.checkpoint import Checkpoint
 from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Parsed
+from vlm.models.base import Inputs, Look, Parsed, Picture
 from vlm.models.moondream2.config import grid, settings
 from vlm.models.moondream2.parsing import Reader
 from vlm.models.moondream2.places import PlaceIds
@@ -71,7 +71,12 @@ class Moondream2Processor:
             limits=limits,
         )
 
-    def prepare(self, request: Request) -> Inputs:
+    def look(self, image: bytes) -> Picture:
+        """Decode, resize and cut. Raises InvalidImage."""
+        decoded = decode(image, self.limits)
+        return Picture(normalised(self.tiling.canvas(decoded)), decoded.size)
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
         """Find the task, tokenise its words, decode and cut the picture.
 
         Raises:
@@ -84,16 +89,16 @@ class Moondream2Processor:
         self._refuse_what_is_newer(asked, has_picture=has_picture)
         prompt = self._prompt(asked) if has_picture else (self.ids.bos, *self._prompt(asked))
         room = self._room(len(prompt), has_picture)
-        image = None if request.image is None else decode(request.image, self.limits)
+        picture = None if request.image is None else (look or self.look)(request.image)
         steps = OBJECTS.get(asked.native)
         return Inputs(
-            pixels=None if image is None else normalised(self.tiling.canvas(image)),
+            pixels=None if picture is None else picture.pixels,
             prompt_ids=prompt,
             encoder_ids=(),
             task=asked.task,
             native_task=asked.native,
             resolution=asked.resolution,
-            image_size=None if image is None else image.size,
+            image_size=None if picture is None else picture.size,
             image_tokens=self.prefix if has_picture else 0,
             text_tokens=len(prompt),
             words=steps is None,

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.vlm.models.moondream2.driver import DATA, golden, picture
@@ -186,3 +188,29 @@ def test_a_thought_that_was_cut_has_no_answer() -> None:
         [*OURS.vocabulary.encode("see")], prepared(Task("query", text="a", reasoning=True)), finished=False
     )
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see", "", True)
+
+
+ANY_ID = st.one_of(st.integers(0, 30), st.integers(0, WORDS + BINS + 1024**2 + 9), st.integers(WORDS, WORDS + BINS))
+
+
+@given(
+    ids=st.lists(ANY_ID, max_size=40),
+    task=st.sampled_from(
+        [
+            Task("query", text="dog", reasoning=True),
+            Task("detect", labels=("dog",)),
+            Task("point", labels=("dog",)),
+            Task("caption"),
+        ]
+    ),
+    finished=st.booleans(),
+)
+def test_any_ids_can_be_read(ids: list[int], task: Task, finished: bool) -> None:
+    parsed = OURS.ground(ids, prepared(task), finished=finished, logprobs=[-0.5] * len(ids))
+    spoken = parsed.reasoning or ""
+    for found in parsed.detections:
+        assert found.score == pytest.approx(np.exp(-0.5)) or task.name == "detect"
+        assert 0 < (found.score or 0) <= 1
+        assert all(0 <= start <= end <= len(spoken) for start, end in found.spans)
+        assert found.box is None or 0 <= found.box.x_min <= found.box.x_max <= 1
+    assert isinstance(OURS.decode(ids, special=True), str)
