@@ -8,12 +8,12 @@ import random
 from PIL import Image
 
 
-def picture(seed: int) -> bytes:
-    """A 640x480 JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
+def picture(seed: int, width: int = 640, height: int = 480) -> bytes:
+    """A JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
     rng = random.Random(seed)  # noqa: S311  pictures, not secrets
-    image = Image.new("RGB", (640, 480), _colour(rng))
+    image = Image.new("RGB", (width, height), _colour(rng))
     for _ in range(8):
-        x, y = rng.randrange(600), rng.randrange(440)
+        x, y = rng.randrange(width), rng.randrange(height)
         image.paste(_colour(rng), (x, y, x + rng.randrange(20, 300), y + rng.randrange(20, 300)))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)

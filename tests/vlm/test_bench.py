@@ -34,6 +34,20 @@ def test_drawn_weights_without_the_reference(family: str, capsys: pytest.Capture
     assert "engine c=2" in out
 
 
+def test_a_search_beside_transformers_own(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--requests", "3", "--tokens", "8", "--concurrency", "3", "--beams", "3", "--json"]
+    assert main([str(MINIATURES / "florence-2-base"), *arguments]) == 0
+    assert [row["equal"] for row in rows(capsys)] == [None, "3/3"]
+
+
+def test_a_model_that_transformers_does_not_have_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--requests", "3", "--tokens", "4", "--concurrency", "3", "--size", "90x60", "--one-picture"]
+    assert main(["moondream2", "--config", "tiny", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert "engine c=3" in captured.out
+    assert "left out: transformers has no class" in captured.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

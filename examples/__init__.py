@@ -1,0 +1,1 @@
+"""Pictures that the documentation shows, and the scripts that make them."""
