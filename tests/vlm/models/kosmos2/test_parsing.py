@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,36 @@ def test_spans_hold_their_labels(ids: list[int]) -> None:
     assert parsed.text is not None
     for found in parsed.detections:
         assert [parsed.text[start:end] for start, end in found.spans] == [found.label] * len(found.spans)
+
+
+@pytest.fixture(scope="module")
+def worldly(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """The same tags, but words with accents, of other scripts, in several code points, and pieces of words."""
+    folder = tmp_path_factory.mktemp("worldly")
+    for path in FOLDER.iterdir():
+        if path.suffix == ".json":
+            (folder / path.name).write_bytes(path.read_bytes())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    strange = ["▁café", "▁un", "é", "e\u0301", "▁🐕", "👩\u200d🚀", "▁日本", "語", "▁ß", "▁🇨🇭", "İ", "▁…"]
+    tokenizer["model"]["vocab"][4 : 4 + len(strange)] = [[piece, -3.0] for piece in strange]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return Vocabulary.from_checkpoint(Checkpoint.open(folder))
+
+
+@given(ids=st.lists(st.one_of(st.integers(4, 15), STRUCTURE, CELL), max_size=40) | answers())
+def test_spans_cut_whole_words_of_any_script(worldly: Vocabulary, ids: list[int]) -> None:
+    ids = [token if token > 111 else 4 + token % 12 for token in ids]
+    parsed = read(ids, worldly, finished=True)
+    assert parsed.text is not None
+    for found in parsed.detections:
+        assert [parsed.text[start:end] for start, end in found.spans] == [found.label] * len(found.spans)
+
+
+def test_spans_count_code_points(worldly: Vocabulary) -> None:
+    dog, cell = [8, *tags("<phrase>"), 4, 8, 6, *tags("</phrase>")], next(iter(VOCABULARY.cells))
+    parsed = read([*dog, *tags("<object>"), cell, cell, *tags("</object>")], worldly, finished=True)
+    assert parsed.text == "🐕 café 🐕é"
+    assert [(found.label, found.spans) for found in parsed.detections] == [("café 🐕é", ((2, 9),))]
 
 
 def test_the_example_of_the_reference() -> None:
