@@ -1,0 +1,1 @@
+"""The miniature of BLIP: its files and its lesson."""

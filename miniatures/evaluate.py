@@ -1,0 +1,143 @@
+"""Examine miniatures on pictures that no training has seen: ``python -m miniatures.evaluate [NAME...]``.
+
+Answers come from the project's own engine with each checkpoint's own settings, as clients get them. Prints a table of
+scores with the targets of a finished miniature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import io
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from PIL import Image
+
+from miniatures.card import add_scores
+from miniatures.drawing import draw
+from miniatures.scenes import Scene, Texture
+from miniatures.scores import Item, Mark, Row
+from miniatures.shapes import BACKGROUNDS, COLOURS
+from miniatures.train import FOLDERS
+from miniatures.world import HELD_OUT, scene
+from vlm.engine.engine import Engine, EngineConfig
+from vlm.loading import load
+
+HERE = Path(__file__).parent
+NAMES = tuple(name for name in FOLDERS if name != "sight")
+_AT_ONCE = 48
+
+
+def examination(name: str) -> ModuleType:
+    """The module with a model's ``items`` and ``ROWS``."""
+    return importlib.import_module(f"{__package__}.{FOLDERS[name]}.exam")
+
+
+def score(name: str, folder: Path, scenes: Sequence[Scene]) -> Mapping[str, tuple[float, int]]:
+    """Each row's score in 0..1, and how many answers it is of."""
+    items = [item for number, one in enumerate(scenes) for item in _items(name, one, number)]
+    config = EngineConfig(max_batch=_AT_ONCE, max_waiting=len(items), cache_bytes=256 * 1024**2)
+    with Engine(load(folder, dtype="float32", device="cpu"), config) as engine:
+        marks = asyncio.run(_marked(engine, items))
+    sums: defaultdict[str, list[Mark]] = defaultdict(list)
+    for item, mark in zip(items, marks, strict=True):
+        sums[item.row].append(mark)
+    return {row: (_ratio(marks), len(marks)) for row, marks in sums.items()}
+
+
+def table(rows: Sequence[Row], scores: Mapping[str, tuple[float, int]]) -> str:
+    """One line a row: its name, score, target and number of answers."""
+    lines = []
+    for row in rows:
+        if row.name in scores:
+            value, count = scores[row.name]
+            target = "" if row.target is None else f"{row.target * 100:5.1f} {'ok' if value >= row.target else 'LOW'}"
+            lines.append(f"  {row.name:34} {value * 100:6.1f}   {target:9} n={count}")
+    return "\n".join(lines)
+
+
+def held_out(count: int, size: tuple[int, int] | None = None) -> list[Scene]:
+    """So many scenes of the held-out seeds; with a ``size`` drawn plainly at it, as by hand."""
+    scenes = [scene(HELD_OUT + number) for number in range(count)]
+    return scenes if size is None else [by_hand(one, *size) for one in scenes]
+
+
+def by_hand(one: Scene, width: int, height: int) -> Scene:
+    """The scene with the palette's own colours and no texture, at another size: what it holds is stretched along."""
+    shapes = tuple(replace(shape, shade=COLOURS[shape.colour]) for shape in one.shapes)
+    flat = Texture((0.0, 0.0), 0.0, 1, 0.0, 0)
+    return replace(one, width=width, height=height, shapes=shapes, shade=BACKGROUNDS[one.background], texture=flat)
+
+
+def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
+    items: Iterator[Item] = examination(name).items(one, _png(draw(one)), random.Random(number))
+    yield from items
+
+
+async def _marked(engine: Engine, items: Sequence[Item]) -> list[Mark]:
+    """A few hundred requests wait at a time; the engine batches them."""
+    gate = asyncio.Semaphore(2 * _AT_ONCE)
+
+    async def ask(item: Item) -> Mark:
+        async with gate:
+            return item.mark(await engine.complete(item.request))
+
+    return await asyncio.gather(*map(ask, items))
+
+
+def _ratio(marks: Sequence[Mark]) -> float:
+    possible = sum(mark.possible for mark in marks)
+    return sum(mark.gained for mark in marks) / possible if possible else 1.0
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    scenes = held_out(options.pictures, options.size)
+    for name in options.models or [name for name in NAMES if (options.folder / name).is_dir()]:
+        folder = options.folder / name
+        lines = table(examination(name).ROWS, score(name, folder, scenes))
+        print(f"{name}  ({folder}, {len(scenes)} pictures)\n{lines}", flush=True)
+        if options.card:
+            add_scores(folder, _told(len(scenes), options.size), lines)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m miniatures.evaluate", description=__doc__)
+    # [] is among the choices because argparse looks there for the list of no names, too
+    parser.add_argument("models", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--pictures", type=int, default=200, help="how many to ask about")
+    parser.add_argument("--size", type=_size, help="draw them plainly at WIDTHxHEIGHT, as by hand")
+    parser.add_argument("--folder", type=Path, default=HERE, help="holds the checkpoints, by name (this package)")
+    parser.add_argument("--card", action="store_true", help="put the table into the checkpoint's README.md")
+    return parser
+
+
+def _told(count: int, size: tuple[int, int] | None) -> str:
+    sort = "of the held-out seeds" if size is None else f"drawn plainly at {size[0]}x{size[1]}"
+    return f"`python -m miniatures.evaluate`: {count} pictures {sort}, in percent, with the target of each row."
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

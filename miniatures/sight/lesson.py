@@ -1,0 +1,59 @@
+"""Learning to see before learning to speak: a vision transformer under dense supervision alone.
+
+A step costs a fifth of one with a language model behind it, and three models can begin where this one ends
+(:mod:`miniatures.sight.transplant`). Nothing of it is published by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BlipVisionConfig, BlipVisionModel
+
+from miniatures import start
+from miniatures.batches import Batch, Batches
+from miniatures.course import Course, Measures
+from miniatures.grid import GridHead
+from miniatures.sight.transplant import Sight
+
+SIDE, PATCH = 96, 12
+WIDTH, LAYERS, HEADS, HIDDEN = 128, 4, 4, 256
+CELLS = SIDE // PATCH
+
+
+class SightLesson:
+    """Implements :class:`miniatures.course.Lesson`; its model is transformers' BLIP vision encoder."""
+
+    fingerprint = ""  # it knows no words
+
+    def __init__(self, batches: Batches, sight: Sight | None = None) -> None:  # noqa: ARG002 - sees in its own way
+        torch.manual_seed(0)
+        config = BlipVisionConfig(
+            hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+            image_size=SIDE, patch_size=PATCH, hidden_act="gelu", layer_norm_eps=1e-5,
+        )  # fmt: skip
+        self.model: Any = BlipVisionModel._from_config(config, attn_implementation="eager")
+        start.spread(self.model, ("projection", "fc2"))
+        with torch.no_grad():
+            embeddings = self.model.embeddings
+            embeddings.class_embedding.normal_(0, 0.02)
+            embeddings.position_embedding.normal_(0, 0.02)
+            embeddings.position_embedding[0, 1:] = start.grid_waves(CELLS, WIDTH) * 0.3
+            embeddings.patch_embedding.bias.zero_()
+            start.whiten(embeddings.patch_embedding.weight, batches.sample(600), PATCH, gain=0.7)
+        self.module = nn.ModuleDict({"model": self.model, "head": GridHead(WIDTH, CELLS)})
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+        """The grid alone."""
+        features = self.model(pixel_values=batch.pixels).last_hidden_state
+        loss, grid = self.module["head"](features[:, 1:], batch.scenes)
+        return loss, {"kind": grid.kind, "letter": grid.letter, "box": grid.box}
+
+    def export(self, folder: Path) -> None:
+        """Nothing: what was learnt is read from the state."""
+
+
+COURSE = Course("sight", SightLesson, SIDE, batch=64, steps=2600, rate=1.5e-3)
