@@ -71,6 +71,7 @@ def completion_json(completion: Completion, head: Head, shape: Shape) -> Json:
         "role": "assistant",
         "content": content_of(completion, shape),
         "refusal": None,
+        **reasoning_json(completion.reasoning),
         "grounding": grounding_of(completion, shape),
     }
     choice = {
@@ -100,6 +101,11 @@ def content_of(completion: Completion, shape: Shape) -> str:
             return completion.text if completion.words else encode(objects_json(completion.grounding)).decode()
 
 
+def reasoning_json(reasoning: str | None) -> Json:
+    """What was thought before the content, under the name that vLLM and others gave it; no key where nothing was."""
+    return {} if reasoning is None else {"reasoning_content": reasoning}
+
+
 def _object(completion: Completion, shape: Shape) -> Json:
     """Any answer as a JSON object: the places where there are some, or several answers, else the words."""
     if completion.words and not (completion.grounding.detections or completion.parts):
@@ -126,6 +132,7 @@ def usage_json(completion: Completion) -> Json:
             "text_tokens": usage.text_tokens,
             "cached_tokens": usage.cached_tokens,
         },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
@@ -134,10 +141,17 @@ def extras_json(completion: Completion, head: Head) -> Json:
     return {
         "request_id": head.request_id,
         "task_resolution": completion.resolution,
-        "image_cache": "hit" if completion.usage.cached_tokens else "miss",
+        "image_cache": _image_cache(completion),
         "ignored": [*head.ignored, *(name for name in completion.ignored if name not in head.ignored)],
         "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
     }
+
+
+def _image_cache(completion: Completion) -> str | None:
+    """Whether the picture had been seen before; null without one."""
+    if completion.grounding.image_size is None:
+        return None
+    return "hit" if completion.usage.cached_tokens else "miss"
 
 
 def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], shape: Shape) -> Json:

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 
 MAX_REPORTED = 32
 RAW_TASK = "raw"
+HOW_TO_SEND = "Send it as an image_url part of a user message."
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "tools": ([],),
@@ -55,7 +56,8 @@ class Chat:
     Attributes:
         model: Canonical name.
         ignored: Fields of the body that change nothing.
-        image_param, prompt_param: Where in the body the picture and the text were, for errors found later.
+        image_param, prompt_param: Where in the body the picture and the text were, for errors found later; without a
+            picture, where it could have been.
     """
 
     model: str
@@ -69,12 +71,14 @@ class Chat:
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path in the body instead of the name of a ``Request`` field."""
-        param = error.param
+        message, param = error.message, error.param
         if param == "prompt":
             param = self.prompt_param
         elif param == "image" or (param is None and isinstance(error, InvalidImage)):
             param = self.image_param
-        return type(error)(error.message, param, error.code)
+            if self.request.image is None:
+                message = f"{message} {HOW_TO_SEND}"
+        return type(error)(message, param, error.code)
 
 
 def read_chat(body: bytes, config: RouterConfig) -> Chat:
@@ -93,7 +97,7 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
     request = Request(image, prompt, sampling=_sampling(chat), pieces=bool(chat.stream))
     return Chat(
         model=canonical_name(chat.model),
-        request=_with_tasks(request, chat, cache(lambda: upright_size_of(image, config.image_limits, image_param))),
+        request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
         shape=Shape(content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
@@ -186,19 +190,23 @@ def _sampling(chat: ChatBody) -> Sampling:
     )
 
 
-def _image(chat: ChatBody, config: RouterConfig) -> tuple[str, bytes]:
-    """The one picture of all user messages, and its path."""
+def _image(chat: ChatBody, config: RouterConfig) -> tuple[str, bytes | None]:
+    """The one picture of all user messages, and its path. Whether a request needs one, the model knows."""
     found = dict(_image_urls(chat))
-    if len(found) != 1:
+    if not found:
+        return "messages", None
+    if len(found) > 1:
         raise InvalidRequest(
-            "The request has no image; one is needed as an image_url part of a user message."
-            if not found
-            else f"The request has {len(found)} images; these models take one.",
-            "messages",
-            "invalid_value",
+            f"The request has {len(found)} images; these models take one.", "messages", "invalid_value"
         )
     ((param, url),) = found.items()
     return param, read_image(url, config.image_limits, param)
+
+
+def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
+    if image is None:
+        raise InvalidRequest(f"A place in pixels needs a picture. {HOW_TO_SEND}", param, "invalid_value")
+    return upright_size_of(image, config.image_limits, param)
 
 
 def _image_urls(chat: ChatBody) -> Iterator[tuple[str, str]]:
@@ -231,5 +239,7 @@ def _texts(message: Message) -> list[str]:
 
 
 def _last_user(chat: ChatBody) -> int:
-    """Index of the last user message; there is one, for a picture was found in it or in one before."""
-    return max(at for at, message in enumerate(chat.messages) if message.role == "user")
+    users = [at for at, message in enumerate(chat.messages) if message.role == "user"]
+    if not users:
+        raise InvalidRequest("The request has no user message.", "messages", "invalid_value")
+    return users[-1]

@@ -1,7 +1,8 @@
 """Chunks as server-sent events, in the order that OpenAI's clients insist on.
 
-Role first and once; then words; then one event with the reason for the end and, once, the places; then usage if asked
-for; then ``[DONE]``. What goes wrong after the first byte is an event too. Knows nothing of requests or of sending.
+Role first and once; then what was thought, if anything; then words; then one event with the reason for the end and,
+once, the places; then usage if asked for; then ``[DONE]``. What goes wrong after the first byte is an event too. Knows
+nothing of requests or of sending.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from router.answers import (
     extras_json,
     grounding_of,
     logprobs_json,
+    reasoning_json,
     usage_json,
 )
 from router.errors import encode, error_body
@@ -51,10 +53,12 @@ class Writer:
             yield from self._closing(chunk.completion)
 
     def _growth(self, chunk: Chunk) -> Iterator[bytes]:
-        """What a chunk adds, where words go out as they come."""
+        """What a chunk adds, where words go out as they come; a thought always does, before the words."""
         words = chunk.text if self.shape.content == "answer" and _may_have_words(chunk) else ""
         said = logprobs_json(chunk.token_ids, chunk.logprobs, self.shape)
-        if words or (self.shape.logprobs and chunk.token_ids):
+        if chunk.reasoning:  # apart from the words: many clients read one or the other
+            yield self._choice(reasoning_json(chunk.reasoning), **({} if words else said))
+        if words or (self.shape.logprobs and chunk.token_ids and not chunk.reasoning):
             yield self._choice({"content": words}, **said)
 
     def _closing(self, completion: Completion) -> Iterator[bytes]:

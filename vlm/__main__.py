@@ -1,7 +1,8 @@
-"""The library from the shell: ``python -m vlm CHECKPOINT IMAGE... [--task NAME] [--prompt TEXT]``.
+"""The library from the shell: ``python -m vlm CHECKPOINT [IMAGE...] [--task NAME] [--prompt TEXT]``.
 
 Owns the command line, what it prints, and its exit codes (0 all answered, 1 a failure, 2 bad input, 130 interrupted).
-All pictures go into one engine at once; answers come out in the order in which the pictures were named.
+All pictures go into one engine at once; answers come out in the order in which the pictures were named. Without one,
+the prompt alone is asked.
 Knows no model: the checkpoint says what it is.
 """
 
@@ -63,8 +64,8 @@ class Question:
     region: Corners | None
     sampling: Sampling
 
-    def about(self, image: bytes) -> Request:
-        """The question about one encoded picture."""
+    def about(self, image: bytes | None) -> Request:
+        """The question about one encoded picture, or about none."""
         task = self.task
         if task is not None and self.region is not None:
             task = replace(task, region=_region_of(self.region, image))
@@ -73,7 +74,7 @@ class Question:
 
 def main(argv: Sequence[str] | None = None, open_engine: OpenEngine | None = None) -> int:
     """Run the command line ``argv`` and return its exit code; ``open_engine`` replaces loading the checkpoint."""
-    options = _parser().parse_args(argv)
+    options = _options(argv)
     try:
         question = _question(options)
         opening = (open_engine or _load)(options)
@@ -95,10 +96,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"error: {message}\n")
 
 
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if not options.images and not options.prompt.strip():
+        parser.error("name an image, or ask without one: --prompt TEXT")
+    if not options.images and options.draw:
+        parser.error("--draw needs an image to draw on")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m vlm", description="Ask a vision-language model about pictures.")
     parser.add_argument("checkpoint", help="folder of a checkpoint, or its id on the Hugging Face hub")
-    parser.add_argument("images", nargs="+", metavar="image", help="PNG, JPEG, WebP, GIF or BMP file")
+    parser.add_argument(
+        "images", nargs="*", metavar="image", help="PNG, JPEG, WebP, GIF or BMP file; some models answer without one"
+    )
     _add_question(parser)
     _add_sampling(parser)
     parser.add_argument("--revision", help="full commit hash of the checkpoint on the hub")
@@ -155,9 +168,12 @@ def _question(options: argparse.Namespace) -> Question:
     return Question(options.prompt, task, options.region, sampling)
 
 
-def _region_of(corners: Corners, image: bytes) -> Box:
+def _region_of(corners: Corners, image: bytes | None) -> Box:
     """The typed region as a normalised box: any value above 1 means that all four are pixels."""
-    width, height = decode(image).size if max(corners) > 1 else (1, 1)
+    in_pixels = max(corners) > 1
+    if in_pixels and image is None:
+        raise InvalidRequest("a region in pixels needs an image", param="region")
+    width, height = decode(image).size if in_pixels and image is not None else (1, 1)
     x_min, y_min, x_max, y_max = corners
     if x_max > width or y_max > height:
         raise InvalidRequest(f"the region reaches outside the picture of {width} x {height} pixels", param="region")
@@ -186,16 +202,19 @@ async def _answer_all(
 ) -> int:
     room = asyncio.Semaphore(AT_ONCE)
     with opening as engine:  # within the event loop, which so outlives the engine even if this is interrupted
-        answers = [asyncio.create_task(_answer(engine, question, Path(image), room)) for image in options.images]
+        images = options.images or [None]
+        answers = [asyncio.create_task(_answer(engine, question, image, room)) for image in images]
         codes = [_show(await answer, index, options) for index, answer in enumerate(answers)]
     return FAILED if FAILED in codes else max(codes)
 
 
-async def _answer(engine: Answering, question: Question, path: Path, room: asyncio.Semaphore) -> Completion | VlmError:
+async def _answer(
+    engine: Answering, question: Question, image: str | None, room: asyncio.Semaphore
+) -> Completion | VlmError:
     """The answer about one picture; its error is a value, so that the other pictures keep their answers."""
     try:
         async with room:
-            return await engine.complete(question.about(_read(path)))
+            return await engine.complete(question.about(None if image is None else _read(Path(image))))
     except VlmError as error:
         return error
 
@@ -212,16 +231,18 @@ def _read(path: Path) -> bytes:
 
 def _show(answer: Completion | VlmError, index: int, options: argparse.Namespace) -> int:
     """Print the answer about picture number ``index``, draw it if asked, and return the exit code it calls for."""
-    image, several = options.images[index], len(options.images) > 1
+    image = options.images[index] if options.images else None
+    several = len(options.images) > 1
     if options.json:
         print(json.dumps({"image": image, **_as_json(answer)}, ensure_ascii=False), flush=True)
     if isinstance(answer, VlmError):
         return _report(answer, image)
     if answer.ignored:
-        print(f"note: {image}: this task does not use {', '.join(answer.ignored)}", file=sys.stderr)
+        about = f"{image}: " if image else ""
+        print(f"note: {about}this task does not use {', '.join(answer.ignored)}", file=sys.stderr)
     if not options.json:
         print("\n".join(_lines(answer, image if several else None)), flush=True)
-    if options.draw is None:
+    if options.draw is None or image is None:
         return 0
     return _draw(answer.grounding, image, _numbered(options.draw, index + 1) if several else options.draw)
 

@@ -37,6 +37,7 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
         "task": grounding.task,
         "native_task": grounding.native_task,
         "text": grounding.text,
+        "reasoning": grounding.reasoning,
         "images": [] if size is None else [{"width": size[0], "height": size[1]}],
         "objects": [_object(index, found, size) for index, found in enumerate(grounding.detections)],
         "truncated": grounding.truncated,

@@ -304,12 +304,14 @@ class Usage:
     """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt.
 
     ``cached_tokens`` of the prompt cost no vision encode, because the picture had been seen before.
+    ``reasoning_tokens`` of the completion are what the model thought before it answered.
     """
 
     image_tokens: int
     text_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,18 +351,26 @@ class Completion:
     words: bool = True
     parts: tuple[Completion, ...] = ()
 
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before it said ``text``; None where it did not."""
+        speaking = next((part for part in self.parts if part.words), self)
+        return speaking.grounding.reasoning
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer as it grows; the last one, and only it, carries the whole completion.
 
-    ``text`` never ends inside a character. A task that only gives geometry has no text until the end.
+    ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text until the end.
+    ``reasoning`` is what the model thinks before the text; joined, it is that of the completion's grounding.
     """
 
     text: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     completion: Completion | None = None
+    reasoning: str = ""
 
     @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
@@ -370,4 +380,5 @@ class Chunk:
             token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
             logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
             completion=chunks[-1].completion,
+            reasoning="".join(chunk.reasoning for chunk in chunks),
         )

@@ -14,10 +14,10 @@ from vlm.models.florence2.vocabulary import BINS
 from vlm.types import Box, Point
 
 WEIGHTS: Mapping[str, float] = MappingProxyType({
-    "<CAPTION>": 2, "<DETAILED_CAPTION>": 3, "<MORE_DETAILED_CAPTION>": 1, "<OD>": 3, "<DENSE_REGION_CAPTION>": 2.5,
+    "<CAPTION>": 3, "<DETAILED_CAPTION>": 3, "<MORE_DETAILED_CAPTION>": 1, "<OD>": 2.5, "<DENSE_REGION_CAPTION>": 2,
     "<REGION_PROPOSAL>": 1, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<OPEN_VOCABULARY_DETECTION>": 2,
-    "<REGION_TO_CATEGORY>": 1, "<REGION_TO_DESCRIPTION>": 2, "<REFERRING_EXPRESSION_SEGMENTATION>": 1,
-    "<REGION_TO_SEGMENTATION>": 1, "<OCR>": 4, "<OCR_WITH_REGION>": 3, "<REGION_TO_OCR>": 2,
+    "<REGION_TO_CATEGORY>": 1, "<REGION_TO_DESCRIPTION>": 2, "<REFERRING_EXPRESSION_SEGMENTATION>": 2,
+    "<REGION_TO_SEGMENTATION>": 2, "<OCR>": 4, "<OCR_WITH_REGION>": 4, "<REGION_TO_OCR>": 2,
 })  # fmt: skip
 """How often each task is asked, relative to the others that a scene offers."""
 

@@ -163,6 +163,18 @@ def test_last_chunk_goes_out_at_once(replica: Replica) -> None:
     assert run(work) < 5
 
 
+def test_thoughts_are_joined_like_words() -> None:
+    async def thinking() -> AsyncGenerator[Chunk, None]:
+        for piece in ("I ", "see ", "it."):
+            yield Chunk(token_ids=(1,), reasoning=piece)
+        yield Chunk("A dog", (2,))
+
+    async def work() -> list[Chunk]:
+        return [chunk async for chunk in paced(thinking(), 10.0)]
+
+    assert Chunk.joined(run(work)) == Chunk("A dog", (1, 1, 1, 2), reasoning="I see it.")
+
+
 def test_an_error_comes_after_what_came_before_it() -> None:
     async def failing() -> AsyncGenerator[Chunk, None]:
         yield Chunk(text="a")

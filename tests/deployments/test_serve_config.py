@@ -141,6 +141,22 @@ def test_one_card_holds_one_replica_of_every_model_and_a_new_version_of_each() -
     assert 2 * sum(shares) <= 1
 
 
+CARD_GIB = 80
+ROW = re.compile(r"^#   (\S+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", re.MULTILINE)
+
+
+def test_each_replica_fits_into_its_share_of_the_card_that_the_comment_speaks_of() -> None:
+    text = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
+    assert f"{CARD_GIB} GiB card" in text
+    rows = {name: [float(number) for number in numbers] for name, *numbers in ROW.findall(text)}
+    assert rows.keys() == {model["name"] for model in gpu_models()}
+    for model in gpu_models():
+        *parts, total = rows[model["name"]]
+        assert sum(parts) == pytest.approx(total, abs=0.06)
+        assert ModelArgs.from_args(model["args"]).cache_bytes == parts[1] * 2**30
+        assert total < CARD_GIB * model["deployments"][0]["ray_actor_options"]["num_gpus"]
+
+
 def gpu_models() -> list[dict[str, Any]]:
     return [model for model in read("serve_config.yaml")["applications"] if model["name"] != "router"]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.answers import Head, Shape, completion_json, content_of, grounding_of
-from tests.router.world import BALL, places, several, words
+from tests.router.world import BALL, places, several, thoughtful, words
 from vlm.types import Box, Completion, Detection, Grounding, Point
 
 HEAD = Head("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
@@ -55,6 +55,7 @@ def test_a_whole_answer_to_the_letter() -> None:
                         "task": "caption",
                         "native_task": "<CAPTION>",
                         "text": "a red square",
+                        "reasoning": None,
                         "images": [{"width": 640, "height": 480}],
                         "objects": [],
                         "truncated": False,
@@ -71,6 +72,7 @@ def test_a_whole_answer_to_the_letter() -> None:
             "completion_tokens": 3,
             "total_tokens": 583,
             "prompt_tokens_details": {"image_tokens": 577, "text_tokens": 3, "cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
         "x_gigarouter": {
             "request_id": "req_1",
@@ -80,6 +82,28 @@ def test_a_whole_answer_to_the_letter() -> None:
             "timings": {"prepare_ms": 1.0, "queue_ms": 0.5, "first_token_ms": 4.25, "total_ms": 9.123},
         },
     }
+
+
+def test_a_thought_stands_beside_the_answer() -> None:
+    answer = completion_json(thoughtful(), HEAD, Shape())
+    message = answer["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("A shape, red, of four sides.", "a red square")
+    assert message["grounding"]["reasoning"] == message["reasoning_content"]
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+
+
+def test_of_several_answers_the_thought_is_of_the_one_that_speaks() -> None:
+    first_words = several(places(BALL), thoughtful(), words("another one"))
+    message = completion_json(first_words, HEAD, Shape())["choices"][0]["message"]
+    assert message["reasoning_content"] == message["grounding"]["parts"][1]["reasoning"]
+    thoughtless = completion_json(several(places(BALL), words(), thoughtful()), HEAD, Shape())
+    assert "reasoning_content" not in thoughtless["choices"][0]["message"]
+
+
+def test_without_a_picture_nothing_is_said_of_its_cache() -> None:
+    asked = words()
+    answer = completion_json(replace(asked, grounding=replace(asked.grounding, image_size=None)), HEAD, Shape())
+    assert answer["x_gigarouter"]["image_cache"] is None
 
 
 def test_places_are_beside_the_words_in_both_frames() -> None:

@@ -41,6 +41,15 @@ def test_pieces_are_asked_for_only_where_the_answer_streams() -> None:
     assert read(body(stream=True)).request == Request(PICTURE, pieces=True)
 
 
+def test_whether_a_picture_is_needed_is_the_model_s_to_say() -> None:
+    chat = read(body(messages=[{"role": "user", "content": "Why is the sky blue?"}]))
+    assert chat.request == Request(None, "Why is the sky blue?", pieces=False)
+    error = chat.located(InvalidRequest("It needs a picture.", "image", "invalid_value"))
+    assert (error.param, error.code) == ("messages", "invalid_value")
+    assert error.message == "It needs a picture. Send it as an image_url part of a user message."
+    assert chat.located(EngineFailure("It failed.")).message == "It failed."
+
+
 def test_an_alias_becomes_the_canonical_name() -> None:
     assert read(body(model="microsoft/Florence-2-base")).model == "florence-2-base"
     assert read(body(model="my-own/model")).model == "my-own/model"

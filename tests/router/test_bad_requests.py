@@ -66,6 +66,8 @@ BOX_PX = "task.region.box_px"
 FIRST = "messages[0].content[0]"
 IMAGE_URL = f"{FIRST}.image_url"
 
+IN_PIXELS = {"name": "query", "references": [{"point_px": [1, 1]}]}
+
 BAD = [
     # The body as bytes
     Bad("no body", b"", "invalid_json", None),
@@ -106,7 +108,7 @@ BAD = [
     Bad("text with a lone surrogate", body("\ud800"), "invalid_value", "messages[0].content[1].text"),
     Bad("prompt too long", body("x" * 1001), "string_above_max_length", "messages[0].content"),
     # The picture
-    Bad("no image", said(user(text_part("<OD>"))), "invalid_value", "messages"),
+    Bad("pixels without an image", {**said(user(text_part("?"))), "task": IN_PIXELS}, "invalid_value", "messages"),
     Bad("no user", said({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
     Bad("two images", said(user(image_part(), image_part())), "invalid_value", "messages"),
     Bad("two images in two messages", said(user(image_part()), user(image_part())), "invalid_value", "messages"),

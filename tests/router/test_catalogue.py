@@ -50,6 +50,15 @@ def test_an_entry_to_the_letter() -> None:
     }
 
 
+def test_moondream_s_tasks_and_what_it_does_not_know() -> None:
+    described = entry(ModelStatus("moondream-2", ready=False, detail="not deployed"), CONFIG)
+    assert [task["name"] for task in described["tasks"]] == ["caption", "detect", "ground", "point", "query"]
+    assert described["tasks"][-1]["outputs"] == ["text", "points"]
+    assert {"temperature", "task"} < set(described["supported_parameters"])
+    assert "num_beams" not in described["supported_parameters"]
+    assert (described["aliases"], described["coordinate_bins"]) == (["vikhyatk/moondream2"], [1024, 1024])
+
+
 def test_a_model_without_a_card_claims_nothing() -> None:
     described = entry(ModelStatus("my/model", ready=False, detail="deploying"), CONFIG)
     assert (described["id"], described["name"], described["created"]) == ("my/model", "my/model", 0)

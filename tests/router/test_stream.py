@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from router.answers import Head, Shape, completion_json
 from router.stream import KEEP_ALIVE, Writer, keep_alive, sse, until, whole, within
-from tests.router.world import BALL, Step, events, places, script, several, words
+from tests.router.world import BALL, Step, events, places, script, several, thoughtful, words
 from vlm.types import Chunk, Completion, DeadlineExceeded, EngineFailure, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +93,7 @@ async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
     assert json.loads(joined(text))["objects"]
 
 
-@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several()])
+@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several(), thoughtful()])
 @pytest.mark.parametrize(
     "shape", [Shape(), Shape("json"), Shape("grounding"), Shape("raw", include_raw=True), Shape(logprobs=True)]
 )
@@ -101,6 +101,8 @@ async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, 
     text = await told(*script(completion), shape=shape)
     choice = completion_json(completion, HEAD, shape)["choices"][0]
     assert joined(text) == choice["message"]["content"]
+    thought = [delta["reasoning_content"] for delta in deltas(text) if "reasoning_content" in delta]
+    assert "".join(thought) == choice["message"].get("reasoning_content", "")
     assert [delta["grounding"] for delta in deltas(text) if "grounding" in delta] == [choice["message"]["grounding"]]
     assert [delta["role"] for delta in deltas(text) if "role" in delta] == ["assistant"]
     if shape.logprobs:
@@ -108,6 +110,22 @@ async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, 
         assert [token for one in said for token in one.get("token_ids", [])] == choice["token_ids"]
         entries = [entry for one in said if one["logprobs"] for entry in one["logprobs"]["content"]]
         assert entries == choice["logprobs"]["content"]
+
+
+async def test_the_thought_comes_before_the_words_even_from_one_chunk() -> None:
+    chunk = replace(Chunk.joined(script(thoughtful())), token_ids=(7,), logprobs=(-1.0,))
+    _, thought, said, _ = events(await told(chunk, shape=Shape(logprobs=True)))
+    assert thought["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
+    assert said["choices"][0]["delta"] == {"content": "a red square"}
+    assert [event["choices"][0].get("token_ids") for event in (thought, said)] == [None, [7]]
+
+
+async def test_tokens_of_a_thought_are_told_with_it() -> None:
+    first = Chunk(token_ids=(7,), logprobs=(-1.0,), reasoning="Hm")
+    _, thought, *_ = events(await told(first, *script(words()), shape=Shape(logprobs=True)))
+    choice = thought["choices"][0]
+    assert (choice["delta"], choice["token_ids"]) == ({"reasoning_content": "Hm"}, [7])
+    assert choice["logprobs"]["content"][0]["logprob"] == -1.0
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=6))

@@ -90,10 +90,19 @@ def several(*parts: Completion) -> Completion:
     return replace(words(), grounding=parts[0].grounding, parts=parts)
 
 
+def thoughtful(thought: str = "A shape, red, of four sides.") -> Completion:
+    """An answer in words that was thought about."""
+    answer = words()
+    usage = replace(answer.usage, reasoning_tokens=2)
+    return replace(answer, grounding=replace(answer.grounding, reasoning=thought), usage=usage)
+
+
 def script(completion: Completion) -> tuple[Chunk, ...]:
-    """The chunks of an answer: a word each, and the last with the whole."""
+    """The chunks of an answer: the thought, a word each, and the last with the whole."""
     pieces = completion.text.partition(" ")
+    thought = (completion.reasoning or "").partition(" ")
     return (
+        *(Chunk(reasoning=piece) for piece in thought if piece),
         Chunk(pieces[0], completion.token_ids[:1], completion.logprobs[:1]),
         Chunk("".join(pieces[1:]), completion.token_ids[1:2], completion.logprobs[1:2]),
         Chunk("", completion.token_ids[2:], completion.logprobs[2:], completion),

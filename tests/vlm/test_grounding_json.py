@@ -51,6 +51,7 @@ groundings = st.builds(
     detections=st.lists(detections, max_size=5).map(tuple),
     truncated=st.booleans(),
     raw=st.text(max_size=8),
+    reasoning=labels,
 )
 
 
@@ -120,6 +121,7 @@ def test_it_is_json_and_raw_comes_only_when_asked_for(grounding: Grounding, incl
     answer = to_json(grounding, include_raw=include_raw)
     assert json.loads(json.dumps(answer)) == answer
     assert answer["raw"] == (grounding.raw if include_raw else None)
+    assert (answer["text"], answer["reasoning"]) == (grounding.text, grounding.reasoning)
 
 
 @given(groundings, st.lists(groundings, max_size=3), st.booleans())
@@ -142,6 +144,7 @@ def test_a_whole_example() -> None:
         "task": "detect",
         "native_task": "<OD>",
         "text": None,
+        "reasoning": None,
         "images": [{"width": 640, "height": 480}],
         "objects": [
             {

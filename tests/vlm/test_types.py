@@ -164,10 +164,31 @@ def test_requests_chunks_and_completions_pickle() -> None:
     for value in (
         Request(b"\x00", "<OD>", task, Sampling(3)),
         Request(b"\x00", parts=(task, Task("point", threshold=0.5, references=(Point(0, 1), Box(0, 0, 1, 1))))),
-        Chunk("a", (1,), (-0.5,)),
+        Chunk("a", (1,), (-0.5,), reasoning="b"),
         Chunk(completion=replace(_completion(), parts=(_completion(), _completion()))),
     ):
         assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_chunks_are_joined_piece_by_piece() -> None:
+    completion = _completion()
+    chunks = (
+        Chunk(token_ids=(1,), reasoning="I see"),
+        Chunk("A ", (2, 3), (-0.5,), reasoning=" a dog."),
+        Chunk("dog", (4,), (-0.25,), completion),
+    )
+    assert Chunk.joined(chunks) == Chunk("A dog", (1, 2, 3, 4), (-0.5, -0.25), completion, "I see a dog.")
+
+
+def test_an_answer_s_thought_is_that_of_what_speaks() -> None:
+    def thinking(thought: str | None, *, words: bool = True) -> Completion:
+        grounding = replace(_completion().grounding, reasoning=thought)
+        return replace(_completion(), grounding=grounding, words=words)
+
+    assert _completion().reasoning is None
+    assert thinking("hm").reasoning == "hm"
+    assert replace(thinking("a"), parts=(thinking(None, words=False), thinking("b"), thinking("c"))).reasoning == "b"
+    assert replace(thinking("a", words=False), parts=(thinking("a", words=False),)).reasoning == "a"
 
 
 def test_everything_is_frozen() -> None:

@@ -7,23 +7,23 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vlm.engine.sequence import Sequence
+from vlm.engine.sequence import Piece, Sequence
 from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
 
 if TYPE_CHECKING:
     from vlm.models.base import Processor  # which imports torch
 
 
-def next_chunk(sequence: Sequence, text: str) -> Chunk:
-    """A chunk with ``text`` and the tokens that no chunk has carried yet."""
+def next_chunk(sequence: Sequence, said: Piece) -> Chunk:
+    """A chunk with what was ``said`` and the tokens that no chunk has carried yet."""
     start, sequence.reported = sequence.reported, len(sequence.generated)
     logprobs = sequence.logprobs if sequence.sampling.logprobs else []
-    return Chunk(text, tuple(sequence.generated[start:]), tuple(logprobs[start:]))
+    return Chunk(said.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=said.thought)
 
 
-def last_chunk(sequence: Sequence, text: str, processor: Processor) -> Chunk:
-    """The last chunk: the rest of the text and the whole completion."""
-    return replace(next_chunk(sequence, text), completion=_completion(sequence, processor))
+def last_chunk(sequence: Sequence, said: Piece, processor: Processor) -> Chunk:
+    """The last chunk: the rest of what is said and the whole completion."""
+    return replace(next_chunk(sequence, said), completion=_completion(sequence, processor))
 
 
 def _completion(sequence: Sequence, processor: Processor) -> Completion:
@@ -46,7 +46,8 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
 def _usage(sequence: Sequence) -> Usage:
     inputs = sequence.inputs
     cached = inputs.image_tokens if sequence.image_cached else 0
-    return Usage(inputs.image_tokens, inputs.text_tokens, len(sequence.generated), cached)
+    written = len(sequence.generated)
+    return Usage(inputs.image_tokens, inputs.text_tokens, written, cached, sequence.reasoning_tokens)
 
 
 def _ignored(sequence: Sequence) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ async def answer(request: Request, ask: Ask, places: int) -> Chunk:
     """
     _check_count(generations(request), places, "tasks" if request.parts else "task.labels")
     completion = await _complete(request, ask)
-    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion)
+    thought = completion.reasoning or ""
+    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, thought)
 
 
 def generations(request: Request) -> int:
@@ -170,6 +171,7 @@ def _usage(usages: Sequence[Usage]) -> Usage:
         text_tokens=sum(one.text_tokens for one in usages),
         completion_tokens=sum(one.completion_tokens for one in usages),
         cached_tokens=min(one.cached_tokens for one in usages),
+        reasoning_tokens=sum(one.reasoning_tokens for one in usages),
     )
 
 

@@ -20,13 +20,13 @@ from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.image_cache import ImageCache
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Lane, Sequence
+from vlm.engine.sequence import Lane, Piece, Sequence
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, EngineFailure, FinishReason
 
 log = logging.getLogger(__name__)
 
-NOT_FINITE = "the logits are not finite: the model overflowed in this dtype"
+NOT_FINITE = "The model overflowed on this request; a wider dtype (float32, bfloat16) may help."
 
 News = TypeVar("News")
 
@@ -45,7 +45,9 @@ class Core:
 
     def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, image_cache_bytes: int = 0) -> None:
         self.broken = False
-        self.scheduler = Scheduler(BlockPool(plan.blocks), plan.lanes, max_prefill, plan.rows)
+        self.scheduler = Scheduler(
+            BlockPool(plan.blocks), plan.lanes, max_prefill, plan.rows, keep_prefixes=image_cache_bytes > 0
+        )
         self._model = loaded.model
         self._processor = loaded.processor
         self._runner = ModelRunner(loaded.model, plan, image_cache_bytes)
@@ -118,6 +120,9 @@ class Core:
         return [Event(sequence, error=EngineFailure(message)) for sequence in sequences]
 
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        if not chosen.finite:
+            log.error("logits are not finite: %s", NOT_FINITE)
+            return self._fail([sequence], NOT_FINITE)
         sequence.first_token = sequence.first_token or time.perf_counter()
         return self._branch(sequence, chosen) if chosen.ranked else self._append(sequence, chosen)
 
@@ -125,8 +130,6 @@ class Core:
         """A beam search goes one token on; only its end is news."""
         search = sequence.search
         assert search is not None
-        if any(math.isnan(one.score) for one in chosen.ranked):
-            raise ArithmeticError(NOT_FINITE)
         going_on = search.advance(sequence.lanes, chosen.ranked)
         if not search.ended:
             self.scheduler.branch(sequence, going_on)
@@ -135,16 +138,17 @@ class Core:
 
     def _settle(self, sequence: Sequence, best: Hypothesis) -> list[Event]:
         """Let the sequence be what its search has found, up to a stop string."""
-        text = ""
+        said = Piece()
         for token in best.generated:
             sequence.generated.append(token)
-            text += sequence.say(token)
+            said += sequence.say(token)
             if sequence.text.stopped:
                 break
         sequence.logprobs += best.logprobs[: len(sequence.generated)]
-        ended = best.generated[-1] in self._model.eos_token_ids and len(best.generated) != sequence.sampling.max_tokens
+        cut = len(best.generated) == sequence.sampling.max_tokens and sequence.sampling.forced_last_token is not None
+        ended = best.generated[-1] in self._model.eos_token_ids and not cut
         sequence.finish_reason = "stop" if ended or sequence.text.stopped else "length"
-        return [self._finish(sequence, text)]
+        return [self._finish(sequence, said)]
 
     def _append(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         (lane,) = sequence.lanes
@@ -154,21 +158,23 @@ class Core:
             if math.isnan(chosen.logprob):
                 raise ArithmeticError(NOT_FINITE)
             sequence.logprobs.append(chosen.logprob)
-        text = sequence.say(chosen.token)
+        said = sequence.say(chosen.token)
         sequence.finish_reason = self._finish_reason(lane, chosen.token, forced)
         if sequence.finish_reason is not None:
-            return [self._finish(sequence, text)]
-        return [Event(sequence, next_chunk(sequence, text))] if text and sequence.pieces else []
+            return [self._finish(sequence, said)]
+        return [Event(sequence, next_chunk(sequence, said))] if said and sequence.pieces else []
 
     def _finish_reason(self, lane: Lane, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced
         if ended or lane.sequence.text.stopped:
             return "stop"
-        return "length" if lane.budget == 0 else None
+        if lane.budget:
+            return None
+        return "stop" if len(lane.generated) == lane.inputs.limit else "length"  # at the limit, all has been said
 
-    def _finish(self, sequence: Sequence, text: str) -> Event:
+    def _finish(self, sequence: Sequence, said: Piece) -> Event:
         self.scheduler.remove(sequence)
-        if sequence.inputs.words:
-            text += sequence.text.finish()
-            text = text if sequence.pieces else sequence.text.text
-        return Event(sequence, last_chunk(sequence, text, self._processor))
+        said += sequence.finish()
+        if not sequence.pieces and sequence.inputs.words:
+            said = Piece(sequence.text.text)
+        return Event(sequence, last_chunk(sequence, said, self._processor))

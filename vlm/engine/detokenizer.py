@@ -1,6 +1,7 @@
 """Token ids to text as they come: never half a character, and nothing that a stop string may yet take back.
 
-Pure Python. The pieces joined are what decoding all ids at once and stripping gives, cut before the first stop string.
+Pure Python. The pieces joined are what decoding all ids at once gives, stripped if wanted, cut before the first stop
+string.
 """
 
 from __future__ import annotations
@@ -18,9 +19,17 @@ class Detokenizer:
     gives alone is cut off. This costs the same for a short and a long answer.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], echo: Sequence[int], stop: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        echo: Sequence[int] = (),
+        stop: tuple[str, ...] = (),
+        *,
+        strip: bool = True,
+    ) -> None:
         """``echo``: ids that the text begins with. ``decode`` leaves special tokens out."""
         self._decode = decode
+        self._strip = strip
         self._ids = list(echo)
         self._stop = stop
         self._settled = 0  # ids before this are in _text for good
@@ -33,8 +42,8 @@ class Detokenizer:
 
     @property
     def text(self) -> str:
-        """All text so far, stripped; after :meth:`finish`, the answer."""
-        return self._text.strip()
+        """All text so far, without spaces around it if it is to be stripped; after :meth:`finish`, the answer."""
+        return self._stripped(self._text)
 
     def push(self, token: int) -> str:
         """Add a token; returns the text that is now certain (often "")."""
@@ -68,11 +77,14 @@ class Detokenizer:
             self.stopped = True
 
     def _certain(self) -> int:
-        """Length of the stripped text that no later token can change."""
+        """Length of the text that no later token can change."""
         text = self.text
         held = max((_overlap(self._text, stop) for stop in self._stop), default=0)
-        certain = self._text[: len(self._text) - held].strip() if held else text
+        certain = self._stripped(self._text[: len(self._text) - held]) if held else text
         return min(len(certain), len(text))
+
+    def _stripped(self, text: str) -> str:
+        return text.strip() if self._strip else text
 
     def _emit(self, upto: int) -> str:
         piece = self.text[self._sent : upto]

@@ -224,10 +224,22 @@ class Engine:
         inputs = processor.prepare(request, lambda image: self._pictures.look(key, image, processor.look))
         sampling = self._resolve(request.sampling, inputs)
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-        text = Detokenizer(processor.decode, echo, sampling.stop)
-        prepare_ms = 1000 * (time.perf_counter() - began)
-        threshold = None if request.task is None else request.task.threshold
-        return Sequence(inputs, sampling, text, key, request.pieces, self._prefix(inputs), prepare_ms, threshold)
+        return Sequence(
+            inputs,
+            sampling,
+            text=Detokenizer(processor.decode, echo, sampling.stop),
+            image_key=key,
+            pieces=request.pieces,
+            prefix=self._prefix(inputs),
+            prepare_ms=1000 * (time.perf_counter() - began),
+            threshold=None if request.task is None else request.task.threshold,
+            thought=self._thought(request, inputs),
+        )
+
+    def _thought(self, request: Request, inputs: Inputs) -> Detokenizer | None:
+        if inputs.text_after is None or not request.pieces:
+            return None
+        return Detokenizer(self._loaded.processor.decode, strip=False)  # spans point into it
 
     def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
         """The checkpoint's defaults filled in, and the length bounded by the context."""

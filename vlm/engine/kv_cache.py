@@ -84,10 +84,10 @@ class KVCache:
     def write(self, kind: int, places: Tensor, values: Tensor) -> None:
         """Put ``values`` ``[n, heads, head_dim]`` at flat ``places`` ``[n]`` of one layer's keys or values.
 
-        A mask gives what a place held before the weight 0, and 0 times NaN is NaN: so that an overflow in one answer
-        never reaches the next owner of its blocks, none is written.
+        A mask gives what a place held before the weight 0, but 0 times NaN is NaN, and so is a product that overflows:
+        so that an overflow in one answer never reaches the next owner of its blocks, neither is written.
         """
-        self._pool[kind].flatten(0, 1).index_copy_(0, places, values.nan_to_num())
+        self._pool[kind].flatten(0, 1).index_copy_(0, places, _tame(values))
 
     def read(self, kind: int, tables: Tensor) -> Tensor:
         """Blocks ``tables`` ``[rows, blocks]`` as ``[rows, heads, positions, head_dim]``."""
@@ -96,7 +96,7 @@ class KVCache:
 
     def write_cross(self, kind: int, slot: int, values: Tensor) -> None:
         """Put ``[batch, heads, positions, head_dim]`` into the slots from ``slot`` on."""
-        self._cross[kind][slot : slot + len(values), :, : values.shape[2]] = values.nan_to_num()
+        self._cross[kind][slot : slot + len(values), :, : values.shape[2]] = _tame(values)
 
     def read_cross(self, kind: int, slots: int, positions: int) -> Tensor:
         """The first ``slots`` slots and ``positions`` positions: a view, nothing is copied."""
@@ -239,6 +239,12 @@ def _places(prompt: Prompt, longest: int, device: torch.device) -> tuple[Tensor,
         positions = range(start, start + length)
         places += [table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE for position in positions]
     return torch.tensor(real, device=device), torch.tensor(places, device=device)
+
+
+def _tame(values: Tensor) -> Tensor:
+    """Without NaN, and small enough that sums of products are numbers; of what is sound, nothing is that large."""
+    most = min(1e15, torch.finfo(values.dtype).max)
+    return values.nan_to_num(nan=0.0, posinf=most, neginf=-most).clamp(-most, most)
 
 
 def _table(tables: Sequence[Sequence[int]], device: torch.device) -> Tensor:

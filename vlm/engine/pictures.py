@@ -44,7 +44,7 @@ class PictureCache:
         try:
             future.set_result(look(image))
         except VlmError as error:
-            future.set_exception(error)
+            future.set_exception(error.with_traceback(None))  # whose frames would keep the picture alive
         finally:
             if not future.done():  # a fault of ours is on its way up; who waits must not wait for ever
                 future.set_exception(EngineFailure("The picture could not be preprocessed."))

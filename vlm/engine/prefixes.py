@@ -22,19 +22,23 @@ class Prefix:
         length: Positions.
         blocks: What holds them; the last may be used in part.
         ready: Whether the blocks have been written.
+        wanted: A sequence joins this very step, and has yet to copy from it.
     """
 
     key: object
     length: int
     blocks: list[int] = field(default_factory=list)
     ready: bool = False
+    wanted: bool = False
 
 
 class PrefixCache:
     """Prefixes that were computed lately, or are just being computed."""
 
-    def __init__(self, pool: BlockPool) -> None:
+    def __init__(self, pool: BlockPool, *, keep: bool = True) -> None:
+        """``keep``: whether prefixes outlive the step that computes them; their blocks live on with who shares them."""
         self.hits = 0
+        self._keep = keep
         self._pool = pool
         self._kept: OrderedDict[object, Prefix] = OrderedDict()
 
@@ -58,15 +62,21 @@ class PrefixCache:
         return prefix
 
     def use(self, prefix: Prefix) -> Prefix:
-        """The same, as the most recently used."""
+        """The same, as the most recently used, for a sequence that joins this step."""
         self._kept.move_to_end(prefix.key)
+        prefix.wanted = True
         return prefix
+
+    def begin(self) -> None:
+        """A new step: what the last one copied is copied."""
+        for prefix in self._kept.values():
+            prefix.wanted = False
 
     def computed(self, prefixes: Iterable[Prefix]) -> None:
         """Their blocks have been written; those that are not to be found again are forgotten."""
         for prefix in prefixes:
             prefix.ready = True
-            if not isinstance(prefix.key, bytes):
+            if not self._keep or not isinstance(prefix.key, bytes):
                 self.drop([prefix])
 
     def drop(self, prefixes: Iterable[Prefix]) -> None:
@@ -77,9 +87,15 @@ class PrefixCache:
 
     def evict(self, count: int, keep: Prefix | None = None) -> bool:
         """Forget what nobody uses, but for ``keep``, until ``count`` blocks are free; False if that is not enough."""
-        for prefix in list(self._kept.values()):
+        idle = [one for one in self._kept.values() if one is not keep and self._is_idle(one)]
+        if self._pool.free + sum(len(one.blocks) for one in idle) < count:
+            return False  # nothing is gained by forgetting some
+        for prefix in idle:
             if self._pool.free >= count:
                 break
-            if prefix.ready and prefix is not keep and all(self._pool.holders(block) == 1 for block in prefix.blocks):
-                self.drop([prefix])
-        return self._pool.free >= count
+            self.drop([prefix])
+        return True
+
+    def _is_idle(self, prefix: Prefix) -> bool:
+        used = any(self._pool.holders(block) > 1 for block in prefix.blocks)
+        return prefix.ready and not prefix.wanted and not used

@@ -27,11 +27,13 @@ class Chosen:
     Attributes:
         token: The new token.
         logprob: Its raw log-probability; None where no row of the batch asked.
+        finite: Whether the logits of all its rows were numbers.
         ranked: For a beam search, instead: the likeliest continuations of its beams, best first.
     """
 
     token: int
     logprob: float | None
+    finite: bool = True
     ranked: tuple[Continuation, ...] = ()
 
 
@@ -142,11 +144,11 @@ class ModelRunner:
 
 def _chosen(step: Step, drawn: Drawn, lanes: Rows[Lane]) -> list[Chosen]:
     """One a sequence, in the order of their first lanes."""
-    tokens: list[int] = step.tokens.tolist()
+    tokens, finite = torch.stack([step.tokens, drawn.finite.long()]).tolist()  # in one transfer
     logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
     ranked = {row: tuple(found) for one in drawn.ranked for row, found in one.continuations()}
     return [
-        Chosen(token, logprob, ranked.get(row, ()))
+        Chosen(token, logprob, all(finite[row : row + len(lane.sequence.lanes)]), ranked.get(row, ()))
         for row, (lane, token, logprob) in enumerate(zip(lanes, tokens, logprobs, strict=True))
         if lane is lane.sequence.lanes[0]
     ]

@@ -21,6 +21,8 @@ from vlm.engine.sequence import Lane
 from vlm.models.base import Sampled
 
 _NOT_FORCED = -1
+TINY = torch.finfo(torch.float32).tiny
+"""A temperature above 0 that float32 rounds to 0 is as good as this one: greedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,13 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A token a row, and what the beam searches among the rows have to choose from."""
+    """A token a row, and what the beam searches among the rows have to choose from.
+
+    ``finite``, bool ``[batch]``: whether the row's logits are numbers; a model may overflow in a short dtype.
+    """
 
     sampled: Sampled
+    finite: Tensor
     ranked: tuple[Ranked, ...] = ()
 
 
@@ -89,6 +95,7 @@ class Sampler:
             lanes: The batch, in consecutive rows.
         """
         settings = _Settings.of(lanes)
+        finite = logits.amax(dim=-1).isfinite()
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
         groups = [torch.tensor(rows, device=self.device) for rows in _searches(lanes)]
         for rows in groups:
@@ -103,7 +110,7 @@ class Sampler:
         ranked = tuple(self._rank(logits, logprobs, lanes, rows) for rows in groups)
         for one in ranked:
             tokens[one.rows] = one.next_tokens
-        return Drawn(Sampled(tokens, chosen), ranked)
+        return Drawn(Sampled(tokens, chosen), finite, ranked)
 
     def remember(self, drawn: Drawn, tokens: Tensor, lanes: Rows[Lane]) -> None:
         """Note what each row has written, once the model has made its ``tokens`` of what was drawn."""
@@ -128,26 +135,31 @@ class Sampler:
         history = self._history[first : first + len(lanes), : max(lengths)]
         known = torch.tensor(lengths, device=self.device)
         if settings.penalties:
-            penalise_repeats(logits, history, known, torch.tensor(settings.penalties, device=self.device))
-        for size in settings.ngrams:
-            wants = [lane.sequence.sampling.no_repeat_ngram_size == size for lane in lanes]
-            ban_repeated_ngrams(logits, history, torch.where(torch.tensor(wants, device=self.device), known, 0), size)
+            rows = torch.tensor([*settings.penalties], device=self.device)
+            penalised = logits[rows]
+            penalties = torch.tensor([*settings.penalties.values()], device=self.device)
+            penalise_repeats(penalised, history[rows], known[rows], penalties)
+            logits[rows] = penalised
+        for size, banning in settings.ngrams.items():
+            rows = torch.tensor(banning, device=self.device)
+            banned = logits[rows]
+            ban_repeated_ngrams(banned, history[rows], known[rows], size)
+            logits[rows] = banned
 
     def _choose(self, logits: Tensor, lanes: Rows[Lane], settings: _Settings) -> Tensor:
-        greedy = logits.argmax(dim=-1)
-        if not settings.temperatures:
-            return greedy
-        temperatures = torch.tensor(settings.temperatures, device=self.device)
-        sequences = [lane.sequence for lane in lanes]
-        uniforms = [s.generator.random() if s.sampling.temperature else 0.0 for s in sequences]
-        top_p = torch.tensor([s.sampling.top_p for s in sequences], device=self.device, dtype=torch.float32)
-        below_best = logits - logits.amax(dim=-1, keepdim=True)  # divided by next to nothing, this is not infinite
-        drawn = draw(
-            below_best / torch.where(temperatures > 0, temperatures, 1.0)[:, None],
-            top_p,
-            torch.tensor(uniforms, device=self.device),
+        tokens = logits.argmax(dim=-1)
+        if not settings.drawing:
+            return tokens
+        samplings = [lanes[row].sequence.sampling for row in settings.drawing]
+        uniforms = [lanes[row].sequence.generator.random() for row in settings.drawing]
+        rows = torch.tensor(settings.drawing, device=self.device)
+        temperatures, top_p, numbers = torch.tensor(
+            [[how.temperature for how in samplings], [how.top_p for how in samplings], uniforms], device=self.device
         )
-        return torch.where(temperatures > 0, drawn, greedy)
+        drawing = logits[rows]
+        below_best = drawing - drawing.amax(dim=-1, keepdim=True)  # divided by next to nothing, this is not infinite
+        tokens[rows] = draw(below_best / temperatures.clamp(min=TINY)[:, None], top_p, numbers)
+        return tokens
 
 
 def _searches(lanes: Rows[Lane]) -> list[list[list[int]]]:
@@ -195,25 +207,36 @@ def rank(scores: Tensor, rows: Tensor, last: Tensor, eos: Tensor, logprobs: Tens
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """A batch's settings as lists by row; an empty one means that no row uses that feature, so its work is skipped."""
+    """Which rows of a batch use which feature, so that nobody else pays for it.
+
+    Attributes:
+        logprobs: Whether any row's log-probability is wanted.
+        penalties: Repetition penalty by row.
+        ngrams: Rows by the size of the n-grams that they do not repeat.
+        drawing: Rows that draw.
+        forced: A token a row, or ``_NOT_FORCED``; empty where no row is forced.
+    """
 
     logprobs: bool
-    penalties: list[float]
-    ngrams: list[int]
-    temperatures: list[float]
+    penalties: dict[int, float]
+    ngrams: dict[int, list[int]]
+    drawing: list[int]
     forced: list[int]
 
     @classmethod
     def of(cls, lanes: Rows[Lane]) -> _Settings:
         samplings = [lane.sequence.sampling for lane in lanes]
-        penalties = [sampling.repetition_penalty or 1.0 for sampling in samplings]
-        temperatures = [sampling.temperature or 0.0 for sampling in samplings]
+        sizes = [how.no_repeat_ngram_size or 0 for how in samplings]
         forced = [token if (token := lane.forced_token()) is not None else _NOT_FORCED for lane in lanes]
         return cls(
             logprobs=any(lane.sequence.wants_logprobs for lane in lanes),
-            penalties=penalties if any(penalty != 1.0 for penalty in penalties) else [],
-            ngrams=sorted({sampling.no_repeat_ngram_size or 0 for sampling in samplings} - {0}),
-            temperatures=temperatures if any(temperatures) else [],
+            penalties={
+                row: how.repetition_penalty
+                for row, how in enumerate(samplings)
+                if how.repetition_penalty is not None and how.repetition_penalty != 1.0
+            },
+            ngrams={size: [row for row, own in enumerate(sizes) if own == size] for size in sorted({*sizes} - {0})},
+            drawing=[row for row, how in enumerate(samplings) if how.temperature],
             forced=forced if any(token != _NOT_FORCED for token in forced) else [],
         )
 

@@ -78,7 +78,9 @@ class Batch:
 class Scheduler:
     """Waiting and running sequences, and the blocks that they hold."""
 
-    def __init__(self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None) -> None:
+    def __init__(
+        self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None, *, keep_prefixes: bool = True
+    ) -> None:
         """``slots``: most sequences that run at once, ``rows``: most lanes.
 
         ``max_prefill``: most sequences that join in one step; it bounds how long the others' next token waits.
@@ -89,7 +91,7 @@ class Scheduler:
         self.max_prefill = max_prefill
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self.prefixes = PrefixCache(pool)
+        self.prefixes = PrefixCache(pool, keep=keep_prefixes)
         self._moves: list[Move] = []
 
     def add(self, sequence: Sequence) -> None:
@@ -114,6 +116,7 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """Grow the running, preempt the newest if blocks run out, let the first waiting join."""
+        self.prefixes.begin()
         copies = self._grow()
         decode = self._decode(copies)
         joined, prefixes, prefix_copies = self._admit(len(decode.lanes))
@@ -161,6 +164,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> list[int]:
         """Back to the head of the queue: its blocks go to others, and it computes its keys and values again."""
+        sequence.held = len({block for lane in sequence.lanes for block in lane.blocks})
         freed = self._vacate(sequence)
         sequence.preemptions += 1
         self.waiting.appendleft(sequence)
@@ -239,6 +243,10 @@ def _blocks_to_enter(sequence: Sequence, known: Prefix | None) -> int:
 def _headroom(sequence: Sequence, rows: int) -> int:
     """Blocks to be left for the very next steps, so that who joins is not sent back at once.
 
-    Beams part after their first token; who was preempted comes back only where each running lane could grow.
+    Beams part after their first token. Who was preempted comes back only where each running lane could grow, and a
+    search, which starts anew, only where it could also hold what it held before.
     """
-    return sequence.beams - 1 + (rows if sequence.preemptions else 0)
+    if not sequence.preemptions:
+        return sequence.beams - 1
+    regrown = sequence.held - blocks_for(sequence.length) if sequence.beams > 1 else 0
+    return rows + max(sequence.beams - 1, regrown)

@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from vlm.models.base import Inputs  # which imports torch
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What has become certain of an answer: of its text, and of the thought before it."""
+
+    text: str = ""
+    thought: str = ""
+
+    def __add__(self, later: Piece) -> Piece:
+        """This piece, then a later one."""
+        return Piece(self.text + later.text, self.thought + later.thought)
+
+    def __bool__(self) -> bool:
+        """Whether anything is said."""
+        return bool(self.text or self.thought)
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request that was prepared and accepted.
@@ -29,12 +45,14 @@ class Sequence:
         pieces: Whether its client wants the text as it grows.
         prepare_ms: How long the processor took.
         threshold: Objects of its answer whose score is below it are left out; None keeps all.
+        thought: What it thinks before its text, as it grows; None where it does not think or nobody listens.
         generated, logprobs: What it has written; beam search decides it at its end.
         reported: How many of ``generated`` its chunks have carried.
         slot: Its place among the running, or None while it waits.
         lanes: Its rows of the batch while it runs: one, or as many as it has beams.
         search: Where its beam search stands, or None without one.
         speaks: Whether its next tokens are the answer's text already; a model may think before it answers.
+        held: Blocks that it held when it was preempted last.
         generator: Draws its uniform numbers, so that its answer does not depend on its neighbours.
     """
 
@@ -46,6 +64,7 @@ class Sequence:
     prefix: int = 0
     prepare_ms: float = 0.0
     threshold: float | None = None
+    thought: Detokenizer | None = None
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reported: int = 0
@@ -54,6 +73,7 @@ class Sequence:
     search: BeamSearch | None = None
     finish_reason: FinishReason | None = None
     preemptions: int = 0
+    held: int = 0
     image_cached: bool | None = None
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
@@ -81,12 +101,27 @@ class Sequence:
         """Whether its tokens' log-probabilities are asked for, or needed for scores."""
         return self.sampling.logprobs or self.inputs.scored
 
-    def say(self, token: int) -> str:
-        """Add a token to the text; returns what is now certain of it."""
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many of ``generated`` come before its text, the mark between them included."""
+        after = self.inputs.text_after
+        if after is None:
+            return 0
+        return self.generated.index(after) + 1 if after in self.generated else len(self.generated)
+
+    def say(self, token: int) -> Piece:
+        """Add a token; returns what is now certain."""
         if self.speaks:
-            return self.text.push(token) if self.inputs.words else ""
+            return Piece(self.text.push(token)) if self.inputs.words else Piece()
         self.speaks = token == self.inputs.text_after
-        return ""
+        if self.thought is None:
+            return Piece()
+        return Piece(thought=self.thought.finish() if self.speaks else self.thought.push(token))
+
+    def finish(self) -> Piece:
+        """No more tokens: returns the rest, an unfinished character as U+FFFD."""
+        thought = "" if self.thought is None or self.speaks else self.thought.finish()
+        return Piece(self.text.finish() if self.inputs.words else "", thought)
 
     def enter(self) -> None:
         """Join the running: a lane a beam, all at the same point."""

@@ -56,7 +56,7 @@ class Inputs:
         words: True where the answer is text; False where it is geometry alone, so nothing is streamed.
         ignored: Names of request fields that this task does not use.
         scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
-        limit: Most tokens that the task can use, or None.
+        limit: Most tokens that the task can use, or None; an answer that has so many has ended by itself.
         values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
         thinking: Most ids that the model may think before it answers; None where it answers at once.
         text_after: Id after which the answer's text begins, or None: at once.
@@ -85,7 +85,8 @@ class Inputs:
 class Parsed:
     """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed.
 
-    ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it.
+    ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it. It is
+    what :meth:`Processor.decode` makes of all ids before :attr:`Inputs.text_after`, for so it is streamed.
     """
 
     text: str | None

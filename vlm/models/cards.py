@@ -15,6 +15,28 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+PARAMETERS = (
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "logprobs",
+    "response_format",
+    "task",
+    "tasks",
+)
+"""Request fields that make a difference to most models."""
+
+BEAM_PARAMETERS = ("num_beams", "length_penalty", "early_stopping")
+"""Those that make none to a model without beam search."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskCard:
@@ -90,23 +112,7 @@ class Card:
     coordinate_bins: tuple[int, int] | None = None
     context_length: int | None = None
     releases: tuple[Release, ...] = ()
-    supported_parameters: tuple[str, ...] = (
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "max_tokens",
-        "max_completion_tokens",
-        "repetition_penalty",
-        "no_repeat_ngram_size",
-        "num_beams",
-        "length_penalty",
-        "early_stopping",
-        "logprobs",
-        "response_format",
-        "task",
-        "tasks",
-    )
+    supported_parameters: tuple[str, ...] = PARAMETERS
 
 
 @cache

@@ -71,6 +71,14 @@ def test_pieces_joined_are_the_whole_text(name: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+def test_pieces_that_are_not_stripped_are_all_that_was_decoded(name: str, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, tokenizer(name).get_vocab_size() - 1), max_size=30))
+    text = Detokenizer(decode_of(name), strip=False)
+    assert "".join(pieces_of(text, ids)) == text.text == decode_of(name)(ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @given(text=texts)
 def test_no_piece_ends_within_a_character(name: str, text: str) -> None:
     ids = encode(name, text.replace("\N{REPLACEMENT CHARACTER}", ""))

@@ -18,6 +18,7 @@ from vlm.types import Sampling
 
 MAX_POSITIONS = 6 * BLOCK_SIZE
 PREFIX = BLOCK_SIZE + 5
+SHORT = 5  # less than a block: nothing is shared, only copied
 
 
 class Words:
@@ -31,11 +32,13 @@ class Words:
 arrivals = count(1)
 
 
-def sequence(prompt: int = 1, max_tokens: int = 4, beams: int = 1, picture: bytes | None = None) -> Sequence:
-    """One that arrives after all before it; with a ``picture``, that stands before its prompt."""
+def sequence(
+    prompt: int = 1, max_tokens: int = 4, beams: int = 1, picture: bytes | None = None, length: int = PREFIX
+) -> Sequence:
+    """One that arrives after all before it; with a ``picture``, so many positions of it stand before its prompt."""
     stand_in: Any = Words(prompt)
     how = Sampling(max_tokens=max_tokens, num_beams=beams, length_penalty=1.0)
-    prefix = 0 if picture is None else PREFIX
+    prefix = 0 if picture is None else length
     return Sequence(stand_in, how, stand_in, image_key=picture, prefix=prefix, arrived=next(arrivals))
 
 
@@ -49,8 +52,9 @@ def participants(batch: Batch) -> list[Sequence]:
     return list(dict.fromkeys(lane.sequence for lane in (*batch.decode.lanes, *lanes)))
 
 
-def commit(schedule: Scheduler, batch: Batch, pick: random.Random = random.Random(0)) -> list[Sequence]:
+def commit(schedule: Scheduler, batch: Batch, pick: random.Random | None = None) -> list[Sequence]:
     """Everyone gets a token; returns those that this ended."""
+    pick = pick or random.Random(0)
     for one in participants(batch):
         if one.beams == 1:
             one.generated.append(pick.randrange(1000))
@@ -206,13 +210,35 @@ def test_a_prefix_stays_until_its_room_is_needed() -> None:
     assert len(schedule.prefixes) == 0
 
 
+def test_a_known_prefix_is_not_given_away_before_it_is_copied() -> None:
+    """It fills no block, so its reader shares none with it: only its being wanted holds it."""
+    schedule = scheduler(blocks=4)
+    (first,) = added(schedule, sequence(1, picture=b"a", length=SHORT))
+    schedule.prefixes.computed(job.prefix for job in schedule.schedule().prefixes)
+    schedule.remove(first)
+    added(schedule, sequence(20, picture=b"a", length=SHORT), sequence(1, picture=b"b", length=SHORT))
+    batch = schedule.schedule()
+    assert len(batch.prefill) == 1
+    assert not batch.prefixes
+
+
+def test_a_preempted_search_waits_until_it_could_hold_what_it_held() -> None:
+    schedule, pick = scheduler(blocks=16, rows=12), random.Random(2)
+    _, *searches = added(schedule, sequence(BLOCK_SIZE, 240), *(sequence(1, 90, beams=4) for _ in range(2)))
+    while schedule.running or schedule.waiting:
+        for one in commit(schedule, schedule.schedule(), pick):
+            schedule.remove(one)
+    assert [one.preemptions <= 2 for one in searches] == [True, True]
+    assert any(one.preemptions for one in searches)
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3)), max_size=20),
     st.integers(15, 30),
     st.integers(3, 6),
 )
 def test_nobody_starves(sizes: list[tuple[int, int, int]], blocks: int, rows: int) -> None:
-    """Each step gives a token to the oldest that runs; a search starts anew at most once for each older one."""
+    """Each step gives a token to the oldest that runs."""
     schedule = scheduler(blocks, rows)
     left = set(added(schedule, *(sequence(*size) for size in sizes)))
     for _ in range((1 + len(sizes)) * sum(max_tokens for _, max_tokens, _ in sizes)):
@@ -294,8 +320,12 @@ class Memory:
 class Lives(RuleBasedStateMachine):
     """Clients come and go at any moment."""
 
-    @initialize(blocks=st.integers(20, 30), rows=st.integers(3, 7), max_prefill=st.integers(1, 3))
-    def start(self, blocks: int, rows: int, max_prefill: int) -> None:
+    @initialize(
+        blocks=st.integers(20, 30), rows=st.integers(3, 7), max_prefill=st.integers(1, 3),
+        prefix=st.sampled_from([SHORT, BLOCK_SIZE, PREFIX]),
+    )  # fmt: skip
+    def start(self, blocks: int, rows: int, max_prefill: int, prefix: int) -> None:
+        self.prefix = prefix
         self.schedule = scheduler(blocks, rows, max_prefill)
         self.memory = Memory(blocks, rows)
         self.order: list[Sequence] = []  # everyone alive, as they came
@@ -305,7 +335,7 @@ class Lives(RuleBasedStateMachine):
     @rule(prompt=st.integers(1, MAX_POSITIONS - 40), tokens=st.integers(1, 18), beams=st.sampled_from([1, 1, 2, 3]),
           picture=st.sampled_from([None, None, b"a", b"b", b"c"]))  # fmt: skip
     def add(self, prompt: int, tokens: int, beams: int, picture: bytes | None) -> None:
-        self.order += added(self.schedule, sequence(prompt, tokens, beams, picture))
+        self.order += added(self.schedule, sequence(prompt, tokens, beams, picture, self.prefix))
 
     @rule(seed=st.integers(0, 2**20), failing=st.booleans())
     def step(self, seed: int, failing: bool) -> None:

@@ -23,7 +23,7 @@ from vlm.engine.engine import Engine, EngineConfig
 from vlm.layers.attention import Growing
 from vlm.loading import families, load
 from vlm.models.base import Inputs, LoadedModel, Parsed, Sampled
-from vlm.models.cards import Card, TaskCard
+from vlm.models.cards import BEAM_PARAMETERS, Card, TaskCard
 from vlm.synthetic import synthesize
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
@@ -105,6 +105,12 @@ def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
     together = replace(first, task=None, parts=tuple(one.task for one in alone if one.task is not None))
     whole = asyncio.run(subject.engine.complete(together))
     assert list(map(said, whole.parts)) == list(map(said, asyncio.run(one_by_one(subject.engine, alone))))
+
+
+def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
+    for card in subject.cards:
+        named = [name in card.supported_parameters for name in BEAM_PARAMETERS]
+        assert named == [subject.loaded.model.beam_search] * len(BEAM_PARAMETERS)
 
 
 def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:

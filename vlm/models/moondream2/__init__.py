@@ -11,5 +11,6 @@ Answers in fp32, greedy, are those of the original code, but for what was decide
 * Boxes are clipped to the picture at the very end, and have scores; there, they may reach beyond it.
 * What crashes the original is answered: thoughts beside references, or that begin with a coordinate.
 * Pictures are resized by Pillow; there, by libvips where it is installed, whose upscaling differs visibly.
+* A character whose bytes lie around a mark in a thought is one character.
 * An answer streams as soon as its text is certain; there, word by word.
 """

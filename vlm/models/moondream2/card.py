@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, PublishedFile, Release, TaskCard
+from vlm.models.cards import BEAM_PARAMETERS, PARAMETERS, Card, PublishedFile, Release, TaskCard
 
 CARDS = (
     Card(
@@ -29,6 +29,7 @@ CARDS = (
         ),
         coordinate_bins=(1024, 1024),
         context_length=2048,
+        supported_parameters=tuple(name for name in PARAMETERS if name not in BEAM_PARAMETERS),
         releases=(
             Release(
                 "9a7d4024050840e001defacec2b00727e89149e6",

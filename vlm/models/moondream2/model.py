@@ -78,13 +78,19 @@ class Moondream2(TokenModel):
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         spoken = any(token >= self.vocabulary for ids in generated for token in ids)
         embeddings = self._embed_ids(right_padded(rows, self.device), places=spoken)
-        for row, one in enumerate(inputs):
-            if one.values:
-                marks = (self.ids.coordinate, self.ids.size)
-                where = [place for place, token in enumerate(one.prompt_ids) if token in marks]
-                values = [self.region.embed(torch.tensor(value, device=self.device)) for value in one.values]
-                embeddings[row, where] = torch.stack(values)
+        for mark, numbers in ((self.ids.coordinate, 1), (self.ids.size, 2)):
+            self._put_values(embeddings, inputs, mark, numbers)
         return Prompts(embeddings=embeddings, lengths=tuple(map(len, rows)))
+
+    def _put_values(self, embeddings: Tensor, inputs: Sequence[Inputs], mark: int, numbers: int) -> None:
+        """Put the values of so many numbers where their ``mark`` stands in a prompt."""
+        values = [value for one in inputs for value in one.values if len(value) == numbers]
+        if not values:
+            return
+        asked = [(row, one) for row, one in enumerate(inputs) if one.values]
+        places = [(row, place) for row, one in asked for place, token in enumerate(one.prompt_ids) if token == mark]
+        rows, where = torch.tensor(places, device=self.device).unbind(1)
+        embeddings[rows, where] = self.region.embed(torch.tensor(values, device=self.device))
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Nothing: the decoder has no cross attention."""

@@ -5,8 +5,9 @@ Owns what such ids mean, as the original reads them. Knows no pictures and no pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vlm.models.base import Parsed
 from vlm.models.moondream2.places import PlaceIds
@@ -59,11 +60,10 @@ class Reader:
         """What was thought, with its points, and the answer after it."""
         answered = self.ids.answer in token_ids
         end = token_ids.index(self.ids.answer) if answered else len(token_ids)
-        logprobs = matching(token_ids, logprobs)
-        parts = self._parts(token_ids[:end])
-        reasoning = "".join(self.decode([token_ids[place] for place in part]) for part in parts)
+        thought = token_ids[:end]
         answer = self.decode(token_ids[end + 1 :]).strip()
-        return Parsed(answer, tuple(self._grounded(token_ids, logprobs, parts)), not finished, reasoning)
+        found = tuple(self._grounded(thought, matching(token_ids, logprobs)))
+        return Parsed(answer, found, truncated=not finished, reasoning=self.decode(thought))
 
     def corners(self, token_ids: Sequence[int]) -> list[Corners]:
         """Boxes as the model gives them: (x_min, y_min, x_max, y_max), which may reach beyond the picture."""
@@ -90,35 +90,28 @@ class Reader:
         """Whether anything but the end stands after what was read."""
         return any(token != self.ids.eos for token in token_ids[read:])
 
-    def _parts(self, token_ids: Sequence[int]) -> list[list[int]]:
-        """Positions in parts: each mark that begins one belongs to it."""
-        parts: list[list[int]] = [[]]
-        for place, token in enumerate(token_ids):
-            if token in {self.ids.start_points, self.ids.end_ground}:
-                parts.append([])
-            parts[-1].append(place)
-        return parts
+    def _parts(self, token_ids: Sequence[int]) -> list[range]:
+        """Places in parts: each mark that begins one belongs to it."""
+        marks = (self.ids.start_points, self.ids.end_ground)
+        starts = [0, *(place for place, token in enumerate(token_ids) if token in marks)]
+        return [range(start, end) for start, end in pairwise([*starts, len(token_ids)])]
 
-    def _grounded(self, token_ids: Sequence[int], logprobs: Logprobs, parts: list[list[int]]) -> list[Detection]:
-        found = []
-        start = 0
-        for part in parts:
-            words = self.decode([token_ids[place] for place in part])
-            spoken = [place for place in part if self.places.coordinate(token_ids[place]) is not None]
+    def _grounded(self, thought: Sequence[int], logprobs: Logprobs) -> Iterator[Detection]:
+        """Its points, each with the part of it that names what is there."""
+        reasoning = self.decode(thought)
+        for part in self._parts(thought):
+            spoken = [place for place in part if self.places.coordinate(thought[place]) is not None]
+            # Of the whole thought's text: a mark may stand between the bytes of one character.
+            start, end = len(self.decode(thought[: part.start])), len(self.decode(thought[: part.stop]))
             for x, y in zip(spoken[::2], spoken[1::2], strict=False):  # an odd one at the end means nothing
-                point = self.pairs([token_ids[x], token_ids[y]])[0]
-                known = [logprobs[place] for place in (x, y) if logprobs]
-                found.append(
-                    Detection(
-                        "point",
-                        label=words.strip() or None,
-                        score=_score(known),
-                        point=Point(*point),
-                        spans=((start, start + len(words)),),
-                    )
+                [point] = self.pairs([thought[x], thought[y]])
+                yield Detection(
+                    "point",
+                    label=reasoning[start:end].strip() or None,
+                    score=_score([logprobs[place] for place in (x, y) if logprobs]),
+                    point=Point(*point),
+                    spans=((start, end),),
                 )
-            start += len(words)
-        return found
 
 
 def _score(steps: Logprobs) -> float | None:

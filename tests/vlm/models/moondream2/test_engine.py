@@ -21,7 +21,7 @@ from tests.vlm.models.moondream2.test_golden import (
 )
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
-from vlm.types import Chunk, Completion
+from vlm.types import Chunk, Completion, Sampling
 
 NAMES = [name for name in ANSWERED if name != MARK_IN_WORDS]
 SOME = ("c00", "c12", "c28", "c38", "c43")
@@ -60,7 +60,7 @@ def test_all_answers_are_the_originals_though_blocks_are_scarce() -> None:
     check(NAMES, EngineConfig(cache_bytes=12 * 1024**2))
 
 
-def test_the_answer_is_streamed_and_the_thought_is_not() -> None:
+def test_the_thought_is_streamed_before_the_answer() -> None:
     async def streamed(engine: Engine) -> list[Chunk]:
         return [chunk async for chunk in engine.generate(request_of(CASES["c12"]))]
 
@@ -71,7 +71,24 @@ def test_the_answer_is_streamed_and_the_thought_is_not() -> None:
     assert "".join(chunk.text for chunk in chunks) == whole.text == whole.grounding.text
     assert whole.text.startswith(CASES["c12"]["result"]["answer"].strip())
     assert whole.grounding.reasoning == CASES["c12"]["result"]["reasoning"]["text"]
+    assert "".join(chunk.reasoning for chunk in chunks) == whole.grounding.reasoning == whole.reasoning
+    last_thought = max(index for index, chunk in enumerate(chunks) if chunk.reasoning)
+    assert not any(chunk.text for chunk in chunks[:last_thought])
+    assert whole.usage.reasoning_tokens == whole.token_ids.index(3) + 1
     assert [one.point for one in whole.grounding.detections]
+
+
+@pytest.mark.parametrize(("max_objects", "max_tokens", "reason"), [(2, None, "stop"), (2, 6, "stop"), (3, 6, "length")])
+def test_an_answer_with_all_the_objects_that_were_asked_for_has_ended_by_itself(
+    max_objects: int, max_tokens: int | None, reason: str
+) -> None:
+    request = request_of(CASES["c43"])
+    assert request.task is not None
+    task = replace(request.task, max_objects=max_objects)
+    request = replace(request, task=task, sampling=Sampling(max_tokens=max_tokens))
+    with Engine(load(DATA, dtype="float32", device="cpu"), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        answer = asyncio.run(engine.complete(request))
+    assert (len(answer.grounding.detections), answer.finish_reason, answer.grounding.truncated) == (2, reason, False)
 
 
 def test_an_object_that_is_not_sure_enough_is_left_out() -> None:
