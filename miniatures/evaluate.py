@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import importlib
 import io
+import math
 import random
 import sys
 from collections import defaultdict
@@ -23,13 +24,15 @@ from PIL import Image
 
 from miniatures.card import add_scores
 from miniatures.drawing import draw
-from miniatures.scenes import Scene, Texture
+from miniatures.lettering import ink
+from miniatures.scenes import Scene, Texture, Word, middle
 from miniatures.scores import Item, Mark, Row
 from miniatures.shapes import BACKGROUNDS, COLOURS
 from miniatures.train import FOLDERS
 from miniatures.world import HELD_OUT, scene
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
+from vlm.types import Box
 
 HERE = Path(__file__).parent
 NAMES = tuple(name for name in FOLDERS if name != "sight")
@@ -71,10 +74,23 @@ def held_out(count: int, size: tuple[int, int] | None = None) -> list[Scene]:
 
 
 def by_hand(one: Scene, width: int, height: int) -> Scene:
-    """The scene with the palette's own colours and no texture, at another size: what it holds is stretched along."""
+    """The scene in the palette's own colours without texture, at another size: shapes are stretched, letters not."""
     shapes = tuple(replace(shape, shade=COLOURS[shape.colour]) for shape in one.shapes)
+    word = None if one.word is None else _refitted(one.word, width / height)
     flat = Texture((0.0, 0.0), 0.0, 1, 0.0, 0)
-    return replace(one, width=width, height=height, shapes=shapes, shade=BACKGROUNDS[one.background], texture=flat)
+    return replace(
+        one, width=width, height=height, shapes=shapes, word=word, shade=BACKGROUNDS[one.background], texture=flat
+    )
+
+
+def _refitted(word: Word, aspect: float) -> Word:
+    """The word about where it was, in the box that it has in a picture of another aspect."""
+    black = ink(word.text, word.stroke)
+    width, height = word.em * black.width / math.sqrt(aspect), word.em * black.height * math.sqrt(aspect)
+    centre = middle(word.box)
+    left = min(max(centre.x - width / 2, 0.01), 0.99 - width)
+    top = min(max(centre.y - height / 2, 0.01), 0.99 - height)
+    return replace(word, box=Box(left, top, left + width, top + height))
 
 
 def _items(name: str, one: Scene, number: int) -> Iterator[Item]:

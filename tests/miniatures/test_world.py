@@ -65,8 +65,7 @@ def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
             word=None if isinstance(thing, Shape) else thing,
             inside=False,
         )
-        if isinstance(thing, Shape):  # letters keep their form where a scene is stretched, their box does not
-            assert_near(ink(alone), thing.box, 400, 300)
+        assert_near(ink(alone), thing.box, 400, 300, pixels=1.6 if isinstance(thing, Shape) else 2.5)
 
 
 @pytest.mark.parametrize("seed", [seed for seed, one in enumerate(SCENES) if one.word and one.width < 500][:12])
