@@ -86,7 +86,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocabulary.py", "__init__.py")
 ENTRY_POINTS = ("deployments/local.py",)
 BROAD_EXCEPTS = (
-    "vlm/engine/core.py", "vlm/engine/engine.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
+    "vlm/engine/core.py", "vlm/engine/preparing.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
 )  # fmt: skip
 
 

@@ -7,10 +7,8 @@ live in their own event loops and are only ever notified. A client that leaves c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +18,13 @@ from types import TracebackType
 from typing import Self
 
 from vlm.engine import compose
-from vlm.engine.blocks import CachePlan, longest_with_beams
+from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core, Event
-from vlm.engine.detokenizer import Detokenizer
-from vlm.engine.pictures import PictureCache
+from vlm.engine.pictures import PictureBusy
+from vlm.engine.preparing import Preparer
 from vlm.engine.sequence import Sequence
-from vlm.models.base import Inputs, LoadedModel
-from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overloaded, Request, Sampling
+from vlm.models.base import LoadedModel, Picture
+from vlm.types import Chunk, Completion, EngineFailure, InvalidRequest, Overloaded, Request
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +97,7 @@ class Engine:
         beams = model.defaults.num_beams or 1
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         self._core = Core(loaded, self._plan, config.max_prefill, config.image_cache_bytes)
-        self._pictures = PictureCache(config.picture_cache_bytes)
-        self._loaded = loaded
+        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.picture_cache_bytes)
         self._places = self._plan.rows + config.max_waiting
         self._accepted: set[_Stream] = set()
         self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
@@ -180,7 +177,7 @@ class Engine:
         stream = _Stream(asyncio.get_running_loop())
         preparing = self._enter(stream, request)
         try:
-            sequence = await asyncio.wrap_future(preparing)
+            sequence = await self._prepared(preparing, request)
             self._submit(sequence, stream)
             try:
                 while not stream.ended:
@@ -198,8 +195,20 @@ class Engine:
             self._check_open()
             if len(self._accepted) >= self._places:
                 raise Overloaded(f"All {self._places} places are taken; try again in a moment.", code="overloaded")
+            preparing = self._workers.submit(self._prepare, request)
             self._accepted.add(stream)
-            return self._workers.submit(self._prepare, request)
+            return preparing
+
+    async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
+        """The prepared request. While another one has the same picture, this one waits here and in no thread."""
+        try:
+            return await asyncio.wrap_future(preparing)
+        except PictureBusy as busy:
+            picture = await asyncio.wrap_future(busy.picture)
+        with self._door:
+            self._check_open()
+            preparing = self._workers.submit(self._prepare, request, picture)
+        return await asyncio.wrap_future(preparing)
 
     def _submit(self, sequence: Sequence, stream: _Stream) -> None:
         with self._door:
@@ -216,65 +225,9 @@ class Engine:
         with self._door:
             self._stopping = True
 
-    def _prepare(self, request: Request) -> Sequence:
+    def _prepare(self, request: Request, picture: Picture | None = None) -> Sequence:
         self._check_open()  # so that a long queue of pictures does not outlive stop()
-        began = time.perf_counter()
-        key = hashlib.sha256(request.image or b"").digest()
-        processor = self._loaded.processor
-        inputs = processor.prepare(request, lambda image: self._pictures.look(key, image, processor.look))
-        sampling = self._resolve(request.sampling, inputs)
-        echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-        return Sequence(
-            inputs,
-            sampling,
-            text=Detokenizer(processor.decode, echo, sampling.stop),
-            image_key=key,
-            pieces=request.pieces,
-            prefix=self._prefix(inputs),
-            prepare_ms=1000 * (time.perf_counter() - began),
-            threshold=None if request.task is None else request.task.threshold,
-            thought=self._thought(request, inputs),
-        )
-
-    def _thought(self, request: Request, inputs: Inputs) -> Detokenizer | None:
-        if inputs.text_after is None or not request.pieces:
-            return None
-        return Detokenizer(self._loaded.processor.decode, strip=False)  # spans point into it
-
-    def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
-        """The checkpoint's defaults filled in, and the length bounded by the context."""
-        model = self._loaded.model
-        if asked.temperature and asked.num_beams is None:
-            asked = replace(asked, num_beams=1)  # who wants to draw wants no search, whatever the checkpoint says
-        resolved = asked.over(model.defaults)
-        beams = resolved.num_beams or 1
-        if beams > 1 and not model.beam_search:
-            raise InvalidRequest(
-                "This model has no beam search: leave num_beams out, or set it to 1.", "num_beams", "invalid_value"
-            )
-        room = self._room(inputs, beams)
-        last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)
-        for name, tokens in (("forced_tokens", resolved.forced_tokens or ()), ("forced_last_token", last)):
-            if any(not 0 <= token < model.vocabulary for token in tokens):
-                raise InvalidRequest(f"{name} must be from 0 to {model.vocabulary - 1}", param=name)
-        return replace(resolved, max_tokens=min(room, resolved.max_tokens or room, inputs.limit or room))
-
-    def _prefix(self, inputs: Inputs) -> int:
-        return 0 if inputs.pixels is None else self._loaded.model.cache.prefix_positions
-
-    def _room(self, inputs: Inputs, beams: int) -> int:
-        """Tokens that can follow a prompt."""
-        prompt = self._prefix(inputs) + len(inputs.prompt_ids)
-        longest = self._loaded.model.cache.max_positions
-        if prompt > longest:
-            raise InvalidRequest(
-                f"The prompt has {prompt} tokens; the model holds {longest}.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        if beams > 1:
-            longest = min(longest, longest_with_beams(self._core.scheduler.pool.total, prompt, beams))
-        return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
+        return self._preparer.prepare(request, picture)
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from vlm.models.base import Look, Picture  # which imports torch
 
 
+class PictureBusy(Exception):
+    """Another thread is preprocessing the same picture.
+
+    Attributes:
+        picture: Will hold it; nobody can cancel it.
+    """
+
+    def __init__(self, picture: Future[Picture]) -> None:
+        super().__init__()
+        self.picture = picture
+
+
 class PictureCache:
     """Preprocessed pictures by the hash of their bytes, least recently used first out, within a budget of bytes."""
 
@@ -27,17 +39,21 @@ class PictureCache:
         self._kept: OrderedDict[bytes, Future[Picture]] = OrderedDict()
 
     def look(self, key: bytes, image: bytes, look: Look) -> Picture:
-        """What ``look`` makes of the picture, from memory where it is known; waits where another thread is at it.
+        """What ``look`` makes of the picture, from memory where it is known.
 
         Raises:
             VlmError: As ``look`` does, for all who wait; nothing is remembered then.
+            PictureBusy: Another thread is at it; to wait here would keep a thread from other pictures.
         """
         mine: Future[Picture] = Future()
+        mine.set_running_or_notify_cancel()  # who waits and leaves must not cancel it for the others
         with self._lock:
             found = self._kept.setdefault(key, mine)
             self._kept.move_to_end(key)
         if found is mine:
             self._compute(key, image, look, mine)
+        elif not found.done():
+            raise PictureBusy(found)
         return found.result()
 
     def _compute(self, key: bytes, image: bytes, look: Look, future: Future[Picture]) -> None:

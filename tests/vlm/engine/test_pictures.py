@@ -12,7 +12,7 @@ import pytest
 
 from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature, picture
 from vlm.engine.engine import Engine, EngineConfig
-from vlm.engine.pictures import PictureCache
+from vlm.engine.pictures import PictureBusy, PictureCache
 from vlm.models.base import Picture
 from vlm.types import EngineFailure, InvalidImage, Request, Sampling
 
@@ -37,7 +37,11 @@ class Counting:
 
 
 def ask(cache: PictureCache, image: bytes, look: Counting) -> float:
-    return float(cache.look(image, image, look).pixels[0])
+    try:
+        made = cache.look(image, image, look)
+    except PictureBusy as busy:
+        made = busy.picture.result(10)
+    return float(made.pixels[0])
 
 
 def test_the_last_pictures_are_remembered_within_the_budget() -> None:
@@ -104,3 +108,37 @@ def test_questions_about_one_picture_decode_it_once(name: str) -> None:
     with Engine(loaded, EngineConfig(cache_bytes=64 * 1024**2)) as engine:
         asyncio.run(all_at_once(engine))
     assert len(looked) == 1
+
+
+def test_who_waits_for_a_picture_keeps_no_thread_from_others() -> None:
+    """All threads but one would be waiting, and a small picture with them."""
+    go = threading.Event()
+    slow, quick = picture(1), picture(2)
+
+    def before(image: bytes) -> None:
+        if image == slow:
+            go.wait(10)
+
+    async def work(engine: Engine) -> None:
+        how = Sampling(max_tokens=1)
+        waiting = [asyncio.create_task(engine.complete(Request(slow, sampling=how))) for _ in range(6)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(engine.complete(Request(quick, sampling=how)), 10)
+        waiting.pop().cancel()
+        go.set()
+        assert len(await asyncio.gather(*waiting)) == 5
+
+    config = EngineConfig(cache_bytes=64 * 1024**2, prepare_threads=2)
+    with Engine(faulty_processor(miniature(BLIP), "look", before), config) as engine:
+        asyncio.run(work(engine))
+        assert engine.stats().accepted == 0
+
+
+def test_a_fault_of_ours_is_a_failure_with_a_name() -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with Engine(faulty_processor(miniature(BLIP), "look", fail), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        with pytest.raises(EngineFailure, match="prepared"):
+            asyncio.run(engine.complete(Request(picture(1))))
+        assert engine.stats().accepted == 0
