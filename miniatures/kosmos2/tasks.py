@@ -38,7 +38,7 @@ def exercises(scene: Scene, rng: random.Random) -> list[Exercise]:
     ]
     out += _about(rng.choice(scene.things), scene, rng)
     out += [
-        Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 2 if one.kind == "which word" else 0.5)
+        Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 2 if one.kind == "which word" else 0.9)
         for one in sentences.questions(scene, rng)
     ]
     return out
@@ -87,7 +87,7 @@ def _about(thing: Shape | Word, scene: Scene, rng: random.Random) -> list[Exerci
     elif isinstance(thing, Shape) and rng.random() < 0.3:
         asked = thing.name
     return [
-        Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 3),
+        Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 4),
         Exercise("box to phrase", f"<grounding><phrase>It</phrase>{located(thing.box)} is", f" {named}.", 2),
     ]
 
