@@ -63,6 +63,18 @@ class PicturePreprocessor:
         """
         return _Settings(checkpoint, image_settings(checkpoint)).preprocessor()
 
+    def check_side(self, side: int, checkpoint: Checkpoint) -> None:
+        """See that the pictures are squares of ``side`` pixels, as the vision encoder reads them.
+
+        Raises:
+            CheckpointError: They are not.
+        """
+        if (self.height, self.width) != (side, side):
+            raise CheckpointError(
+                f"The image processor in {checkpoint.folder} makes {self.width}x{self.height} pictures, but "
+                f"vision_config.image_size is {side}; correct one of them."
+            )
+
     def pixels(self, image: Image.Image) -> Array:
         """An upright RGB picture to float32 ``[3, height, width]``."""
         squashed = np.asarray(image.resize((self.width, self.height), self.resample))  # uint8 [height, width, 3]

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.oracle import MINIATURES
 from tests.pictures import hand_drawn
 from tests.router.conftest import listening
 from tests.router.world import data_url, image_part, text_part, user
+from tests.vlm.engine.world import assert_empty
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
 
@@ -45,16 +45,6 @@ def client(url: str, engine: Engine) -> Iterator[OpenAI]:
     with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as sdk:
         yield sdk
     assert_empty(engine)
-
-
-def assert_empty(engine: Engine) -> None:
-    patience = time.monotonic() + 10
-    while time.monotonic() < patience:
-        stats = engine.stats()
-        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks):
-            return
-        time.sleep(0.01)
-    raise AssertionError(str(stats))
 
 
 def request(text: str | None = None, **extra: Any) -> dict[str, Any]:

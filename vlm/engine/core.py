@@ -76,7 +76,7 @@ class Core:
         now = time.perf_counter()
         for sequence in batch.prefill:
             sequence.started = sequence.started or now
-        # Both run before either is committed: a sequence that ends moves the last row, which may just be joining.
+        # Both run before either is committed: a sequence that ends moves the last slot, which may just be joining.
         running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
         decoded = self._attempt(partial(self._runner.decode, batch.decode), running)
         prefilled = self._attempt(partial(self._runner.prefill, batch), batch.prefill)

@@ -275,6 +275,10 @@ class TokenModel(nn.Module):
         """Nothing: the picture is part of the prompt, or of what cross attention reads."""
         raise NotImplementedError(f"{len(features)} pictures, but the model has no prefix")
 
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing: the decoder has no cross attention."""
+        raise NotImplementedError(f"layer {layer} has no cross attention")
+
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Ids of any shape to embeddings of that shape plus ``[width]``."""
         raise NotImplementedError

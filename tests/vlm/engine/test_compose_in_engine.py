@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.oracle import without_scores
-from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, miniature, picture, said
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, miniature, picture, said
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.types import (
     Chunk,
@@ -41,17 +40,6 @@ def engine() -> Iterator[Engine]:
     with Engine(miniature(FLORENCE), SMALL) as one:
         yield one
         assert_empty(one)
-
-
-def assert_empty(engine: Engine) -> None:
-    """Nothing is held; the device thread carries out the last commands within a moment."""
-    patience = time.monotonic() + 5
-    while time.monotonic() < patience:
-        stats = engine.stats()
-        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks):
-            return
-        time.sleep(0.01)
-    raise AssertionError(str(stats))
 
 
 def complete(engine: Engine, request: Request) -> Completion:

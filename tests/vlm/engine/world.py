@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 from tests.oracle import MINIATURES, without_scores
 from tests.pictures import scene
 from vlm.engine.blocks import CachePlan
+from vlm.engine.engine import Engine
 from vlm.loading import load
 from vlm.models.base import LoadedModel
 from vlm.types import Completion, Request, Sampling
@@ -108,3 +110,14 @@ def faulty_model(loaded: LoadedModel, method: str, before: Callable[..., None]) 
 def faulty_processor(loaded: LoadedModel, method: str, before: Callable[..., None]) -> LoadedModel:
     stand_in: Any = Faulty(loaded.processor, method, before)
     return replace(loaded, processor=stand_in)
+
+
+def assert_empty(engine: Engine) -> None:
+    """Nothing is held; the device thread carries out the last commands within a moment."""
+    patience = time.monotonic() + 10
+    while time.monotonic() < patience:
+        stats = engine.stats()
+        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks):
+            return
+        time.sleep(0.01)
+    raise AssertionError(str(stats))

@@ -16,7 +16,7 @@ from vlm.images import ImageLimits, decode
 from vlm.models.base import Inputs, Look, Parsed, Picture
 from vlm.models.settings import Settings
 from vlm.preprocess import PicturePreprocessor
-from vlm.types import CheckpointError, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.types import InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
 
 OFFERED: tuple[str, ...] = ("caption",)
 
@@ -61,11 +61,7 @@ class BlipProcessor:
         text, vision = config.section("text_config"), config.section("vision_config")
         pictures = PicturePreprocessor.from_checkpoint(checkpoint)
         side, patch = vision.integer("image_size", 384), vision.integer("patch_size", 16)
-        if (pictures.height, pictures.width) != (side, side):
-            raise CheckpointError(
-                f"The image processor in {checkpoint.folder} makes {pictures.width}x{pictures.height} pictures, but "
-                f"vision_config.image_size is {side}; correct one of them."
-            )
+        pictures.check_side(side, checkpoint)
         tokenizer = checkpoint.tokenizer()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a client's text is six characters, not a token
         return cls(

@@ -72,10 +72,6 @@ class Kosmos2(TokenModel):
         embeddings[:, IMAGE_START : IMAGE_START + self.image_positions] = torch.stack(tuple(features))
         return Prompts(embeddings=embeddings, lengths=tuple(map(len, rows)))
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing: the decoder has no cross attention."""
-        raise NotImplementedError(f"layer {layer} has no cross attention")
-
     def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""
         hidden: Tensor = self.text.transformer(embeddings, attention)

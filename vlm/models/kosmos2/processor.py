@@ -18,7 +18,7 @@ from vlm.models.kosmos2.tasks import OFFERED, Asked, understand
 from vlm.models.kosmos2.vocabulary import Vocabulary
 from vlm.models.settings import Settings
 from vlm.preprocess import PicturePreprocessor
-from vlm.types import CheckpointError, InvalidRequest, Request
+from vlm.types import InvalidRequest, Request
 
 IMAGE_START = 2
 """The picture's vectors stand after ``<s> <image>``."""
@@ -54,11 +54,7 @@ class Kosmos2Processor:
         config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
         pictures = PicturePreprocessor.from_checkpoint(checkpoint)
         side = config.section("vision_config").integer("image_size", 224)
-        if (pictures.height, pictures.width) != (side, side):
-            raise CheckpointError(
-                f"The image processor in {checkpoint.folder} makes {pictures.width}x{pictures.height} pictures, but "
-                f"vision_config.image_size is {side}; correct one of them."
-            )
+        pictures.check_side(side, checkpoint)
         return cls(
             pictures=pictures,
             vocabulary=Vocabulary.from_checkpoint(checkpoint),

@@ -92,10 +92,6 @@ class Moondream2(TokenModel):
         rows, where = torch.tensor(places, device=self.device).unbind(1)
         embeddings[rows, where] = self.region.embed(torch.tensor(values, device=self.device))
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing: the decoder has no cross attention."""
-        raise NotImplementedError(f"layer {layer} has no cross attention")
-
     def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""
         hidden: Tensor = self.text.transformer(embeddings, attention)
