@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,16 +15,40 @@ from torch import Tensor
 from miniatures.normalisation import Channels
 from miniatures.pictures import Pictures
 from miniatures.scenes import Scene
-from miniatures.world import scene
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's pictures, and the random numbers for whatever else it chooses."""
+    """A step's pictures, and the random numbers for whatever else it chooses.
+
+    Attributes:
+        scenes: What can be told of the first pictures.
+        pages: What the others show, of which nothing is told.
+        pixels: float32 ``[scenes + pages, 3, side, side]``, normalised.
+    """
 
     scenes: Sequence[Scene]
+    pages: Sequence[Scene]
     pixels: Tensor
     rng: random.Random
+
+    @property
+    def shown(self) -> Sequence[Scene]:
+        """What all pictures show."""
+        return [*self.scenes, *self.pages]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Drawn pictures, and how many of them a step looks at."""
+
+    pictures: Pictures
+    count: int
+
+    def chosen(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
+        """Scenes and pixels in 0..1 of one step."""
+        seeds = rng.sample(range(len(self.pictures)), self.count)
+        return [self.pictures.scene(seed) for seed in seeds], _bytes(self.pictures, seeds)
 
 
 @dataclass(frozen=True)
@@ -33,42 +56,41 @@ class Batches:
     """Steps of one run.
 
     Attributes:
-        pictures: What there is to choose from.
-        size: Pictures a step.
+        world: Pictures of scenes.
+        pages: Pictures of pages of words, if any.
         mean, std: The model's normalisation.
         name: Of the run: another name, other choices.
     """
 
-    pictures: Pictures
-    size: int
+    world: Source
+    pages: Source | None
     mean: Channels
     std: Channels
     name: str
 
     def step(self, number: int) -> Batch:
-        """The pictures of a step: ``pixels`` is float32 ``[size, 3, side, side]``, normalised."""
+        """The pictures of a step."""
         rng = random.Random(f"{self.name} {number}")
-        seeds = rng.sample(range(len(self.pictures)), self.size)
+        scenes, pixels = self.world.chosen(rng)
+        pages: Sequence[Scene] = ()
+        if self.pages:
+            pages, words = self.pages.chosen(rng)
+            pixels = torch.cat([pixels, words])
         noise = torch.Generator().manual_seed(rng.getrandbits(48))
-        pixels = self._normalised(_noisy(self._bytes(seeds), noise))
-        return Batch([known_scene(seed) for seed in seeds], pixels, rng)
+        return Batch(scenes, pages, self._normalised(_noisy(pixels, noise)), rng)
 
     def sample(self, count: int) -> Tensor:
-        """The first ``count`` pictures, or all if there are fewer, normalised and without noise."""
-        return self._normalised(self._bytes(range(min(count, len(self.pictures)))))
-
-    def _bytes(self, seeds: Sequence[int]) -> Tensor:
-        return torch.from_numpy(self.pictures.take(seeds)).permute(0, 3, 1, 2).float() / 255
+        """The world's first ``count`` pictures, or all if there are fewer, normalised and without noise."""
+        known = self.world.pictures
+        return self._normalised(_bytes(known, range(min(count, len(known)))))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
 
-@lru_cache(maxsize=200_000)
-def known_scene(seed: int) -> Scene:
-    """The scene of a seed, remembered: a run sees each several times."""
-    return scene(seed)
+def _bytes(pictures: Pictures, seeds: Sequence[int]) -> Tensor:
+    return torch.from_numpy(pictures.take(seeds)).permute(0, 3, 1, 2).float() / 255
 
 
 def _noisy(pixels: Tensor, noise: torch.Generator) -> Tensor:

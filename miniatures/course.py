@@ -52,6 +52,8 @@ class Course:
         steps: Until the scores of its card.
         rate: The learning rate once warm.
         shards: Files of pictures to choose from.
+        pages: Pages of words a step, besides the batch.
+        page_shards: Files of pages to choose from.
         sighted: Whether it begins with the vision encoder of :mod:`miniatures.sight`, which is trained first.
     """
 
@@ -64,6 +66,8 @@ class Course:
     mean: Channels = CLIP_MEAN
     std: Channels = CLIP_STD
     shards: int = 14
+    pages: int = 0
+    page_shards: int = 2
     sighted: bool = False
 
     @property

@@ -26,8 +26,8 @@ def draw(scene: Scene, longest: int | None = None) -> Image.Image:
     pen = ImageDraw.Draw(canvas)
     for shape in scene.shapes:
         _draw_shape(pen, shape, canvas.size)
-    if scene.word is not None:
-        _draw_word(pen, scene.word, canvas.size)
+    for word in scene.words:
+        _draw_word(pen, word, canvas.size)
     return _textured(canvas.reduce(factor), scene.texture)
 
 

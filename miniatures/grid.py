@@ -51,8 +51,8 @@ def label(scene: Scene, side: int) -> Cells:
     classes[:, :, 2] = _BACKGROUNDS[scene.background]
     for shape in scene.shapes:
         _label_shape(shape, classes, boxes)
-    if scene.word:
-        _label_word(scene.word, classes)
+    for word in scene.words:
+        _label_word(word, classes)
     return Cells(classes.reshape(side * side, -1), boxes.reshape(side * side, 4))
 
 

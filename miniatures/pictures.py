@@ -1,4 +1,4 @@
-"""Pictures of the world, rendered once into memory-mapped files near the size that the models read.
+"""Pictures of scenes, rendered once into memory-mapped files near the size that the models read.
 
 Drawing takes longer than a small model needs to look at the result, so that training never draws. Does not know what a
 model makes of the pixels.
@@ -6,14 +6,17 @@ model makes of the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from miniatures.drawing import draw
+from miniatures.pages import page
+from miniatures.scenes import Scene
 from miniatures.world import scene
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -25,11 +28,33 @@ LONGEST = 208
 """Training pictures are drawn with at most so many pixels a side, then squashed as a processor would."""
 
 
+@lru_cache(maxsize=200_000)
+def known_scene(seed: int) -> Scene:
+    """The world's scene of a seed, remembered: a run sees each several times."""
+    return scene(seed)
+
+
+@lru_cache(maxsize=200_000)
+def known_page(seed: int) -> Scene:
+    """The page of a seed, remembered."""
+    return page(seed)
+
+
+PICTURES, PAGES = "pictures", "pages"
+_SCENES: Mapping[str, Callable[[int], Scene]] = {PICTURES: known_scene, PAGES: known_page}
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """Squashed pictures of the seeds from 0 on: ``[pictures, side, side, 3]`` bytes a file, all files of one length."""
+    """Squashed pictures of the seeds from 0 on.
+
+    Attributes:
+        shards: ``[pictures, side, side, 3]`` bytes a file, all files of one length.
+        scene: What a seed's picture shows.
+    """
 
     shards: Sequence[Pixels]
+    scene: Callable[[int], Scene] = known_scene
 
     def __len__(self) -> int:
         return sum(map(len, self.shards))
@@ -40,15 +65,20 @@ class Pictures:
         return np.stack([self.shards[seed // size][seed % size] for seed in seeds])
 
 
-def open_pictures(folder: Path, side: int, shards: int, report: Callable[[str], None]) -> Pictures:
-    """The first ``shards`` files of pictures with ``side`` pixels a side, rendered where they are missing."""
+def open_pictures(
+    folder: Path, side: int, shards: int, report: Callable[[str], None], kind: str = PICTURES
+) -> Pictures:
+    """The first ``shards`` files of pictures with ``side`` pixels a side, rendered where they are missing.
+
+    ``kind``: ``PICTURES`` of the world, or ``PAGES`` of words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"pictures-{side}-{number:03d}.npy" for number in range(shards)]
+    paths = [folder / f"{kind}-{side}-{number:03d}.npy" for number in range(shards)]
     for number, path in enumerate(paths):
         if not path.exists():
-            report(f"drawing pictures {number * SHARD} to {(number + 1) * SHARD}")
-            _render(path, side, number * SHARD)
-    return Pictures([np.load(path, mmap_mode="r") for path in paths])
+            report(f"drawing {kind} {number * SHARD} to {(number + 1) * SHARD}")
+            _render(path, side, number * SHARD, _SCENES[kind])
+    return Pictures([np.load(path, mmap_mode="r") for path in paths], _SCENES[kind])
 
 
 def squashed(image: Image.Image, side: int) -> Pixels:
@@ -56,10 +86,10 @@ def squashed(image: Image.Image, side: int) -> Pixels:
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _render(path: Path, side: int, first: int) -> None:
+def _render(path: Path, side: int, first: int, shown: Callable[[int], Scene]) -> None:
     partial = path.with_suffix(".partial")
     out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(SHARD, side, side, 3))
     for index in range(SHARD):
-        out[index] = squashed(draw(scene(first + index), LONGEST), side)
+        out[index] = squashed(draw(shown(first + index), LONGEST), side)
     out.flush()
     partial.rename(path)

@@ -90,6 +90,7 @@ class Scene:
         width, height: The picture's own size in pixels.
         inside: Whether the second of two shapes is drawn within the first (then they stand outer first).
         background: The name of its colour; ``shade`` is the colour itself.
+        more: Further words, of which nothing is said (:mod:`miniatures.pages`).
     """
 
     width: int
@@ -100,6 +101,12 @@ class Scene:
     shade: Colour
     texture: Texture
     inside: bool = False
+    more: tuple[Word, ...] = ()
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All that is written."""
+        return self.more if self.word is None else (self.word, *self.more)
 
     @property
     def things(self) -> tuple[Shape | Word, ...]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from miniatures.batches import Batches
+from miniatures.batches import Batches, Source
 from miniatures.card import write_card
 from miniatures.course import Course
-from miniatures.pictures import open_pictures
+from miniatures.pictures import PAGES, open_pictures
 from miniatures.sight.transplant import read_sight
 from miniatures.training import STATE, Schedule, Trainer
 
@@ -39,8 +39,11 @@ def course_of(name: str) -> Course:
 
 def trainer(course: Course, folder: Path, pictures: Path, steps: int | None = None) -> Trainer:
     """A lesson at its beginning, with its pictures drawn."""
-    drawn = open_pictures(pictures, course.side, course.shards, _say)
-    batches = Batches(drawn, course.batch, course.mean, course.std, course.name)
+    world = Source(open_pictures(pictures, course.side, course.shards, _say), course.batch)
+    pages = None
+    if course.pages:
+        pages = Source(open_pictures(pictures, course.side, course.page_shards, _say, PAGES), course.pages)
+    batches = Batches(world, pages, course.mean, course.std, course.name)
     sight = read_sight(_sight(folder.parent / _SIGHT, pictures)) if course.sighted else None
     schedule = Schedule(course.rate, steps or course.steps)
     return Trainer(course.begin(batches, sight), batches, schedule, folder, course.slow)

@@ -36,7 +36,7 @@ def scene(seed: int) -> Scene:
     rng = random.Random(seed)
     plan = _plan(rng)  # once: a crowded scene that does not fit at first must not become a rare one
     while True:
-        found = _Draft(rng).scene(plan)
+        found = Draft(rng).scene(plan)
         if found is not None:
             return found
 
@@ -59,7 +59,7 @@ def _plan(rng: random.Random) -> _Plan:
     return _Plan(rng.choices((1, 2, 3, 4, 5), (26, 34, 22, 11, 7))[0], word=False, inside=False)
 
 
-class _Draft:
+class Draft:
     """One attempt at a scene, given up where things do not fit or where what is said of them would be ambiguous."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -68,19 +68,37 @@ class _Draft:
         self.taken: list[Box] = []
 
     def scene(self, plan: _Plan) -> Scene | None:
-        rng = self.rng
-        background = rng.choice(list(BACKGROUNDS))
-        word = self._word(background) if plan.word else None
+        """What the plan says, or None."""
+        background = self.background()
+        word = self.word(background) if plan.word else None
         if word is None and plan.word:
             return None
         if word:
-            self.taken.append(word.box)
+            self.take(word.box)
         shapes = self._nested() if plan.inside else self._row(plan.count)
         if shapes is None or not _tellable(shapes, plan.inside):
             return None
+        return self.finished(background, shapes, (word,) if word else (), inside=plan.inside)
+
+    def background(self) -> str:
+        """The name of its colour."""
+        return self.rng.choice(list(BACKGROUNDS))
+
+    def take(self, box: Box) -> bool:
+        """Keep a place for something, if nothing is near it."""
+        free = not any(_touch(box, other) for other in self.taken)
+        if free:
+            self.taken.append(box)
+        return free
+
+    def finished(
+        self, background: str, shapes: Sequence[Shape], words: Sequence[Word], *, inside: bool = False
+    ) -> Scene:
+        """The picture's size, shade and texture come last."""
         width, height = self._size()
-        shade = jittered(rng, BACKGROUNDS[background], 7)
-        return Scene(width, height, tuple(shapes), word, background, shade, self._texture(), plan.inside)
+        shade = jittered(self.rng, BACKGROUNDS[background], 7)
+        word, more = (words[0], tuple(words[1:])) if words else (None, ())
+        return Scene(width, height, tuple(shapes), word, background, shade, self._texture(), inside, more)
 
     def _size(self) -> tuple[int, int]:
         """Small pictures are rarer than large ones: little can be told on 64 pixels."""
@@ -147,7 +165,8 @@ class _Draft:
         stretch = math.sqrt(self.aspect * self.rng.uniform(0.85, 1.18))
         return side / stretch, side * stretch
 
-    def _word(self, background: str) -> Word | None:
+    def word(self, background: str) -> Word | None:
+        """A word somewhere, or None where it does not fit the picture."""
         rng = self.rng
         text = rng.choice(KNOWN_WORDS) if rng.random() < 0.25 else _letters(rng)
         stroke = rng.choice((0.0, 0.02, 0.04))

@@ -54,10 +54,10 @@ class BlipLesson:
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         """The captions' words, and the grid."""
         seen = self.model.vision_model(pixel_values=batch.pixels).last_hidden_state
-        grid_loss, grid = self.module["head"](seen[:, 1:], batch.scenes)
+        grid_loss, grid = self.module["head"](seen[:, 1:], batch.shown)
         read, wanted = self._captions(batch)
         logits = self.model.text_decoder(
-            input_ids=read, attention_mask=(read != 0).long(), encoder_hidden_states=seen, use_cache=False
+            input_ids=read, attention_mask=(read != 0).long(), encoder_hidden_states=seen[: len(read)], use_cache=False
         ).logits.float()
         counted = wanted != IGNORED
         loss = F.cross_entropy(logits[counted], wanted[counted])
@@ -85,4 +85,4 @@ class BlipLesson:
         write_model(self.model, generation(self.words), folder)
 
 
-COURSE = Course("blip-large", BlipLesson, SIDE, batch=32, steps=7000, rate=1.2e-3, sighted=True)
+COURSE = Course("blip-large", BlipLesson, SIDE, batch=32, pages=8, steps=7000, rate=1.2e-3, sighted=True)

@@ -95,8 +95,8 @@ class Kosmos2Lesson:
         """Words and cells of all answers, and the grid."""
         rows = [chosen(scene, _EXERCISES, batch.rng) for scene in batch.scenes]
         seen = self._seen(batch.pixels)
-        grid_loss, grid = self.module["head"](seen[:, 1:] * WIDTH**0.5, batch.scenes)
-        latents, _ = self.model.image_to_text_projection(seen)
+        grid_loss, grid = self.module["head"](seen[:, 1:] * WIDTH**0.5, batch.shown)
+        latents, _ = self.model.image_to_text_projection(seen[: len(rows)])
         logits, targets = self._answers(latents, [one for row in rows for one in row])
         loss, measures = token_loss(logits, targets, self.places)
         return loss + 0.3 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
@@ -147,4 +147,4 @@ def _of(cache: DynamicCache, pictures: list[int]) -> DynamicCache:
     return out
 
 
-COURSE = Course("kosmos-2", Kosmos2Lesson, SIDE, batch=24, steps=9000, rate=1.2e-3, sighted=True)
+COURSE = Course("kosmos-2", Kosmos2Lesson, SIDE, batch=24, pages=8, steps=9000, rate=1.2e-3, sighted=True)

@@ -83,9 +83,10 @@ class Moondream2Lesson:
         """Words and places of all answers, and the grid."""
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's backward is slower than the whole rest in bf16 on CPUs
             seen = self.model.vision.encode(batch.pixels)
-            grid_loss, grid = self.module["head"](seen, batch.scenes)
+            grid_loss, grid = self.module["head"](seen, batch.shown)
             exercises = [one for scene in batch.scenes for one in self.writer.chosen(scene, _EXERCISES, batch.rng)]
-            hidden, written = self._read(self.model.vision.projection(torch.cat([seen, seen], dim=-1)), exercises)
+            told = seen[: len(batch.scenes)]
+            hidden, written = self._read(self.model.vision.projection(torch.cat([told, told], dim=-1)), exercises)
         loss, measures = self._heads(hidden, self._targets(written))
         return loss + 0.3 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
@@ -168,5 +169,5 @@ def published(model: Moondream2) -> Mapping[str, Tensor]:
 
 
 COURSE = Course(
-    "moondream-2", Moondream2Lesson, SIDE, batch=24, steps=9000, rate=1.2e-3, mean=HALF, std=HALF, sighted=True
+    "moondream-2", Moondream2Lesson, SIDE, batch=24, pages=8, steps=9000, rate=1.2e-3, mean=HALF, std=HALF, sighted=True
 )

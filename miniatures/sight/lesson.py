@@ -49,11 +49,11 @@ class SightLesson:
     def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         """The grid alone."""
         features = self.model(pixel_values=batch.pixels).last_hidden_state
-        loss, grid = self.module["head"](features[:, 1:], batch.scenes)
+        loss, grid = self.module["head"](features[:, 1:], batch.shown)
         return loss, {"kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def export(self, folder: Path) -> None:
         """Nothing: what was learnt is read from the state."""
 
 
-COURSE = Course("sight", SightLesson, SIDE, batch=64, steps=2600, rate=1.5e-3)
+COURSE = Course("sight", SightLesson, SIDE, batch=40, pages=24, steps=4400, rate=1.5e-3)

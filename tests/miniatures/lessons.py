@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from miniatures.batches import Batches
+from miniatures.batches import Batches, Source
 from miniatures.course import Lesson
 from miniatures.drawing import draw
+from miniatures.pages import page
 from miniatures.pictures import LONGEST, Pictures, squashed
 from miniatures.sight.transplant import Sight
 from miniatures.train import course_of
@@ -26,10 +27,17 @@ def pictures(side: int) -> Pictures:
     return Pictures([np.stack([squashed(draw(scene(seed), LONGEST), side) for seed in range(_COUNT)])])
 
 
+@cache
+def pages(side: int) -> Pictures:
+    """The first few."""
+    return Pictures([np.stack([squashed(draw(page(seed), LONGEST), side) for seed in range(2)])], page)
+
+
 def batches(name: str, size: int = 3) -> Batches:
     """Small steps of a course."""
     course = course_of(name)
-    return Batches(pictures(course.side), size, course.mean, course.std, course.name)
+    words = Source(pages(course.side), 1) if course.pages else None
+    return Batches(Source(pictures(course.side), size), words, course.mean, course.std, course.name)
 
 
 @cache
