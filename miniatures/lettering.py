@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from PIL import Image, ImageFont
+from PIL import ImageFont
 
 _RULER = 256
 """Letters are measured at this size and scaled: hinting moves their edges at small sizes."""
+
+_DARK = [255 * (level > 127) for level in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def room(text: str, stroke: float) -> Extent:
 def ink(text: str, stroke: float) -> Extent:
     """What of it is black: less than its room, for letters have some space on either side."""
     mask, (left, top) = font(_RULER).getmask2(text, stroke_width=stroke * _RULER)
-    inner = Image.frombytes("L", mask.size, bytes(mask)).point(lambda level: 255 * (level > 127)).getbbox()
+    inner = mask.point(_DARK, "L").getbbox()
     assert inner is not None, "words have ink"
     return _extent((inner[0] + left, inner[1] + top, inner[2] + left, inner[3] + top))
 
