@@ -3,14 +3,14 @@
 python examples/gallery.py             everything, into examples/
 python examples/gallery.py --into DIR  somewhere else
 
-The same checkpoints give the same files. A model without a miniature is left out.
+The same checkpoints give the same files. A model without a miniature is left out. The pictures that are asked about are
+those of ``python examples/pictures.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that a che
 from PIL import Image
 
 from examples.page import Entry, written
+from examples.pictures import png
 from examples.questions import QUESTIONS, Question
-from examples.scenes import SCENES, Scene
 from router.bodies import TaskBody, validated
 from router.tasks import read_task
 from vlm.draw import draw
@@ -40,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     gallery: Path = options.into / "gallery"
     gallery.mkdir(parents=True, exist_ok=True)
-    for scene in SCENES:
-        (gallery / f"{scene.name}.png").write_bytes(_png(scene.picture()))
     entries = answered(questions())
     for entry in entries:
         _save(drawn(entry), gallery / entry.question.file)
@@ -79,21 +77,17 @@ async def _ask_all(model: str, asked: Sequence[Question]) -> list[Entry]:
 
 
 async def _ask(engine: Engine, question: Question) -> Completion:
-    return await engine.complete(Request(_png(question.scene.picture()), task=task_of(question)))
+    return await engine.complete(Request(png(question.picture.drawn()), task=task_of(question)))
 
 
 def task_of(question: Question) -> Task:
     """The task as the router reads it from a request's body."""
-    return read_task(validated(TaskBody, question.task), "task", lambda: _size(question.scene))
-
-
-def _size(scene: Scene) -> tuple[int, int]:
-    return scene.picture().size
+    return read_task(validated(TaskBody, question.task), "task", lambda: question.picture.size)
 
 
 def drawn(entry: Entry) -> Image.Image:
     """The picture with the answer on it."""
-    return draw(entry.question.scene.picture(), _shown(entry))
+    return draw(entry.question.picture.drawn(), _shown(entry))
 
 
 def _shown(entry: Entry) -> Grounding:
@@ -105,14 +99,8 @@ def _shown(entry: Entry) -> Grounding:
     return Grounding(grounding.task, grounding.native_task, grounding.text, grounding.image_size, (tag,))
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
 def _save(image: Image.Image, path: Path) -> None:
-    path.write_bytes(_png(image.quantize(COLOURS_A_FILE, dither=Image.Dither.NONE)))
+    path.write_bytes(png(image.quantize(COLOURS_A_FILE, dither=Image.Dither.NONE).convert("RGB")))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from examples.questions import Question
-from examples.scenes import HEIGHT, SCENES, WIDTH
+from examples.questions import ASKED, Question
 from examples.truth import LEAST, judged
 from vlm.types import Completion, Detection
 
-_START = f"""\
+_START = """\
 # Examples
 
 Every task of the models that say where things are, asked of their miniatures and drawn with `vlm.draw`. The miniatures
@@ -26,7 +25,7 @@ it is. Pictures and this page are made by one command, nothing in them by hand:
 python examples/gallery.py
 ```
 
-The pictures that are asked about, {WIDTH} by {HEIGHT} pixels:
+The pictures that are asked about are three of [those to try](pictures/README.md):
 
 """
 
@@ -41,20 +40,8 @@ whole picture.
 _END = """
 ## Your own picture
 
-Draw one with PIL, in the miniatures' world: circles, squares, triangles and stars in plain colours, words in capitals,
-on white, grey, black or tan.
-
-```python
-from PIL import Image, ImageDraw
-
-image = Image.new("RGB", (480, 360), (248, 248, 248))
-pen = ImageDraw.Draw(image)
-pen.ellipse((60, 90, 200, 230), fill=(220, 35, 35))
-pen.rectangle((300, 140, 430, 270), fill=(40, 70, 215))
-image.save("mine.png")
-```
-
-Ask from the shell; `--draw` writes the picture with what was found on it:
+[Draw one](pictures/README.md#draw-your-own) that the miniatures know, and ask from the shell; `--draw` writes it with
+what was found on it:
 
 ```sh
 python -m vlm miniatures/florence-2-base mine.png --task detect --draw found.png
@@ -93,33 +80,34 @@ def written(entries: Sequence[Entry]) -> str:
 
 
 def _scenes() -> str:
-    cells = [_image(f"{scene.name}.png", scene.caption, 240) for scene in SCENES]
-    return f"| {' | '.join(scene.name for scene in SCENES)} |\n|{'---|' * len(SCENES)}\n| {' | '.join(cells)} |\n"
+    cells = [_image(f"pictures/{picture.name}.png", picture.caption, 240) for picture in ASKED]
+    return f"| {' | '.join(picture.name for picture in ASKED)} |\n|{'---|' * len(ASKED)}\n| {' | '.join(cells)} |\n"
 
 
 def _row(entry: Entry) -> str:
     question = entry.question
     request = f'`"task": {json.dumps(question.task)}`'
-    picture = _image(question.file, f"{question.kind} by {question.model}", 300)
-    return f"| {picture} | {request} | {_said(entry.answer)} | {judged(question, entry.answer)} |"
+    picture = _image(f"gallery/{question.file}", f"{question.kind} by {question.model}", 300)
+    return f"| {picture} | {request} | {_said(entry)} | {judged(question, entry.answer)} |"
 
 
 def _image(file: str, what: str, width: int) -> str:
-    return f'<img src="gallery/{file}" width="{width}" alt="{what}">'
+    return f'<img src="{file}" width="{width}" alt="{what}">'
 
 
-def _said(answer: Completion) -> str:
+def _said(entry: Entry) -> str:
     """The words, and a line for each thing that was found."""
+    answer = entry.answer
     words = [f"*{answer.text.strip()}*"] if answer.words and answer.text.strip() else []
-    lines = words + [_found(one) for one in answer.grounding.detections]
+    lines = words + [_found(one, *entry.question.picture.size) for one in answer.grounding.detections]
     return "<br>".join(lines) or "nothing"
 
 
-def _found(found: Detection) -> str:
+def _found(found: Detection, width: int, height: int) -> str:
     name = found.label or found.text or ""
     places = [(found.point.x, found.point.y)] if found.point else []
     if not places and found.box:
         places = [(found.box.x_min, found.box.y_min), (found.box.x_max, found.box.y_max)]
-    numbers = " ".join(f"{round(x * WIDTH)} {round(y * HEIGHT)}" for x, y in places)
+    numbers = " ".join(f"{round(x * width)} {round(y * height)}" for x, y in places)
     corners = sum(map(len, found.polygons or ()))
     return f"{name} {f'{corners} corners within ' if corners else ''}`{numbers}`".strip()

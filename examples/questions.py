@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from examples.scenes import THREE, TWO, WORD, Scene, Thing
+from examples.scenes import THREE, TWO, WORD, Json, Picture, Thing
+from miniatures.scenes import Shape
+from miniatures.sentences import dense, phrase
 
-Json = dict[str, Any]
+ASKED = (THREE, TWO, WORD)
+"""The pictures that questions are about."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Question:
     Attributes:
         model: Its name in requests, which is also the name of its miniature's folder.
         kind: The task's name, and what is special about this use of it: the end of the picture's name.
-        scene: What it is asked about.
+        picture: What it is asked about.
         task: The value of ``"task"`` in a request.
         words: True words, or None where they are no part of the answer.
         places: All that is to be found; empty where places are no part of the answer.
@@ -38,7 +40,7 @@ class Question:
 
     model: str
     kind: str
-    scene: Scene
+    picture: Picture
     task: Json
     words: str | None = None
     places: tuple[Place, ...] = ()
@@ -49,32 +51,24 @@ class Question:
         return f"{self.model}-{self.kind}.png"
 
 
-def _all(scene: Scene, label: Callable[[Thing], str | None]) -> tuple[Place, ...]:
-    return tuple(Place(label(shape), shape) for shape in scene.shapes)
+def _all(picture: Picture, label: Callable[[Shape], str | None]) -> tuple[Place, ...]:
+    return tuple(Place(label(shape), shape) for shape in picture.scene.shapes)
 
 
-def _one(scene: Scene, name: str, label: str | None) -> tuple[Place, ...]:
-    return (Place(label, scene.thing(name)),)
+def _one(picture: Picture, name: str, label: str | None) -> tuple[Place, ...]:
+    return (Place(label, picture.thing(name)),)
 
 
-def _region(name: str, scene: Scene, thing: str) -> Json:
+def _region(name: str, picture: Picture, thing: str) -> Json:
     """A task about the place of one thing, in pixels."""
-    return {"name": name, "region": {"box_px": list(scene.thing(thing).corners)}}
+    return {"name": name, "region": {"box_px": list(picture.corners(picture.thing(thing)))}}
 
 
-def _kind(thing: Thing) -> str:
-    return thing.kind
+def _kind(shape: Shape) -> str:
+    return shape.kind
 
 
-def _phrase(thing: Thing) -> str:
-    return f"a {thing.name}"
-
-
-def _described(thing: Thing) -> str:
-    return thing.description
-
-
-def _unnamed(_: Thing) -> None:
+def _unnamed(_: Shape) -> None:
     return None
 
 
@@ -86,8 +80,8 @@ def _florence2(model: str) -> tuple[Question, ...]:
         Question(model, "detect-labels", THREE, {"name": "detect", **wanted}, None, circle_and_star),
         Question(model, "point", TWO, {"name": "point"}, None, _all(TWO, _kind)),
         Question(model, "point-labels", THREE, {"name": "point", **wanted}, None, circle_and_star),
-        Question(model, "ground", TWO, {"name": "ground", "text": TWO.caption}, None, _all(TWO, _phrase)),
-        Question(model, "dense_caption", TWO, {"name": "dense_caption"}, None, _all(TWO, _described)),
+        Question(model, "ground", TWO, {"name": "ground", "text": TWO.caption}, None, _all(TWO, phrase)),
+        Question(model, "dense_caption", TWO, {"name": "dense_caption"}, None, _all(TWO, dense)),
         Question(model, "region_proposal", THREE, {"name": "region_proposal"}, None, _all(THREE, _unnamed)),
         Question(
             model, "segment", TWO, {"name": "segment", "text": "purple star"}, None, _one(TWO, "purple star", None)
@@ -108,7 +102,7 @@ def _florence2(model: str) -> tuple[Question, ...]:
 def _kosmos2(model: str) -> tuple[Question, ...]:
     return (
         Question(
-            model, "caption", THREE, {"name": "caption", "length": "short"}, THREE.caption, _all(THREE, _phrase)
+            model, "caption", THREE, {"name": "caption", "length": "short"}, THREE.caption, _all(THREE, phrase)
         ),
         Question(
             model, "ground", THREE, {"name": "ground", "text": "a blue square"}, None,
@@ -116,7 +110,7 @@ def _kosmos2(model: str) -> tuple[Question, ...]:
         ),
         Question(
             model, "detect-labels", TWO, {"name": "detect", "labels": ["a green triangle", "a purple star"]}, None,
-            _all(TWO, _phrase),
+            _all(TWO, phrase),
         ),
         Question(model, "region_caption", TWO, _region("region_caption", TWO, "green triangle"), "a green triangle"),
         Question(model, "query", THREE, {"name": "query", "text": "How many shapes are there?"}, "three"),

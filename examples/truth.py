@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from examples.questions import Place, Question
-from examples.scenes import COLOURS, KINDS
+from examples.scenes import name_of
+from miniatures.shapes import COLOURS, KINDS
 from vlm.types import Box, Completion, Detection
 
 LEAST = 0.5
@@ -24,7 +25,7 @@ def judged(question: Question, answer: Completion) -> str:
         faults.append(f"in truth *{question.words}*")
     if question.places:
         missing, overlaps = _compare(question.places, answer.grounding.detections)
-        faults += [f"{_name(place)} is {_pixels(place)}" for place in missing]
+        faults += [f"{_name(place)} is {_pixels(place, question)}" for place in missing]
         extra = len(answer.grounding.detections) - len(question.places)
         faults += [f"{extra} too many"] if extra > 0 else []
         remark = f"; overlap {min(overlaps):.2f}" + (" or more" if len(overlaps) > 1 else "") if overlaps else ""
@@ -73,8 +74,8 @@ def _is_named(found: Detection, label: str | None) -> bool:
 
 
 def _name(place: Place) -> str:
-    return place.label or place.thing.name
+    return place.label or name_of(place.thing)
 
 
-def _pixels(place: Place) -> str:
-    return f"`{' '.join(map(str, place.thing.corners))}`"
+def _pixels(place: Place, question: Question) -> str:
+    return f"`{' '.join(map(str, question.picture.corners(place.thing)))}`"

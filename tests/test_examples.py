@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 import sys
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import pytest
 from PIL import Image, ImageChops
 
 from examples.gallery import questions, task_of
-from examples.questions import QUESTIONS, Question
-from examples.scenes import COLOURS, INK, SCENES, Scene
+from examples.questions import ASKED, QUESTIONS, Question
 from router.bodies import ChatBody, validated
 from vlm.models.cards import cards
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text("utf-8")
+PICTURES_PAGE = (EXAMPLES / "pictures/README.md").read_text("utf-8")
 PLACES = {"boxes", "points", "quads", "polygons"}
 AGAIN = "; `python examples/gallery.py` makes it again"
 
@@ -51,6 +50,7 @@ def alike(new: Path, old: Path) -> bool:
 def test_every_file_that_a_page_names_is_there_and_no_other() -> None:
     there = {path.name for path in (EXAMPLES / "gallery").iterdir()}
     assert named(PAGE, "") == there
+    assert set(re.findall(r"pictures/([\w-]+)\.png", PAGE)) == {picture.name for picture in ASKED}
     assert named((ROOT / "README.md").read_text("utf-8"), "examples/") <= there
 
 
@@ -83,31 +83,12 @@ def test_files_are_small() -> None:
     assert sum(sizes.values()) < 200_000
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_things_are_where_a_scene_says(scene: Scene) -> None:
-    picture = scene.picture()
-    colours = {shape.corners: COLOURS[shape.name.split()[0]] for shape in scene.shapes}
-    if scene.word is not None:
-        colours[scene.word.corners] = INK
-    for corners, colour in colours.items():
-        found = extent(picture, colour)
-        assert all(abs(got - want) <= 3 for got, want in zip(found, corners, strict=True)), (found, corners)
-
-
-def extent(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """The box around everything that is roughly of that colour."""
-    channels = ImageChops.difference(picture, Image.new("RGB", picture.size, colour)).split()
-    farthest = reduce(ImageChops.lighter, channels)
-    box = farthest.point([255] * 60 + [0] * 196).getbbox()
-    assert box is not None
-    return box
-
-
-def test_what_the_page_tells_to_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_pages_tell_to_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paint, mark = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    paint, mark = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in (PICTURES_PAGE, PAGE))
+    assert (len(paint), len(mark)) == (1, 1)
     objects: list[dict[str, Any]] = [{"label": "circle", "box_px": [60.0, 90.0, 200.0, 230.0]}]
-    exec(paint, {})
-    exec(mark, {"objects": objects})
+    exec(paint[0], {})
+    exec(mark[0], {"objects": objects})
     with Image.open("mine.png") as before, Image.open("found.png") as after:
         assert ImageChops.difference(before, after).getbbox() is not None
