@@ -40,15 +40,26 @@ class Batch:
 
 @dataclass(frozen=True)
 class Source:
-    """Drawn pictures, and how many of them a step looks at."""
+    """Drawn pictures, and how many of them a step looks at; ``nested`` of these show a shape within a shape.
+
+    The world has one such scene in 25, too few to learn what lies within what.
+    """
 
     pictures: Pictures
     count: int
+    nested: int = 0
 
     def chosen(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
         """Scenes and pixels in 0..1 of one step."""
-        seeds = rng.sample(range(len(self.pictures)), self.count)
+        seeds = rng.sample(range(len(self.pictures)), self.count - self.nested)
+        seeds += [self._nested_seed(rng) for _ in range(self.nested)]
         return [self.pictures.scene(seed) for seed in seeds], _bytes(self.pictures, seeds)
+
+    def _nested_seed(self, rng: random.Random) -> int:
+        while True:
+            seed = rng.randrange(len(self.pictures))
+            if self.pictures.scene(seed).inside:
+                return seed
 
 
 @dataclass(frozen=True)

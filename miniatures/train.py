@@ -39,12 +39,13 @@ def course_of(name: str) -> Course:
 
 def trainer(course: Course, folder: Path, pictures: Path, steps: int | None = None) -> Trainer:
     """A lesson at its beginning, with its pictures drawn."""
-    world = Source(open_pictures(pictures, course.side, course.shards, _say), course.batch)
+    world = Source(open_pictures(pictures, course.side, course.shards, _say), course.batch, course.batch // 8)
     pages = None
     if course.pages:
         pages = Source(open_pictures(pictures, course.side, course.page_shards, _say, PAGES), course.pages)
     batches = Batches(world, pages, course.mean, course.std, course.name)
-    sight = read_sight(_sight(folder.parent / _SIGHT, pictures)) if course.sighted else None
+    begins = course.sighted and not (folder / STATE).exists()  # who goes on sees already
+    sight = read_sight(_sight(folder.parent / _SIGHT, pictures)) if begins else None
     schedule = Schedule(course.rate, steps or course.steps)
     return Trainer(course.begin(batches, sight), batches, schedule, folder, course.slow)
 

@@ -64,8 +64,8 @@ class Florence2Lesson:
         """Words and places of all answers, and the grid."""
         exercises = [one for scene in batch.scenes for one in chosen(scene, _EXERCISES, batch.rng)]
         features = self.model.model.get_image_features(batch.pixels).pooler_output  # [batch, 1 + cells, width]
-        grid_loss, grid = self.module["head"](features[:, 1:], batch.scenes)
-        logits, targets = self._answers(features.repeat_interleave(_EXERCISES, 0), exercises)
+        grid_loss, grid = self.module["head"](features[:, 1:], batch.shown)
+        logits, targets = self._answers(features[: len(batch.scenes)].repeat_interleave(_EXERCISES, 0), exercises)
         loss, measures = token_loss(logits, targets, self.places)
         return loss + 0.4 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
@@ -107,5 +107,13 @@ class Florence2Lesson:
 
 
 COURSE = Course(
-    "florence-2-base", Florence2Lesson, SIDE, batch=16, steps=8000, rate=1.5e-3, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    "florence-2-base",
+    Florence2Lesson,
+    SIDE,
+    batch=16,
+    pages=4,
+    steps=8000,
+    rate=1.5e-3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
 )

@@ -28,7 +28,10 @@ class Exercise:
 
 
 def exercises(scene: Scene, rng: random.Random) -> list[Exercise]:
-    """All that can be asked about a scene; where it is about one thing, ``rng`` chooses which."""
+    """All that can be asked about a scene: every thing is looked for, ``rng`` chooses by which words.
+
+    The more things there are, the more often one is looked for: which one is meant is learnt where there are several.
+    """
     ground = f" on a {scene.background} background."
     out = [
         Exercise("grounded caption", BRIEF, f"{caption(scene, _OF)}.", 3),
@@ -36,7 +39,7 @@ def exercises(scene: Scene, rng: random.Random) -> list[Exercise]:
         Exercise("grounded details", DETAILED, f"{_SHOWN}{caption(scene, _SHOWN)}{ground}", 2),
         Exercise("details", _ungrounded(DETAILED), f"{_SHOWN}{caption(scene, _SHOWN, grounded=False)}{ground}", 0.7),
     ]
-    out += _about(rng.choice(scene.things), scene, rng)
+    out += [exercise for thing in scene.things for exercise in _about(thing, scene, rng)]
     out += [
         Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 2 if one.kind == "which word" else 0.9)
         for one in sentences.questions(scene, rng)
@@ -87,8 +90,8 @@ def _about(thing: Shape | Word, scene: Scene, rng: random.Random) -> list[Exerci
     elif isinstance(thing, Shape) and rng.random() < 0.3:
         asked = thing.name
     return [
-        Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 4),
-        Exercise("box to phrase", f"<grounding><phrase>It</phrase>{located(thing.box)} is", f" {named}.", 2),
+        Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 2.5),
+        Exercise("box to phrase", f"<grounding><phrase>It</phrase>{located(thing.box)} is", f" {named}.", 0.8),
     ]
 
 

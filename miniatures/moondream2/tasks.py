@@ -61,15 +61,19 @@ class Writer:
     vocabulary: Vocabulary
 
     def exercises(self, scene: Scene, rng: random.Random) -> list[Exercise]:
-        """All that can be asked about a scene; where there are many such, ``rng`` chooses which."""
+        """All that can be asked about a scene; where there are many such, ``rng`` chooses which.
+
+        The more things there are, the more often something is looked for: what a label means is learnt where there is a
+        choice.
+        """
         asked = sentences.questions(scene, rng)
         out = [
             self._caption("short", sentences.plain(sentences.caption(scene)), 2.5),
             self._caption("normal", sentences.detailed(scene), 1.5),
             self._caption("long", sentences.paragraph(scene), 0.5),
             *(self._query(one, 2.5 if one.kind == "which word" else 0.7) for one in asked),
-            self._detect(*looked_for(scene, rng)),
-            self._point(*looked_for(scene, rng)),
+            *(self._detect(*looked_for(scene, rng)) for _ in scene.things),
+            *(self._point(*looked_for(scene, rng)) for _ in scene.things),
             self._reference(rng.choice(scene.things)),
         ]
         return [*out, self._reasoned(scene)] if scene.shapes else out
@@ -110,11 +114,11 @@ class Writer:
 
     def _detect(self, label: str, shapes: Sequence[Shape]) -> Exercise:
         found = [token for shape in shapes for token in self.box_ids(shape.box)]
-        return Exercise(self._label(self.ids.detect, label), (*found, self.ids.eos), 4.0)
+        return Exercise(self._label(self.ids.detect, label), (*found, self.ids.eos), 2.5)
 
     def _point(self, label: str, shapes: Sequence[Shape]) -> Exercise:
         found = [token for shape in shapes for token in self.point_ids(shape.centre)]
-        return Exercise(self._label(self.ids.point, label), (*found, self.ids.eos), 2.0)
+        return Exercise(self._label(self.ids.point, label), (*found, self.ids.eos), 1.2)
 
     def _reasoned(self, scene: Scene) -> Exercise:
         """Shapes are counted by pointing at each."""
