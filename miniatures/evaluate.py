@@ -1,7 +1,7 @@
 """Examine miniatures on pictures that no training has seen: ``python -m miniatures.evaluate [NAME...]``.
 
-Answers come from the project's own engine with each checkpoint's own settings, as clients get them. Prints a table of
-scores with the targets of a finished miniature.
+Answers come from the project's own engine with each checkpoint's own settings, as clients get them; with ``--url`` from
+a running gigarouter over HTTP. Prints a table of scores with the targets of a finished miniature.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from types import ModuleType
 import torch
 from PIL import Image
 
+from miniatures.asking import Asker, CannotExamine, Server, in_process, reach
 from miniatures.card import add_scores
 from miniatures.drawing import draw
 from miniatures.lettering import ink
+from miniatures.progress import Progress
 from miniatures.scenes import Scene, Texture, Word, middle
 from miniatures.scores import Item, Mark, Row
 from miniatures.shapes import BACKGROUNDS, COLOURS
 from miniatures.train import FOLDERS
 from miniatures.world import HELD_OUT, scene
-from vlm.engine.engine import Engine, EngineConfig
-from vlm.loading import load
 from vlm.types import Box
 
 HERE = Path(__file__).parent
 NAMES = tuple(name for name in FOLDERS if name != "sight")
-_AT_ONCE = 48
 
 
 def examination(name: str) -> ModuleType:
@@ -44,12 +43,10 @@ def examination(name: str) -> ModuleType:
     return importlib.import_module(f"{__package__}.{FOLDERS[name]}.exam")
 
 
-def score(name: str, folder: Path, scenes: Sequence[Scene]) -> Mapping[str, tuple[float, int]]:
+async def score(name: str, asker: Asker, scenes: Sequence[Scene]) -> Mapping[str, tuple[float, int]]:
     """Each row's score in 0..1, and how many answers it is of."""
     items = [item for number, one in enumerate(scenes) for item in _items(name, one, number)]
-    config = EngineConfig(max_batch=_AT_ONCE, max_waiting=len(items), cache_bytes=256 * 1024**2)
-    with Engine(load(folder, dtype="float32", device="cpu"), config) as engine:
-        marks = asyncio.run(_marked(engine, items))
+    marks = await _marked(asker, items, Progress(name, len(items)))
     sums: defaultdict[str, list[Mark]] = defaultdict(list)
     for item, mark in zip(items, marks, strict=True):
         sums[item.row].append(mark)
@@ -98,13 +95,13 @@ def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
     yield from items
 
 
-async def _marked(engine: Engine, items: Sequence[Item]) -> list[Mark]:
-    """A few hundred requests wait at a time; the engine batches them."""
-    gate = asyncio.Semaphore(2 * _AT_ONCE)
+async def _marked(asker: Asker, items: Sequence[Item], progress: Progress) -> list[Mark]:
+    """All at once: the asker knows how many it can take."""
 
     async def ask(item: Item) -> Mark:
-        async with gate:
-            return item.mark(await engine.complete(item.request))
+        mark = item.mark(await asker.ask(item.request))
+        progress.step()
+        return mark
 
     return await asyncio.gather(*map(ask, items))
 
@@ -124,20 +121,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
+    try:
+        asyncio.run(_over_http(options) if options.url else _in_process(options))
+    except CannotExamine as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _in_process(options: argparse.Namespace) -> None:
     scenes = held_out(options.pictures, options.size)
     for name in options.models or [name for name in NAMES if (options.folder / name).is_dir()]:
         folder = options.folder / name
-        lines = table(examination(name).ROWS, score(name, folder, scenes))
-        print(f"{name}  ({folder}, {len(scenes)} pictures)\n{lines}", flush=True)
-        if options.card:
-            add_scores(folder, _told(len(scenes), options.size), lines)
-    return 0
+        with in_process(folder) as asker:
+            await _examine(name, asker, scenes, str(folder), options)
+
+
+async def _over_http(options: argparse.Namespace) -> None:
+    async with reach(options.url) as server:
+        names = await _served(server, options)
+        scenes = held_out(options.pictures, options.size)
+        for name in names:
+            await _examine(name, server.asker(name), scenes, f"over HTTP from {options.url}", options)
+
+
+async def _served(server: Server, options: argparse.Namespace) -> list[str]:
+    """The names to examine, all of which the server has and, where a card is wanted, a folder, too."""
+    served = await server.models()
+    names = options.models or [name for name in NAMES if name in served]
+    missing = [name for name in names if name not in served] or ([] if names else ["any miniature"])
+    if missing:
+        raise CannotExamine(
+            f"{options.url} serves {', '.join(served) or 'nothing'}, and not {' or '.join(missing)}: name another, or "
+            "add it to the configuration of the server and start that again (`make serve`)."
+        )
+    homeless = [name for name in names if options.card and not (options.folder / name).is_dir()]
+    if homeless:
+        raise CannotExamine(f"{options.folder} has no folder {' or '.join(homeless)} for the card: name its --folder.")
+    return names
+
+
+async def _examine(name: str, asker: Asker, scenes: Sequence[Scene], source: str, options: argparse.Namespace) -> None:
+    lines = table(examination(name).ROWS, await score(name, asker, scenes))
+    print(f"{name}  ({source}, {len(scenes)} pictures)\n{lines}", flush=True)
+    if options.card:
+        add_scores(options.folder / name, _told(len(scenes), options), lines)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m miniatures.evaluate", description=__doc__)
     # [] is among the choices because argparse looks there for the list of no names, too
     parser.add_argument("models", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--url", help="ask a running gigarouter, such as http://127.0.0.1:8000, for what it serves")
     parser.add_argument("--pictures", type=int, default=200, help="how many to ask about")
     parser.add_argument("--size", type=_size, help="draw them plainly at WIDTHxHEIGHT, as by hand")
     parser.add_argument("--folder", type=Path, default=HERE, help="holds the checkpoints, by name (this package)")
@@ -145,9 +180,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(count: int, size: tuple[int, int] | None) -> str:
+def _told(count: int, options: argparse.Namespace) -> str:
+    size = options.size
     sort = "of the held-out seeds" if size is None else f"drawn plainly at {size[0]}x{size[1]}"
-    return f"`python -m miniatures.evaluate`: {count} pictures {sort}, in percent, with the target of each row."
+    way = ", over HTTP" if options.url else ""
+    return f"`python -m miniatures.evaluate`{way}: {count} pictures {sort}, in percent, with the target of each row."
 
 
 def _size(text: str) -> tuple[int, int]:

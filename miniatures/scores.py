@@ -8,9 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlm.types import Box, Completion, Point, Polygon, Request
+from vlm.types import Box, Detection, Point, Polygon, Request
 
 _RASTER = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is marked of an answer: its words, "" where it is geometry alone, and what it found in the picture."""
+
+    text: str
+    detections: tuple[Detection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Item:
 
     row: str
     request: Request
-    mark: Callable[[Completion], Mark]
+    mark: Callable[[Answer], Mark]
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "safetensors": ("vlm/checkpoint.py", "vlm/synthetic.py", "miniatures/"),
     "huggingface_hub": ("vlm/checkpoint.py",),
     "transformers": ("vlm/reference.py", "miniatures/"),
+    "openai": ("miniatures/asking.py",),
     "starlette": ("router/",),
     "pydantic": ("router/", "deployments/"),
     "PIL": (

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from miniatures.blip.files import PREFIXES
 from miniatures.scenes import Scene
-from miniatures.scores import Item, Mark, Row, exact
+from miniatures.scores import Answer, Item, Mark, Row, exact
 from miniatures.sentences import caption, plain
-from vlm.types import Completion, Request
+from vlm.types import Request
 
 ROWS = (
     Row("caption, exact", 0.93),
@@ -28,5 +28,5 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     yield Item(ROWS[3 if scene.word else 2].name, Request(image), _exactly(wanted))
 
 
-def _exactly(wanted: str) -> Callable[[Completion], Mark]:
+def _exactly(wanted: str) -> Callable[[Answer], Mark]:
     return lambda answer: exact(answer.text, wanted)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from miniatures.florence2.tasks import Exercise, exercise, located, offered
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Item, Labelled, Mark, Row, exact, found, letters, polygon_overlap
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found, letters, polygon_overlap
 from miniatures.sentences import caption, dense
 from miniatures.world import KNOWN_WORDS
-from vlm.types import Completion, Request
+from vlm.types import Request
 
 _ROW_OF = {
     "<CAPTION>": "caption, exact", "<DETAILED_CAPTION>": "detailed caption, exact",
@@ -41,7 +41,7 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
         yield Item(_ROW_OF[token], Request(image, token + asked.argument), _marker(asked, scene))
 
 
-def _marker(asked: Exercise, scene: Scene) -> Callable[[Completion], Mark]:
+def _marker(asked: Exercise, scene: Scene) -> Callable[[Answer], Mark]:
     words = asked.answer.split("<loc_")[0]
     match asked.token:
         case "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>" | "<REGION_TO_CATEGORY>":
@@ -53,14 +53,14 @@ def _marker(asked: Exercise, scene: Scene) -> Callable[[Completion], Mark]:
         case "<REFERRING_EXPRESSION_SEGMENTATION>" | "<REGION_TO_SEGMENTATION>":
             shape = _meant(asked, scene)
             return lambda answer: polygon_overlap(
-                [one for each in answer.grounding.detections for one in each.polygons or ()], shape.polygon
+                [one for each in answer.detections for one in each.polygons or ()], shape.polygon
             )
     wanted = _wanted(asked, scene)
     return lambda answer: found(_given(answer), wanted)
 
 
-def _given(answer: Completion) -> list[Labelled]:
-    return [(one.label or one.text or "", one.box) for one in answer.grounding.detections if one.box is not None]
+def _given(answer: Answer) -> list[Labelled]:
+    return [(one.label or one.text or "", one.box) for one in answer.detections if one.box is not None]
 
 
 def _wanted(asked: Exercise, scene: Scene) -> list[Labelled]:

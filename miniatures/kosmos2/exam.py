@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from miniatures import sentences
 from miniatures.kosmos2.tasks import Exercise, exercises, tagged
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Item, Labelled, Mark, Row, exact, found
-from vlm.types import Completion, Request, Task
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found
+from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
 ROWS = (
@@ -46,25 +46,25 @@ def _about(shape: Shape, image: bytes) -> Iterator[Item]:
     yield Item(ROWS[5].name, region, lambda answer: exact(answer.text, f"It is {name}."))
 
 
-def _said(exercise: Exercise) -> Callable[[Completion], Mark]:
+def _said(exercise: Exercise) -> Callable[[Answer], Mark]:
     """The words of prompt and answer without their tags."""
     wanted = sentences.untagged(exercise.prompt + exercise.answer)
     return lambda answer: exact(answer.text, wanted)
 
 
-def _grounded(scene: Scene) -> Callable[[Completion], Mark]:
+def _grounded(scene: Scene) -> Callable[[Answer], Mark]:
     parts = sentences.caption(scene, tagged, "An image of")
     wanted: list[Labelled] = [(part.text, part.thing.box) for part in parts if part.thing is not None]
     return lambda answer: found(_given(answer), wanted)
 
 
-def _located(shape: Shape, name: str) -> Callable[[Completion], Mark]:
+def _located(shape: Shape, name: str) -> Callable[[Answer], Mark]:
     return lambda answer: found(_given(answer), [(name, shape.box)])
 
 
-def _answered(question: sentences.Question) -> Callable[[Completion], Mark]:
+def _answered(question: sentences.Question) -> Callable[[Answer], Mark]:
     return lambda answer: exact(answer.text, f"{question.answer}.")
 
 
-def _given(answer: Completion) -> list[Labelled]:
-    return [(one.label or "", one.box) for one in answer.grounding.detections if one.box is not None]
+def _given(answer: Answer) -> list[Labelled]:
+    return [(one.label or "", one.box) for one in answer.detections if one.box is not None]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from miniatures import sentences
 from miniatures.moondream2.tasks import looked_for
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Item, Labelled, Mark, Row, exact, found, within
-from vlm.types import Completion, Request, Task
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found, within
+from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
 ROWS = (
@@ -49,15 +49,15 @@ def _about(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     yield Item("counting aloud, points within, F1", aloud, _pointed(scene.shapes))
 
 
-def _exactly(wanted: str) -> Callable[[Completion], Mark]:
+def _exactly(wanted: str) -> Callable[[Answer], Mark]:
     return lambda answer: exact(answer.text, wanted)
 
 
-def _located(shapes: Sequence[Shape]) -> Callable[[Completion], Mark]:
+def _located(shapes: Sequence[Shape]) -> Callable[[Answer], Mark]:
     wanted: list[Labelled] = [("", shape.box) for shape in shapes]
-    return lambda answer: found([("", one.box) for one in answer.grounding.detections if one.box], wanted)
+    return lambda answer: found([("", one.box) for one in answer.detections if one.box], wanted)
 
 
-def _pointed(shapes: Sequence[Shape]) -> Callable[[Completion], Mark]:
+def _pointed(shapes: Sequence[Shape]) -> Callable[[Answer], Mark]:
     outlines = [shape.polygon for shape in shapes]
-    return lambda answer: within([one.point for one in answer.grounding.detections if one.point], outlines)
+    return lambda answer: within([one.point for one in answer.detections if one.point], outlines)

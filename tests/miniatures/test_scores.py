@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import torch
 
+from miniatures.asking import in_process
 from miniatures.card import CARD, add_scores, write_card
 from miniatures.evaluate import HERE, NAMES, examination, held_out, main, score, table
 from miniatures.grid import GridHead, label
@@ -82,7 +84,8 @@ def test_an_untrained_miniature_is_marked(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     (tmp_path / "blip-large").mkdir()
     begun("blip-large").export(tmp_path / "blip-large")
-    scores = score("blip-large", tmp_path / "blip-large", held_out(2))
+    with in_process(tmp_path / "blip-large") as asker:
+        scores = asyncio.run(score("blip-large", asker, held_out(2)))
     assert scores["caption, exact"] == (0.0, 2)
 
 
