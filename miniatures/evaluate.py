@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import importlib
 import io
-import math
 import random
 import sys
 from collections import defaultdict
@@ -25,14 +24,12 @@ from PIL import Image
 from miniatures.asking import Asker, CannotExamine, Server, in_process, reach
 from miniatures.card import add_scores
 from miniatures.drawing import draw
-from miniatures.lettering import ink
 from miniatures.progress import Progress
-from miniatures.scenes import Scene, Texture, Word, middle
+from miniatures.scenes import Scene, Texture
 from miniatures.scores import Item, Mark, Row
 from miniatures.shapes import BACKGROUNDS, COLOURS
 from miniatures.train import FOLDERS
 from miniatures.world import HELD_OUT, scene
-from vlm.types import Box
 
 HERE = Path(__file__).parent
 NAMES = tuple(name for name in FOLDERS if name != "sight")
@@ -65,29 +62,16 @@ def table(rows: Sequence[Row], scores: Mapping[str, tuple[float, int]]) -> str:
 
 
 def held_out(count: int, size: tuple[int, int] | None = None) -> list[Scene]:
-    """So many scenes of the held-out seeds; with a ``size`` drawn plainly at it, as by hand."""
-    scenes = [scene(HELD_OUT + number) for number in range(count)]
-    return scenes if size is None else [by_hand(one, *size) for one in scenes]
+    """So many scenes of the held-out seeds; with a ``size`` (width, height) laid out for it and plain, as by hand."""
+    scenes = [scene(HELD_OUT + number, size) for number in range(count)]
+    return scenes if size is None else [plain(one) for one in scenes]
 
 
-def by_hand(one: Scene, width: int, height: int) -> Scene:
-    """The scene in the palette's own colours without texture, at another size: shapes are stretched, letters not."""
+def plain(one: Scene) -> Scene:
+    """The scene in the palette's own colours, without texture."""
     shapes = tuple(replace(shape, shade=COLOURS[shape.colour]) for shape in one.shapes)
-    word = None if one.word is None else _refitted(one.word, width / height)
     flat = Texture((0.0, 0.0), 0.0, 1, 0.0, 0)
-    return replace(
-        one, width=width, height=height, shapes=shapes, word=word, shade=BACKGROUNDS[one.background], texture=flat
-    )
-
-
-def _refitted(word: Word, aspect: float) -> Word:
-    """The word about where it was, in the box that it has in a picture of another aspect."""
-    black = ink(word.text, word.stroke)
-    width, height = word.em * black.width / math.sqrt(aspect), word.em * black.height * math.sqrt(aspect)
-    centre = middle(word.box)
-    left = min(max(centre.x - width / 2, 0.01), 0.99 - width)
-    top = min(max(centre.y - height / 2, 0.01), 0.99 - height)
-    return replace(word, box=Box(left, top, left + width, top + height))
+    return replace(one, shapes=shapes, shade=BACKGROUNDS[one.background], texture=flat)
 
 
 def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
@@ -174,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("models", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--url", help="ask a running gigarouter, such as http://127.0.0.1:8000, for what it serves")
     parser.add_argument("--pictures", type=int, default=200, help="how many to ask about")
-    parser.add_argument("--size", type=_size, help="draw them plainly at WIDTHxHEIGHT, as by hand")
+    parser.add_argument("--size", type=_size, help="pictures laid out for WIDTHxHEIGHT and drawn plainly, as by hand")
     parser.add_argument("--folder", type=Path, default=HERE, help="holds the checkpoints, by name (this package)")
     parser.add_argument("--card", action="store_true", help="put the table into the checkpoint's README.md")
     return parser
@@ -182,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _told(count: int, options: argparse.Namespace) -> str:
     size = options.size
-    sort = "of the held-out seeds" if size is None else f"drawn plainly at {size[0]}x{size[1]}"
+    sort = "of the held-out seeds" if size is None else f"drawn plainly for {size[0]}x{size[1]}"
     way = ", over HTTP" if options.url else ""
     return f"`python -m miniatures.evaluate`{way}: {count} pictures {sort}, in percent, with the target of each row."
 

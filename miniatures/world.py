@@ -31,12 +31,12 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SIDES = {"small": (0.17, 0.22), "large": (0.31, 0.41)}  # of the root of the picture's area
 
 
-def scene(seed: int) -> Scene:
-    """The scene of a seed: always the same one."""
+def scene(seed: int, size: tuple[int, int] | None = None) -> Scene:
+    """The scene of a seed: always the same one. At a ``size`` (width, height) of one's own it is another scene."""
     rng = random.Random(seed)
     plan = _plan(rng)  # once: a crowded scene that does not fit at first must not become a rare one
     while True:
-        found = Draft(rng).scene(plan)
+        found = Draft(rng, size).scene(plan)
         if found is not None:
             return found
 
@@ -62,9 +62,9 @@ def _plan(rng: random.Random) -> _Plan:
 class Draft:
     """One attempt at a scene, given up where things do not fit or where what is said of them would be ambiguous."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.aspect = math.exp(rng.triangular(-math.log(2), math.log(2), 0.0))
+    def __init__(self, rng: random.Random, size: tuple[int, int] | None = None) -> None:
+        self.rng, self.size = rng, size
+        self.aspect = size[0] / size[1] if size else math.exp(rng.triangular(-math.log(2), math.log(2), 0.0))
         self.taken: list[Box] = []
 
     def scene(self, plan: _Plan) -> Scene | None:
@@ -95,12 +95,12 @@ class Draft:
         self, background: str, shapes: Sequence[Shape], words: Sequence[Word], *, inside: bool = False
     ) -> Scene:
         """The picture's size, shade and texture come last."""
-        width, height = self._size()
+        width, height = self.size or self._any_size()
         shade = jittered(self.rng, BACKGROUNDS[background], 7)
         word, more = (words[0], tuple(words[1:])) if words else (None, ())
         return Scene(width, height, tuple(shapes), word, background, shade, self._texture(), inside, more)
 
-    def _size(self) -> tuple[int, int]:
+    def _any_size(self) -> tuple[int, int]:
         """Small pictures are rarer than large ones: little can be told on 64 pixels."""
         stretch = max(self.aspect, 1 / self.aspect)
         most = math.log(LARGEST_SIDE / stretch / SMALLEST_SIDE)

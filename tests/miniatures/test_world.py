@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from miniatures.drawing import draw
-from miniatures.evaluate import by_hand
+from miniatures.evaluate import plain
 from miniatures.lettering import letter_centres
 from miniatures.scenes import Scene, Shape
 from miniatures.shapes import KINDS, OUTLINES
@@ -57,10 +57,10 @@ def test_all_sizes_counts_and_kinds_occur() -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
-    plain = by_hand(SCENES[seed], 400, 300)
-    for thing in plain.things:
+    one = plain(scene(seed, (400, 300)))
+    for thing in one.things:
         alone = replace(
-            plain,
+            one,
             shapes=(thing,) if isinstance(thing, Shape) else (),
             word=None if isinstance(thing, Shape) else thing,
             inside=False,
@@ -72,7 +72,7 @@ def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
 def test_words_stand_in_their_boxes_at_the_size_of_the_picture(seed: int) -> None:
     one = SCENES[seed]
     assert one.word is not None
-    alone = replace(by_hand(one, one.width, one.height), shapes=())
+    alone = replace(plain(one), shapes=())
     assert_near(ink(alone), one.word.box, one.width, one.height, pixels=2.5)
 
 
@@ -85,10 +85,10 @@ def test_polygons_touch_all_sides_of_their_boxes() -> None:
 
 def test_polygons_cover_the_pixels_of_their_shapes() -> None:
     one = next(one for one in SCENES if len(one.shapes) == 1 and one.shapes[0].kind == "star")
-    plain = by_hand(one, 300, 300)
+    square = replace(plain(one), width=300, height=300, word=None)
     mask = Image.new("1", (300, 300))
     ImageDraw.Draw(mask).polygon([(p.x * 300, p.y * 300) for p in one.shapes[0].polygon], fill=1)
-    drawn = np.abs(np.asarray(draw(replace(plain, word=None)), dtype=np.int16) - np.array(plain.shade)).max(axis=2) > 60
+    drawn = np.abs(np.asarray(draw(square), dtype=np.int16) - np.array(square.shade)).max(axis=2) > 60
     assert (np.asarray(mask) & drawn).sum() / (np.asarray(mask) | drawn).sum() > 0.93
 
 
