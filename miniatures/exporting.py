@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ def write_model(model: Any, generation: GenerationConfig, folder: Path) -> None:
     published.generation_config = generation
     published.save_pretrained(folder)
     generation.save_pretrained(folder)
+
+
+def pack(folder: Path) -> None:
+    """Write tokenizer.json without the spaces that people read it by: a third of it; and let everybody read all."""
+    tokenizer = folder / "tokenizer.json"
+    content = json.loads(tokenizer.read_text("utf-8"))
+    tokenizer.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def fingerprint(tokenizer: Path) -> str:

@@ -17,6 +17,7 @@ import torch
 from miniatures.batches import Batches, Source
 from miniatures.card import write_card
 from miniatures.course import Course
+from miniatures.exporting import pack
 from miniatures.pictures import PAGES, open_pictures
 from miniatures.sight.transplant import read_sight
 from miniatures.training import STATE, Schedule, Trainer
@@ -85,6 +86,7 @@ def publish(course: Course, running: Trainer, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     running.lesson.export(folder)
+    pack(folder)
     write_card(folder, course.name, running.step, course.batch)
     _say(f"wrote {folder}")
 

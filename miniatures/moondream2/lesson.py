@@ -148,9 +148,7 @@ class Moondream2Lesson:
     def export(self, folder: Path) -> None:
         """Weights by their published names, config.json and the tokenizer."""
         write_files(folder)
-        weights = folder / "model.safetensors"
-        save_file(published(self.model), weights, metadata={"format": "pt"})
-        weights.chmod(0o644)  # it is written for its owner alone
+        save_file(published(self.model), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _wanted(exercise: Exercise) -> list[int]:

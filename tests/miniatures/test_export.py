@@ -10,6 +10,7 @@ import torch
 
 from miniatures.drawing import draw
 from miniatures.evaluate import _png
+from miniatures.exporting import pack
 from miniatures.kosmos2.lesson import Kosmos2Lesson
 from miniatures.kosmos2.tasks import exercises
 from miniatures.losses import by_length
@@ -21,6 +22,8 @@ from tests.oracle import Oracle, ask, ask_all
 from vlm.layers.attention import Growing
 from vlm.loading import load
 
+LARGEST, LARGEST_TOGETHER = 4_500_000, 12_000_000
+"""Bytes of a folder and of all: they live in the repository."""
 PROMPTS = {"blip-large": "", "florence-2-base": "<DETAILED_CAPTION>", "kosmos-2": "<grounding>An image of"}
 
 
@@ -35,6 +38,7 @@ def export(name: str, folder: Path) -> Path:
     if not path.exists():
         path.mkdir()
         begun(name).export(path)
+        pack(path)
     return path
 
 
@@ -51,8 +55,16 @@ def test_our_engine_and_transformers_read_the_same_checkpoint(name: str, exporte
 @pytest.mark.parametrize("name", [*PROMPTS, "moondream-2"])
 def test_a_checkpoint_is_small_and_loads(name: str, exported: Path) -> None:
     folder = export(name, exported)
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_600_000
     assert load(folder, dtype="float32", device="cpu").model is not None
+    assert size_of(folder) < LARGEST
+
+
+def test_all_checkpoints_together_are_small(exported: Path) -> None:
+    assert sum(size_of(export(name, exported)) for name in [*PROMPTS, "moondream-2"]) < LARGEST_TOGETHER
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def test_moondream2_answers_every_task(exported: Path) -> None:
