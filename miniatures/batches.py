@@ -6,7 +6,7 @@ Owns the choice of seeds and the light noise on pixels. Does not know what is as
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,26 +40,43 @@ class Batch:
 
 @dataclass(frozen=True)
 class Source:
-    """Drawn pictures, and how many of them a step looks at; ``nested`` of these show a shape within a shape.
+    """Drawn pictures, and how many of them a step looks at.
 
-    The world has one such scene in 25, too few to learn what lies within what.
+    The world has one nested scene in 25, too few to learn what lies within what; and one in four shows a single shape,
+    from which neither letters are learnt nor which of several things is meant.
+
+    Attributes:
+        pictures: To choose from.
+        count: Pictures a step.
+        nested: So many of these show a shape within a shape.
+        rich: So many show a word, or three shapes and more.
     """
 
     pictures: Pictures
     count: int
     nested: int = 0
+    rich: int = 0
 
     def chosen(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
         """Scenes and pixels in 0..1 of one step."""
-        seeds = rng.sample(range(len(self.pictures)), self.count - self.nested)
-        seeds += [self._nested_seed(rng) for _ in range(self.nested)]
+        seeds = rng.sample(range(len(self.pictures)), self.count - self.nested - self.rich)
+        seeds += [self._seed(rng, _is_nested) for _ in range(self.nested)]
+        seeds += [self._seed(rng, _is_rich) for _ in range(self.rich)]
         return [self.pictures.scene(seed) for seed in seeds], _bytes(self.pictures, seeds)
 
-    def _nested_seed(self, rng: random.Random) -> int:
+    def _seed(self, rng: random.Random, wanted: Callable[[Scene], bool]) -> int:
         while True:
             seed = rng.randrange(len(self.pictures))
-            if self.pictures.scene(seed).inside:
+            if wanted(self.pictures.scene(seed)):
                 return seed
+
+
+def _is_nested(scene: Scene) -> bool:
+    return scene.inside
+
+
+def _is_rich(scene: Scene) -> bool:
+    return scene.word is not None or len(scene.shapes) > 2
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Course:
         begin: Makes the lesson from a fresh start; is given the batches for statistics of the pictures, and the vision
             encoder to begin with, if ``sighted``.
         side: Pixels a side of the pictures it reads.
-        batch: Pictures of the world a step; one in eight shows a shape within a shape.
+        batch: Pictures of the world a step (see :class:`miniatures.batches.Source` for which).
         steps: Until the scores of its card.
         rate: The learning rate once warm.
         shards: Files of pictures to choose from.

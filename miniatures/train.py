@@ -40,7 +40,8 @@ def course_of(name: str) -> Course:
 
 def trainer(course: Course, folder: Path, pictures: Path, steps: int | None = None) -> Trainer:
     """A lesson at its beginning, with its pictures drawn."""
-    world = Source(open_pictures(pictures, course.side, course.shards, _say), course.batch, course.batch // 8)
+    drawn, count = open_pictures(pictures, course.side, course.shards, _say), course.batch
+    world = Source(drawn, count, nested=count // 8, rich=count // 2)
     pages = None
     if course.pages:
         pages = Source(open_pictures(pictures, course.side, course.page_shards, _say, PAGES), course.pages)

@@ -41,7 +41,7 @@ def exercises(scene: Scene, rng: random.Random) -> list[Exercise]:
     ]
     out += [exercise for thing in scene.things for exercise in _about(thing, scene, rng)]
     out += [
-        Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 2 if one.kind == "which word" else 0.9)
+        Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 4 if one.kind == "which word" else 0.9)
         for one in sentences.questions(scene, rng)
     ]
     return out
@@ -91,7 +91,12 @@ def _about(thing: Shape | Word, scene: Scene, rng: random.Random) -> list[Exerci
         asked = thing.name
     return [
         Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 2.5),
-        Exercise("box to phrase", f"<grounding><phrase>It</phrase>{located(thing.box)} is", f" {named}.", 0.8),
+        Exercise(
+            "box to phrase",
+            f"<grounding><phrase>It</phrase>{located(thing.box)} is",
+            f" {named}.",
+            0.8 if isinstance(thing, Shape) else 2,
+        ),
     ]
 
 

@@ -71,7 +71,7 @@ class Writer:
             self._caption("short", sentences.plain(sentences.caption(scene)), 2.5),
             self._caption("normal", sentences.detailed(scene), 1.5),
             self._caption("long", sentences.paragraph(scene), 0.5),
-            *(self._query(one, 2.5 if one.kind == "which word" else 0.7) for one in asked),
+            *(self._query(one, 5.0 if one.kind == "which word" else 0.7) for one in asked),
             *(self._detect(*looked_for(scene, rng)) for _ in scene.things),
             *(self._point(*looked_for(scene, rng)) for _ in scene.things),
             self._reference(rng.choice(scene.things)),
