@@ -40,6 +40,7 @@ bench: .venv/installed  ## measure the engine on the miniatures
 	$(RUN) -m vlm.bench miniatures/blip-large
 	$(RUN) -m vlm.bench miniatures/florence-2-base
 	$(RUN) -m vlm.bench miniatures/kosmos-2
+	$(RUN) -m vlm.bench miniatures/moondream-2
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,11 +1,11 @@
 """python -m benchmarks.system: requests a second of a running system, beside transformers one at a time.
 
     make serve                                                     in one shell
-    python -m benchmarks.system miniatures/*                       in another
+    python -m benchmarks.system miniatures/blip-large miniatures/florence-2-base miniatures/kosmos-2      in another
 
-Each checkpoint folder is served under its own name. Between two levels of concurrency transformers answers a few of the
-same pictures in this process, so that the ratio is of the same minute on a machine whose speed drifts. Knows nothing
-of what is inside the server.
+Each checkpoint folder is served under its own name, and is one that transformers can run. Between two levels of
+concurrency transformers answers a few of the same pictures in this process, so that the ratio is of the same minute on
+a machine whose speed drifts. Knows nothing of what is inside the server.
 """
 
 from __future__ import annotations

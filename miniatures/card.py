@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 CARD = "README.md"
-_SCORES = "\n## Scores\n"
+_SCORES, _TABLE = "\n## Scores\n", "\n### "
 _TEXT = """---
 license: apache-2.0
 ---
@@ -26,7 +26,8 @@ data was used.
 
 ## Training
 
-{steps} steps of {batch} pictures each, on a CPU: `python -m miniatures.train {name}`.
+{steps} steps of {batch} pictures each, on a CPU: what `python -m miniatures.train {name}` does. The project's
+docs/miniatures.md tells how, and what was different when this one came about.
 
 Apache-2.0, weights and data alike.
 """
@@ -37,8 +38,10 @@ def write_card(folder: Path, name: str, steps: int, batch: int) -> None:
     (folder / CARD).write_text(_TEXT.format(name=name, steps=steps, batch=batch), encoding="utf-8")
 
 
-def add_scores(folder: Path, how: str, table: str) -> None:
-    """Put an examination's table at the end of the card, in the place of an older one."""
+def add_scores(folder: Path, pictures: str, how: str, table: str) -> None:
+    """Put the table of an examination on ``pictures`` at the end of the card, in the place of an older one on such."""
     path = folder / CARD
-    card = path.read_text("utf-8").split(_SCORES)[0] if path.exists() else ""
-    path.write_text(f"{card}{_SCORES}\n{how}\n\n```\n{table}\n```\n", encoding="utf-8")
+    card, _, scores = (path.read_text("utf-8") if path.exists() else "").partition(_SCORES)
+    others = [one for one in scores.split(_TABLE)[1:] if not one.startswith(f"{pictures}\n")]
+    tables = [*others, f"{pictures}\n\n{how}\n\n```\n{table}\n```\n"]
+    path.write_text(f"{card}{_SCORES}{''.join(f'{_TABLE}{one}' for one in tables)}", encoding="utf-8")

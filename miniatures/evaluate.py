@@ -149,7 +149,7 @@ async def _examine(name: str, asker: Asker, scenes: Sequence[Scene], source: str
     lines = table(examination(name).ROWS, await score(name, asker, scenes))
     print(f"{name}  ({source}, {len(scenes)} pictures)\n{lines}", flush=True)
     if options.card:
-        add_scores(options.folder / name, _told(len(scenes), options), lines)
+        add_scores(options.folder / name, *_told(len(scenes), options), lines)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,11 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(count: int, options: argparse.Namespace) -> str:
+def _told(count: int, options: argparse.Namespace) -> tuple[str, str]:
+    """The heading of a card's table, and how it came about."""
     size = options.size
-    sort = "of the held-out seeds" if size is None else f"drawn plainly for {size[0]}x{size[1]}"
+    sort = "Of the held-out seeds" if size is None else f"Drawn plainly for {size[0]}x{size[1]}"
     way = ", over HTTP" if options.url else ""
-    return f"`python -m miniatures.evaluate`{way}: {count} pictures {sort}, in percent, with the target of each row."
+    return sort, f"`python -m miniatures.evaluate`{way}: {count} pictures, in percent, with the target of each row."
 
 
 def _size(text: str) -> tuple[int, int]:

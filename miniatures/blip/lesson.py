@@ -85,4 +85,4 @@ class BlipLesson:
         write_model(self.model, generation(self.words), folder)
 
 
-COURSE = Course("blip-large", BlipLesson, SIDE, batch=32, pages=8, steps=7000, rate=1.2e-3, sighted=True)
+COURSE = Course("blip-large", BlipLesson, SIDE, batch=32, pages=8, steps=5000, rate=1.2e-3, sighted=True)

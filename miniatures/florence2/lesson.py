@@ -112,7 +112,7 @@ COURSE = Course(
     SIDE,
     batch=16,
     pages=4,
-    steps=8000,
+    steps=10600,
     rate=1.5e-3,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,

@@ -147,4 +147,4 @@ def _of(cache: DynamicCache, pictures: list[int]) -> DynamicCache:
     return out
 
 
-COURSE = Course("kosmos-2", Kosmos2Lesson, SIDE, batch=24, pages=8, steps=9000, rate=1.2e-3, sighted=True)
+COURSE = Course("kosmos-2", Kosmos2Lesson, SIDE, batch=24, pages=8, steps=14000, rate=1.2e-3, sighted=True)

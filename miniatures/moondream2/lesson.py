@@ -167,5 +167,14 @@ def published(model: Moondream2) -> Mapping[str, Tensor]:
 
 
 COURSE = Course(
-    "moondream-2", Moondream2Lesson, SIDE, batch=24, pages=8, steps=9000, rate=1.2e-3, mean=HALF, std=HALF, sighted=True
+    "moondream-2",
+    Moondream2Lesson,
+    SIDE,
+    batch=24,
+    pages=8,
+    steps=10500,
+    rate=1.2e-3,
+    mean=HALF,
+    std=HALF,
+    sighted=True,
 )

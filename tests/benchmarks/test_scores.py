@@ -12,22 +12,25 @@ from benchmarks.scores import QUESTIONS, Marked, area, measure, overlap
 from benchmarks.shapes import DISTURBANCES, KINDS, SIZES, scene, scenes
 from vlm.types import Box, Sampling
 
+LEAST = {"detection": 0.6, "phrase grounding": 0.65, "phrases, misread": 0.65}
+"""AUC. Where phrases are misread, the best of miniatures points at something wrong, for some have no place."""
+
 MARKED = st.lists(st.builds(Marked, st.booleans(), st.sampled_from((0.0, 0.1, 0.5, 1.0))), max_size=20)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, list[Marked]]:
     """What the Florence-2 miniature finds in pictures that are hard to read."""
-    asked = [question for question in QUESTIONS if question.name in ("detection", "phrase grounding")]
-    answers = measure(asked, scenes(60, hard=True), Sampling(num_beams=1))
+    asked = [question for question in QUESTIONS if question.name in LEAST]
+    answers = measure(asked, scenes(80, hard=True), Sampling(num_beams=1))
     return {question.name: marked for question, marked in zip(asked, answers, strict=True)}
 
 
-@pytest.mark.parametrize("name", ["detection", "phrase grounding"])
+@pytest.mark.parametrize("name", LEAST)
 def test_right_boxes_score_higher_than_wrong_ones(found: dict[str, list[Marked]], name: str) -> None:
     right = sum(one.right for one in found[name])
     assert min(right, len(found[name]) - right) >= 20
-    assert (area(found[name]) or 0) > 0.65
+    assert (area(found[name]) or 0) > LEAST[name]
 
 
 @given(MARKED)

@@ -161,6 +161,12 @@ def gpu_models() -> list[dict[str, Any]]:
     return [model for model in read("serve_config.yaml")["applications"] if model["name"] != "router"]
 
 
+def test_every_model_that_has_a_card_is_served_with_its_miniature_and_with_its_published_weights() -> None:
+    local, production = (read(name)["applications"][1:] for name in reversed(CONFIGS))
+    assert [model["name"] for model in local] == sorted(cards()) == sorted(model["name"] for model in production)
+    assert [model["args"]["checkpoint"] for model in local] == [f"miniatures/{name}" for name in sorted(cards())]
+
+
 def test_local_system_fits_on_one_core_and_listens_on_the_loopback_only() -> None:
     config = read("serve_config.local.yaml")
     cpus = [application["deployments"][0]["ray_actor_options"]["num_cpus"] for application in config["applications"]]

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ pytestmark = [
 
 PICTURE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
 CAPTION = "a red circle left of a blue square"
+PLACES = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the picture
 NARROW = "narrow"  # a model with one place in the batch and few to wait in
+SERVED = ("blip-large", "florence-2-base", "kosmos-2", "moondream-2", NARROW)
 WAITING = 30
 BABBLE: dict[str, Any] = {"repetition_penalty": 10.0}  # goes on to the end of the context
 
@@ -48,7 +50,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def with_narrow_model(folder: Path) -> Path:
     """The local config and one more model: a copy of an entry with other settings."""
     config = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
-    florence = config["applications"][-1]
+    florence = next(one for one in config["applications"] if one["name"] == "florence-2-base")
     args = {**florence["args"], "max_batch": 1, "max_waiting": WAITING}
     replica = {**florence["deployments"][0], "ray_actor_options": {"num_cpus": 0}}
     config["applications"].append({**florence, "name": NARROW, "args": args, "deployments": [replica]})
@@ -60,11 +62,13 @@ def with_narrow_model(folder: Path) -> Path:
 class Question:
     model: str
     text: str = ""
-    image: bytes = PICTURE
+    image: bytes | None = PICTURE
 
     def messages(self) -> Any:
-        url = f"data:image/png;base64,{base64.b64encode(self.image).decode()}"
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
+        parts: list[dict[str, Any]] = []
+        if self.image is not None:
+            url = f"data:image/png;base64,{base64.b64encode(self.image).decode()}"
+            parts.append({"type": "image_url", "image_url": {"url": url}})
         if self.text:
             parts.append({"type": "text", "text": self.text})
         return [{"role": "user", "content": parts}]
@@ -74,6 +78,12 @@ class Question:
 
     def post(self, system: System, **fields: Any) -> httpx.Response:
         return httpx.post(f"{system.url}/v1/chat/completions", json=self.body(**fields), timeout=60)
+
+    def answer(self, system: System, **fields: Any) -> Any:
+        """The body of a good answer."""
+        said = self.post(system, **fields)
+        assert said.status_code == 200, said.text
+        return said.json()
 
 
 BABBLING = Question(NARROW, "<MORE_DETAILED_CAPTION>")
@@ -93,12 +103,16 @@ def check_error(answer: httpx.Response, status: int, code: str) -> None:
 # Answers
 
 
-@pytest.mark.parametrize(("model", "text"), [("blip-large", ""), ("florence-2-base", "<CAPTION>")])
+CAPTIONS = [("blip-large", ""), ("florence-2-base", "<CAPTION>"), ("moondream-2", "")]
+CAPTIONED = {"moondream-2": {"task": {"name": "caption", "length": "short"}}}
+
+
+@pytest.mark.parametrize(("model", "text"), CAPTIONS)
 def test_openai_sdk_gets_the_same_answer_whole_and_streamed(system: System, model: str, text: str) -> None:
-    messages = Question(model, text).messages()
+    messages, extra = Question(model, text).messages(), CAPTIONED.get(model)
     with client(system) as sdk:
-        whole = sdk.chat.completions.create(model=model, messages=messages)
-        with sdk.chat.completions.create(model=model, messages=messages, stream=True) as stream:
+        whole = sdk.chat.completions.create(model=model, messages=messages, extra_body=extra)
+        with sdk.chat.completions.create(model=model, messages=messages, extra_body=extra, stream=True) as stream:
             choices = [chunk.choices[0] for chunk in stream]
     assert whole.choices[0].message.content == CAPTION
     assert "".join(choice.delta.content or "" for choice in choices) == CAPTION
@@ -119,6 +133,52 @@ def test_detection_comes_as_typed_json_beside_the_words(system: System) -> None:
     for found in grounding["objects"]:
         x_min, y_min, x_max, y_max = found["box"]
         assert found["box_px"] == pytest.approx([x_min * 640, y_min * 480, x_max * 640, y_max * 480], abs=0.01)
+
+
+def test_a_grounded_caption_ties_its_words_to_places(system: System) -> None:
+    [choice] = Question("kosmos-2", "<grounding>An image of").answer(system)["choices"]
+    text, objects = choice["message"]["content"], choice["message"]["grounding"]["objects"]
+    for found, (name, place) in zip(objects, PLACES.items(), strict=True):
+        [[start, end]] = found["spans"]
+        assert text[start:end] == found["label"]
+        assert found["label"].endswith(name)
+        assert within(middle(found["box_px"]), place)
+
+
+def test_a_question_needs_no_picture(system: System) -> None:
+    """What the miniature says then is no matter: nobody taught it."""
+    answer = Question("moondream-2", "How many shapes are there?", None).answer(system)
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["choices"][0]["message"]["grounding"]["images"] == []
+    assert answer["usage"]["prompt_tokens_details"]["image_tokens"] == 0
+
+
+def test_a_thought_comes_with_the_places_that_it_speaks_of(system: System) -> None:
+    task = {"name": "query", "text": "How many shapes are there?", "reasoning": True}
+    [choice] = Question("moondream-2").answer(system, task=task)["choices"]
+    message = choice["message"]
+    assert message["content"] == "two"
+    assert message["reasoning_content"] == message["grounding"]["reasoning"]
+    for found, (name, place) in zip(message["grounding"]["objects"], PLACES.items(), strict=True):
+        assert found["label"] == name
+        assert within(found["point_px"], place)
+
+
+@pytest.mark.parametrize(("task", "kind"), [("detect", "box"), ("point", "point")])
+def test_what_is_looked_for_comes_as_boxes_or_points(system: System, task: str, kind: str) -> None:
+    answer = Question("moondream-2").answer(system, task={"name": task, "labels": list(PLACES)})
+    objects = answer["choices"][0]["message"]["grounding"]["objects"]
+    assert {(found["label"], found["kind"]) for found in objects} == {(name, kind) for name in PLACES}
+    for found in objects:
+        assert within(found["point_px"] or middle(found["box_px"]), (0, 0, 640, 480))
+
+
+def middle(box: Sequence[float]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def within(point: Sequence[float], place: Sequence[float]) -> bool:
+    return place[0] < point[0] < place[2] and place[1] < point[1] < place[3]
 
 
 def test_thirty_two_at_once_are_answered_as_one_by_one(system: System) -> None:
@@ -143,12 +203,12 @@ def test_health_and_readiness(system: System) -> None:
     assert httpx.get(f"{system.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{system.url}/readyz")
     assert ready.status_code == 200
-    assert [model["ready"] for model in ready.json()["models"]] == [True] * 4
+    assert {model["name"]: model["ready"] for model in ready.json()["models"]} == dict.fromkeys(SERVED, True)
 
 
 def test_lists_the_applications_as_models(system: System) -> None:
     with client(system) as sdk:
-        assert {model.id for model in sdk.models.list()} == {"blip-large", "florence-2-base", "kosmos-2", NARROW}
+        assert {model.id for model in sdk.models.list()} == set(SERVED)
 
 
 # Errors, through both hops

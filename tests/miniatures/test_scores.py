@@ -92,12 +92,15 @@ def test_an_untrained_miniature_is_marked(tmp_path: Path) -> None:
 
 def test_a_card_holds_the_latest_scores(tmp_path: Path) -> None:
     write_card(tmp_path, "blip-large", 100, 8)
-    add_scores(tmp_path, "first", "one")
-    add_scores(tmp_path, "second", "two")
+    add_scores(tmp_path, "Any", "first", "one")
+    add_scores(tmp_path, "Small", "first", "small")
+    add_scores(tmp_path, "Any", "second", "two")
     card = (tmp_path / CARD).read_text()
     assert "license: apache-2.0" in card
     assert "100 steps of 8 pictures" in card
-    assert "two" in card
+    assert card.count("## Scores") == 1
+    assert "small\n" in card
+    assert "two\n" in card
     assert "one\n" not in card
 
 

@@ -30,7 +30,7 @@ def usable(token: int) -> bool:
     return text.isascii() and bool(text.strip()) and not set(text) & set("<>\n")
 
 
-LETTERS = [token for token in range(4, 572) if usable(token)]
+LETTERS = [token for token in range(4, FIRST_BIN) if usable(token)]
 PHRASES = st.sampled_from(["a red car", " the dog", "it", "a", "the image", "café", "日本 x", "star "])
 LABEL = st.one_of(
     st.lists(st.sampled_from(LETTERS), min_size=1, max_size=4).map(tuple),

@@ -17,9 +17,9 @@ from vlm.models.florence2.vocabulary import Vocabulary
 from vlm.types import CheckpointError
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
-WORDS = 573  # ids below are BART's: byte-level BPE and its five marks
 NATIVE = Vocabulary.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
+WORDS: int = THEIRS.tokenizer.convert_tokens_to_ids("<od>")  # ids below are BART's: byte-level BPE and its five marks
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 IDS = st.lists(st.integers(0, 1599), max_size=40)

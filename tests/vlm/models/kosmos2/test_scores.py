@@ -26,7 +26,7 @@ BOX = "<object><patch_index_0044><patch_index_0863></object>"
 TWO = BOX.replace("</object>", "</delimiter_of_multi_objects/><patch_index_0005><patch_index_0911></object>")
 
 TOKEN = st.one_of(
-    st.integers(0, 111),
+    st.integers(0, min(OURS.vocabulary.tags.values()) - 1),
     st.sampled_from(sorted(OURS.vocabulary.cells)),
     st.sampled_from(OURS.vocabulary.encode_tagged("<phrase></phrase><object></object></delimiter_of_multi_objects/>")),
 )
