@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import itertools
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{'':18}{'c':>4}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'transformers':>14}{'ratio':>8}")
     for folder in options.checkpoints:
         answer = _reference(folder, options.tokens)
-        bodies = [_body(folder.name, seed, options.tokens) for seed in range(options.requests)]
+        unseen = itertools.count(secrets.randbelow(1_000_000))  # pictures that no replica remembers
         for level in levels:
+            seeds = itertools.islice(unseen, options.requests + level)
+            bodies = [_body(folder.name, seed, options.tokens) for seed in seeds]
             row = _measure(options.url, bodies, level, answer)
             print(
                 f"{folder.name:18}{row.concurrency:4}{row.rate:9.2f}{row.p50_ms:9.1f}{row.p99_ms:9.1f}"
@@ -73,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _reference(folder: Path, tokens: int) -> Callable[[bytes], tuple[int, ...]]:
     checkpoint = Checkpoint.open(folder)
     processor = find_family(checkpoint)[1].processor(checkpoint)
-    return reference(checkpoint, prompt=native_prompt(processor, picture(0)), tokens=tokens)
+    beams = checkpoint.generation.get("num_beams", 1)  # as many as the server takes by itself
+    return reference(checkpoint, prompt=native_prompt(processor, picture(0)), tokens=tokens, beams=beams)
 
 
 def _body(model: str, seed: int, tokens: int) -> dict[str, object]:
@@ -99,7 +104,7 @@ def _reference_rate(answer: Callable[[bytes], object], pictures: int = 8) -> flo
 
 
 async def _load(url: str, bodies: Sequence[object], level: int) -> tuple[float, list[float]]:
-    """Send all bodies, ``level`` in flight at once; any status but 200 is an error."""
+    """Send all bodies, ``level`` in flight at once, the first ``level`` to warm up; any status but 200 is an error."""
     gate = asyncio.Semaphore(level)
     async with httpx.AsyncClient(base_url=url, timeout=300, trust_env=False) as client:
 
@@ -109,10 +114,10 @@ async def _load(url: str, bodies: Sequence[object], level: int) -> tuple[float, 
                 (await client.post("/v1/chat/completions", json=body)).raise_for_status()
                 return 1000 * (time.perf_counter() - began)
 
-        await asyncio.gather(*map(one, bodies[:level]))  # warm up
+        await asyncio.gather(*map(one, bodies[:level]))
         began = time.perf_counter()
-        latencies = await asyncio.gather(*map(one, bodies))
-        return len(bodies) / (time.perf_counter() - began), latencies
+        latencies = await asyncio.gather(*map(one, bodies[level:]))
+        return len(latencies) / (time.perf_counter() - began), latencies
 
 
 if __name__ == "__main__":
