@@ -29,7 +29,8 @@ from miniatures.scenes import Scene, Texture
 from miniatures.scores import Item, Mark, Row
 from miniatures.shapes import BACKGROUNDS, COLOURS
 from miniatures.train import FOLDERS
-from miniatures.world import HELD_OUT, scene
+from miniatures.world import HELD_OUT, LARGEST_SIDE, SMALLEST_SIDE, scene
+from vlm.types import VlmError
 
 HERE = Path(__file__).parent
 NAMES = tuple(name for name in FOLDERS if name != "sight")
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         asyncio.run(_over_http(options) if options.url else _in_process(options))
-    except CannotExamine as error:
+    except VlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -115,7 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _in_process(options: argparse.Namespace) -> None:
     scenes = held_out(options.pictures, options.size)
-    for name in options.models or [name for name in NAMES if (options.folder / name).is_dir()]:
+    names = options.models or [name for name in NAMES if (options.folder / name).is_dir()]
+    if not names:
+        raise CannotExamine(f"{options.folder} has no folder {' or '.join(NAMES)}: name another --folder.")
+    for name in names:
         folder = options.folder / name
         with in_process(folder) as asker:
             await _examine(name, asker, scenes, str(folder), options)
@@ -157,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     # [] is among the choices because argparse looks there for the list of no names, too
     parser.add_argument("models", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--url", help="ask a running gigarouter, such as http://127.0.0.1:8000, for what it serves")
-    parser.add_argument("--pictures", type=int, default=200, help="how many to ask about")
+    parser.add_argument("--pictures", type=_count, default=200, help="how many to ask about")
     parser.add_argument("--size", type=_size, help="pictures laid out for WIDTHxHEIGHT and drawn plainly, as by hand")
     parser.add_argument("--folder", type=Path, default=HERE, help="holds the checkpoints, by name (this package)")
     parser.add_argument("--card", action="store_true", help="put the table into the checkpoint's README.md")
@@ -172,9 +176,20 @@ def _told(count: int, options: argparse.Namespace) -> tuple[str, str]:
     return sort, f"`python -m miniatures.evaluate`{way}: {count} pictures, in percent, with the target of each row."
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError("must be a number from 1 on")
+    return int(text)
+
+
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(width), int(height)
+    """Only sizes of the world: others could hold no scene by its rules."""
+    sides = [int(side) for side in text.split("x") if side.isdecimal()]
+    if len(sides) != 2 or min(sides) < SMALLEST_SIDE or max(sides) > min(LARGEST_SIDE, 2 * min(sides)):
+        raise argparse.ArgumentTypeError(
+            f"must be WIDTHxHEIGHT, each from {SMALLEST_SIDE} to {LARGEST_SIDE}, neither over twice the other"
+        )
+    return sides[0], sides[1]
 
 
 if __name__ == "__main__":

@@ -113,6 +113,32 @@ def test_pictures_drawn_by_hand_have_one_size_and_plain_colours(capsys: pytest.C
     assert "conditional caption" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "640"], "must be WIDTHxHEIGHT"),
+        (["--size", "0x5"], "must be WIDTHxHEIGHT"),
+        (["--size", "1600x600"], "neither over twice the other"),
+        (["--pictures", "0"], "from 1 on"),
+        (["blip"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_examined_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [[], ["blip-large"]])
+def test_a_folder_without_checkpoints_is_named(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*names, "--folder", str(tmp_path), "--pictures", "1"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_cells_say_what_lies_in_them() -> None:
     for seed in range(40):
         one = scene(seed)
