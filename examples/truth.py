@@ -9,6 +9,7 @@ import re
 
 from examples.questions import Place, Question
 from examples.scenes import name_of
+from miniatures.scores import overlap
 from miniatures.shapes import COLOURS, KINDS
 from vlm.types import Box, Completion, Detection
 
@@ -57,16 +58,7 @@ def _overlap(found: Detection, truth: Box) -> float:
         within = truth.x_min <= found.point.x <= truth.x_max and truth.y_min <= found.point.y <= truth.y_max
         return float(within)
     box = found.box
-    if box is None:
-        return 0.0
-    width = min(box.x_max, truth.x_max) - max(box.x_min, truth.x_min)
-    height = min(box.y_max, truth.y_max) - max(box.y_min, truth.y_min)
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (_area(box) + _area(truth) - shared)
-
-
-def _area(box: Box) -> float:
-    return (box.x_max - box.x_min) * (box.y_max - box.y_min)
+    return 0.0 if box is None else overlap(box, truth)
 
 
 def _is_named(found: Detection, label: str | None) -> bool:

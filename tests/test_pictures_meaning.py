@@ -9,9 +9,9 @@ import pytest
 
 from examples.pictures import png
 from examples.scenes import PICTURES
+from miniatures.scores import overlap
 from miniatures.sentences import questions
 from tests.oracle import MINIATURES, ask_all
-from tests.vlm.test_meaning import overlap
 from vlm.types import Completion, Request, Task
 
 CAPTIONS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from miniatures.scores import overlap
 from tests.oracle import MINIATURES, ask_all
 from tests.pictures import hand_drawn
 from vlm.types import Box, Point, Request, Task
@@ -13,15 +14,6 @@ DRAWN = {
     "square": Box(390 / 640, 150 / 480, 560 / 640, 320 / 480),
 }
 SIZES = [(640, 480), (1200, 800), (320, 320)]
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
-    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, other)]
-    return shared / (sum(areas) - shared)
 
 
 @pytest.mark.parametrize("size", SIZES)
