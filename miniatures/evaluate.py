@@ -46,8 +46,9 @@ async def score(name: str, asker: Asker, scenes: Sequence[Scene]) -> Mapping[str
     items = [item for number, one in enumerate(scenes) for item in _items(name, one, number)]
     marks = await _marked(asker, items, Progress(name, len(items)))
     sums: defaultdict[str, list[Mark]] = defaultdict(list)
-    for item, mark in zip(items, marks, strict=True):
-        sums[item.row].append(mark)
+    for earned in marks:
+        for row, mark in earned.items():
+            sums[row].append(mark)
     return {row: (_ratio(marks), len(marks)) for row, marks in sums.items()}
 
 
@@ -80,13 +81,13 @@ def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
     yield from items
 
 
-async def _marked(asker: Asker, items: Sequence[Item], progress: Progress) -> list[Mark]:
+async def _marked(asker: Asker, items: Sequence[Item], progress: Progress) -> list[Mapping[str, Mark]]:
     """All at once: the asker knows how many it can take."""
 
-    async def ask(item: Item) -> Mark:
-        mark = item.mark(await asker.ask(item.request))
+    async def ask(item: Item) -> Mapping[str, Mark]:
+        earned = item.mark(await asker.ask(item.request))
         progress.step()
-        return mark
+        return earned
 
     return await asyncio.gather(*map(ask, items))
 

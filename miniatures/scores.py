@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,11 @@ class Answer:
     text: str
     detections: tuple[Detection, ...] = ()
 
+    @property
+    def labelled(self) -> list[Labelled]:
+        """Every box with what it is said to hold."""
+        return [(one.label or one.text or "", one.box) for one in self.detections if one.box is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -31,11 +36,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Item:
-    """One question of an examination: the row of the table that it counts for, and how its answer is marked."""
+    """One question of an examination; ``marks`` says for each row of the table that it counts for how it is marked."""
 
-    row: str
     request: Request
-    mark: Callable[[Answer], Mark]
+    marks: Mapping[str, Callable[[Answer], Mark]]
+
+    def mark(self, answer: Answer) -> Mapping[str, Mark]:
+        """What the answer earned in each row."""
+        return {row: mark(answer) for row, mark in self.marks.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,11 @@ Raster = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 def exact(text: str, wanted: str) -> Mark:
     """All or nothing; runs of spaces count as one."""
     return Mark(float(text.split() == wanted.split()), 1)
+
+
+def exactly(wanted: str) -> Callable[[Answer], Mark]:
+    """:func:`exact` of an answer's words."""
+    return lambda answer: exact(answer.text, wanted)
 
 
 def letters(text: str, wanted: str) -> Mark:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from miniatures.blip.files import PREFIXES
 from miniatures.scenes import Scene
-from miniatures.scores import Answer, Item, Mark, Row, exact
+from miniatures.scores import Item, Row, exactly
 from miniatures.sentences import caption, plain
 from vlm.types import Request
 
@@ -23,10 +23,6 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     """Two captions; the vocabulary has no capital letters."""
     wanted = plain(caption(scene)).lower()
     prefix = rng.choice(PREFIXES)
-    yield Item(ROWS[0].name, Request(image), _exactly(wanted))
-    yield Item(ROWS[1].name, Request(image, prefix), _exactly(f"{prefix} {wanted}"))
-    yield Item(ROWS[3 if scene.word else 2].name, Request(image), _exactly(wanted))
-
-
-def _exactly(wanted: str) -> Callable[[Answer], Mark]:
-    return lambda answer: exact(answer.text, wanted)
+    rows = (ROWS[0], ROWS[3 if scene.word else 2])
+    yield Item(Request(image), {row.name: exactly(wanted) for row in rows})
+    yield Item(Request(image, prefix), {ROWS[1].name: exactly(f"{prefix} {wanted}")})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from miniatures.florence2.tasks import Exercise, exercise, located, offered
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found, letters, polygon_overlap
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exactly, found, letters, polygon_overlap
 from miniatures.sentences import caption, dense
 from miniatures.world import KNOWN_WORDS
 from vlm.types import Request
@@ -38,16 +38,17 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
         if token == "<OCR>" and scene.word and scene.word.text in KNOWN_WORDS:
             continue
         asked = exercise(token, scene, rng)
-        yield Item(_ROW_OF[token], Request(image, token + asked.argument), _marker(asked, scene))
+        yield Item(Request(image, token + asked.argument), {_ROW_OF[token]: _marker(asked, scene)})
 
 
 def _marker(asked: Exercise, scene: Scene) -> Callable[[Answer], Mark]:
     words = asked.answer.split("<loc_")[0]
     match asked.token:
-        case "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>" | "<REGION_TO_CATEGORY>":
-            return lambda answer: exact(answer.text, words)
-        case "<REGION_TO_DESCRIPTION>":
-            return lambda answer: exact(answer.text, words)
+        case (
+            "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>"
+            | "<REGION_TO_CATEGORY>" | "<REGION_TO_DESCRIPTION>"
+        ):  # fmt: skip
+            return exactly(words)
         case "<OCR>" | "<REGION_TO_OCR>":
             return lambda answer: letters(answer.text, words)
         case "<REFERRING_EXPRESSION_SEGMENTATION>" | "<REGION_TO_SEGMENTATION>":
@@ -56,11 +57,7 @@ def _marker(asked: Exercise, scene: Scene) -> Callable[[Answer], Mark]:
                 [one for each in answer.detections for one in each.polygons or ()], shape.polygon
             )
     wanted = _wanted(asked, scene)
-    return lambda answer: found(_given(answer), wanted)
-
-
-def _given(answer: Answer) -> list[Labelled]:
-    return [(one.label or one.text or "", one.box) for one in answer.detections if one.box is not None]
+    return lambda answer: found(answer.labelled, wanted)
 
 
 def _wanted(asked: Exercise, scene: Scene) -> list[Labelled]:

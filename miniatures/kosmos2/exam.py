@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from miniatures import sentences
 from miniatures.kosmos2.tasks import Exercise, exercises, tagged
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exactly, found
 from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
@@ -28,43 +28,33 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     """By the prompts of the model card; a phrase and a region by their tasks."""
     known = {one.kind: one for one in exercises(scene, rng)}
     brief = known["grounded caption"]
-    yield Item(ROWS[0].name, Request(image, brief.prompt), _said(brief))
-    yield Item(ROWS[1].name, Request(image, brief.prompt), _grounded(scene))
-    yield Item(ROWS[2].name, Request(image, known["caption"].prompt), _said(known["caption"]))
-    yield Item(ROWS[3].name, Request(image, known["grounded details"].prompt), _said(known["grounded details"]))
+    yield Item(Request(image, brief.prompt), {ROWS[0].name: _said(brief), ROWS[1].name: _grounded(scene)})
+    for row, kind in ((ROWS[2], "caption"), (ROWS[3], "grounded details")):
+        yield Item(Request(image, known[kind].prompt), {row.name: _said(known[kind])})
     if scene.shapes:
         yield from _about(rng.choice(scene.shapes), image)
     for question in sentences.questions(scene, rng):
-        for row in (ROWS[6].name, f"- {question.kind}"):
-            yield Item(row, Request(image, question.text), _answered(question))
+        right = exactly(f"{question.answer}.")
+        yield Item(Request(image, question.text), {ROWS[6].name: right, f"- {question.kind}": right})
 
 
 def _about(shape: Shape, image: bytes) -> Iterator[Item]:
     name = sentences.phrase(shape)
-    yield Item(ROWS[4].name, Request(image, task=Task("detect", labels=(name,))), _located(shape, name))
+    yield Item(Request(image, task=Task("detect", labels=(name,))), {ROWS[4].name: _located(shape, name)})
     region = Request(image, task=Task("region_caption", region=shape.box))
-    yield Item(ROWS[5].name, region, lambda answer: exact(answer.text, f"It is {name}."))
+    yield Item(region, {ROWS[5].name: exactly(f"It is {name}.")})
 
 
 def _said(exercise: Exercise) -> Callable[[Answer], Mark]:
     """The words of prompt and answer without their tags."""
-    wanted = sentences.untagged(exercise.prompt + exercise.answer)
-    return lambda answer: exact(answer.text, wanted)
+    return exactly(sentences.untagged(exercise.prompt + exercise.answer))
 
 
 def _grounded(scene: Scene) -> Callable[[Answer], Mark]:
     parts = sentences.caption(scene, tagged, "An image of")
     wanted: list[Labelled] = [(part.text, part.thing.box) for part in parts if part.thing is not None]
-    return lambda answer: found(_given(answer), wanted)
+    return lambda answer: found(answer.labelled, wanted)
 
 
 def _located(shape: Shape, name: str) -> Callable[[Answer], Mark]:
-    return lambda answer: found(_given(answer), [(name, shape.box)])
-
-
-def _answered(question: sentences.Question) -> Callable[[Answer], Mark]:
-    return lambda answer: exact(answer.text, f"{question.answer}.")
-
-
-def _given(answer: Answer) -> list[Labelled]:
-    return [(one.label or "", one.box) for one in answer.detections if one.box is not None]
+    return lambda answer: found(answer.labelled, [(name, shape.box)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from miniatures import sentences
 from miniatures.moondream2.tasks import looked_for
 from miniatures.scenes import Scene, Shape
-from miniatures.scores import Answer, Item, Labelled, Mark, Row, exact, found, within
+from miniatures.scores import Answer, Item, Labelled, Mark, Row, exactly, found, within
 from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
@@ -28,14 +28,14 @@ ROWS = (
 def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     """By the named tasks; words alone are a question."""
     captions = {"short": sentences.plain(sentences.caption(scene)), "normal": sentences.detailed(scene)}
-    yield Item(ROWS[0].name, Request(image, task=Task("caption", length="short")), _exactly(captions["short"]))
-    yield Item(ROWS[1].name, Request(image, task=Task("caption", length="normal")), _exactly(captions["normal"]))
+    yield Item(Request(image, task=Task("caption", length="short")), {ROWS[0].name: exactly(captions["short"])})
+    yield Item(Request(image, task=Task("caption", length="normal")), {ROWS[1].name: exactly(captions["normal"])})
     for question in sentences.questions(scene, rng):
-        for row in (ROWS[2].name, f"- {question.kind}"):
-            yield Item(row, Request(image, question.text), _exactly(question.answer))
+        right = exactly(question.answer)
+        yield Item(Request(image, question.text), {ROWS[2].name: right, f"- {question.kind}": right})
     label, shapes = looked_for(scene, rng)
-    yield Item("detection, F1", Request(image, task=Task("detect", labels=(label,))), _located(shapes))
-    yield Item("points within shapes, F1", Request(image, task=Task("point", labels=(label,))), _pointed(shapes))
+    yield Item(Request(image, task=Task("detect", labels=(label,))), {"detection, F1": _located(shapes)})
+    yield Item(Request(image, task=Task("point", labels=(label,))), {"points within shapes, F1": _pointed(shapes)})
     if scene.shapes:
         yield from _about(scene, image, rng)
 
@@ -43,14 +43,11 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
 def _about(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     shape = rng.choice(scene.shapes)
     this = Task("query", text="What is this?", references=(shape.box,))
-    yield Item("what is this, exact", Request(image, task=this), _exactly(sentences.phrase(shape)))
+    yield Item(Request(image, task=this), {"what is this, exact": exactly(sentences.phrase(shape))})
     aloud = Request(image, task=Task("query", text="How many shapes are there?", reasoning=True))
-    yield Item("counting aloud, exact", aloud, _exactly(sentences.NUMBERS[len(scene.shapes)]))
-    yield Item("counting aloud, points within, F1", aloud, _pointed(scene.shapes))
-
-
-def _exactly(wanted: str) -> Callable[[Answer], Mark]:
-    return lambda answer: exact(answer.text, wanted)
+    count = exactly(sentences.NUMBERS[len(scene.shapes)])
+    pointed = _pointed(scene.shapes)
+    yield Item(aloud, {"counting aloud, exact": count, "counting aloud, points within, F1": pointed})
 
 
 def _located(shapes: Sequence[Shape]) -> Callable[[Answer], Mark]:
