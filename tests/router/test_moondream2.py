@@ -20,6 +20,7 @@ from router.config import RouterConfig
 from tests.oracle import MINIATURES
 from tests.router.conftest import listening
 from tests.router.world import data_url, image_part, text_part, user
+from tests.scores import assert_alike
 from tests.vlm.models.moondream2.driver import DATA, cases, picture
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
@@ -70,12 +71,6 @@ def ask(client: OpenAI, text: str | None = None, image: str | None = SMALL, **mo
 
 def message(client: OpenAI, text: str | None = None, image: str | None = SMALL, **more: Any) -> Any:
     return ask(client, text, image, **more).choices[0].message
-
-
-def unscored(grounding: Any) -> Any:
-    """Scores are equal but for rounding, which depends on what else is in the batch."""
-    objects = [{**found, "score": None} for found in grounding["objects"]]
-    return {**grounding, "objects": objects, "parts": [unscored(part) for part in grounding["parts"]]}
 
 
 def said_by_original(case: str, key: str = "answer") -> str:
@@ -161,14 +156,9 @@ def test_a_thought_is_streamed_before_the_answer(client: OpenAI, image: str | No
     kinds = ["t" if hasattr(one, "reasoning_content") else "a" for one in deltas if one.content or not one.role]
     assert re.fullmatch("t+a+", "".join(kinds))
     assert "".join(getattr(one, "reasoning_content", "") for one in deltas) == said.reasoning_content
-    assert same_but_for_scores("".join(one.content or "" for one in deltas), said.content)
-    assert unscored(deltas[-1].grounding) == unscored(said.grounding)
+    assert_alike("".join(one.content or "" for one in deltas), said.content)
+    assert_alike(deltas[-1].grounding, said.grounding)
     assert last.usage.completion_tokens_details == whole.usage.completion_tokens_details
-
-
-def same_but_for_scores(first: str, second: str) -> bool:
-    left, right = (re.sub(r'"score":[-+.0-9e]+', "", one) for one in (first, second))
-    return left == right
 
 
 def test_the_sdk_puts_the_pieces_of_a_thought_together(client: OpenAI) -> None:
@@ -177,7 +167,7 @@ def test_the_sdk_puts_the_pieces_of_a_thought_together(client: OpenAI) -> None:
     with client.chat.completions.stream(**request(**asked)) as stream:
         final: Any = stream.get_final_completion().choices[0].message
     assert (final.reasoning_content, final.content) == (said.reasoning_content, said.content)
-    assert unscored(final.grounding) == unscored(said.grounding)
+    assert_alike(final.grounding, said.grounding)
 
 
 def test_every_token_has_its_log_probability_that_of_a_thought_too(client: OpenAI) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from tests.oracle import MINIATURES
 from tests.pictures import hand_drawn
 from tests.router.conftest import listening
 from tests.router.world import data_url, image_part, text_part, user
+from tests.scores import assert_alike, unscored
 from tests.vlm.engine.world import assert_empty
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.loading import load
@@ -63,12 +63,6 @@ def grounding(client: OpenAI, **extra: Any) -> Any:
     return create(client, **extra).choices[0].message.grounding
 
 
-def unscored(grounding: Any) -> Any:
-    """Scores are equal but for rounding, which depends on what else is in the batch."""
-    objects = [{**found, "score": None} for found in grounding["objects"]]
-    return {**grounding, "objects": objects, "parts": [unscored(part) for part in grounding["parts"]]}
-
-
 TASKS: list[Any] = [
     {"name": "detect", "labels": LABELS},
     "caption",
@@ -92,7 +86,7 @@ def test_one_choice_with_the_text_and_every_grounding(client: OpenAI, engine: En
     assert choice.message.grounding["task"] == "detect"
     singles = [create(client, task=task) for task in TASKS]
     alone = [one.choices[0].message.grounding for one in singles]
-    assert list(map(unscored, choice.message.grounding["parts"])) == list(map(unscored, alone))
+    assert_alike(choice.message.grounding["parts"], alone)
     assert answer.usage.completion_tokens == sum(one.usage.completion_tokens for one in singles)
     tokens = [one.usage.prompt_tokens_details.image_tokens for one in (answer, *singles)]
     assert len(set(tokens)) == 1
@@ -115,18 +109,14 @@ def test_a_stream_says_the_same(client: OpenAI, tasks: list[Any]) -> None:
     message = whole.choices[0].message
     *chunks, last = create(client, tasks=tasks, stream=True, stream_options={"include_usage": True})
     told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert without_scores(told) == without_scores(message.content)
-    assert unscored(chunks[-1].choices[0].delta.grounding) == unscored(message.grounding)
+    assert_alike(told, message.content)
+    assert_alike(chunks[-1].choices[0].delta.grounding, message.grounding)
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert last.usage.total_tokens == whole.usage.total_tokens
     with client.chat.completions.stream(**request(tasks=tasks)) as stream:
         final: Any = stream.get_final_completion().choices[0].message
-    assert without_scores(final.content) == without_scores(message.content)
-    assert unscored(final.grounding) == unscored(message.grounding)
-
-
-def without_scores(content: str) -> str:
-    return re.sub(r'"score":[-+.0-9e]+', "", content)
+    assert_alike(final.content, message.content)
+    assert_alike(final.grounding, message.grounding)
 
 
 def test_typed_answers_hold_the_parts(client: OpenAI) -> None:
@@ -154,7 +144,7 @@ def test_what_the_model_has_no_use_for_is_reported(client: OpenAI) -> None:
 def test_a_region_in_pixels_is_the_same_region(client: OpenAI) -> None:
     shares = grounding(client, task={"name": "region_category", "region": {"box": [0.125, 0.25, 0.4375, 0.6875]}})
     pixels = grounding(client, task={"name": "region_category", "region": {"box_px": [80, 120, 280, 330]}})
-    assert unscored(pixels) == unscored(shares)
+    assert_alike(pixels, shares)
 
 
 @pytest.mark.parametrize("stream", [False, True])
