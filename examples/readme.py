@@ -6,6 +6,7 @@ nothing of what the commands ask.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import subprocess
@@ -31,6 +32,7 @@ README = ROOT / "README.md"
 _SERVED = "http://127.0.0.1:8000"
 _BLOCKS = re.compile(r"^```(sh|python)\n((?:(?!```).*\n)+)```\n\n(```\w*\n)((?:(?!```).*\n)*)```$", re.MULTILINE)
 _SPEED = re.compile(r"\d+ a second")
+_SCORE = re.compile(r'(?<="score":)[-.\de]+')
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,16 @@ class Shown:
     end: int
 
     def agrees(self, printed: str) -> bool:
-        """Whether this is what is shown, up to the one thing that differs from run to run."""
-        return _SPEED.sub("", printed) == _SPEED.sub("", self.output)
+        """Whether this is what is shown, up to the speed and, of scores, what another machine rounds otherwise."""
+        if _lasting(printed) != _lasting(self.output):
+            return False
+        scores = ([float(score) for score in _SCORE.findall(text)] for text in (printed, self.output))
+        return all(math.isclose(*pair, rel_tol=2e-3) for pair in zip(*scores, strict=True))
+
+
+def _lasting(output: str) -> str:
+    """What of an output no machine may change."""
+    return _SCORE.sub("", _SPEED.sub("", output))
 
 
 def shown(text: str) -> list[Shown]:
@@ -75,7 +85,7 @@ def printed(command: Shown, address: str) -> str:
 
 
 def replaced(text: str, commands: Sequence[Shown], outputs: Sequence[str]) -> str:
-    """The README's text with other outputs; where only the speed differs, the old one stays."""
+    """The README's text with other outputs; where an output agrees with the old one, the old one stays."""
     for command, output in reversed(list(zip(commands, outputs, strict=True))):
         if not command.agrees(output):
             text = text[: command.start] + output + text[command.end :]

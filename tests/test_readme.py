@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -46,6 +47,14 @@ def test_another_speed_is_no_change() -> None:
     outputs = [one.output for one in SHOWN]
     outputs[verified] = outputs[verified].replace(" a second", "0 a second")
     assert replaced(TEXT, SHOWN, outputs) == TEXT
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(1.001, True), (1.01, False)])
+def test_a_score_may_be_rounded_otherwise(factor: float, agrees: bool) -> None:
+    scored = next(one for one in SHOWN if '"score":' in one.output)
+    printed = re.sub(r'(?<="score":)[.\d]+', lambda score: f"{float(score[0]) * factor:.4g}", scored.output)
+    assert printed != scored.output
+    assert scored.agrees(printed) is agrees
 
 
 @pytest.mark.parametrize("target", ["serve", "check", "test", "bench"])
