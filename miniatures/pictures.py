@@ -28,20 +28,10 @@ LONGEST = 208
 """Training pictures are drawn with at most so many pixels a side, then squashed as a processor would."""
 
 
-@lru_cache(maxsize=200_000)
-def known_scene(seed: int) -> Scene:
-    """The world's scene of a seed, remembered: a run sees each several times."""
-    return scene(seed)
-
-
-@lru_cache(maxsize=200_000)
-def known_page(seed: int) -> Scene:
-    """The page of a seed, remembered."""
-    return page(seed)
-
-
 PICTURES, PAGES = "pictures", "pages"
-_SCENES: Mapping[str, Callable[[int], Scene]] = {PICTURES: known_scene, PAGES: known_page}
+
+_remembered = lru_cache(maxsize=200_000)  # a run sees every scene several times
+_SCENES: Mapping[str, Callable[[int], Scene]] = {PICTURES: _remembered(scene), PAGES: _remembered(page)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Pictures:
     """
 
     shards: Sequence[Pixels]
-    scene: Callable[[int], Scene] = known_scene
+    scene: Callable[[int], Scene] = _SCENES[PICTURES]
 
     def __len__(self) -> int:
         return sum(map(len, self.shards))

@@ -19,6 +19,7 @@ from tests.vlm.engine.world import (
     FLORENCE,
     KOSMOS,
     NAMES,
+    assert_empty,
     crowd,
     faulty_model,
     faulty_processor,
@@ -56,16 +57,6 @@ def engines() -> Iterator[dict[str, Engine]]:
     for engine in made.values():
         assert_empty(engine)
         engine.stop()
-
-
-def assert_empty(engine: Engine) -> None:
-    """Nothing is held; the device thread carries out the last commands within a moment."""
-    for _ in range(500):
-        stats = engine.stats()
-        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks or engine._streams):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{engine.stats()}, {len(engine._streams)} streams")
 
 
 def generate(engine: Engine, request: Request) -> AsyncGenerator[Chunk, None]:

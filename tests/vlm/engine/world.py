@@ -117,7 +117,7 @@ def assert_empty(engine: Engine) -> None:
     patience = time.monotonic() + 10
     while time.monotonic() < patience:
         stats = engine.stats()
-        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks):
+        if not (stats.accepted or stats.running or stats.waiting or stats.used_blocks or engine._streams):
             return
         time.sleep(0.01)
-    raise AssertionError(str(stats))
+    raise AssertionError(f"{stats}, {len(engine._streams)} streams")
