@@ -93,12 +93,14 @@ def test_shapes_are_the_references(token: str) -> None:
 
 @pytest.mark.parametrize("token", WORDS)
 def test_text_about_a_region_is_the_references_without_the_region(token: str) -> None:
-    for answer in answered()[token]:
+    answers = answered()[token]
+    for answer in answers:
         assert answer.words
-        assert answer.text == answer.grounding.text == re.sub(r"<loc_\d+>", "", reference(answer)).strip() != ""
+        assert answer.text == answer.grounding.text == re.sub(r"<loc_\d+>", "", reference(answer)).strip()
         regions = re.findall(r"<loc_(\d+)>", reference(answer))
         boxes = [(answer.text, upright([*map(int, regions)]))] if len(regions) == 4 else []
         assert found(answer) == boxes
+    assert sum(answer.text != "" for answer in answers) > COUNT // 2  # where there is no word, some say none
 
 
 def test_the_miniature_names_the_region_and_repeats_it() -> None:
