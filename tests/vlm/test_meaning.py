@@ -7,13 +7,28 @@ import pytest
 from miniatures.scores import overlap
 from tests.oracle import MINIATURES, ask_all
 from tests.pictures import hand_drawn
-from vlm.types import Box, Point, Request, Task
+from vlm.types import Box, Completion, Request, Task
 
 DRAWN = {
     "circle": Box(75 / 640, 135 / 480, 265 / 640, 325 / 480),
     "square": Box(390 / 640, 150 / 480, 560 / 640, 320 / 480),
 }
 SIZES = [(640, 480), (1200, 800), (320, 320)]
+
+
+def assert_boxes(answer: Completion, least: float) -> None:
+    """A box for each of the shapes, in their order, that overlaps it by ``least``."""
+    for found, box in zip(answer.grounding.detections, DRAWN.values(), strict=True):
+        assert found.box is not None
+        assert overlap(found.box, box) >= least
+
+
+def assert_points(answer: Completion) -> None:
+    """A point within each of the shapes, in their order."""
+    for found, box in zip(answer.grounding.detections, DRAWN.values(), strict=True):
+        assert found.point is not None
+        assert box.x_min < found.point.x < box.x_max
+        assert box.y_min < found.point.y < box.y_max
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,9 +55,7 @@ def test_florence_grounds_the_phrases_of_a_caption() -> None:
     [answer] = ask_all(MINIATURES / "florence-2-base", [request])
     phrases = {text[start:end] for found in answer.grounding.detections for start, end in found.spans}
     assert phrases == {"a red circle", "a blue square"}
-    for found, box in zip(answer.grounding.detections, DRAWN.values(), strict=True):
-        assert found.box is not None
-        assert overlap(found.box, box) >= 0.9
+    assert_boxes(answer, 0.9)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -99,12 +112,8 @@ def test_moondream_finds_and_points_at_both_shapes(size: tuple[int, int], labels
     boxes, points = ask_all(MINIATURES / "moondream-2", [Request(hand_drawn(*size), task=task) for task in tasks])
     for answer in (boxes, points):
         assert [found.label for found in answer.grounding.detections] == list(labels)
-    for found, box in zip(boxes.grounding.detections, DRAWN.values(), strict=True):
-        assert found.box is not None
-        assert overlap(found.box, box) >= 0.7
-    for found, box in zip(points.grounding.detections, DRAWN.values(), strict=True):
-        assert found.point is not None
-        assert within(found.point, box)
+    assert_boxes(boxes, 0.7)
+    assert_points(points)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -113,10 +122,4 @@ def test_moondream_counts_aloud_what_it_points_at(size: tuple[int, int]) -> None
     [answer] = ask_all(MINIATURES / "moondream-2", [Request(hand_drawn(*size), task=task)])
     assert answer.text == "two"
     assert [found.label for found in answer.grounding.detections] == ["red circle", "blue square"]
-    for found, box in zip(answer.grounding.detections, DRAWN.values(), strict=True):
-        assert found.point is not None
-        assert within(found.point, box)
-
-
-def within(point: Point, box: Box) -> bool:
-    return box.x_min < point.x < box.x_max and box.y_min < point.y < box.y_max
+    assert_points(answer)

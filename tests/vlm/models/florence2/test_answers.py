@@ -100,7 +100,8 @@ def test_text_about_a_region_is_the_references_without_the_region(token: str) ->
         regions = re.findall(r"<loc_(\d+)>", reference(answer))
         boxes = [(answer.text, upright([*map(int, regions)]))] if len(regions) == 4 else []
         assert found(answer) == boxes
-    assert sum(answer.text != "" for answer in answers) > COUNT // 2  # where there is no word, some say none
+    silent = [answer for answer in answers if not answer.text]
+    assert len(silent) <= (COUNT // 2 if token == "<REGION_TO_OCR>" else 0)  # where there is no word, some read none
 
 
 def test_the_miniature_names_the_region_and_repeats_it() -> None:
