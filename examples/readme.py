@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
-
+from examples.listening import listening
 from router.app import create_app
 from router.backends import LocalBackend
 from router.config import RouterConfig
@@ -98,16 +94,7 @@ def serving() -> Iterator[str]:
     folders = sorted(path.parent for path in (ROOT / "miniatures").glob("*/config.json"))
     with ExitStack() as stack:
         engines = {path.name: stack.enter_context(_engine(path)) for path in folders}
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        app = create_app(LocalBackend(engines), RouterConfig())
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(setattr, server, "should_exit", True)
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield stack.enter_context(listening(create_app(LocalBackend(engines), RouterConfig())))
 
 
 def _engine(folder: Path) -> Engine:

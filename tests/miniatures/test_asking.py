@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from examples.listening import listening
 from miniatures.asking import Asker, EngineAsker, reach, read_detection, task_json
 from miniatures.card import CARD
 from miniatures.drawing import draw
@@ -29,7 +30,6 @@ from router.backends import LocalBackend
 from router.bodies import TaskBody, validated
 from router.config import RouterConfig
 from router.tasks import read_task
-from tests.router.conftest import listening
 from tests.router.world import FakeBackend, words
 from vlm.engine.engine import Engine, EngineConfig
 from vlm.grounding_json import to_json

@@ -14,11 +14,11 @@ import openai
 import pytest
 from openai import OpenAI
 
+from examples.listening import listening
 from router.app import create_app
 from router.backends import LocalBackend
 from router.config import RouterConfig
 from tests.oracle import MINIATURES
-from tests.router.conftest import listening
 from tests.router.world import data_url, image_part, text_part, user
 from tests.scores import assert_alike
 from tests.vlm.models.moondream2.driver import DATA, cases, picture

@@ -12,12 +12,12 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from examples.listening import listening
 from router.app import create_app
 from router.backends import LocalBackend
 from router.config import RouterConfig
 from tests.oracle import MINIATURES
 from tests.pictures import hand_drawn
-from tests.router.conftest import listening
 from tests.router.world import data_url, image_part, text_part, user
 from tests.scores import assert_alike, unscored
 from tests.vlm.engine.world import assert_empty
