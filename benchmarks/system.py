@@ -25,9 +25,9 @@ from statistics import median
 import httpx
 import torch
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
+from vlm.image.sample import picture
 from vlm.loading import find_family
-from vlm.pictures import picture
 from vlm.reference import native_prompt, reference
 
 

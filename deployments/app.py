@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.config import ModelArgs
 from deployments.replica import Replica
-from deployments.settings import ModelArgs
 
 MARGIN = 32
 """Requests that Serve lets through beyond the engine's places, so that the engine refuses them with its own error."""
@@ -19,7 +19,7 @@ MARGIN = 32
 def build(args: Mapping[str, Any]) -> Any:
     """One model as a Serve application; its only deployment is named ``Replica`` in a Serve config.
 
-    ``args`` are the fields of :class:`~deployments.settings.ModelArgs`; an unknown one is an error.
+    ``args`` are the fields of :class:`~deployments.config.ModelArgs`; an unknown one is an error.
     """
     from ray import serve
 

@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from deployments.config import ModelArgs
 from deployments.pacing import paced
-from deployments.settings import ModelArgs
-from vlm.types import Chunk, EngineFailure, Request
+from vlm.errors import EngineFailure
+from vlm.types import Chunk, Request
 
 if TYPE_CHECKING:
-    from vlm.engine.engine import Engine, EngineStats
+    from vlm.engine.config import EngineStats
+    from vlm.engine.engine import Engine
 
 log = logging.getLogger("ray.serve")  # the logger that Serve sets up in every replica: files, and the starter's console
 
@@ -67,7 +69,8 @@ class Replica:
 def _engine(args: ModelArgs) -> Engine:
     import torch  # here, so that naming this class in a config does not wait for torch
 
-    from vlm.engine.engine import Engine, EngineConfig
+    from vlm.engine.config import EngineConfig
+    from vlm.engine.engine import Engine
     from vlm.loading import load
 
     if args.threads:

@@ -19,14 +19,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.backends import Backend, ModelStatus, RayBackend, not_ready, unknown
+from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
+from router.asgi.middleware import Edge
+from router.backends.base import Backend, ModelStatus, not_ready, unknown
+from router.backends.ray import RayBackend
 from router.catalogue import entry
-from router.chat import ChatCompletions
+from router.chat.endpoint import ChatCompletions
 from router.config import RouterConfig
-from router.edge import Edge
-from router.errors import error_response, json_response, on_http_error, on_vlm_error
+from vlm.errors import ModelNotReady, VlmError
 from vlm.models.cards import canonical_name
-from vlm.types import ModelNotReady, VlmError
 
 
 def create_app(backend: Backend, config: RouterConfig) -> Starlette:

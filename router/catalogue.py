@@ -9,7 +9,7 @@ import calendar
 import time
 from typing import Any
 
-from router.backends import ModelStatus
+from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from vlm.models.cards import Card, TaskCard, card_of
 from vlm.types import MAX_PARTS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeGuard
 
-from vlm.images import ImageLimits
+from vlm.image.decode import ImageLimits
 
 
 class ConfigError(ValueError):
@@ -20,7 +20,7 @@ class RouterConfig:
     Attributes:
         max_body_bytes: Largest request body; a picture in base64 takes 4/3 of its size.
         max_image_bytes, max_image_pixels, min_image_side: Limits of one picture; never looser than those of
-            :class:`~vlm.images.ImageLimits`, which every model holds to.
+            :class:`~vlm.image.decode.ImageLimits`, which every model holds to.
         max_prompt_chars: Longest text of one request.
         request_timeout_s: Deadline of a request, from its first byte to its last answer.
         keep_alive_s: A waiting stream says so this often, so that nothing in between closes it.

@@ -10,8 +10,8 @@ import base64
 import binascii
 import re
 
-from vlm.images import ImageLimits, inspect, upright_size
-from vlm.types import InvalidImage
+from vlm.errors import InvalidImage
+from vlm.image.decode import ImageLimits, inspect, upright_size
 
 _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
 from vlm.loading import load
 from vlm.types import Completion, Grounding, Request, Sampling
 

@@ -12,82 +12,75 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("vlm", "router", "deployments", "miniatures")
+PRODUCT = ("vlm", "router", "deployments", "training")
 
 # A room is the longest of these prefixes that a module's path begins with; it may know itself and what stands here.
 ROOMS: dict[str, set[str]] = {
-    "vlm/types": set(),
-    "vlm/images": {"vlm/types"},
+    "vlm/errors": set(),
+    "vlm/types": {"vlm/errors"},
     "vlm/grounding_json": {"vlm/types"},
-    "vlm/draw": {"vlm/types"},
-    "vlm/pictures": set(),
-    "vlm/findings": set(),
-    "vlm/scores": set(),
-    "vlm/checkpoint": {"vlm/types"},
-    "vlm/weights": {"vlm/types"},
-    "vlm/synthetic": {"vlm/weights", "vlm/models/family"},
-    "vlm/preprocess": {"vlm/types", "vlm/checkpoint"},
+    "vlm/confidence": set(),
+    "vlm/checkpoint": {"vlm/errors"},
+    "vlm/image": {"vlm/errors", "vlm/types", "vlm/checkpoint"},
     "vlm/layers": set(),
     "vlm/models/cards": set(),
-    "vlm/models/checks": {"vlm/findings"},
-    "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint"},
-    "vlm/models/family": {"vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/findings", "vlm/models/base"},
-    "vlm/models/settings": {"vlm/types", "vlm/layers"},
+    "vlm/models/checks": set(),
+    "vlm/models/processor": {"vlm/types"},
+    "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
+    "vlm/models/family": {"vlm/checkpoint", "vlm/models/base", "vlm/models/checks", "vlm/models/processor"},
     "vlm/models": {
-        "vlm/types", "vlm/images", "vlm/scores", "vlm/checkpoint", "vlm/weights", "vlm/synthetic", "vlm/preprocess",
-        "vlm/layers", "vlm/findings", "vlm/models/base", "vlm/models/cards", "vlm/models/checks", "vlm/models/family",
-        "vlm/models/settings",
+        "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
+        "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/processor",
     },
-    "vlm/loading": {
-        "vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/models", "vlm/models/base", "vlm/models/family",
-    },
-    "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/base"},
-    "vlm/engine": {"vlm/types", "vlm/layers", "vlm/models/base"},
+    "vlm/loading": {"vlm/errors", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
+    "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
+    "vlm/engine": {"vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
     "vlm/bench": {
-        "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/loading", "vlm/models/base", "vlm/pictures", "vlm/reference",
-        "vlm/synthetic",
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
+        "vlm/reference",
     },
     "vlm/verify": {
-        "vlm/types", "vlm/checkpoint", "vlm/weights", "vlm/findings", "vlm/pictures", "vlm/models/base",
-        "vlm/models/cards", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/models/base", "vlm/models/cards",
+        "vlm/models/checks", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
     },
     "vlm/__main__": {
-        "vlm/types", "vlm/images", "vlm/draw", "vlm/grounding_json", "vlm/engine", "vlm/loading",
+        "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
-    "router": {"vlm/types", "vlm/images", "vlm/models/cards", "vlm/grounding_json"},
-    "deployments": {"vlm/types", "vlm/engine", "vlm/loading"},
-    # What trains and examines the bundled checkpoints: nobody knows it, and it may know the families one by one.
-    "miniatures": {
-        "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/weights", "vlm/models", "vlm/loading", "vlm/engine",
+    "router": {"vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
+    "deployments": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    # What trains and examines the bundled checkpoints: nobody imports it, and it may import the families one by one.
+    "training": {
+        "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
+        "vlm/engine",
     },
 }  # fmt: skip
 
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "ray": ("deployments/", "router/app.py", "router/backends.py"),
+    "ray": ("deployments/", "router/app.py", "router/backends/ray.py"),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
-        "vlm/engine/image_cache.py", "vlm/engine/sampler.py",
-        "vlm/checkpoint.py", "vlm/weights.py", "vlm/synthetic.py", "vlm/loading.py", "vlm/reference.py",
+        "vlm/engine/encoder_cache.py", "vlm/engine/sampler.py",
+        "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py", "vlm/checkpoint/synthesis.py",
+        "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
-        "deployments/replica.py", "miniatures/",
+        "deployments/replica.py", "training/",
     ),
-    "safetensors": ("vlm/checkpoint.py", "vlm/synthetic.py", "miniatures/"),
-    "huggingface_hub": ("vlm/checkpoint.py",),
-    "transformers": ("vlm/reference.py", "miniatures/"),
-    "openai": ("miniatures/asking.py",),
+    "safetensors": ("vlm/checkpoint/files.py", "vlm/checkpoint/synthesis.py", "training/"),
+    "huggingface_hub": ("vlm/checkpoint/files.py",),
+    "transformers": ("vlm/reference.py", "training/"),
+    "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
     "pydantic": ("router/", "deployments/"),
     "PIL": (
-        "vlm/images.py", "vlm/preprocess.py", "vlm/draw.py", "vlm/reference.py", "vlm/pictures.py",
-        "vlm/models/moondream2/tiling.py", "miniatures/",
+        "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",
     ),
 }  # fmt: skip
 
 TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocabulary.py", "__init__.py")
-ENTRY_POINTS = ("deployments/local.py",)
+ENTRY_POINTS = ("deployments/local/__main__.py",)
 BROAD_EXCEPTS = (
-    "vlm/engine/core.py", "vlm/engine/preparing.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
+    "vlm/engine/core.py", "vlm/engine/prepare.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
 )  # fmt: skip
 
 
@@ -198,7 +191,7 @@ def test_the_engine_knows_no_concrete_model() -> None:
             for module in modules()
             for name, line in module.imports()
             for family in families
-            if f"vlm.models.{family}" in name and not module.path.startswith((f"vlm/models/{family}/", "miniatures/"))
+            if f"vlm.models.{family}" in name and not module.path.startswith((f"vlm/models/{family}/", "training/"))
         ]
     )
 
@@ -212,7 +205,7 @@ def test_no_model_is_named_outside_its_folder() -> None:
         [
             f"{module.path}:{node.lineno}: names the model {node.value!r}"
             for module in modules()
-            if not module.path.startswith(("vlm/models/", "miniatures/"))
+            if not module.path.startswith(("vlm/models/", "training/"))
             for node in ast.walk(module.tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.lower() in names
         ]

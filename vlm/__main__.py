@@ -19,23 +19,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from vlm.draw import draw
+from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import to_json
-from vlm.images import decode
-from vlm.types import (
-    Box,
-    Completion,
-    Detection,
-    EngineFailure,
-    Grounding,
-    InvalidImage,
-    InvalidRequest,
-    Point,
-    Request,
-    Sampling,
-    Task,
-    VlmError,
-)
+from vlm.image.annotate import draw
+from vlm.image.decode import decode
+from vlm.types import Box, Completion, Detection, Grounding, Point, Request, Sampling, Task
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 AT_ONCE = 128  # pictures in the engine: enough to fill its batch, few enough to be held in memory
@@ -184,7 +172,8 @@ def _region_of(corners: Corners, image: bytes | None) -> Box:
 
 
 def _load(options: argparse.Namespace) -> AbstractContextManager[Answering]:
-    from vlm.engine.engine import Engine, EngineConfig  # here, so that --help and usage errors do not wait for torch
+    from vlm.engine.config import EngineConfig  # here, so that --help and usage errors do not wait for torch
+    from vlm.engine.engine import Engine
     from vlm.loading import load
 
     loaded = load(

@@ -27,14 +27,15 @@ from statistics import median
 
 import torch
 
-from vlm.checkpoint import Checkpoint
-from vlm.engine.engine import Engine, EngineConfig
-from vlm.loading import families, load
+from vlm.checkpoint.files import Checkpoint
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.errors import CheckpointError, VlmError
+from vlm.image.sample import picture
+from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel
-from vlm.pictures import picture
 from vlm.reference import native_prompt, reference
-from vlm.synthetic import synthesize
-from vlm.types import CheckpointError, Completion, Request, Sampling, VlmError
+from vlm.types import Completion, Request, Sampling
 
 
 @dataclass(frozen=True, slots=True)

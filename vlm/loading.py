@@ -8,17 +8,19 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vlm import models
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.synthesis import write_weights
+from vlm.checkpoint.weight_rules import load_weights
+from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
 from vlm.models.family import Family
-from vlm.types import CheckpointError
-from vlm.weights import load_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -105,3 +107,9 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise CheckpointError(f"{name!r} is no dtype; use {', '.join(_DTYPES)} or auto.", param="dtype")
     return _DTYPES[name]
+
+
+def synthesize(family: Family, folder: Path, config: Mapping[str, Any], seed: int) -> None:
+    """Write a folder as the hub has it, of the sizes in ``config`` (a config.json), with weights drawn by ``seed``."""
+    family.write_files(folder, config)
+    write_weights(folder, family.empty(config), family.rules, seed)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 
-from vlm.checkpoint import Checkpoint
-from vlm.models.base import Processor
+from vlm.checkpoint.files import Checkpoint
+from vlm.models.processor import Processor
 from vlm.types import Request
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from vlm.errors import InvalidRequest
+
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
 TaskResolution = Literal["task", "native", "plain", "default"]
@@ -17,64 +19,6 @@ ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_PARTS = 16
 """Most tasks that one request may have of its picture."""
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-class VlmError(Exception):
-    """The root of everything this project raises on purpose.
-
-    Args:
-        message: One sentence for the client; never text of another library's exception.
-        param: Path of the field at fault (``"sampling.top_p"``), or None.
-        code: A machine-readable code of the HTTP contract (``"invalid_image"``), or None.
-    """
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message, param, code)  # the positional arguments are what pickle replays
-        self.message = message
-        self.param = param
-        self.code = code
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class InvalidRequest(VlmError):
-    """The request can never succeed as it stands."""
-
-
-class InvalidImage(InvalidRequest):
-    """The picture cannot be read, or breaks a limit."""
-
-
-class UnsupportedTask(InvalidRequest):
-    """The model does not offer the task."""
-
-
-class ModelNotFound(VlmError):
-    """No such model is served here."""
-
-
-class ModelNotReady(VlmError):
-    """The model is configured but cannot answer yet."""
-
-
-class Overloaded(VlmError):
-    """Refused at the door because every place is taken; try again later."""
-
-
-class DeadlineExceeded(VlmError):
-    """The request took longer than its deadline allows."""
-
-
-class EngineFailure(VlmError):
-    """The engine failed while it worked on the request; the request itself may be fine."""
-
-
-class CheckpointError(VlmError):
-    """A checkpoint folder or hub id cannot be loaded; the message says what to do."""
 
 
 # --- geometry: normalised to 0..1 of the picture after EXIF orientation -----------------------------

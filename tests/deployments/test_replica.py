@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import pytest
 
+from deployments.config import ModelArgs
 from deployments.pacing import paced
 from deployments.replica import Replica
-from deployments.settings import ModelArgs
-from tests.pictures import hand_drawn
+from tests.images import hand_drawn
 from vlm.engine.engine import Engine
-from vlm.types import CheckpointError, Chunk, Completion, EngineFailure, InvalidImage, Overloaded, Request, Sampling
+from vlm.errors import CheckpointError, EngineFailure, InvalidImage, Overloaded
+from vlm.types import Chunk, Completion, Request, Sampling
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from deployments.settings import ModelArgs, ModelArgsError
+from deployments.config import ModelArgs, ModelArgsError
 from router.config import RouterConfig
 from vlm.models.cards import cards
 
@@ -200,7 +200,7 @@ def test_bad_model_settings_are_named(args: dict[str, Any], message: str) -> Non
 
 
 def test_model_settings_default_to_the_engine_s() -> None:
-    from vlm.engine.engine import EngineConfig
+    from vlm.engine.config import EngineConfig
 
     args, engine = ModelArgs("x"), EngineConfig()
     for name in EngineConfig.__dataclass_fields__:

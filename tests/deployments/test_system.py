@@ -19,9 +19,9 @@ import openai
 import pytest
 import yaml
 
+from tests.alike import assert_alike
 from tests.deployments.system import ROOT, System, wait_until
-from tests.pictures import scenes
-from tests.scores import assert_alike
+from tests.images import scenes
 
 pytestmark = [
     pytest.mark.ray,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from examples.listening import listening
 from router.app import create_app
 from router.config import RouterConfig
+from tests.listening import listening
 from tests.router.world import FakeBackend
 
 

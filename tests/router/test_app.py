@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from router.app import OneRequestId, Router, build, create_app
-from router.backends import ModelStatus
+from router.backends.base import ModelStatus
 from router.config import ConfigError, RouterConfig
 from tests.router.world import FakeBackend, check_error, client
-from vlm.types import ModelNotReady
+from vlm.errors import ModelNotReady
 
 pytestmark = pytest.mark.anyio
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.backends import ModelStatus
+from router.backends.base import ModelStatus
 from router.catalogue import entry
 from router.config import RouterConfig
 from vlm.models.cards import cards

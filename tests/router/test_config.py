@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.config import ConfigError, RouterConfig
-from vlm.images import ImageLimits
+from vlm.image.decode import ImageLimits
 
 
 def test_defaults() -> None:

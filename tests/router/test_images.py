@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from router.images import read_image, upright_size_of
 from tests.router.world import PICTURE, SIZE, URL, data_url, picture
-from vlm.images import ImageLimits
-from vlm.types import InvalidImage
+from vlm.errors import InvalidImage
+from vlm.image.decode import ImageLimits
 
 LIMITS = ImageLimits(max_bytes=5000)
 

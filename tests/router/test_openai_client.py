@@ -14,10 +14,11 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from router.answers import Shape, grounding_of
+from router.chat.response import Shape, grounding_of
 from tests.router.conftest import Live
 from tests.router.world import CHAT, body, check_error, places, script, words
-from vlm.types import Chunk, EngineFailure, ModelNotReady, Overloaded
+from vlm.errors import EngineFailure, ModelNotReady, Overloaded
+from vlm.types import Chunk
 
 
 @pytest.fixture

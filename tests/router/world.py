@@ -14,7 +14,7 @@ import httpx
 from PIL import Image
 
 from router.app import create_app
-from router.backends import Backend, ModelStatus, unknown
+from router.backends.base import Backend, ModelStatus, unknown
 from router.config import RouterConfig
 from vlm.types import Box, Chunk, Completion, Detection, Grounding, Point, Request, Timings, Usage
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.oracle import MINIATURES
 from vlm.bench import main
-from vlm.pictures import picture
+from vlm.image.sample import picture
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.images import scenes
 from tests.oracle import MINIATURES, Answer, Oracle, ask, ask_all, miniature_oracle
-from tests.pictures import scenes
-from vlm.loading import families
-from vlm.synthetic import synthesize
+from vlm.loading import families, synthesize
 from vlm.types import Completion, Sampling
 
 FLORENCE_PROMPTS = (

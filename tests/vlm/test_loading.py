@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.images import scenes
 from tests.oracle import MINIATURES, ask, ask_all, without_scores
-from tests.pictures import scenes
 from vlm.engine.engine import Engine
+from vlm.errors import CheckpointError
 from vlm.loading import families, load
-from vlm.types import CheckpointError, Completion
+from vlm.types import Completion
 
 BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
 PROMPTS = ("<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square")

@@ -19,23 +19,9 @@ from PIL import Image
 
 from vlm import __main__ as program
 from vlm.__main__ import main
+from vlm.errors import CheckpointError, EngineFailure, UnsupportedTask, VlmError
 from vlm.grounding_json import to_json
-from vlm.types import (
-    Box,
-    CheckpointError,
-    Completion,
-    Detection,
-    EngineFailure,
-    Grounding,
-    Point,
-    Request,
-    Sampling,
-    Task,
-    Timings,
-    UnsupportedTask,
-    Usage,
-    VlmError,
-)
+from vlm.types import Box, Completion, Detection, Grounding, Point, Request, Sampling, Task, Timings, Usage
 
 SIZE = (640, 480)
 CAPTION = Grounding("caption", "<CAPTION>", "A red circle.", SIZE)
@@ -377,7 +363,7 @@ EXAMPLE = ROOT / "examples" / "circle-and-square.png"
 
 
 def test_the_example_picture_is_what_its_script_draws() -> None:
-    drawn = runpy.run_path(str(ROOT / "examples" / "draw.py"))["picture"]()
+    drawn = runpy.run_path(str(ROOT / "docs" / "generate" / "draw.py"))["picture"]()
     with Image.open(EXAMPLE) as image:
         assert image.tobytes() == drawn.tobytes()
 

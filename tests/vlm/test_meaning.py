@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from miniatures.scores import overlap
+from tests.images import hand_drawn
 from tests.oracle import MINIATURES, ask_all
-from tests.pictures import hand_drawn
+from training.evaluation.metrics import overlap
 from vlm.types import Box, Completion, Request, Task
 
 DRAWN = {

@@ -10,29 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.types import (
-    MAX_PARTS,
-    Box,
+from vlm.errors import (
     CheckpointError,
-    Chunk,
-    Completion,
     DeadlineExceeded,
-    Detection,
     EngineFailure,
-    Grounding,
     InvalidImage,
     InvalidRequest,
     ModelNotFound,
     ModelNotReady,
     Overloaded,
+    UnsupportedTask,
+    VlmError,
+)
+from vlm.types import (
+    MAX_PARTS,
+    Box,
+    Chunk,
+    Completion,
+    Detection,
+    Grounding,
     Point,
     Request,
     Sampling,
     Task,
     Timings,
-    UnsupportedTask,
     Usage,
-    VlmError,
 )
 
 ERRORS = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from vlm.types import CheckpointError
+from vlm.errors import CheckpointError
 
 BLOCK_SIZE = 16
 """Positions in a block."""

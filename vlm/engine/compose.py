@@ -12,18 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from vlm.types import (
-    Chunk,
-    Completion,
-    Detection,
-    FinishReason,
-    Grounding,
-    InvalidRequest,
-    Request,
-    Timings,
-    Usage,
-    VlmError,
-)
+from vlm.errors import InvalidRequest, VlmError
+from vlm.types import Chunk, Completion, Detection, FinishReason, Grounding, Request, Timings, Usage
 
 MAX_GENERATIONS = 64
 """Most generations of one request: its parts, each as often as it has labels."""

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from vlm.engine.answers import last_chunk, next_chunk
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
-from vlm.engine.image_cache import ImageCache
+from vlm.engine.completion import last_chunk, next_chunk
+from vlm.engine.encoder_cache import ImageCache
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Lane, Piece, Sequence
+from vlm.errors import EngineFailure
 from vlm.models.base import LoadedModel
-from vlm.types import Chunk, EngineFailure, FinishReason
+from vlm.types import Chunk, FinishReason
 
 log = logging.getLogger(__name__)
 

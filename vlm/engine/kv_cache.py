@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
 from vlm.layers.attention import Sharing, length_mask
-from vlm.models.base import CacheSpec
+from vlm.models.processor import CacheSpec
 
 CrossKeysValues = Callable[[int], tuple[Tensor, Tensor]]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import CachePlan
-from vlm.engine.image_cache import ImageCache
+from vlm.engine.encoder_cache import ImageCache
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.engine.sampler import Drawn, Sampler
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob

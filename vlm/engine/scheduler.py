@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
-from vlm.engine.prefixes import Prefix, PrefixCache
+from vlm.engine.prefix_cache import Prefix, PrefixCache
 from vlm.engine.sequence import Lane, Sequence
 
 

@@ -12,7 +12,7 @@ from vlm.engine.detokenizer import Detokenizer
 from vlm.types import FinishReason, Sampling
 
 if TYPE_CHECKING:
-    from vlm.models.base import Inputs  # which imports torch
+    from vlm.models.processor import Inputs  # which imports torch
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from vlm.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from vlm.layers.rope import Rotary, Rotation
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_tanh", "quick_gelu")
 
 
 @dataclass(frozen=True, slots=True)

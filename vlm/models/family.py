@@ -1,6 +1,6 @@
 """What a family's ``model.py`` offers as ``FAMILY``: what loading, drawing and verifying need, and the engine does not.
 
-``vlm/loading.py`` makes a model of it, ``vlm/synthetic.py`` draws a folder, ``vlm/verify`` looks at one.
+``vlm/loading.py`` makes a model of it, ``vlm/checkpoint/synthesis.py`` draws a folder, ``vlm/verify`` looks at one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
-from vlm.models.base import Processor, VisionLanguageModel
-from vlm.weights import NOTHING, Parameters, Rule, Tensors, unchanged
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.weight_rules import NOTHING, Parameters, Rule, Tensors, unchanged
+from vlm.models.base import VisionLanguageModel
+from vlm.models.checks import Finding
+from vlm.models.processor import Processor
 
 
 class ModelModule(VisionLanguageModel, Parameters, Protocol):

@@ -14,15 +14,15 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import VlmError
 from vlm.loading import find_family
 from vlm.models.cards import cards_of
+from vlm.models.checks import Finding
 from vlm.models.family import Family
-from vlm.types import VlmError
-from vlm.verify.config import check_config, check_processor
-from vlm.verify.files import check_files
+from vlm.verify.published_files import check_files
 from vlm.verify.run import RunOptions, check_run
+from vlm.verify.settings import check_config, check_processor
 from vlm.verify.tensors import check_tensors
 
 Check = Callable[[], Iterable[Finding]]

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import torch
 
-from vlm.checkpoint import Checkpoint
-from vlm.engine.engine import Engine, EngineConfig
-from vlm.findings import Finding
+from vlm.checkpoint.files import Checkpoint
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.errors import EngineFailure
+from vlm.image.sample import picture
 from vlm.loading import find_device, load
 from vlm.models.base import LoadedModel
+from vlm.models.checks import Finding
 from vlm.models.family import Family
-from vlm.pictures import picture
 from vlm.reference import native_prompt, reference
-from vlm.types import Completion, EngineFailure, Request, Sampling
+from vlm.types import Completion, Request, Sampling
 
 TOKENS = 16
 _ROOM = 1.3  # times the weights: activations, cache and the tensor being read

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.weight_rules import Tensors, load_weights
+from vlm.errors import CheckpointError
+from vlm.models.checks import Finding
 from vlm.models.family import Family
-from vlm.types import CheckpointError
-from vlm.weights import Tensors, load_weights
 
 LOADABLE = (torch.float32, torch.float16, torch.bfloat16)
 

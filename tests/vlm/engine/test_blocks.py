@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, CachePlan, blocks_for
-from vlm.types import CheckpointError
+from vlm.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm.engine.compose import MAX_GENERATIONS, answer, generations, is_compound, merge, split
+from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
 from vlm.grounding_json import to_json
-from vlm.types import (
-    MAX_PARTS,
-    Box,
-    Completion,
-    Detection,
-    EngineFailure,
-    Grounding,
-    InvalidImage,
-    InvalidRequest,
-    Overloaded,
-    Request,
-    Sampling,
-    Task,
-    Timings,
-    UnsupportedTask,
-    Usage,
-    VlmError,
-)
+from vlm.types import MAX_PARTS, Box, Completion, Detection, Grounding, Request, Sampling, Task, Timings, Usage
 
 CAPTION, DETECT = Task("caption"), Task("detect")
 LABELLED = Task("detect", labels=("dog", "cat", "dog"))

@@ -10,19 +10,10 @@ import pytest
 
 from tests.oracle import without_scores
 from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, miniature, picture, said
-from vlm.engine.engine import Engine, EngineConfig
-from vlm.types import (
-    Chunk,
-    Completion,
-    Grounding,
-    InvalidRequest,
-    Overloaded,
-    Request,
-    Sampling,
-    Task,
-    UnsupportedTask,
-    VlmError,
-)
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.errors import InvalidRequest, Overloaded, UnsupportedTask, VlmError
+from vlm.types import Chunk, Completion, Grounding, Request, Sampling, Task
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
 BRIEF = Sampling(max_tokens=30)

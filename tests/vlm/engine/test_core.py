@@ -25,9 +25,8 @@ from vlm.engine.core import Core, Event
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.runner import ModelRunner
 from vlm.engine.sequence import Sequence
-from vlm.loading import families, load
+from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel
-from vlm.synthetic import synthesize
 from vlm.types import Completion, Request, Sampling
 
 

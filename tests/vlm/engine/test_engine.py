@@ -29,20 +29,11 @@ from tests.vlm.engine.world import (
     said,
 )
 from vlm.engine.blocks import blocks_for
-from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
 from vlm.engine.sequence import Sequence
-from vlm.types import (
-    Chunk,
-    Completion,
-    EngineFailure,
-    InvalidImage,
-    InvalidRequest,
-    Overloaded,
-    Request,
-    Sampling,
-    UnsupportedTask,
-    VlmError,
-)
+from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
+from vlm.types import Chunk, Completion, Request, Sampling
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
 REQUEST = Request(picture(1))

@@ -15,7 +15,7 @@ from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.layers.attention import Growing
 from vlm.layers.transformer import LearnedPositions, TextTransformer, TransformerSpec
-from vlm.models.base import CacheSpec
+from vlm.models.processor import CacheSpec
 
 WIDTH, ENCODER_WIDTH, POSITIONS, CROSS = 12, 8, 50, 9
 

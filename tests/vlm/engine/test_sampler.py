@@ -16,7 +16,8 @@ from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsPr
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
 from vlm.engine.sequence import Lane, Sequence
-from vlm.models.base import Inputs, Sampled
+from vlm.models.base import Sampled
+from vlm.models.processor import Inputs
 from vlm.types import Sampling
 
 VOCABULARY = 12

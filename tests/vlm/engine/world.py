@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from tests.images import scene
 from tests.oracle import MINIATURES, without_scores
-from tests.pictures import scene
 from vlm.engine.blocks import CachePlan
 from vlm.engine.engine import Engine
 from vlm.loading import load

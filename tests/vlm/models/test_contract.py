@@ -17,14 +17,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.images import scene
 from tests.oracle import without_scores
-from tests.pictures import scene
-from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
 from vlm.layers.attention import Growing
-from vlm.loading import families, load
-from vlm.models.base import Inputs, LoadedModel, Parsed, Sampled
+from vlm.loading import families, load, synthesize
+from vlm.models.base import LoadedModel, Sampled
 from vlm.models.cards import BEAM_PARAMETERS, Card, TaskCard
-from vlm.synthetic import synthesize
+from vlm.models.processor import Inputs, Parsed
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
 FAMILIES = dict(families())

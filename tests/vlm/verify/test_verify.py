@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.oracle import MINIATURES
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
-from vlm.loading import families
+from vlm.checkpoint.files import Checkpoint
+from vlm.loading import families, synthesize
 from vlm.models.cards import PublishedFile, Release
-from vlm.synthetic import synthesize
+from vlm.models.checks import Finding
 from vlm.verify import run
 from vlm.verify.__main__ import main, verify
-from vlm.verify.files import check_files, sha256
+from vlm.verify.published_files import check_files, sha256
 from vlm.verify.run import RunOptions, check_run
 
 BLIP, FLORENCE, KOSMOS, MOONDREAM = (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
-from vlm.models.checks import round_trip, special_tokens, vocabulary
-from vlm.models.settings import Settings
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
+from vlm.models.checks import Finding, round_trip, special_tokens, vocabulary
 
 ADDED = 2
 """[DEC] and [ENC]: rows of the matrix that published tokenizer files do not name."""
@@ -15,7 +14,7 @@ ADDED = 2
 
 def checks(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Special tokens at the config's ids, a vocabulary of the matrix's size, and text that comes back."""
-    text = Settings(checkpoint.config, "config.json").section("text_config")
+    text = ConfigReader(checkpoint.config, "config.json").section("text_config")
     tokenizer = checkpoint.tokenizer()
     yield special_tokens(
         tokenizer, {"[PAD]": text.integer("pad_token_id", 0), "[SEP]": text.integer("sep_token_id", 102)}

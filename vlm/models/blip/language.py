@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.layers.transformer import Activation, LearnedPositions, TextTransformer, TransformerSpec, activate
-from vlm.models.settings import Settings
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers.transformer import ACTIVATIONS, Activation, LearnedPositions, TextTransformer, TransformerSpec, activate
 
 
-def text_spec(config: Settings) -> TransformerSpec:
+def text_spec(config: ConfigReader) -> TransformerSpec:
     """The decoder's transformer from ``text_config``; defaults are those of ``BlipTextConfig``."""
     return TransformerSpec(
         layers=config.integer("num_hidden_layers", 12),
@@ -18,7 +18,7 @@ def text_spec(config: Settings) -> TransformerSpec:
         heads=config.integer("num_attention_heads", 8),
         mlp_width=config.integer("intermediate_size", 3072),
         norm="post",
-        activation=config.activation("hidden_act", "gelu"),
+        activation=config.one_of("hidden_act", ACTIVATIONS, "gelu"),
         eps=config.number("layer_norm_eps", 1e-12),
         cross_width=config.integer("encoder_hidden_size", 768),
         embedding_norm=True,
@@ -28,7 +28,7 @@ def text_spec(config: Settings) -> TransformerSpec:
 class BlipText(nn.Module):
     """Tokens in, logits out; the output matrix is the token embedding with a bias of its own."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         self.spec = text_spec(config)
         self.max_positions = config.integer("max_position_embeddings", 512)

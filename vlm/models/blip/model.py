@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.base import Prompts, TokenModel
 from vlm.models.blip.checks import checks
 from vlm.models.blip.language import BlipText
 from vlm.models.blip.processor import BlipProcessor
@@ -18,7 +19,7 @@ from vlm.models.blip.synthetic import SIZES, write_files
 from vlm.models.blip.vision import BlipVision
 from vlm.models.blip.weights import IGNORED, RULES
 from vlm.models.family import Family
-from vlm.models.settings import Settings
+from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 100
@@ -31,7 +32,7 @@ class Blip(TokenModel):
     def __init__(self, config: Mapping[str, Any]) -> None:
         """``config`` is the content of config.json."""
         super().__init__()
-        settings = Settings(config, "config.json")
+        settings = ConfigReader(config, "config.json")
         text = settings.section("text_config")
         self.vision = BlipVision(settings.section("vision_config"))
         self.text = BlipText(text)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Look, Parsed, Picture
-from vlm.models.settings import Settings
-from vlm.preprocess import PicturePreprocessor
-from vlm.types import InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import InvalidRequest, UnsupportedTask
+from vlm.image.decode import ImageLimits, decode
+from vlm.image.preprocess import PicturePreprocessor
+from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.types import Request, Task, TaskResolution
 
 OFFERED: tuple[str, ...] = ("caption",)
 
@@ -30,7 +31,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class BlipProcessor:
-    """Implements :class:`vlm.models.base.Processor`.
+    """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
         pictures: Makes the pixels.
@@ -57,7 +58,7 @@ class BlipProcessor:
         Raises:
             CheckpointError: A file is missing or broken, or the picture size is not the vision encoder's.
         """
-        config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
+        config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         text, vision = config.section("text_config"), config.section("vision_config")
         pictures = PicturePreprocessor.from_checkpoint(checkpoint)
         side, patch = vision.integer("image_size", 384), vision.integer("patch_size", 16)

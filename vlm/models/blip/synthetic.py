@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from vlm.synthetic import made_up_words, write_json
+from vlm.checkpoint.synthesis import made_up_words, write_json
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}  # the ids of bert-base-uncased
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
-from vlm.layers.transformer import Transformer, TransformerSpec
-from vlm.models.settings import Settings
+from vlm.layers.transformer import ACTIVATIONS, Transformer, TransformerSpec
 
 
-def vision_spec(config: Settings) -> TransformerSpec:
+def vision_spec(config: ConfigReader) -> TransformerSpec:
     """The tower's transformer from ``vision_config``; defaults are those of ``BlipVisionConfig``."""
     return TransformerSpec(
         layers=config.integer("num_hidden_layers", 12),
@@ -18,7 +18,7 @@ def vision_spec(config: Settings) -> TransformerSpec:
         heads=config.integer("num_attention_heads", 12),
         mlp_width=config.integer("intermediate_size", 3072),
         norm="pre",
-        activation=config.activation("hidden_act", "gelu"),
+        activation=config.one_of("hidden_act", ACTIVATIONS, "gelu"),
         eps=config.number("layer_norm_eps", 1e-5),
         final_norm=True,
     )
@@ -27,7 +27,7 @@ def vision_spec(config: Settings) -> TransformerSpec:
 class BlipVision(nn.Module):
     """Pictures to one vector a patch, the class token first."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         spec = vision_spec(config)
         patch = config.integer("patch_size", 16)

@@ -1,8 +1,8 @@
-"""Where BLIP's parameters lie in a checkpoint; see :mod:`vlm.weights`."""
+"""Where BLIP's parameters lie in a checkpoint; see :mod:`vlm.checkpoint.weight_rules`."""
 
 from __future__ import annotations
 
-from vlm.weights import Rule
+from vlm.checkpoint.weight_rules import Rule
 
 _VISION = r"vision_model.encoder.layers.\1"
 _TEXT = r"text_decoder.bert.encoder.layer.\1"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
-from vlm.layers.transformer import LearnedPositions, TextTransformer, TransformerSpec
-from vlm.models.settings import Settings
+from vlm.layers.transformer import ACTIVATIONS, LearnedPositions, TextTransformer, TransformerSpec
 
 _POSITION_OFFSET = 2  # BART's position table begins with two rows that nothing uses
 
 
-def text_spec(config: Settings, part: str) -> TransformerSpec:
+def text_spec(config: ConfigReader, part: str) -> TransformerSpec:
     """The transformer of ``part`` ("encoder" or "decoder") from ``text_config``."""
     width = config.integer("d_model", 1024)
     return TransformerSpec(
@@ -21,7 +21,7 @@ def text_spec(config: Settings, part: str) -> TransformerSpec:
         heads=config.integer(f"{part}_attention_heads", 16),
         mlp_width=config.integer(f"{part}_ffn_dim", 4096),
         norm="post",
-        activation=config.activation("activation_function", "gelu"),
+        activation=config.one_of("activation_function", ACTIVATIONS, "gelu"),
         cross_width=width if part == "decoder" else None,
         embedding_norm=True,
     )
@@ -30,7 +30,7 @@ def text_spec(config: Settings, part: str) -> TransformerSpec:
 class Bart(nn.Module):
     """Token matrix, encoder and decoder."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         encoder, decoder = text_spec(config, "encoder"), text_spec(config, "decoder")
         self.max_positions = config.integer("max_position_embeddings", 1024)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.base import Prompts, TokenModel
 from vlm.models.family import Family
 from vlm.models.florence2.checks import checks
 from vlm.models.florence2.language import Bart
@@ -20,8 +22,8 @@ from vlm.models.florence2.processor import Florence2Processor
 from vlm.models.florence2.synthetic import SIZES, write_files
 from vlm.models.florence2.vision import DaVit, DaVitSpec, Projector
 from vlm.models.florence2.weights import RULES, native_config, native_tensors
-from vlm.models.settings import Settings
-from vlm.types import CheckpointError, Sampling
+from vlm.models.processor import CacheSpec, Inputs
+from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 1024
 """What the model card generates at most."""
@@ -33,7 +35,7 @@ class Florence2(TokenModel):
     def __init__(self, config: Mapping[str, Any]) -> None:
         """``config`` is the content of config.json, in either naming."""
         super().__init__()
-        settings = Settings(native_config(config), "config.json")
+        settings = ConfigReader(native_config(config), "config.json")
         spec = DaVitSpec.read(settings.section("vision_config"))
         self.vision = DaVit(spec)
         self.projector = Projector(spec)

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from vlm.models.base import Parsed
+from vlm.confidence import Logprobs, matching, score
 from vlm.models.florence2.vocabulary import BINS, Vocabulary
-from vlm.scores import Logprobs, matching, score
+from vlm.models.processor import Parsed
 from vlm.types import Box, Detection, Point
 
 SMALLEST = 6

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Look, Parsed, Picture
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError, InvalidRequest
+from vlm.image.decode import ImageLimits, decode
+from vlm.image.preprocess import PicturePreprocessor, image_settings
 from vlm.models.florence2.parsing import (
     as_points,
     read_boxes,
@@ -25,9 +27,8 @@ from vlm.models.florence2.parsing import (
 )
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, Asked, NativeTask, understand
 from vlm.models.florence2.vocabulary import Vocabulary
-from vlm.models.settings import Settings
-from vlm.preprocess import PicturePreprocessor, image_settings
-from vlm.types import CheckpointError, InvalidRequest, Request
+from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.types import Request
 
 DROPPED_PHRASES = frozenset({
     "a", "a group", "a set", "all", "an", "another", "any", "anybody", "anyone", "anything", "each", "each other",
@@ -43,7 +44,7 @@ DROPPED_PHRASES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Florence2Processor:
-    """Implements :class:`vlm.models.base.Processor`.
+    """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
         pictures: Makes the pixels.
@@ -70,7 +71,7 @@ class Florence2Processor:
         Raises:
             CheckpointError: A file is missing, broken, or no Florence-2 file.
         """
-        config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
+        config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         pictures = PicturePreprocessor.from_checkpoint(checkpoint)
         return cls(
             pictures=pictures,
@@ -170,7 +171,7 @@ class Florence2Processor:
         return task.argument(sentence) or ""
 
 
-def _image_positions(checkpoint: Checkpoint, config: Settings, pictures: PicturePreprocessor) -> int:
+def _image_positions(checkpoint: Checkpoint, config: ConfigReader, pictures: PicturePreprocessor) -> int:
     """One position for each cell of the vision tower's last stage, and one for their mean."""
     vision = config.section("vision_config")
     stages = zip(*(vision.integers(key) for key in ("patch_size", "patch_stride", "patch_padding")), strict=False)

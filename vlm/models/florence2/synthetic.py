@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from vlm.checkpoint.synthesis import made_up_words, write_json
 from vlm.models.florence2.vocabulary import ADDED_TOKENS
-from vlm.synthetic import made_up_words, write_json
 
 _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.florence2.vocabulary import BINS
-from vlm.types import Box, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.types import Box, Request, Task, TaskResolution
 
 Answer = Literal["text", "boxes", "phrases", "quads", "regions", "polygons", "boxes_or_polygons"]
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.layers.transformer import Activation, Mlp
-from vlm.models.settings import Settings
-from vlm.types import CheckpointError
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.errors import CheckpointError
+from vlm.layers.transformer import ACTIVATIONS, Activation, Mlp
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class DaVitSpec:
     projection: int
 
     @classmethod
-    def read(cls, config: Settings) -> DaVitSpec:
+    def read(cls, config: ConfigReader) -> DaVitSpec:
         """From the native names of transformers' ``Florence2VisionConfig``."""
         widths = config.integers("embed_dim")
         columns = (
@@ -63,7 +63,7 @@ class DaVitSpec:
             window=config.integer("window_size", 12),
             mlp_ratio=config.number("mlp_ratio", 4.0),
             qkv_bias=config.flag("qkv_bias", True),
-            activation=config.activation("activation_function", "gelu"),
+            activation=config.one_of("activation_function", ACTIVATIONS, "gelu"),
             positions=config.integer("max_position_embeddings", 50),
             frames=config.integer("max_temporal_embeddings", 100),
             projection=config.integer("projection_dim"),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from vlm.checkpoint import Checkpoint
-from vlm.types import CheckpointError
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError
 
 BINS = 1000
 """Coordinates are one of this many bins along each side."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm.types import CheckpointError
-from vlm.weights import Rule
+from vlm.checkpoint.weight_rules import Rule
+from vlm.errors import CheckpointError
 
 _STAGE = r"model.vision_tower.blocks.\1.\2"
 _PROJECTOR = "model.multi_modal_projector"

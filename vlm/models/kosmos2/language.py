@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.layers.transformer import SinusoidalPositions, TextTransformer, TransformerSpec
-from vlm.models.settings import Settings
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers.transformer import ACTIVATIONS, SinusoidalPositions, TextTransformer, TransformerSpec
 
 POSITION_OFFSET = 2
 """fairseq counts positions from the row after the padding's, which is 1."""
 
 
-def text_spec(config: Settings) -> TransformerSpec:
+def text_spec(config: ConfigReader) -> TransformerSpec:
     """The decoder's transformer from ``text_config``; defaults are those of ``Kosmos2TextConfig``."""
     return TransformerSpec(
         layers=config.integer("layers", 24),
@@ -20,7 +20,7 @@ def text_spec(config: Settings) -> TransformerSpec:
         heads=config.integer("attention_heads", 32),
         mlp_width=config.integer("ffn_dim", 8192),
         norm="pre",
-        activation=config.activation("activation_function", "gelu"),
+        activation=config.one_of("activation_function", ACTIVATIONS, "gelu"),
         eps=config.number("layer_norm_eps", 1e-5),
         final_norm=True,
         inner_norm=True,
@@ -30,7 +30,7 @@ def text_spec(config: Settings) -> TransformerSpec:
 class Kosmos2Text(nn.Module):
     """Tokens in, logits out, both by the same matrix."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         self.spec = text_spec(config)
         self.max_positions = config.integer("max_position_embeddings", 2048)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Inputs, Prompts, TokenModel
+from vlm.models.base import Prompts, TokenModel
 from vlm.models.family import Family
 from vlm.models.kosmos2.checks import checks
 from vlm.models.kosmos2.language import Kosmos2Text
@@ -19,7 +20,7 @@ from vlm.models.kosmos2.processor import IMAGE_START, Kosmos2Processor
 from vlm.models.kosmos2.synthetic import SIZES, write_files
 from vlm.models.kosmos2.vision import Kosmos2Vision, LatentProjection
 from vlm.models.kosmos2.weights import IGNORED, RULES
-from vlm.models.settings import Settings
+from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 128
@@ -32,7 +33,7 @@ class Kosmos2(TokenModel):
     def __init__(self, config: Mapping[str, Any]) -> None:
         """``config`` is the content of config.json."""
         super().__init__()
-        settings = Settings(config, "config.json")
+        settings = ConfigReader(config, "config.json")
         text = settings.section("text_config")
         self.vision = Kosmos2Vision(settings.section("vision_config"))
         self.text = Kosmos2Text(text)
@@ -51,7 +52,7 @@ class Kosmos2(TokenModel):
 
     def finish(self, checkpoint: Checkpoint) -> None:
         """Defaults from the generation config."""
-        generation = Settings(checkpoint.generation, "generation_config.json")
+        generation = ConfigReader(checkpoint.generation, "generation_config.json")
         self.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
             no_repeat_ngram_size=generation.integer("no_repeat_ngram_size", 0), forced_tokens=(),

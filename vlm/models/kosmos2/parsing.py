@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlm.models.base import Parsed
+from vlm.confidence import Logprobs, matching, score
 from vlm.models.kosmos2.vocabulary import GRID, Vocabulary
-from vlm.scores import Logprobs, matching, score
+from vlm.models.processor import Parsed
 from vlm.types import Box, Detection, Point
 
 _LETTERS = {

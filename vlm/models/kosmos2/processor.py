@@ -10,15 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Look, Parsed, Picture
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import InvalidRequest
+from vlm.image.decode import ImageLimits, decode
+from vlm.image.preprocess import PicturePreprocessor
 from vlm.models.kosmos2.parsing import read
 from vlm.models.kosmos2.tasks import OFFERED, Asked, understand
 from vlm.models.kosmos2.vocabulary import Vocabulary
-from vlm.models.settings import Settings
-from vlm.preprocess import PicturePreprocessor
-from vlm.types import InvalidRequest, Request
+from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.types import Request
 
 IMAGE_START = 2
 """The picture's vectors stand after ``<s> <image>``."""
@@ -26,7 +27,7 @@ IMAGE_START = 2
 
 @dataclass(frozen=True, slots=True)
 class Kosmos2Processor:
-    """Implements :class:`vlm.models.base.Processor`.
+    """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
         pictures: Makes the pixels.
@@ -51,7 +52,7 @@ class Kosmos2Processor:
         Raises:
             CheckpointError: A file is missing or broken, or the picture size is not the vision encoder's.
         """
-        config = Settings(checkpoint.config, f"config.json in {checkpoint.folder}")
+        config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         pictures = PicturePreprocessor.from_checkpoint(checkpoint)
         side = config.section("vision_config").integer("image_size", 224)
         pictures.check_side(side, checkpoint)

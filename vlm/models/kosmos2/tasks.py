@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.kosmos2.parsing import cells_of
 from vlm.models.kosmos2.vocabulary import CELLS, TAGS
-from vlm.types import Box, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.types import Box, Request, Task, TaskResolution
 
 BRIEF = "<grounding>An image of"
 DETAILED = "<grounding>Describe this image in detail:"

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional, CrossAttention
-from vlm.layers.transformer import Transformer, TransformerSpec
-from vlm.models.settings import Settings
+from vlm.layers.transformer import ACTIVATIONS, Transformer, TransformerSpec
 
 
-def vision_spec(config: Settings) -> TransformerSpec:
+def vision_spec(config: ConfigReader) -> TransformerSpec:
     """The tower's transformer from ``vision_config``; defaults are those of ``Kosmos2VisionConfig``."""
     return TransformerSpec(
         layers=config.integer("num_hidden_layers", 24),
@@ -19,7 +19,7 @@ def vision_spec(config: Settings) -> TransformerSpec:
         heads=config.integer("num_attention_heads", 16),
         mlp_width=config.integer("intermediate_size", 4096),
         norm="pre",
-        activation=config.activation("hidden_act", "quick_gelu"),
+        activation=config.one_of("hidden_act", ACTIVATIONS, "quick_gelu"),
         eps=config.number("layer_norm_eps", 1e-5),
         embedding_norm=True,
         final_norm=True,
@@ -29,7 +29,7 @@ def vision_spec(config: Settings) -> TransformerSpec:
 class Kosmos2Vision(nn.Module):
     """Pictures to one vector of length one a patch, the class token first."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         spec = vision_spec(config)
         patch = config.integer("patch_size", 14)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tokenizers import AddedToken, Tokenizer
 
-from vlm.checkpoint import Checkpoint
-from vlm.types import CheckpointError
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError
 
 GRID = 32
 """Boxes are given by two cells of a grid of so many columns and rows."""

@@ -1,8 +1,8 @@
-"""Where Kosmos-2's parameters lie in a checkpoint; see :mod:`vlm.weights`."""
+"""Where Kosmos-2's parameters lie in a checkpoint; see :mod:`vlm.checkpoint.weight_rules`."""
 
 from __future__ import annotations
 
-from vlm.weights import Rule
+from vlm.checkpoint.weight_rules import Rule
 
 _SEEN = "vision_model.model"
 _VISION = rf"{_SEEN}.encoder.layers.\1"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlm.checkpoint import Checkpoint
-from vlm.findings import Finding
-from vlm.models.checks import round_trip, special_tokens, vocabulary
+from vlm.checkpoint.files import Checkpoint
+from vlm.models.checks import Finding, round_trip, special_tokens, vocabulary
 from vlm.models.moondream2.config import settings
 from vlm.models.moondream2.vocabulary import END_OF_TEXT, MARKS, Ids, Vocabulary
 

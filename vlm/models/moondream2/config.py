@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlm.models.settings import Settings
-from vlm.types import CheckpointError
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.errors import CheckpointError
 
 REVISION = "2025-06-21"
 
@@ -75,7 +75,7 @@ REVISIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """What each revision has otherwise than :data:`PUBLISHED`. The network is the same in all."""
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
+def settings(config: Mapping[str, Any]) -> ConfigReader:
     """The sections ``text``, ``vision``, ``region`` and ``tokenizer``, each complete.
 
     Args:
@@ -94,12 +94,12 @@ def settings(config: Mapping[str, Any]) -> Settings:
             f"config.json config: revision {revision!r} is not known here; it may be {', '.join(REVISIONS)}."
         )
     sections = {name: {**PUBLISHED[name], **REVISIONS[revision].get(name, {})} for name in PUBLISHED}
-    return Settings(
+    return ConfigReader(
         {name: _over(sections[name], name, given.get(name, {})) for name in PUBLISHED}, "config.json config"
     )
 
 
-def grid(vision: Settings) -> int:
+def grid(vision: ConfigReader) -> int:
     """Patches along each side of a crop.
 
     Raises:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlm.models.moondream2.places import PlaceIds
-from vlm.models.moondream2.steps import THINKING, Stage
+from vlm.models.moondream2.locations import PlaceIds
+from vlm.models.moondream2.stages import THINKING, Stage
 from vlm.models.moondream2.vocabulary import Ids
 
 

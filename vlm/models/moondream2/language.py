@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.rope import Rotary
 from vlm.layers.transformer import Transformer, TransformerSpec
-from vlm.models.settings import Settings
 
 
-def text_spec(config: Settings) -> TransformerSpec:
+def text_spec(config: ConfigReader) -> TransformerSpec:
     """The decoder's transformer from config.json's ``text``. Half of each head has rotary positions."""
     width, heads = config.integer("dim"), config.integer("n_heads")
     return TransformerSpec(
@@ -28,7 +28,7 @@ def text_spec(config: Settings) -> TransformerSpec:
 class Moondream2Text(nn.Module):
     """Tokens in, logits out, by two matrices."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         self.spec = text_spec(config)
         self.max_positions = config.integer("max_context")

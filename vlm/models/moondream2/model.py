@@ -11,20 +11,21 @@ from torch import Tensor
 
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
-from vlm.models.base import CacheSpec, Inputs, Prompts, Row, Sample, Step, TokenModel
+from vlm.models.base import Prompts, Row, Sample, Step, TokenModel
 from vlm.models.family import Family
 from vlm.models.moondream2.checks import checks
 from vlm.models.moondream2.config import grid, settings
 from vlm.models.moondream2.decoding import Likeliest, Rows, Written
 from vlm.models.moondream2.language import Moondream2Text
-from vlm.models.moondream2.places import PlaceIds
+from vlm.models.moondream2.locations import PlaceIds
 from vlm.models.moondream2.processor import MAX_NEW_TOKENS, Moondream2Processor
 from vlm.models.moondream2.region import Region
-from vlm.models.moondream2.steps import CHOOSING, PLACING, Stage, stage
+from vlm.models.moondream2.stages import CHOOSING, PLACING, Stage, stage
 from vlm.models.moondream2.synthetic import SIZES, write_files
 from vlm.models.moondream2.vision import Moondream2Vision
 from vlm.models.moondream2.vocabulary import Ids
 from vlm.models.moondream2.weights import IGNORED, RULES, published
+from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vlm.models.base import Parsed
-from vlm.models.moondream2.places import PlaceIds
+from vlm.confidence import Logprobs, matching, score
+from vlm.models.moondream2.locations import PlaceIds
 from vlm.models.moondream2.vocabulary import Ids
-from vlm.scores import Logprobs, matching, score
+from vlm.models.processor import Parsed
 from vlm.types import Box, Detection, Point
 
 Corners = tuple[float, float, float, float]

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits, decode
-from vlm.models.base import Inputs, Look, Parsed, Picture
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import InvalidRequest
+from vlm.image.decode import ImageLimits, decode
 from vlm.models.moondream2.config import grid, settings
+from vlm.models.moondream2.locations import PlaceIds
 from vlm.models.moondream2.parsing import Reader
-from vlm.models.moondream2.places import PlaceIds
-from vlm.models.moondream2.steps import OBJECTS
+from vlm.models.moondream2.stages import OBJECTS
 from vlm.models.moondream2.tasks import OFFERED, Asked, understand
 from vlm.models.moondream2.tiling import Tiling, normalised
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
-from vlm.types import Box, InvalidRequest, Point, Request
+from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
 """What the original generates at most; what is thought counts."""
@@ -29,7 +30,7 @@ Values = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Moondream2Processor:
-    """Implements :class:`vlm.models.base.Processor`.
+    """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
         tiling: Cuts the pictures.

@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.transformer import Mlp
-from vlm.models.settings import Settings
 
 
 class Region(nn.Module):
     """Numbers in and out of the decoder, by random Fourier features (Tancik et al. 2020, arXiv:2006.10739)."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         width, inner = config.integer("dim"), config.integer("inner_dim")
         coordinate, size = config.integer("coord_feat_dim"), config.integer("size_feat_dim")

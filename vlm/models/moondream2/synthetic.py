@@ -9,9 +9,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from vlm.checkpoint.synthesis import made_up_words, write_json
 from vlm.models.moondream2.config import settings
 from vlm.models.moondream2.vocabulary import MARKS, Ids
-from vlm.synthetic import made_up_words, write_json
 
 _HUB: Mapping[str, Any] = {"model_type": "moondream1", "architectures": ["HfMoondream"], "torch_dtype": "bfloat16"}
 _FIRST = len(MARKS) + 256

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlm.types import Box, CaptionLength, InvalidRequest, Point, Request, Task, TaskResolution, UnsupportedTask
+from vlm.errors import InvalidRequest, UnsupportedTask
+from vlm.types import Box, CaptionLength, Point, Request, Task, TaskResolution
 
 OFFERED: tuple[str, ...] = ("caption", "detect", "ground", "point", "query")
 

@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.models.moondream2.config import grid
-from vlm.models.settings import Settings
 
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -34,7 +34,7 @@ class Tiling:
     most: int
 
     @classmethod
-    def of(cls, vision: Settings) -> Tiling:
+    def of(cls, vision: ConfigReader) -> Tiling:
         """From config.json's ``vision``. Raises CheckpointError for sizes that do not fit together."""
         patch = vision.integer("crop_size") // grid(vision)
         return cls(vision.integer("crop_size"), vision.integer("overlap_margin") * patch, vision.integer("max_crops"))

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
 from vlm.layers.transformer import Mlp, Transformer, TransformerSpec
 from vlm.models.moondream2.config import grid
-from vlm.models.settings import Settings
 
 CROPS_AT_ONCE = 64
 """Most crops in one pass of the ViT: what bounds its memory."""
 
 
-def vision_spec(config: Settings) -> TransformerSpec:
+def vision_spec(config: ConfigReader) -> TransformerSpec:
     """The ViT's transformer from config.json's ``vision``."""
     return TransformerSpec(
         layers=config.integer("enc_n_layers"),
@@ -33,7 +33,7 @@ def vision_spec(config: Settings) -> TransformerSpec:
 class Moondream2Vision(nn.Module):
     """Pictures to ``grid * grid`` vectors each, of whatever size."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         spec = vision_spec(config)
         self.grid, self.margin = grid(config), config.integer("overlap_margin")

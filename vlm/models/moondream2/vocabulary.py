@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from vlm.checkpoint import Checkpoint, HubFile
+from vlm.checkpoint.config_reader import ConfigReader
+from vlm.checkpoint.files import Checkpoint, HubFile
+from vlm.errors import CheckpointError
 from vlm.models.moondream2.config import REVISION, REVISIONS
-from vlm.models.settings import Settings
-from vlm.types import CaptionLength, CheckpointError
+from vlm.types import CaptionLength
 
 TOKENIZER = HubFile("moondream/starmie-v1", "35192e10a54e36eabe0a7cc57a2c1aab371cafc5", "tokenizer.json")
 """Where the published tokenizer is: not beside the weights, whose repository still has that of older revisions."""
@@ -61,7 +62,7 @@ class Ids:
     before_label: str
 
     @classmethod
-    def of(cls, tokenizer: Settings) -> Ids:
+    def of(cls, tokenizer: ConfigReader) -> Ids:
         """From config.json's ``tokenizer``."""
         templates = tokenizer.section("templates")
         captions = templates.section("caption")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from vlm.checkpoint.weight_rules import Rule, Tensors
 from vlm.models.moondream2.config import int4_error
-from vlm.weights import Rule, Tensors
 
 _VISION = r"model.vision.blocks.\1"
 _TEXT = r"model.text.blocks.\1"

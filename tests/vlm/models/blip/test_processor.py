@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits
-from vlm.models.base import Processor
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError, InvalidImage, InvalidRequest, UnsupportedTask
+from vlm.image.decode import ImageLimits
 from vlm.models.blip.processor import BlipProcessor
-from vlm.types import Box, CheckpointError, InvalidImage, InvalidRequest, Request, Task, UnsupportedTask
+from vlm.models.processor import Processor
+from vlm.types import Box, Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "blip-large"
 POSITIONS = 64

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.images import scenes
 from tests.oracle import MINIATURES, ask_all, miniature_oracle
-from tests.pictures import scenes
 from vlm.engine.engine import Engine
 from vlm.loading import load
 from vlm.models.florence2.tasks import BY_TOKEN

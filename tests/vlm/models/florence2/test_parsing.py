@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
-from vlm.checkpoint import Checkpoint
-from vlm.models.base import Parsed
+from vlm.checkpoint.files import Checkpoint
 from vlm.models.florence2.parsing import Run, read_boxes, read_phrases, read_quads, runs
 from vlm.models.florence2.vocabulary import Vocabulary
+from vlm.models.processor import Parsed
 from vlm.types import Box, Detection
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"

@@ -25,7 +25,6 @@ from tests.vlm.models.florence2.test_parsing import (
     reference,
     whole,
 )
-from vlm.models.base import Parsed
 from vlm.models.florence2.parsing import (
     as_points,
     read_boxes_or_polygons,
@@ -34,6 +33,7 @@ from vlm.models.florence2.parsing import (
     read_regions,
     runs,
 )
+from vlm.models.processor import Parsed
 from vlm.types import Box, Detection, Point
 
 Named = tuple[str, list[list[int]]]

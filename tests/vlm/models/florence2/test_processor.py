@@ -15,22 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits
-from vlm.models.base import Inputs, Parsed, Processor
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError, InvalidImage, InvalidRequest, UnsupportedTask
+from vlm.image.decode import ImageLimits
 from vlm.models.florence2.processor import DROPPED_PHRASES, Florence2Processor
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS
-from vlm.types import (
-    Box,
-    CheckpointError,
-    Detection,
-    InvalidImage,
-    InvalidRequest,
-    Point,
-    Request,
-    Task,
-    UnsupportedTask,
-)
+from vlm.models.processor import Inputs, Parsed, Processor
+from vlm.types import Box, Detection, Point, Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 GROUND = "<CAPTION_TO_PHRASE_GROUNDING>"

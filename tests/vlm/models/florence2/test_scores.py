@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm.checkpoint import Checkpoint
-from vlm.models.base import Inputs, Parsed
+from vlm.checkpoint.files import Checkpoint
 from vlm.models.florence2.processor import Florence2Processor
 from vlm.models.florence2.tasks import BY_TOKEN, TASKS, NativeTask
+from vlm.models.processor import Inputs, Parsed
 from vlm.types import Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
+from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS, locations, understand
-from vlm.types import Box, CaptionLength, InvalidRequest, Request, Task, TaskResolution, UnsupportedTask
+from vlm.types import Box, CaptionLength, Request, Task, TaskResolution
 
 THEIRS: Any = AutoProcessor.from_pretrained(Path(__file__).parents[4] / "miniatures" / "florence-2-base")
 GROUND = "<CAPTION_TO_PHRASE_GROUNDING>"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError
 from vlm.models.florence2.vocabulary import Vocabulary
-from vlm.types import CheckpointError
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 NATIVE = Vocabulary.from_checkpoint(Checkpoint.open(FOLDER))

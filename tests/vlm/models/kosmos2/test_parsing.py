@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import AutoProcessor
 from transformers.models.kosmos2.processing_kosmos2 import coordinate_to_patch_index
 
-from vlm.checkpoint import Checkpoint
-from vlm.models.base import Parsed
+from vlm.checkpoint.files import Checkpoint
 from vlm.models.kosmos2.parsing import box_between, cells_of, read
 from vlm.models.kosmos2.vocabulary import Vocabulary
+from vlm.models.processor import Parsed
 from vlm.types import Box
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
 
+from tests.images import scene, scenes
 from tests.oracle import ask, ask_all, miniature_oracle
-from tests.pictures import scene, scenes
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
-from vlm.images import ImageLimits
-from vlm.loading import families, load
-from vlm.models.base import Processor
+from vlm.errors import CheckpointError, InvalidImage, InvalidRequest, UnsupportedTask
+from vlm.image.decode import ImageLimits
+from vlm.loading import families, load, synthesize
 from vlm.models.kosmos2.processor import Kosmos2Processor
 from vlm.models.kosmos2.vocabulary import ADDED_TOKENS
-from vlm.synthetic import synthesize
-from vlm.types import Box, CheckpointError, Chunk, InvalidImage, InvalidRequest, Request, Task, UnsupportedTask
+from vlm.models.processor import Processor
+from vlm.types import Box, Chunk, Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"
 OURS = Kosmos2Processor.from_checkpoint(Checkpoint.open(FOLDER))

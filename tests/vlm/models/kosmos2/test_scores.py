@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm.checkpoint import Checkpoint
-from vlm.models.base import Inputs, Parsed
+from vlm.checkpoint.files import Checkpoint
 from vlm.models.kosmos2.processor import Kosmos2Processor
+from vlm.models.processor import Inputs, Parsed
 from vlm.types import Box, Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"

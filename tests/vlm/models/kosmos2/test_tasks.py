@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.kosmos2.tasks import BRIEF, DETAILED, OFFERED, Asked, understand
-from vlm.types import Box, InvalidRequest, Request, Task, UnsupportedTask
+from vlm.types import Box, Request, Task
 
 REGION = Box(0.3, 0.1, 0.6, 0.7)
 REGION_PROMPT = "<grounding><phrase>It</phrase><object><patch_index_0105><patch_index_0723></object> is"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
 from vlm.engine.detokenizer import Detokenizer
+from vlm.errors import CheckpointError
 from vlm.models.kosmos2.vocabulary import ADDED_TOKENS, CELLS, WRITTEN, Vocabulary
-from vlm.types import CheckpointError
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"
 OURS = Vocabulary.from_checkpoint(Checkpoint.open(FOLDER))

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.weight_rules import load_weights
 from vlm.layers.attention import Growing
-from vlm.models.base import Inputs, Sampled
+from vlm.models.base import Sampled
 from vlm.models.moondream2.model import FAMILY, Moondream2
 from vlm.models.moondream2.processor import Moondream2Processor
-from vlm.weights import load_weights
+from vlm.models.processor import Inputs
 
 DATA = Path(__file__).parents[3] / "data" / "moondream2"
 

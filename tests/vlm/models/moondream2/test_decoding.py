@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pictures import scene
+from tests.images import scene
 from tests.vlm.models.moondream2.driver import Alone, answer, features_of, greedy, load, prefilled
-from vlm.models.base import Inputs, Sampled
+from vlm.loading import synthesize
+from vlm.models.base import Sampled
 from vlm.models.moondream2.model import FAMILY, Moondream2
 from vlm.models.moondream2.processor import Moondream2Processor
-from vlm.models.moondream2.steps import Stage, stage
-from vlm.synthetic import synthesize
+from vlm.models.moondream2.stages import Stage, stage
+from vlm.models.processor import Inputs
 from vlm.types import Box, Point, Request, Sampling, Task
 
 TASKS = (

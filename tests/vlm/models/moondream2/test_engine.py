@@ -19,7 +19,8 @@ from tests.vlm.models.moondream2.test_golden import (
     request_of,
     result_of,
 )
-from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
 from vlm.loading import load
 from vlm.types import Chunk, Completion, Sampling
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, picture, prefilled
+from vlm.errors import InvalidRequest
 from vlm.layers.attention import Growing
-from vlm.models.base import Inputs
-from vlm.types import Box, InvalidRequest, Point, Request, Sampling, Task
+from vlm.models.processor import Inputs
+from vlm.types import Box, Point, Request, Sampling, Task
 
 EXPECTED: dict[str, Tensor] = load_file(DATA / "expected.safetensors")
 PICTURES = ("small_224x160", "wide_800x400", pytest.param("std_1024x768", marks=pytest.mark.real))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.vlm.models.moondream2.driver import golden
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.sequence import Sequence
-from vlm.models.base import Inputs
+from vlm.models.processor import Inputs
 from vlm.types import Request, Sampling, Task
 
 ANSWER, POINTS, GROUND = 3, 7, 9

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.vlm.models.moondream2.driver import DATA, golden, picture
-from vlm.checkpoint import Checkpoint
-from vlm.images import ImageLimits
-from vlm.models.base import Inputs, Processor
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import InvalidImage, InvalidRequest, UnsupportedTask
+from vlm.image.decode import ImageLimits
 from vlm.models.moondream2.processor import MAX_NEW_TOKENS, Moondream2Processor
-from vlm.types import Box, InvalidImage, InvalidRequest, Point, Request, Sampling, Task, UnsupportedTask
+from vlm.models.processor import Inputs, Processor
+from vlm.types import Box, Point, Request, Sampling, Task
 
 OURS = golden()[1]
 PNG = picture("small_224x160")

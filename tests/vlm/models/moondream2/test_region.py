@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.vlm.models.moondream2.driver import DATA, golden
 from vlm.models.moondream2.config import settings
-from vlm.models.moondream2.places import PlaceIds
+from vlm.models.moondream2.locations import PlaceIds
 
 UNITS = load_file(DATA / "units.safetensors")
 PLACES = PlaceIds.of(settings({}))

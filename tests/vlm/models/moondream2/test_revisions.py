@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.vlm.models.moondream2.driver import DATA, picture
-from vlm.checkpoint import Checkpoint
+from vlm.checkpoint.files import Checkpoint
+from vlm.errors import CheckpointError, InvalidRequest
 from vlm.models.moondream2.config import REVISIONS, settings
-from vlm.models.moondream2.places import PlaceIds
+from vlm.models.moondream2.locations import PlaceIds
 from vlm.models.moondream2.processor import Moondream2Processor
 from vlm.models.moondream2.vocabulary import Ids
-from vlm.types import CheckpointError, InvalidRequest, Point, Request, Task
+from vlm.types import Point, Request, Task
 
 OLDER = [name for name in REVISIONS if name != "2025-06-21"]
 PNG = picture("small_224x160")

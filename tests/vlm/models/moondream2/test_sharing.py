@@ -13,17 +13,18 @@ from typing import cast
 import pytest
 from PIL import Image
 
+from tests.images import png, scene
 from tests.oracle import without_scores
-from tests.pictures import png, scene
 from tests.vlm.engine.world import faulty_model, least_bytes
 from vlm.engine.blocks import BLOCK_SIZE, blocks_for
-from vlm.engine.engine import Engine, EngineConfig
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
 from vlm.engine.scheduler import Scheduler
-from vlm.loading import load
+from vlm.errors import EngineFailure, InvalidImage
+from vlm.loading import load, synthesize
 from vlm.models.base import LoadedModel
 from vlm.models.moondream2.model import FAMILY
-from vlm.synthetic import synthesize
-from vlm.types import Box, Chunk, Completion, EngineFailure, InvalidImage, Point, Request, Sampling, Task
+from vlm.types import Box, Chunk, Completion, Point, Request, Sampling, Task
 
 SIZES = ((10, 10), (31, 101), (31, 129), (31, 38), (31, 31), (31, 52), (31, 66))
 """Of pictures that are cut into 1, 7, 8, 9, 10, 11 and 13 crops."""

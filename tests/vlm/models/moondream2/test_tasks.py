@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.moondream2.tasks import MAX_OBJECTS, OFFERED, Asked, understand
-from vlm.types import Box, InvalidRequest, Point, Request, Task, UnsupportedTask
+from vlm.types import Box, Point, Request, Task
 
 SPOT = Point(0.25, 0.5)
 

@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.vlm.models.moondream2.driver import DATA, golden, picture
+from vlm.errors import CheckpointError
 from vlm.models.moondream2.config import settings
 from vlm.models.moondream2.tiling import Tiling, normalised
-from vlm.types import CheckpointError
 
 TILING = Tiling.of(settings({}).section("vision"))
 EXPECTED: dict[str, Any] = json.loads((DATA / "preprocess.json").read_text("utf-8"))

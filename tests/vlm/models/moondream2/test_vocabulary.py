@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.vlm.models.moondream2.driver import DATA, golden
-from vlm.checkpoint import Checkpoint, HubFile
+from vlm.checkpoint.files import Checkpoint, HubFile
+from vlm.errors import CheckpointError
 from vlm.models.moondream2.processor import Moondream2Processor
 from vlm.models.moondream2.vocabulary import MARKS, TOKENIZER
-from vlm.types import CheckpointError
 
 OURS = golden()[1].vocabulary
 THEIRS = Tokenizer.from_file(str(DATA / "tokenizer.json"))

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.vlm.models.moondream2.driver import DATA, golden, load
+from vlm.checkpoint.weight_rules import sources
+from vlm.errors import CheckpointError
+from vlm.loading import synthesize
 from vlm.models.moondream2.model import FAMILY, Moondream2
 from vlm.models.moondream2.synthetic import SIZES
 from vlm.models.moondream2.weights import RULES, published
-from vlm.synthetic import synthesize
-from vlm.types import CheckpointError
-from vlm.weights import sources
 
 GIVEN = load_file(DATA / "model.safetensors")
 """The small model's tensors, under the published names."""

@@ -1,0 +1,108 @@
+"""Remakes the gallery: asks the miniatures, draws their answers, and writes README.md beside them.
+
+python docs/generate/gallery.py             everything, into docs/gallery/
+python docs/generate/gallery.py --into DIR  somewhere else
+
+The same checkpoints give the same files. A model without a miniature is left out. The pictures that are asked about are
+those of ``python docs/generate/pictures.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that a checkout works without being installed
+
+from PIL import Image
+
+from docs.generate.page import Entry, written
+from docs.generate.pictures import png
+from docs.generate.questions import QUESTIONS, Question
+from router.chat.schema import TaskBody, validated
+from router.chat.tasks import read_task
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.image.annotate import draw
+from vlm.loading import load
+from vlm.types import Box, Completion, Detection, Grounding, Request, Task
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOURS_A_FILE = 48
+"""Enough for flat shapes, lines and text; a palette makes small files."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    options = _parser().parse_args(argv)
+    gallery: Path = options.into
+    gallery.mkdir(parents=True, exist_ok=True)
+    entries = answered(questions())
+    for entry in entries:
+        _save(drawn(entry), gallery / entry.question.file)
+    (gallery / "README.md").write_text(written(entries), "utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Remake the pictures of every task, and the page that shows them.")
+    parser.add_argument("--into", type=Path, default=ROOT / "docs/gallery", help="folder to write to")
+    return parser
+
+
+def questions() -> list[Question]:
+    """Those to models that have a miniature."""
+    return [question for question in QUESTIONS if _checkpoint(question.model).is_dir()]
+
+
+def _checkpoint(model: str) -> Path:
+    return ROOT / "miniatures" / model
+
+
+def answered(asked: Sequence[Question]) -> list[Entry]:
+    """Each question with the answer of its model's miniature; each model is loaded once."""
+    entries: list[Entry] = []
+    for model, group in groupby(asked, key=lambda question: question.model):
+        entries += asyncio.run(_ask_all(model, list(group)))
+    return entries
+
+
+async def _ask_all(model: str, asked: Sequence[Question]) -> list[Entry]:
+    loaded = load(_checkpoint(model), dtype="float32", device="cpu")
+    with Engine(loaded, EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        answers = await asyncio.gather(*(_ask(engine, question) for question in asked))
+    return [Entry(question, answer) for question, answer in zip(asked, answers, strict=True)]
+
+
+async def _ask(engine: Engine, question: Question) -> Completion:
+    return await engine.complete(Request(png(question.picture.drawn()), task=task_of(question)))
+
+
+def task_of(question: Question) -> Task:
+    """The task as the router reads it from a request's body."""
+    return read_task(validated(TaskBody, question.task), "task", lambda: question.picture.size)
+
+
+def drawn(entry: Entry) -> Image.Image:
+    """The picture with the answer on it."""
+    return draw(entry.question.picture.drawn(), _shown(entry))
+
+
+def _shown(entry: Entry) -> Grounding:
+    """What was found; or, where the answer is words, these as a label of the region or of the whole picture."""
+    grounding, region = entry.answer.grounding, task_of(entry.question).region
+    if not entry.answer.words or (grounding.detections and region is None):
+        return grounding
+    tag = Detection("box", label=entry.answer.text, box=region or Box(0, 0, 1, 1))
+    return Grounding(grounding.task, grounding.native_task, grounding.text, grounding.image_size, (tag,))
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.write_bytes(png(image.quantize(COLOURS_A_FILE, dither=Image.Dither.NONE).convert("RGB")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Draws the pictures for people to try, and writes README.md beside them.
+
+python docs/generate/pictures.py             everything, into docs/pictures/
+python docs/generate/pictures.py --into DIR  somewhere else
+
+No model is asked: the page says what is true of each picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that a checkout works without being installed
+
+import numpy as np
+from PIL import Image
+
+from docs.generate.pictures_page import written
+from docs.generate.scenes import PICTURES
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    into: Path = _parser().parse_args(argv).into
+    into.mkdir(parents=True, exist_ok=True)
+    for picture in PICTURES:
+        (into / f"{picture.name}.png").write_bytes(png(picture.drawn()))
+    (into / "README.md").write_text(written(PICTURES), "utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Draw the pictures to try, and write the page that lists them.")
+    parser.add_argument(
+        "--into", type=Path, default=Path(__file__).resolve().parents[1] / "pictures", help="folder to write to"
+    )
+    return parser
+
+
+def png(image: Image.Image) -> bytes:
+    """An RGB picture as a small PNG file that loses nothing."""
+    buffer = io.BytesIO()
+    _paletted(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _paletted(image: Image.Image) -> Image.Image:
+    """With a palette of exactly its colours, where 256 are enough."""
+    red, green, blue = np.moveaxis(np.asarray(image, dtype=np.uint32), -1, 0)
+    colours, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
+    if len(colours) > 256:
+        return image
+    out = Image.frombytes("P", image.size, places.astype(np.uint8).tobytes())
+    out.putpalette([int(colour) >> shift & 255 for colour in colours for shift in (16, 8, 0)])
+    return out
+
+
+if __name__ == "__main__":
+    main()

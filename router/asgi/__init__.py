@@ -1,0 +1,1 @@
+"""What every HTTP route needs: bodies, errors, events, deadlines, the outermost layer."""

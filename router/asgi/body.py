@@ -1,0 +1,75 @@
+"""A request body's bytes as a JSON object, within limits. Knows nothing of what the object means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from router.asgi.errors import BodyTooLarge
+from vlm.errors import InvalidRequest
+
+Json = dict[str, Any]
+
+MAX_JSON_DEPTH = 32
+MAX_JSON_ITEMS = 50_000
+"""Items of lists and objects; a request needs a few hundred. More would hold up everyone else while they are read."""
+
+
+def read_object(body: bytes) -> Json:
+    """A JSON object, within the depth that anything here needs."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_ITEMS:
+        raise InvalidRequest(f"The body holds more than {MAX_JSON_ITEMS} items.", code="invalid_json")
+    try:
+        raw = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8 or an endless number
+        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
+    if not isinstance(raw, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    if _deeper_than(raw, MAX_JSON_DEPTH):
+        raise InvalidRequest(f"The body nests deeper than {MAX_JSON_DEPTH} levels.", code="invalid_json")
+    return raw
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for parent in level for child in _children(parent)]
+    return bool(level)
+
+
+def _children(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        BodyTooLarge: It has more than ``limit`` bytes, or says so; the rest is not read.
+        starlette.requests.ClientDisconnect: The client left.
+    """
+    declared = Headers(scope=scope).get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(limit)
+    body = bytearray()
+    async for piece in Request(scope, receive).stream():
+        body += piece
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body has more than {limit} bytes.")

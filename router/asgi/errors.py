@@ -1,0 +1,116 @@
+"""Errors as clients see them: the one table from our exceptions to status, type and code.
+
+Every answer that is no success is made here, with all four keys of OpenAI's error object. Knows nothing of where an
+error came from; text of another library's exception never gets in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vlm.errors import (
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidImage,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    UnsupportedTask,
+    VlmError,
+)
+
+Json = dict[str, Any]
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body has more bytes than the router reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one kind of exception is answered; ``code`` and ``param`` stand in where the exception has none."""
+
+    status: int
+    type: str
+    code: str | None = None
+    param: str | None = None
+    retry_after_s: int | None = None
+
+
+TABLE: Mapping[type[VlmError], Row] = {
+    BodyTooLarge: Row(413, INVALID, "request_too_large"),
+    InvalidImage: Row(400, INVALID, "invalid_image"),
+    UnsupportedTask: Row(400, INVALID, "unsupported_task", "task"),
+    InvalidRequest: Row(400, INVALID),
+    ModelNotFound: Row(404, INVALID, "model_not_found", "model"),
+    ModelNotReady: Row(503, SERVER, "model_not_ready", "model", retry_after_s=2),
+    Overloaded: Row(503, SERVER, "overloaded", retry_after_s=1),
+    DeadlineExceeded: Row(504, SERVER, "timeout"),
+    EngineFailure: Row(500, SERVER, "engine_failure"),
+    VlmError: Row(500, SERVER),
+}
+
+INTERNAL = VlmError("The server failed while it worked on this request.", code="internal_error")
+"""What a client learns of an exception that nobody expected."""
+
+
+def row_of(error: VlmError) -> Row:
+    """The table's row for the nearest class of ``error``."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def error_body(error: VlmError) -> Json:
+    """OpenAI's error object."""
+    row = row_of(error)
+    return _body(error.message, row.type, error.param or row.param, error.code or row.code)
+
+
+def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
+    """The whole answer for ``error``; ``extra`` are further keys beside ``error``."""
+    row = row_of(error)
+    headers = {} if row.retry_after_s is None else {"retry-after": str(row.retry_after_s)}
+    return json_response({**error_body(error), **(extra or {})}, row.status, headers)
+
+
+async def on_vlm_error(_request: Request, error: Exception) -> Response:
+    """Starlette's handler for everything that we raise on purpose."""
+    return error_response(cast(VlmError, error))  # it is registered for this class alone
+
+
+async def on_http_error(_request: Request, error: Exception) -> Response:
+    """Starlette's handler for what its routing raises: no such path, no such method."""
+    refusal = cast(HTTPException, error)  # it is registered for this class alone
+    message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
+    return json_response(_body(message, INVALID, None, code), refusal.status_code, refusal.headers)
+
+
+_ROUTING = {
+    404: ("Unknown request URL. GET /v1/models lists what is served.", "unknown_url"),
+    405: ("This URL does not take this method.", "method_not_supported"),
+}
+
+
+def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(encode(body), status, headers, media_type="application/json")
+
+
+def encode(body: Json) -> bytes:
+    """Compact JSON as UTF-8. A lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", errors="replace")
+
+
+def _body(message: str, kind: str, param: str | None, code: str | None) -> Json:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

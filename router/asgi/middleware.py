@@ -1,0 +1,97 @@
+"""The outermost layer: request ids, headers of every answer, the access log, and the last resort.
+
+Plain ASGI around the routes. Knows nothing of what is asked; logs neither bodies nor the text of exceptions, which
+may hold prompts.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.asgi.errors import INTERNAL, error_body, error_response
+from router.asgi.sse import event
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_KEY = "gigarouter.request_id"
+EVENT_STREAM = "text/event-stream"
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Edge:
+    """Middleware that every HTTP request passes first and every answer last."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, send)
+        try:
+            await self._app(scope, receive, exchange.send)
+        except Exception as error:  # noqa: BLE001  # the router's one last resort
+            await exchange.fail(error, receive)
+        finally:
+            exchange.log()
+
+
+class Exchange:
+    """One request and its answer on the way out."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        headers = Headers(scope=scope)
+        self._scope = scope
+        self._send = send
+        self._started_at = time.perf_counter()
+        self._echo = safe_id(headers.get("x-client-request-id"))
+        self._id = safe_id(headers.get("x-request-id")) or f"req_{uuid.uuid4().hex}"
+        self._status = 0
+        self._streams = False
+        scope[REQUEST_ID_KEY] = self._id
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, with our headers on its start."""
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(self._headers())
+            self._status = message["status"]
+            self._streams = headers.get("content-type", "").startswith(EVENT_STREAM)
+        await self._send(message)
+
+    async def fail(self, error: Exception, receive: Receive) -> None:
+        """Answer for an exception that nobody expected; within a stream that is one more event."""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s: unexpected %s\n%s", self._id, type(error).__name__, frames)
+        if not self._status:
+            await error_response(INTERNAL)(self._scope, receive, self.send)
+        elif self._streams:
+            body = event(error_body(INTERNAL))
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def log(self) -> None:
+        """One line in the access log."""
+        method, path = self._scope["method"], self._scope["path"][:256]
+        logger.info("%s: %s %r %d %.0f ms", self._id, method, path, self._status, self._elapsed_ms())
+
+    def _headers(self) -> Mapping[str, str]:
+        echo = {} if self._echo is None else {"x-client-request-id": self._echo}
+        return {"x-request-id": self._id, "openai-processing-ms": f"{self._elapsed_ms():.0f}", **echo}
+
+    def _elapsed_ms(self) -> float:
+        return (time.perf_counter() - self._started_at) * 1000
+
+
+def safe_id(value: str | None) -> str | None:
+    """A client's id, if it can be repeated in headers and logs without harm."""
+    return value if value is not None and _SAFE_ID.fullmatch(value) else None

@@ -1,0 +1,42 @@
+"""Server-sent events, and the comments that keep a waiting stream open. Does not know what the events say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from router.asgi.deadline import give_up, next_or_none
+from router.asgi.errors import encode
+
+Json = dict[str, Any]
+
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(body: Json) -> bytes:
+    """One server-sent event."""
+    return b"data: " + encode(body) + b"\n\n"
+
+
+async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:
+    """``events``, and a comment whenever none has come for ``every_s``."""
+    step: asyncio.Task[bytes | None] | None = None
+    try:
+        while True:
+            step = step or asyncio.create_task(next_or_none(events))
+            done, _ = await asyncio.wait({step}, timeout=every_s)
+            if not done:
+                yield KEEP_ALIVE
+                continue
+            if (piece := step.result()) is None:
+                return
+            step = None
+            yield piece
+    finally:
+        await give_up(step)
+        await events.aclose()

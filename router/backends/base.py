@@ -1,0 +1,78 @@
+"""Where answers come from, as the router sees it; and the simplest such place, engines in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vlm.errors import ModelNotFound
+from vlm.types import Chunk, Request
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Whether a model can answer now; ``detail`` says why not, or how it stands."""
+
+    name: str
+    ready: bool
+    detail: str
+
+
+class Backend(Protocol):
+    """What the router asks of the world behind it. ``model`` is always a canonical name."""
+
+    def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        """The answer as it grows. Closing the generator gives the work up.
+
+        Raises (before the first chunk where possible):
+            VlmError: ModelNotFound, ModelNotReady, Overloaded, InvalidRequest, EngineFailure.
+        """
+        ...
+
+    async def models(self) -> Sequence[ModelStatus]:
+        """Every model that is configured, ready or not."""
+        ...
+
+
+class Generator(Protocol):
+    """What an engine offers."""
+
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """The answer as it grows."""
+        ...
+
+
+def unknown(model: str) -> ModelNotFound:
+    """The error for a model that is not served."""
+    return ModelNotFound(f"The model {model[:128]!r} is not served here. GET /v1/models lists those that are.")
+
+
+class LocalBackend:
+    """Engines in this very process: for tests, for a laptop, for one machine without Ray."""
+
+    def __init__(self, engines: Mapping[str, Generator]) -> None:
+        self._engines = engines
+
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        """See :class:`Backend`."""
+        if model not in self._engines:
+            raise unknown(model)
+        chunks = self._engines[model].generate(request)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    async def models(self) -> Sequence[ModelStatus]:
+        """See :class:`Backend`."""
+        return [ModelStatus(name, ready=True, detail="in this process") for name in self._engines]
+
+
+def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:
+    """The models that cannot answer, those that should be there and are not among them."""
+    known = {status.name: status for status in statuses}
+    missing = [ModelStatus(name, ready=False, detail="not deployed") for name in required if name not in known]
+    return [status for status in known.values() if not status.ready] + missing

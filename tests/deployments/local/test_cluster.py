@@ -1,0 +1,68 @@
+"""What the starter says of applications, without Ray: a status that is made up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deployments.local.__main__ import main
+from deployments.local.cluster import Progress, StartError
+
+
+def application(state: str, message: str = "", of_deployment: str = "") -> Any:
+    deployment = SimpleNamespace(message=of_deployment)
+    return SimpleNamespace(status=SimpleNamespace(value=state), message=message, deployments={"Replica": deployment})
+
+
+class Cluster:
+    """``ray.serve.status`` as the test wants it."""
+
+    def __init__(self) -> None:
+        self.applications: dict[str, Any] = {}
+        self.said: list[str] = []
+        self.progress = Progress(lambda: self, {"router", "blip-large"}, self.said.append)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def test_tells_each_change_once_and_ends_when_all_run(cluster: Cluster) -> None:
+    assert not cluster.progress()
+    cluster.applications = {"router": application("RUNNING"), "blip-large": application("DEPLOYING")}
+    assert not cluster.progress()
+    assert not cluster.progress()
+    cluster.applications["blip-large"] = application("RUNNING")
+    assert cluster.progress()
+    assert cluster.said == ["blip-large: deploying", "router: running", "blip-large: running"]
+
+
+def test_other_applications_do_not_count(cluster: Cluster) -> None:
+    cluster.applications = {name: application("RUNNING") for name in ("router", "stranger")}
+    assert not cluster.progress()
+
+
+def test_of_a_failure_everything_is_said_and_the_cause_is_the_error(cluster: Cluster) -> None:
+    cluster.applications = {
+        "blip-large": application("DEPLOY_FAILED", "It failed.", "Traceback\nThere is no folder x.")
+    }
+    with pytest.raises(StartError, match=r"^blip-large cannot run: There is no folder x.$"):
+        cluster.progress()
+    assert cluster.said == ["blip-large: deploy failed", "It failed.\nTraceback\nThere is no folder x."]
+
+
+def test_a_failure_without_a_word_is_still_told(cluster: Cluster) -> None:
+    cluster.applications = {"blip-large": application("DEPLOY_FAILED")}
+    with pytest.raises(StartError, match="Serve does not say why"):
+        cluster.progress()
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "web"])
+def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--port", port])
+    assert ended.value.code == 2
+    assert "from 1 to 65535" in capsys.readouterr().err or port == "-1"

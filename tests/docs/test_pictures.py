@@ -1,0 +1,203 @@
+"""The pictures to try: one command makes them again, what their page says is true, and they keep the world's rules."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+from functools import reduce
+from itertools import combinations, pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops
+
+from docs.generate.pictures import main
+from docs.generate.pictures_page import command
+from docs.generate.scenes import PICTURES, Corners, Picture, Thing
+from router.chat.schema import ChatBody, validated
+from training.data.scenes import THIRDS, Scene, Shape, Word, middle
+from training.data.sentences import detailed, paragraph
+from training.data.shapes import BACKGROUNDS, COLOURS, KINDS, Colour
+from training.data.world import scene
+from vlm.models.cards import cards
+from vlm.types import Box
+
+FOLDER = Path(__file__).parents[2] / "docs/pictures"
+PAGE = (FOLDER / "README.md").read_text("utf-8")
+AGAIN = "; `python docs/generate/pictures.py` makes it again"
+of_each_picture = pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+
+
+def test_the_command_makes_what_is_here(tmp_path: Path) -> None:
+    main(["--into", str(tmp_path)])
+    assert (tmp_path / "README.md").read_text("utf-8") == PAGE, "docs/pictures/README.md is old" + AGAIN
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in FOLDER.iterdir()}
+
+
+@of_each_picture
+def test_a_file_holds_the_pixels_that_are_drawn(picture: Picture) -> None:
+    with Image.open(FOLDER / f"{picture.name}.png") as kept:
+        changed = np.asarray(kept.convert("RGB")) != np.asarray(picture.drawn())
+    # another FreeType may draw the edges of letters differently
+    assert changed.mean() <= (0.02 if picture.scene.word else 0), f"{picture.name}.png is old" + AGAIN
+
+
+def test_files_are_small() -> None:
+    sizes = {picture.name: (FOLDER / f"{picture.name}.png").stat().st_size for picture in PICTURES}
+    assert max(sizes.values()) < 20_000, sizes
+    assert sum(sizes.values()) < 100_000
+
+
+def test_all_kinds_colours_backgrounds_and_counts_occur() -> None:
+    scenes = [picture.scene for picture in PICTURES]
+    assert {len(one.shapes) for one in scenes} >= {0, 1, 2, 3, 5}
+    assert {one.background for one in scenes} == set(BACKGROUNDS)
+    assert {shape.kind for one in scenes for shape in one.shapes} == set(KINDS)
+    assert {shape.colour for one in scenes for shape in one.shapes} == set(COLOURS)
+    assert {picture.model for picture in PICTURES} == {"blip-large", "florence-2-base", "kosmos-2"}
+
+
+def test_every_sentence_is_true_of_one_picture_only() -> None:
+    for sentences in ([picture.caption for picture in PICTURES], *map(list, zip(*map(told, PICTURES), strict=True))):
+        assert len(set(sentences)) == len(PICTURES)
+
+
+def told(picture: Picture) -> tuple[str, str]:
+    return detailed(picture.scene), paragraph(picture.scene)
+
+
+@of_each_picture
+def test_things_are_where_the_page_says(picture: Picture) -> None:
+    for thing in picture.scene.things:
+        corners = picture.corners(thing)
+        found = extent(picture.drawn(), ink(thing))
+        assert all(abs(got - want) <= 3 for got, want in zip(found, corners, strict=True)), (found, corners)
+        assert f"`{' '.join(map(str, corners))}`" in PAGE
+
+
+def ink(thing: Thing) -> Colour:
+    if isinstance(thing, Shape):
+        return thing.shade
+    return (12, 12, 12) if thing.dark else (244, 244, 244)
+
+
+def extent(picture: Image.Image, colour: Colour) -> Corners:
+    """The box around everything that is roughly of that colour."""
+    channels = ImageChops.difference(picture, Image.new("RGB", picture.size, colour)).split()
+    farthest = reduce(ImageChops.lighter, channels)
+    box = farthest.point([255] * 45 + [0] * 211).getbbox()
+    assert box is not None
+    return box
+
+
+# The rules as the page tells them; scenes of the world are held to them, too, so that the page is right about it.
+
+
+@of_each_picture
+def test_a_picture_keeps_the_rules(picture: Picture) -> None:
+    assert_keeps_the_rules(picture.scene)
+
+
+def test_the_world_keeps_them() -> None:
+    for seed in range(300):
+        assert_keeps_the_rules(scene(seed))
+
+
+def assert_keeps_the_rules(one: Scene) -> None:
+    assert min(one.width, one.height) >= 64
+    assert max(one.width, one.height) <= 1600
+    assert max(one.width, one.height) <= 2 * min(one.width, one.height) + 2  # of rounding
+    assert one.background in BACKGROUNDS
+    assert 1 <= len(one.things) <= 5
+    assert len(one.shapes) <= (2 if one.word else 5)
+    assert_spaced(one)
+    assert_named_apart(one)
+    assert_ordered(one)
+    for shape in one.shapes:
+        assert_drawn_by_rule(shape, one)
+    if one.word:
+        assert_written_by_rule(one.word, one)
+
+
+def assert_spaced(one: Scene) -> None:
+    for thing in one.things:
+        assert min(thing.box.x_min, thing.box.y_min) >= 0.009
+        assert max(thing.box.x_max, thing.box.y_max) <= 0.991
+    for first, second in combinations(one.things, 2):
+        assert one.inside or apart(first.box, second.box) > 0.02
+
+
+def apart(first: Box, second: Box) -> float:
+    across = max(first.x_min - second.x_max, second.x_min - first.x_max)
+    return max(across, first.y_min - second.y_max, second.y_min - first.y_max)
+
+
+def assert_named_apart(one: Scene) -> None:
+    names, regions = ([shape.name for shape in one.shapes], [shape.region for shape in one.shapes])
+    assert len(set(names)) == len(names)
+    assert one.inside or len(set(regions)) == len(regions)
+
+
+def assert_ordered(one: Scene) -> None:
+    """From left to right; the relation of two is beyond doubt."""
+    if one.inside:
+        outer, inner = (middle(shape.box) for shape in one.shapes)
+        assert max(abs(outer.x - inner.x), abs(outer.y - inner.y)) <= 0.01
+        return
+    steps = [(right.centre.x - left.centre.x, right.centre.y - left.centre.y) for left, right in pairwise(one.shapes)]
+    assert all(across >= (0 if len(one.shapes) == 2 else 0.03) for across, _ in steps)
+    assert len(one.shapes) != 2 or abs(steps[0][0] - abs(steps[0][1])) >= 0.06
+    assert len(one.shapes) < 4 or sum(shape.size == "large" for shape in one.shapes) <= 2
+
+
+def assert_drawn_by_rule(shape: Shape, one: Scene) -> None:
+    across, down = shape.box.x_max - shape.box.x_min, shape.box.y_max - shape.box.y_min
+    within = one.inside and shape == one.shapes[1]
+    low, high = (0.14, 0.17) if within else {"small": (0.17, 0.22), "large": (0.31, 0.41)}[shape.size]
+    assert low - 1e-6 <= math.sqrt(across * down) <= high + 1e-6
+    assert 0.83 <= down * one.height / (across * one.width) <= 1.2
+    assert within or all(
+        abs(value - edge) >= 0.025 for value in (shape.centre.x, shape.centre.y) for edge in THIRDS
+    )  # fmt: skip
+
+
+def assert_written_by_rule(word: Word, one: Scene) -> None:
+    assert re.fullmatch("[A-Z]{2,5}", word.text)
+    assert 0.18 <= word.em <= 0.34
+    assert word.dark == (one.background != "black")
+
+
+# What the page tells to run.
+
+
+@of_each_picture
+def test_a_request_is_a_valid_one_of_the_models_tasks(picture: Picture) -> None:
+    body = asked(picture)
+    message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    validated(ChatBody, {**body, "messages": [message]})
+    assert body == {"model": picture.model, "task": picture.task}
+    assert picture.task["name"] in {task.name for task in cards()[picture.model].tasks}
+
+
+def asked(picture: Picture) -> dict[str, object]:
+    """What the page's shell function sends, the messages left out; a curl that only prints stands in for curl."""
+    defined = re.search(r"^ask\(\) \{.*?^\}", PAGE, re.DOTALL | re.MULTILINE)
+    assert defined is not None
+    assert f"`{command(picture)}`" in PAGE
+    fake = 'curl() { while [ "$1" != -d ]; do shift; done; printf "%s" "$2"; }'
+    script = f"{fake}\n{defined[0]}\n{command(picture)}"
+    done = subprocess.run(["bash", "-c", script], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=True)
+    body: dict[str, object] = json.loads(done.stdout)
+    assert json.dumps(body.pop("messages")).count("data:image/png;base64,iVBOR") == 1
+    return body
+
+
+def test_the_svg_shows_the_shapes_of_the_snippet_beside_it() -> None:
+    (snippet,), (svg,) = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in ("python", "svg"))
+    assert [child.tag.split("}")[1] for child in ElementTree.fromstring(svg)] == ["rect", "circle", "polygon"]
+    painted, described = snippet[snippet.index("pen.circle") : snippet.index("pen.text")], svg[svg.index("<circle") :]
+    assert re.findall(r"\d+", painted) == re.findall(r"\d+", described)

@@ -1,0 +1,46 @@
+"""Bytes become a JSON object or an error of ours."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.asgi.body import MAX_JSON_DEPTH, MAX_JSON_ITEMS, read_object
+from vlm.errors import InvalidRequest
+
+
+def levels(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+def test_the_depth_of_json_is_bounded() -> None:
+    assert read_object(levels(MAX_JSON_DEPTH - 1))
+    with pytest.raises(InvalidRequest):
+        read_object(levels(MAX_JSON_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{", b"\xff", b'{"a":NaN}', b'{"a":-Infinity}', b"1" * 5000, b"[" * 100_000]
+)
+def test_everything_else_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_object(data)
+    assert caught.value.code == "invalid_json"
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert isinstance(read_object(data), dict)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b"0"])
+def test_items_are_counted_before_anything_is_built(item: bytes) -> None:
+    """Millions of them would keep the interpreter, and so everyone else, busy for seconds."""
+    data = b'{"x":[' + b",".join([item] * (MAX_JSON_ITEMS + 1)) + b"]}"
+    with pytest.raises(InvalidRequest) as caught:
+        read_object(data)
+    assert caught.value.code == "invalid_json"

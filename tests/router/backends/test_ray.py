@@ -1,0 +1,431 @@
+"""Backends: engines in this process, and Serve applications played by a stand-in for ``ray.serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
+from router.backends.ray import RayBackend, Snapshot, read_statuses, status_of, translated
+from tests.router.world import script, words
+from vlm.errors import EngineFailure, InvalidRequest, ModelNotFound, ModelNotReady, Overloaded, VlmError
+from vlm.types import Chunk, Request
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = Request(b"picture", "<OD>")
+
+
+async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:
+    return [chunk async for chunk in backend.generate(model, REQUEST)]
+
+
+def test_the_router_starts_without_torch_and_without_ray() -> None:
+    modules = "router.app, router.backends.ray, router.chat.endpoint, vlm.models.cards; vlm.models.cards.cards()"
+    check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
+    subprocess.run([sys.executable, "-c", f"import sys, {modules}; {check}"], check=True)
+
+
+# In this process
+
+
+class Engine:
+    """Plays chunks, as an engine does."""
+
+    def __init__(self, *chunks: Chunk) -> None:
+        self.chunks = chunks
+        self.asked: list[Request] = []
+        self.closed = 0
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        self.asked.append(request)
+        try:
+            for chunk in self.chunks:
+                await asyncio.sleep(0)
+                yield chunk
+        finally:
+            self.closed += 1
+
+
+async def test_local_passes_requests_and_chunks_on() -> None:
+    engine = Engine(*script(words()))
+    backend = LocalBackend({"blip-large": engine})
+    assert await collected(backend) == list(script(words()))
+    assert engine.asked == [REQUEST]
+    assert await backend.models() == [ModelStatus("blip-large", ready=True, detail="in this process")]
+
+
+async def test_local_knows_only_its_engines() -> None:
+    with pytest.raises(ModelNotFound, match="'nobody' is not served here"):
+        await collected(LocalBackend({}), "nobody")
+
+
+async def test_local_closes_the_engine_when_it_is_closed() -> None:
+    engine = Engine(*script(words()))
+    chunks = LocalBackend({"blip-large": engine}).generate("blip-large", REQUEST)
+    await anext(chunks)
+    await chunks.aclose()
+    assert engine.closed == 1
+
+
+async def test_local_takes_an_iterator_that_cannot_be_closed() -> None:
+    class Plain:
+        def generate(self, request: Request) -> AsyncIterator[Chunk]:
+            return Counted()
+
+    class Counted:
+        def __init__(self) -> None:
+            self.left = 2
+
+        def __aiter__(self) -> Counted:
+            return self
+
+        async def __anext__(self) -> Chunk:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return Chunk("x")
+
+    assert len(await collected(LocalBackend({"blip-large": Plain()}))) == 2
+
+
+# On Serve
+
+
+@dataclass
+class Answer:
+    """What ``handle.generate.remote`` gives back."""
+
+    steps: tuple[Chunk | Exception, ...]
+    cancelled: int = 0
+
+    async def _play(self) -> AsyncGenerator[Chunk, None]:
+        for step in self.steps:
+            await asyncio.sleep(0)
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    def __aiter__(self) -> AsyncGenerator[Chunk, None]:
+        return self._play()
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+@dataclass
+class Handle:
+    """A deployment handle that counts what is asked of it."""
+
+    steps: tuple[Chunk | Exception, ...]
+    streams: bool = False
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+
+    def options(self, *, stream: bool) -> Handle:
+        self.streams = stream
+        return self
+
+    @property
+    def generate(self) -> Any:
+        return SimpleNamespace(remote=self._remote)
+
+    def _remote(self, request: Request) -> Answer:
+        assert self.streams
+        self.asked.append(request)
+        self.answers.append(Answer(self.steps))
+        return self.answers[-1]
+
+
+def application(status: str = "RUNNING", **replicas: int) -> Any:
+    return SimpleNamespace(status=status, deployments={"Replica": SimpleNamespace(replica_states=replicas)})
+
+
+class Serve:
+    """The part of ``ray.serve`` that the router uses."""
+
+    def __init__(self, *steps: Chunk | Exception, **applications: Any) -> None:
+        self.applications: dict[str, Any] = {"router": application(RUNNING=1), **applications}
+        self.handles: list[Handle] = []
+        self.steps = steps
+        self.looked = 0
+
+    def status(self) -> Any:
+        self.looked += 1
+        return SimpleNamespace(applications=dict(self.applications))
+
+    def get_app_handle(self, name: str) -> Handle:
+        from ray.serve.exceptions import RayServeException
+
+        if name not in self.applications:
+            raise RayServeException(f"Application '{name}' does not exist.")
+        self.handles.append(Handle(self.steps))
+        return self.handles[-1]
+
+
+@pytest.fixture(autouse=True)
+def _needs_ray(request: pytest.FixtureRequest) -> None:
+    if request.node.name.startswith("test_ray"):
+        pytest.importorskip("ray.serve")
+
+
+def on_ray(serve: Serve, max_age_s: float = 60.0) -> RayBackend:
+    return RayBackend(serve, max_age_s=max_age_s)
+
+
+async def test_ray_passes_requests_and_chunks_on() -> None:
+    serve = Serve(*script(words()), blip=application())
+    assert await collected(on_ray(serve), "blip") == list(script(words()))
+    (handle,) = serve.handles
+    assert handle.asked == [REQUEST]
+    assert handle.answers[0].cancelled == 0
+
+
+async def test_ray_keeps_its_handles() -> None:
+    serve = Serve(*script(words()), blip=application(), florence=application())
+    backend = on_ray(serve)
+    for model in ("blip", "florence", "blip", "blip"):
+        await collected(backend, model)
+    assert len(serve.handles) == 2
+    assert serve.looked == 1
+
+
+async def test_ray_forgets_the_handle_of_an_application_that_vanished() -> None:
+    serve = Serve(*script(words()), blip=application())
+    backend = on_ray(serve, max_age_s=0)
+    await collected(backend, "blip")
+    gone = serve.applications.pop("blip")
+    with pytest.raises(ModelNotFound):
+        await collected(backend, "blip")
+    serve.applications["blip"] = gone
+    await collected(backend, "blip")
+    assert len(serve.handles) == 2
+
+
+async def test_ray_does_not_offer_the_router_itself() -> None:
+    backend = on_ray(Serve(zeta=application(), alpha=application("DEPLOY_FAILED")))
+    assert await backend.models() == [
+        ModelStatus("alpha", ready=False, detail="deploy failed"),
+        ModelStatus("zeta", ready=True, detail="running"),
+    ]
+    with pytest.raises(ModelNotFound):
+        await collected(backend, "router")
+
+
+async def test_ray_refuses_a_model_that_is_not_there_yet() -> None:
+    with pytest.raises(ModelNotReady, match="'blip' cannot answer yet: deploying"):
+        await collected(on_ray(Serve(blip=application("DEPLOYING"))), "blip")
+
+
+async def test_ray_application_deleted_since_the_last_look() -> None:
+    serve = Serve(blip=application())
+    backend = on_ray(serve)
+    await backend.models()
+    del serve.applications["blip"]
+    with pytest.raises(ModelNotFound):
+        await collected(backend, "blip")
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+async def test_ray_call_is_cancelled_when_the_answer_is_given_up(taken: int) -> None:
+    serve = Serve(*script(words()), blip=application())
+    chunks = on_ray(serve).generate("blip", REQUEST)
+    for _ in range(taken):
+        await anext(chunks)
+    await chunks.aclose()
+    assert [answer.cancelled for handle in serve.handles for answer in handle.answers] == [1] * min(taken, 1)
+
+
+async def test_ray_call_is_cancelled_with_the_task_that_waits_for_it() -> None:
+    class Stuck(Answer):
+        async def _play(self) -> AsyncGenerator[Chunk, None]:
+            await asyncio.sleep(60)
+            yield Chunk()
+
+    stuck = Stuck(())
+    handle = SimpleNamespace(generate=SimpleNamespace(remote=lambda request: stuck))
+    serve = SimpleNamespace(
+        status=Serve(blip=application()).status,
+        get_app_handle=lambda name: SimpleNamespace(options=lambda stream: handle),
+    )
+    waiting = asyncio.create_task(collected(RayBackend(serve), "blip"))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert stuck.cancelled == 1
+
+
+def task_error(cause: Exception) -> Exception:
+    """The exception that Ray raises for a failed call: of the cause's class, too."""
+    from ray.exceptions import RayTaskError
+
+    error = RayTaskError("generate", "Traceback: secret of the engine", cause, proctitle="p", pid=1, ip="127.0.0.1")
+    both: Exception = error.as_instanceof_cause()
+    return both
+
+
+async def failure(error: Exception, *before: Chunk) -> VlmError:
+    with pytest.raises(VlmError) as caught:
+        await collected(on_ray(Serve(*before, error, blip=application())), "blip")
+    assert "secret" not in str(caught.value)
+    assert "Traceback" not in caught.value.message
+    return caught.value
+
+
+async def test_ray_task_errors_give_up_our_own_error() -> None:
+    cause = InvalidRequest("No.", "prompt", "invalid_value")
+    error = await failure(task_error(cause))
+    assert type(error) is InvalidRequest
+    assert (error.message, error.param, error.code) == ("No.", "prompt", "invalid_value")
+
+
+async def test_ray_task_errors_hide_everybody_elses() -> None:
+    for before in ((), (Chunk("a"),)):
+        error = await failure(task_error(RuntimeError("secret")), *before)
+        assert type(error) is EngineFailure
+        assert error.message == "The model 'blip' failed while it worked on this request."
+
+
+async def test_ray_lost_processes_are_worth_a_retry_only_before_the_first_chunk() -> None:
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+    for error in (ActorDiedError(), ActorUnavailableError("secret", None)):
+        assert type(await failure(error)) is ModelNotReady
+        assert type(await failure(error, Chunk("a"))) is EngineFailure
+
+
+async def test_ray_back_pressure_is_overload() -> None:
+    from ray.serve.exceptions import BackPressureError
+
+    assert type(await failure(BackPressureError(3, 2))) is Overloaded
+
+
+async def test_ray_errors_in_general() -> None:
+    from ray.exceptions import RayError, TaskCancelledError
+    from ray.serve.exceptions import RayServeException
+
+    for error in (RayError("secret"), RayServeException("secret"), TaskCancelledError()):
+        assert type(await failure(error)) is EngineFailure
+
+
+async def test_ray_leaves_our_own_errors_as_they_are() -> None:
+    error = Overloaded("Full.")
+    with pytest.raises(Overloaded) as caught:
+        await collected(on_ray(Serve(error, blip=application())), "blip")
+    assert caught.value is error
+
+
+def test_translated_needs_no_ray_at_all() -> None:
+    assert type(translated(Exception("secret"), "blip", started=False)) is EngineFailure
+
+
+@pytest.mark.parametrize(
+    ("application_", "ready"),
+    [
+        (application("RUNNING", RUNNING=1), True),
+        (application("RUNNING"), True),  # scaled to zero: the request wakes it
+        (application("DEPLOYING", STARTING=1), False),
+        (application("DEPLOYING", STARTING=1, RUNNING=1), True),  # a rolling update
+        (application("UNHEALTHY", RUNNING=1), True),  # one of several replicas is lost
+        (application("UNHEALTHY", STOPPING=1), False),
+        (application("DEPLOY_FAILED", RUNNING=1), True),  # a bad update whose old replicas still answer
+        (application("DEPLOY_FAILED", STARTING=1), False),
+        (application("DELETING", RUNNING=1), False),
+        (application("NOT_STARTED"), False),
+    ],
+)
+def test_when_an_application_is_ready(application_: Any, ready: bool) -> None:
+    assert status_of("blip", application_).ready is ready
+
+
+def test_status_of_what_ray_itself_reports() -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    common = pytest.importorskip("ray.serve._private.common")
+    deployment = SimpleNamespace(replica_states={common.ReplicaState.RUNNING: 2})
+    reported = SimpleNamespace(status=schema.ApplicationStatus.DEPLOYING, deployments={"Replica": deployment})
+    assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail="deploying")
+
+
+def test_read_statuses() -> None:
+    assert set(read_statuses(Serve(blip=application()), "router")) == {"blip"}
+
+
+# The snapshot
+
+UP: Mapping[str, ModelStatus] = {"blip": ModelStatus("blip", ready=True, detail="running")}
+
+
+async def test_a_snapshot_is_read_once_however_many_ask() -> None:
+    reads = []
+
+    def read() -> Mapping[str, ModelStatus]:
+        reads.append(threading.current_thread())
+        time.sleep(0.02)
+        return UP
+
+    snapshot = Snapshot(read, max_age_s=60)
+    assert await asyncio.gather(*(snapshot.latest() for _ in range(10))) == [UP] * 10
+    assert len(reads) == 1
+    assert reads[0] is not threading.main_thread()
+
+
+async def test_a_snapshot_is_read_again_when_it_is_old() -> None:
+    states = iter([UP, {}])
+    snapshot = Snapshot(lambda: next(states), max_age_s=0.01)
+    assert await snapshot.latest() == UP
+    await asyncio.sleep(0.02)
+    assert await snapshot.latest() == {}
+
+
+async def test_the_last_snapshot_serves_while_the_controller_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    states: list[Mapping[str, ModelStatus]] = [UP]
+    snapshot = Snapshot(states.pop, max_age_s=0)
+    assert await snapshot.latest() == UP
+    assert await snapshot.latest() == UP
+    assert "IndexError" in caplog.text
+
+
+async def test_nobody_waits_long_for_a_controller_that_hangs() -> None:
+    hanging = threading.Event()
+    waits = iter([False, True])
+
+    def read() -> Mapping[str, ModelStatus]:
+        if next(waits):
+            hanging.wait(5)
+        return UP
+
+    snapshot = Snapshot(read, max_age_s=0, patience_s=0.05)
+    await snapshot.latest()
+    began = time.monotonic()
+    assert await snapshot.latest() == UP
+    assert 0.04 < time.monotonic() - began < 1
+    began = time.monotonic()
+    assert await snapshot.latest() == UP  # the patience is spent: the same reader still hangs
+    assert time.monotonic() - began < 0.04
+    hanging.set()
+
+
+async def test_without_any_snapshot_nothing_is_ready(caplog: pytest.LogCaptureFixture) -> None:
+    def away() -> Mapping[str, ModelStatus]:
+        raise OSError("secret")
+
+    with pytest.raises(ModelNotReady):
+        await Snapshot(away, max_age_s=0).latest()
+    assert "secret" not in caplog.text
+
+
+def test_not_ready_names_those_that_wait_and_those_that_are_missing() -> None:
+    up, down = ModelStatus("up", ready=True, detail=""), ModelStatus("down", ready=False, detail="deploying")
+    assert not_ready([up], []) == []
+    assert not_ready([up, down], ["up"]) == [down]
+    assert not_ready([up], ["up", "lost"]) == [ModelStatus("lost", ready=False, detail="not deployed")]

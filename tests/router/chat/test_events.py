@@ -1,0 +1,233 @@
+"""Server-sent events in OpenAI's order; keep-alive and deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.asgi.deadline import until, within
+from router.asgi.sse import KEEP_ALIVE, keep_alive
+from router.chat.events import Writer, sse, whole
+from router.chat.response import Head, Shape, completion_json
+from tests.router.world import BALL, Step, events, places, script, several, thoughtful, words
+from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded
+from vlm.types import Chunk, Completion
+
+pytestmark = pytest.mark.anyio
+
+HEAD = Head("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
+
+
+async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
+    for step in steps:
+        await asyncio.sleep(pause_s)
+        if isinstance(step, Exception):
+            raise step
+        yield step
+
+
+async def _come(chunk: Chunk) -> Chunk:
+    """A first chunk that is there already."""
+    return chunk
+
+
+async def told(*steps: Step, shape: Shape = Shape(), include_usage: bool = False) -> str:
+    chunks = play(*steps)
+    writer = Writer(HEAD, shape, include_usage)
+    return b"".join([event async for event in sse(_come(await anext(chunks)), chunks, writer)]).decode()
+
+
+def deltas(text: str) -> list[Any]:
+    return [choice["delta"] for event in events(text) for choice in event.get("choices", ())]
+
+
+def joined(text: str) -> str:
+    return "".join(delta.get("content", "") for delta in deltas(text))
+
+
+async def test_the_order_of_events() -> None:
+    text = await told(*script(words()))
+    assert text.endswith("}\n\ndata: [DONE]\n\n")
+    first, second, third, last = events(text)
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "blip-large",
+        "system_fingerprint": "fp_1",
+    }
+    for event in (first, second, third, last):
+        assert {name: event[name] for name in head} == head
+        assert "usage" not in event
+    assert first["choices"] == [
+        {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+    ]
+    assert second["choices"][0]["delta"] == {"content": "a"}
+    assert third["choices"][0]["delta"] == {"content": " red square"}
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert set(last["choices"][0]["delta"]) == {"grounding"}
+    assert last["x_gigarouter"]["request_id"] == "req_1"
+
+
+async def test_usage_comes_last_and_alone() -> None:
+    *others, last = events(await told(*script(words()), include_usage=True))
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] == 583
+    assert [event["usage"] for event in others] == [None] * len(others)
+
+
+async def test_geometry_alone_is_one_delta_before_the_end() -> None:
+    text = await told(Chunk(token_ids=(1,)), Chunk(token_ids=(2,)), Chunk(completion=places(BALL)))
+    role, content, finish = deltas(text)
+    assert role["content"] == ""
+    assert json.loads(content["content"])["objects"][0]["label"] == "ball"
+    assert finish["grounding"]["objects"][0]["label"] == "ball"
+
+
+async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
+    text = await told(Chunk("ball<loc_1>", completion=places(BALL)))
+    assert json.loads(joined(text))["objects"]
+
+
+@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several(), thoughtful()])
+@pytest.mark.parametrize(
+    "shape", [Shape(), Shape("json"), Shape("grounding"), Shape("raw", include_raw=True), Shape(logprobs=True)]
+)
+async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, shape: Shape) -> None:
+    text = await told(*script(completion), shape=shape)
+    choice = completion_json(completion, HEAD, shape)["choices"][0]
+    assert joined(text) == choice["message"]["content"]
+    thought = [delta["reasoning_content"] for delta in deltas(text) if "reasoning_content" in delta]
+    assert "".join(thought) == choice["message"].get("reasoning_content", "")
+    assert [delta["grounding"] for delta in deltas(text) if "grounding" in delta] == [choice["message"]["grounding"]]
+    assert [delta["role"] for delta in deltas(text) if "role" in delta] == ["assistant"]
+    if shape.logprobs:
+        said = [event["choices"][0] for event in events(text)]
+        assert [token for one in said for token in one.get("token_ids", [])] == choice["token_ids"]
+        entries = [entry for one in said if one["logprobs"] for entry in one["logprobs"]["content"]]
+        assert entries == choice["logprobs"]["content"]
+
+
+async def test_the_thought_comes_before_the_words_even_from_one_chunk() -> None:
+    chunk = replace(Chunk.joined(script(thoughtful())), token_ids=(7,), logprobs=(-1.0,))
+    _, thought, said, _ = events(await told(chunk, shape=Shape(logprobs=True)))
+    assert thought["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
+    assert said["choices"][0]["delta"] == {"content": "a red square"}
+    assert [event["choices"][0].get("token_ids") for event in (thought, said)] == [None, [7]]
+
+
+async def test_tokens_of_a_thought_are_told_with_it() -> None:
+    first = Chunk(token_ids=(7,), logprobs=(-1.0,), reasoning="Hm")
+    _, thought, *_ = events(await told(first, *script(words()), shape=Shape(logprobs=True)))
+    choice = thought["choices"][0]
+    assert (choice["delta"], choice["token_ids"]) == ({"reasoning_content": "Hm"}, [7])
+    assert choice["logprobs"]["content"][0]["logprob"] == -1.0
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=6))
+def test_no_word_is_lost(pieces: list[str]) -> None:
+    whole_text = "".join(pieces)
+    chunks = [Chunk(piece) for piece in pieces[:-1]] + [Chunk(pieces[-1], completion=words(whole_text))]
+    assert joined(asyncio.run(told(*chunks))) == whole_text
+
+
+async def test_an_error_on_the_way_is_the_last_event() -> None:
+    text = await told(Chunk("a"), Overloaded("Full."))
+    assert events(text)[-1] == {
+        "error": {"message": "Full.", "type": "server_error", "param": None, "code": "overloaded"}
+    }
+    assert "[DONE]" not in text
+
+
+async def test_an_answer_without_an_end_is_an_error() -> None:
+    assert events(await told(Chunk("a")))[-1]["error"]["code"] == "engine_failure"
+
+
+async def test_nothing_follows_the_end() -> None:
+    text = await told(*script(words()), Chunk("more"), RuntimeError("never reached"))
+    assert text.endswith("[DONE]\n\n")
+    assert "more" not in text
+
+
+async def tick(*pauses: float) -> AsyncGenerator[bytes, None]:
+    for pause in pauses:
+        await asyncio.sleep(pause)
+        yield b"tick"
+
+
+async def test_keep_alive_speaks_while_nothing_comes() -> None:
+    said = [event async for event in keep_alive(tick(0.0, 0.07, 0.0), 0.02)]
+    assert [event for event in said if event != KEEP_ALIVE] == [b"tick"] * 3
+    assert 2 <= said.count(KEEP_ALIVE) <= 4
+    assert said[0] == b"tick"
+    assert KEEP_ALIVE.startswith(b":")
+
+
+async def test_keep_alive_passes_errors_on() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"tick"
+        raise Overloaded("Full.")
+
+    beats = keep_alive(broken(), 1.0)
+    assert await anext(beats) == b"tick"
+    with pytest.raises(Overloaded):
+        await anext(beats)
+
+
+async def test_keep_alive_closes_what_it_waits_for() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.sleep(60)
+            yield b"never"
+        finally:
+            closed.set()
+
+    beats = keep_alive(endless(), 0.01)
+    assert await anext(beats) == KEEP_ALIVE
+    await beats.aclose()
+    assert closed.is_set()
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def test_within_ends_at_the_deadline_and_closes() -> None:
+    chunks = play(Chunk("a"), Chunk("b"), pause_s=0.05)
+    timely = within(soon(0.07), chunks)
+    assert (await anext(timely)).text == "a"
+    with pytest.raises(DeadlineExceeded):
+        await anext(timely)
+    assert await anext(chunks, None) is None
+
+
+async def test_within_leaves_a_quick_answer_alone() -> None:
+    assert [chunk async for chunk in within(soon(5), play(*script(words())))] == list(script(words()))
+
+
+async def test_until() -> None:
+    assert await until(soon(5), asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(DeadlineExceeded):
+        await until(soon(-1), asyncio.sleep(1))
+
+
+async def test_whole() -> None:
+    assert await whole(play(*script(words()))) == words()
+    with pytest.raises(EngineFailure):
+        await whole(play(Chunk("a")))
+    with pytest.raises(Overloaded):
+        await whole(play(Chunk("a"), Overloaded("Full.")))
+
+
+async def test_a_reason_other_than_stop_is_told() -> None:
+    cut = replace(words(), finish_reason="length")
+    assert events(await told(*script(cut)))[-1]["choices"][0]["finish_reason"] == "length"

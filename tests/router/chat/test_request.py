@@ -1,0 +1,269 @@
+"""What a good request turns into."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.chat.request import IMPOSSIBLE, Chat, read_chat
+from router.chat.response import Shape
+from router.config import RouterConfig
+from tests.router.world import PICTURE, body, image_part, text_part, user
+from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
+from vlm.types import Box, Request, Sampling, Task
+
+
+def read(request: dict[str, Any]) -> Chat:
+    return read_chat(json.dumps(request).encode(), RouterConfig())
+
+
+def test_the_least_request() -> None:
+    chat = read(body())
+    assert chat.request == Request(PICTURE, pieces=False)
+    assert chat.shape == Shape()
+    assert (chat.model, chat.stream, chat.include_usage, chat.ignored) == ("blip-large", False, False, ())
+
+
+def test_pieces_are_asked_for_only_where_the_answer_streams() -> None:
+    assert read(body(stream=True)).request == Request(PICTURE, pieces=True)
+
+
+def test_whether_a_picture_is_needed_is_the_model_s_to_say() -> None:
+    chat = read(body(messages=[{"role": "user", "content": "Why is the sky blue?"}]))
+    assert chat.request == Request(None, "Why is the sky blue?", pieces=False)
+    error = chat.located(InvalidRequest("It needs a picture.", "image", "invalid_value"))
+    assert (error.param, error.code) == ("messages", "invalid_value")
+    assert error.message == "It needs a picture. Send it as an image_url part of a user message."
+    assert chat.located(EngineFailure("It failed.")).message == "It failed."
+
+
+def test_an_alias_becomes_the_canonical_name() -> None:
+    assert read(body(model="microsoft/Florence-2-base")).model == "florence-2-base"
+    assert read(body(model="my-own/model")).model == "my-own/model"
+
+
+@pytest.mark.parametrize("prompt", ["<OD>", "<CAPTION_TO_PHRASE_GROUNDING> a green car", " a photo of ", "日本\n"])
+def test_a_prompt_passes_word_for_word(prompt: str) -> None:
+    assert read(body(prompt)).request.prompt == prompt
+
+
+def test_text_parts_of_one_message_are_lines() -> None:
+    request = body(messages=[user(text_part("one"), image_part(), text_part("two"))])
+    assert read(request).request.prompt == "one\ntwo"
+
+
+def test_of_a_conversation_the_last_question_counts_and_the_rest_is_reported() -> None:
+    chat = read(
+        body(
+            messages=[
+                {"role": "system", "content": "Be brief."},
+                {"role": "developer", "content": [text_part("Be kind.")]},
+                user(image_part(), text_part("What is it?")),
+                {"role": "assistant", "content": [text_part("A square.")]},
+                {"role": "assistant", "content": None, "tool_calls": []},
+                {"role": "user", "content": "<OD>"},
+            ]
+        )
+    )
+    assert chat.request == Request(PICTURE, "<OD>", pieces=False)
+    assert chat.ignored == ("messages[0]", "messages[1]", "messages[2]", "messages[3]")
+    assert (chat.image_param, chat.prompt_param) == ("messages[2].content[0].image_url.url", "messages[5].content")
+
+
+def test_sampling() -> None:
+    chat = read(
+        body(temperature=0, top_p=1, seed=-7, stop="end", max_tokens=5, repetition_penalty=1.5, no_repeat_ngram_size=3,
+             logprobs=True)
+    )  # fmt: skip
+    assert chat.request.sampling == Sampling(
+        max_tokens=5, temperature=0, top_p=1, seed=-7, stop=("end",), repetition_penalty=1.5, no_repeat_ngram_size=3,
+        logprobs=True,
+    )  # fmt: skip
+    assert chat.shape.logprobs
+
+
+def test_beams() -> None:
+    chat = read(body(num_beams=8, length_penalty=-0.5, early_stopping=False))
+    assert chat.request.sampling == Sampling(num_beams=8, length_penalty=-0.5, early_stopping=False)
+    assert read(body(num_beams=1, temperature=1)).request.sampling == Sampling(num_beams=1, temperature=1)
+
+
+def test_other_spellings_of_beams_are_reported_as_unknown() -> None:
+    assert read(body(use_beam_search=True, best_of=3)).ignored == ("use_beam_search", "best_of")
+
+
+def test_max_completion_tokens_is_the_newer_name_and_wins() -> None:
+    assert read(body(max_completion_tokens=3)).request.sampling.max_tokens == 3
+    assert read(body(max_completion_tokens=3, max_tokens=9)).request.sampling.max_tokens == 3
+
+
+def test_null_means_not_given() -> None:
+    names = ("temperature", "stop", "seed", "task", "response_format", "stream", "stream_options", "tools", "n", "foo")
+    assert read({**body(), **dict.fromkeys(names)}).request == Request(PICTURE, pieces=False)
+    assert read({**body(), **dict.fromkeys(names)}).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("given_task", "expected"),
+    [
+        ("detect", Task("detect")),
+        ({"name": "detect", "labels": ["dog", "car"]}, Task("detect", labels=("dog", "car"))),
+        ({"name": "ground", "text": "a green car"}, Task("ground", text="a green car")),
+        ({"name": "caption", "length": "long"}, Task("caption", length="long")),
+        ({"name": "ocr", "region": {"box": [0, 0.25, 1, 0.5]}}, Task("ocr", region=Box(0, 0.25, 1, 0.5))),
+    ],
+)
+def test_tasks(given_task: object, expected: Task) -> None:
+    chat = read(body("<OD>", task=given_task))
+    assert chat.request.task == expected
+    assert chat.request.prompt == "<OD>"  # what it means beside a task is the processor's to say
+
+
+def test_several_tasks() -> None:
+    chat = read(body("What is it?", tasks=["caption", {"name": "detect", "labels": ["dog", "car"]}, "query"]))
+    assert chat.request == Request(
+        PICTURE,
+        "What is it?",  # for the parts that lack a text
+        pieces=False,
+        parts=(Task("caption"), Task("detect", labels=("dog", "car")), Task("query")),
+    )
+    assert chat.ignored == ()
+
+
+def test_one_task_in_a_list_is_still_a_list() -> None:
+    assert read(body(tasks=["caption"])).request.parts == (Task("caption"),)
+
+
+@pytest.mark.parametrize("task", ["caption", "raw", {"name": "detect"}])
+def test_task_and_tasks_exclude_each_other(task: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body(task=task, tasks=["caption"]))
+    assert (caught.value.param, caught.value.code) == ("tasks", "invalid_value")
+
+
+def test_the_size_is_read_only_where_pixels_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def size(data: bytes, limits: object, param: str) -> tuple[int, int]:
+        asked.append(param)
+        return (10, 10)
+
+    monkeypatch.setattr("router.chat.request.upright_size_of", size)
+    corner = {"name": "ocr", "region": {"box_px": [0, 0, 5, 5]}}
+    read(body(task={"name": "ocr", "region": {"box": [0, 0, 1, 1]}}))
+    assert asked == []
+    assert read(body(tasks=[corner, corner])).request.parts[1].region == Box(0, 0, 0.5, 0.5)
+    assert asked == ["messages[0].content[0].image_url.url"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({}, Shape("answer")),
+        ({"response_format": {"type": "text"}}, Shape("answer")),
+        ({"response_format": {"type": "json_object"}}, Shape("json")),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "grounding"}}}, Shape("grounding")),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "Grounding", "strict": True}}},
+         Shape("grounding")),
+        ({"include_raw": True}, Shape("answer", include_raw=True)),
+        ({"task": "raw"}, Shape("raw", include_raw=True)),
+    ],
+)  # fmt: skip
+def test_the_shape_of_the_answer(fields: dict[str, Any], shape: Shape) -> None:
+    chat = read(body("<OD>", **fields))
+    assert chat.shape == shape
+    assert chat.request.task is None
+
+
+def test_stream_options() -> None:
+    assert read(body(stream=True)).stream
+    assert read(body(stream=True, stream_options={"include_usage": True})).include_usage
+    assert not read(body(stream=True, stream_options={"include_obfuscation": False})).include_usage
+
+
+def test_unknown_fields_are_reported() -> None:
+    assert read(body(user="me", store=False, max_price={"image": 1})).ignored == ("user", "store", "max_price")
+
+
+def test_the_report_of_unknown_fields_is_bounded() -> None:
+    ignored = read({**body(), **{f"{'x' * 200}{index}": 1 for index in range(100)}}).ignored
+    assert len(ignored) == 32
+    assert max(map(len, ignored)) == 64
+
+
+@pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
+def test_the_impossible_can_be_dropped(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body(**{name: "surely not"}))
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
+    chat = read(body(drop_params=True, **{name: "surely not"}))
+    assert chat.ignored == (name,)
+
+
+@pytest.mark.parametrize("name", [name for name, harmless in IMPOSSIBLE.items() if harmless])
+def test_the_impossible_may_ask_for_nothing(name: str) -> None:
+    for harmless in IMPOSSIBLE[name]:
+        assert read({**body(), name: harmless}).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "param"),
+    [
+        (InvalidRequest("No.", "prompt"), "messages[0].content"),
+        (InvalidRequest("No.", "image"), "messages[0].content[0].image_url.url"),
+        (InvalidImage("No.", code="image_parse_error"), "messages[0].content[0].image_url.url"),
+        (InvalidRequest("No.", "task.labels", "invalid_value"), "task.labels"),
+        (EngineFailure("No."), None),
+    ],
+)
+def test_errors_found_later_get_their_place_in_the_body(error: VlmError, param: str | None) -> None:
+    located = read(body()).located(error)
+    assert type(located) is type(error)
+    assert (located.message, located.param, located.code) == (error.message, param, error.code)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+field_names = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "temperature",
+        "stop",
+        "task",
+        "tasks",
+        "response_format",
+        "n",
+        "seed",
+        "num_beams",
+    ]
+)
+
+
+@given(st.dictionaries(field_names, json_values, max_size=4))
+def test_whatever_is_in_the_fields_it_is_read_or_refused_in_our_words(fields: dict[str, Any]) -> None:
+    with contextlib.suppress(VlmError):
+        assert read({**body(), **fields}).request.image == PICTURE
+
+
+@given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=5), json_values)
+def test_whatever_is_in_a_message_it_is_read_or_refused_in_our_words(roles: list[str], content: object) -> None:
+    messages = [*({"role": role, "content": content} for role in roles), user(image_part())]
+    with contextlib.suppress(VlmError):
+        assert read(body(messages=messages)).request.image == PICTURE
+
+
+def test_true_is_not_one() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body(n=True))
+    assert caught.value.param == "n"

@@ -1,0 +1,274 @@
+"""The JSON of whole answers, and the rule for ``content``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.chat.response import Head, Shape, completion_json, content_of, grounding_of
+from tests.router.world import BALL, places, several, thoughtful, words
+from vlm.types import Box, Completion, Detection, Grounding, Point
+
+HEAD = Head("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
+
+BALL_JSON = {
+    "id": 0,
+    "image": 0,
+    "kind": "box",
+    "label": "ball",
+    "text": None,
+    "score": None,
+    "score_type": None,
+    "box": [0.1, 0.2, 0.5, 0.6],
+    "box_px": [64.0, 96.0, 320.0, 288.0],
+    "point": None,
+    "point_px": None,
+    "quad": None,
+    "quad_px": None,
+    "polygons": None,
+    "polygons_px": None,
+    "spans": [],
+}
+
+
+def test_a_whole_answer_to_the_letter() -> None:
+    assert completion_json(words(), HEAD, Shape()) == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "blip-large",
+        "system_fingerprint": "fp_1",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "a red square",
+                    "refusal": None,
+                    "grounding": {
+                        "version": "1",
+                        "task": "caption",
+                        "native_task": "<CAPTION>",
+                        "text": "a red square",
+                        "reasoning": None,
+                        "images": [{"width": 640, "height": 480}],
+                        "objects": [],
+                        "truncated": False,
+                        "raw": None,
+                        "parts": [],
+                    },
+                },
+                "finish_reason": "stop",
+                "logprobs": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 580,
+            "completion_tokens": 3,
+            "total_tokens": 583,
+            "prompt_tokens_details": {"image_tokens": 577, "text_tokens": 3, "cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+        "x_gigarouter": {
+            "request_id": "req_1",
+            "task_resolution": "default",
+            "image_cache": "miss",
+            "ignored": ["user"],
+            "timings": {"prepare_ms": 1.0, "queue_ms": 0.5, "first_token_ms": 4.25, "total_ms": 9.123},
+        },
+    }
+
+
+def test_a_thought_stands_beside_the_answer() -> None:
+    answer = completion_json(thoughtful(), HEAD, Shape())
+    message = answer["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("A shape, red, of four sides.", "a red square")
+    assert message["grounding"]["reasoning"] == message["reasoning_content"]
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+
+
+def test_of_several_answers_the_thought_is_of_the_one_that_speaks() -> None:
+    first_words = several(places(BALL), thoughtful(), words("another one"))
+    message = completion_json(first_words, HEAD, Shape())["choices"][0]["message"]
+    assert message["reasoning_content"] == message["grounding"]["parts"][1]["reasoning"]
+    thoughtless = completion_json(several(places(BALL), words(), thoughtful()), HEAD, Shape())
+    assert "reasoning_content" not in thoughtless["choices"][0]["message"]
+
+
+def test_without_a_picture_nothing_is_said_of_its_cache() -> None:
+    asked = words()
+    answer = completion_json(replace(asked, grounding=replace(asked.grounding, image_size=None)), HEAD, Shape())
+    assert answer["x_gigarouter"]["image_cache"] is None
+
+
+def test_places_are_beside_the_words_in_both_frames() -> None:
+    grounding = completion_json(places(), HEAD, Shape())["choices"][0]["message"]["grounding"]
+    assert grounding["objects"][0] == BALL_JSON
+    kite = grounding["objects"][1]
+    assert (kite["id"], kite["point"], kite["point_px"]) == (1, [0.25, 0.75], [160.0, 360.0])
+    assert (kite["score"], kite["score_type"], kite["box"]) == (0.5, "token_prob", None)
+
+
+@pytest.mark.parametrize(
+    ("completion", "shape", "content"),
+    [
+        (words(), Shape(), "a red square"),
+        (words("a ball", BALL), Shape(), "a ball"),
+        (words(), Shape("json"), {"text": "a red square"}),
+        (words(), Shape("raw"), "a red square</s>"),
+        (places(), Shape("raw"), "ball<loc_100></s>"),
+        (
+            places(BALL),
+            Shape(),
+            {"objects": [{name: BALL_JSON[name] for name in ("label", "box", "box_px")}]},
+        ),
+    ],
+)
+def test_content(completion: Completion, shape: Shape, content: object) -> None:
+    said = content_of(completion, shape)
+    assert (said if isinstance(content, str) else json.loads(said)) == content
+
+
+@pytest.mark.parametrize(
+    ("completion", "shape"),
+    [
+        (words(), Shape("grounding")),
+        (places(), Shape("grounding")),
+        (places(), Shape("json")),
+        (words("a ball", BALL), Shape("json")),
+        (places(), Shape("grounding", include_raw=True)),
+        (several(), Shape("grounding")),
+        (several(), Shape("json")),
+        (several(words(), words()), Shape("json")),
+    ],
+)
+def test_content_as_the_whole_grounding(completion: Completion, shape: Shape) -> None:
+    message = completion_json(completion, HEAD, shape)["choices"][0]["message"]
+    assert json.loads(message["content"]) == message["grounding"]
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_content(include_raw: bool) -> None:
+    shape = Shape(include_raw=include_raw)
+    answer = completion_json(several(), HEAD, shape)
+    message = answer["choices"][0]["message"]
+    alone = [grounding_of(part, shape) for part in several().parts]
+    assert message["content"] == "a red square"
+    assert message["grounding"] == {**alone[0], "parts": alone}
+    assert [part["task"] for part in message["grounding"]["parts"]] == ["detect", "caption", "caption"]
+    assert [part["text"] for part in message["grounding"]["parts"]] == [None, "a red square", "another one"]
+    assert [part["parts"] for part in alone] == [[], [], []]
+    assert len(answer["choices"]) == 1
+
+
+def test_where_no_task_has_words_the_content_is_the_geometry_of_the_first() -> None:
+    silent = replace(places(BALL), parts=(places(BALL), places()))
+    assert [found["label"] for found in json.loads(content_of(silent, Shape()))["objects"]] == ["ball"]
+
+
+def test_nothing_found_is_an_empty_list() -> None:
+    nothing = replace(places(), grounding=replace(places().grounding, detections=()))
+    assert content_of(nothing, Shape()) == '{"objects":[]}'
+
+
+def test_content_is_compact_and_keeps_its_letters() -> None:
+    assert content_of(words("ein grünes Café"), Shape("json")) == '{"text":"ein grünes Café"}'
+
+
+def test_raw_is_given_only_when_asked_for() -> None:
+    def raw(shape: Shape) -> Any:
+        return completion_json(words(), HEAD, shape)["choices"][0]["message"]["grounding"]["raw"]
+
+    assert raw(Shape()) is None
+    assert raw(Shape(include_raw=True)) == "a red square</s>"
+
+
+def test_logprobs_name_tokens_by_their_ids() -> None:
+    choice = completion_json(words(), HEAD, Shape(logprobs=True))["choices"][0]
+    assert choice["token_ids"] == [11, 12, 2]
+    assert choice["logprobs"]["refusal"] is None
+    assert choice["logprobs"]["content"][0] == {
+        "token": "token_id:11",
+        "logprob": -0.5,
+        "bytes": None,
+        "top_logprobs": [],
+    }
+    assert len(choice["logprobs"]["content"]) == 3
+
+
+def test_what_the_model_ignored_is_added_once() -> None:
+    completion = replace(words(), ignored=("prompt", "user"))
+    assert completion_json(completion, HEAD, Shape())["x_gigarouter"]["ignored"] == ["user", "prompt"]
+
+
+def test_every_head_has_its_own_id() -> None:
+    one, two = Head("m", "r"), Head("m", "r")
+    assert one.id != two.id
+    assert one.id.startswith("chatcmpl-")
+    assert one.created > 1_700_000_000
+
+
+units = st.floats(0, 1)
+points = st.builds(Point, units, units)
+corners = st.tuples(points, points, points, points)
+
+
+def _boxed(kind: str, **shape: Any) -> Detection:
+    around = [point for value in shape.values() for point in (value if kind == "quad" else sum(value, ()))]
+    return Detection(kind, box=Box.spanning(tuple(around)), **shape)  # type: ignore[arg-type]  # kind is one of the two
+
+
+detections = st.one_of(
+    st.builds(lambda a, b, label: Detection("box", label, box=Box.spanning((a, b))), points, points, st.text()),
+    st.builds(lambda p, score: Detection("point", score=score, point=p), points, st.none() | units),
+    st.builds(lambda quad: _boxed("quad", quad=quad), corners),
+    st.builds(lambda polygons: _boxed("polygon", polygons=tuple(polygons)), st.lists(corners, min_size=1, max_size=3)),
+)
+sizes = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
+
+
+def flat(shape: Any) -> list[float]:
+    return [shape] if not isinstance(shape, list) else [number for inner in shape for number in flat(inner)]
+
+
+@given(st.lists(detections, max_size=5), sizes, st.sampled_from(["answer", "json", "grounding"]))
+def test_grounding_keeps_its_promises(found: list[Detection], size: tuple[int, int], content: Any) -> None:
+    completion = replace(places(), grounding=Grounding("detect", "<OD>", None, size, tuple(found)))
+    answer = completion_json(completion, HEAD, Shape(content))
+    objects = answer["choices"][0]["message"]["grounding"]["objects"]
+    assert [one["id"] for one in objects] == list(range(len(found)))
+    for one in objects:
+        assert (one["score"] is None) == (one["score_type"] is None)
+        assert one[one["kind"] if one["kind"] != "polygon" else "polygons"] is not None
+        assert one["box"] is not None or one["kind"] == "point"
+        if one["box"] is not None:
+            x1, y1, x2, y2 = one["box"]
+            assert x1 <= x2
+            assert y1 <= y2
+        for name in ("box", "point", "quad", "polygons"):
+            _check_frames(flat(one[name]), flat(one[f"{name}_px"]), size)
+    json.loads(answer["choices"][0]["message"]["content"])
+
+
+def _check_frames(norm: list[Any], pixels: list[Any], size: tuple[int, int]) -> None:
+    if norm == [None]:
+        assert pixels == [None]
+        return
+    assert len(norm) == len(pixels)
+    for index, (part, pixel) in enumerate(zip(norm, pixels, strict=True)):
+        side = size[index % 2]
+        assert 0 <= part <= 1
+        assert abs(pixel - part * side) <= 0.006 + 1e-6 * side  # two decimals of a pixel, six of a side
+        assert pixel == round(pixel, 2)
+
+
+def test_a_grounded_caption_is_geometry_though_its_text_is_known() -> None:
+    """Spans need the text that they point into; the answer is still where things are."""
+    grounded = replace(places(), grounding=replace(places().grounding, task="ground", text="a ball and a kite"))
+    content = json.loads(content_of(grounded, Shape()))
+    assert [found["label"] for found in content["objects"]] == ["ball", "kite"]

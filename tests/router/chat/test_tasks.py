@@ -1,0 +1,123 @@
+"""Tasks of a body as the library's: places in either frame, normalised."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from router.asgi.errors import encode
+from router.chat.request import read_chat
+from router.chat.schema import TaskBody
+from router.chat.tasks import read_task
+from router.config import RouterConfig
+from tests.router.world import SIZE, body, data_url, image_part, user
+from vlm.errors import InvalidRequest
+from vlm.types import Box, Point, Task
+
+
+def never() -> NoReturn:
+    raise AssertionError("nothing is in pixels")
+
+
+def read(task: dict[str, Any], size: Callable[[], tuple[int, int]] = lambda: SIZE, path: str = "task") -> Task:
+    return read_task(TaskBody.model_validate(task), path, size)
+
+
+def refused(task: dict[str, Any]) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        read(task, path="tasks[2]")
+    return caught.value
+
+
+def test_every_argument_arrives() -> None:
+    task = {
+        "name": "detect",
+        "labels": ["dog", "cat"],
+        "text": "words",
+        "region": {"box": [0, 0.25, 1, 0.5]},
+        "length": "long",
+        "max_objects": 1000,
+        "threshold": 0.3,
+        "reasoning": True,
+        "references": [{"point": [0.5, 1]}, {"box": [0, 0, 0.5, 1]}],
+    }
+    assert read(task, never) == Task(
+        "detect",
+        labels=("dog", "cat"),
+        text="words",
+        region=Box(0, 0.25, 1, 0.5),
+        length="long",
+        max_objects=1000,
+        threshold=0.3,
+        reasoning=True,
+        references=(Point(0.5, 1), Box(0, 0, 0.5, 1)),
+    )
+    assert read({"name": "detect"}, never) == Task("detect")
+
+
+def test_pixels_are_shares_of_the_picture() -> None:
+    task = {
+        "name": "query",
+        "region": {"box_px": [0, 120, 320, 480]},
+        "references": [{"point_px": [160, 480]}, {"box_px": [640, 0, 640, 240.0]}],
+    }
+    assert read(task).region == Box(0, 0.25, 0.5, 1)
+    assert read(task).references == (Point(0.25, 1), Box(1, 0, 1, 0.5))
+
+
+@given(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), st.data())
+def test_a_box_in_pixels_comes_back_as_the_pixels_it_was(size: tuple[int, int], data: st.DataObject) -> None:
+    xs, ys = (sorted(data.draw(st.lists(st.floats(0, side), min_size=2, max_size=2))) for side in size)
+    box = read({"name": "ocr", "region": {"box_px": [xs[0], ys[0], xs[1], ys[1]]}}, lambda: size).region
+    assert box is not None
+    assert 0 <= box.x_min <= box.x_max <= 1
+    assert 0 <= box.y_min <= box.y_max <= 1
+    assert [box.x_min * size[0], box.y_max * size[1]] == pytest.approx([xs[0], ys[1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param", "code", "words"),
+    [
+        ({"region": {}}, "region", "missing_required_parameter", "exactly one of: box, box_px"),
+        ({"region": {"box": [0, 0, 1, 1], "box_px": [0, 0, 9, 9]}}, "region", "invalid_value", "exactly one"),
+        ({"references": [{}]}, "references[0]", "missing_required_parameter", "box, box_px, point, point_px"),
+        ({"references": [{"point": [0, 0], "box": [0, 0, 1, 1]}]}, "references[0]", "invalid_value", "exactly one"),
+        ({"region": {"box": [0.5, 0, 0.1, 1]}}, "region.box", "invalid_value", "x1 <= x2"),
+        ({"region": {"box_px": [0, 9, 5, 8]}}, "region.box_px", "invalid_value", "y1 <= y2"),
+        ({"region": {"box_px": [0, 0, 640.1, 480]}}, "region.box_px", "invalid_value", "is 640 x 480 pixels"),
+        ({"region": {"box_px": [0, 0, 480, 640]}}, "region.box_px", "invalid_value", "outside the picture"),
+        ({"references": [{"point_px": [0, 481]}]}, "references[0].point_px", "invalid_value", "outside"),
+        ({"references": [{"box_px": [641, 0, 642, 1]}]}, "references[0].box_px", "invalid_value", "outside"),
+    ],
+)
+def test_bad_places(arguments: dict[str, Any], param: str, code: str, words: str) -> None:
+    error = refused({"name": "query", **arguments})
+    assert (error.param, error.code) == (f"tasks[2].{param}", code)
+    assert words in error.message
+
+
+def oriented(orientation: int) -> bytes:
+    """A picture of 640 x 480 as it is stored; from 5 on it stands on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", SIZE).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_those_of_the_upright_picture(orientation: int) -> None:
+    width, height = SIZE if orientation < 5 else SIZE[::-1]
+    whole = {"name": "ocr", "region": {"box_px": [0, 0, width, height]}}
+    request = body(messages=[user(image_part(data_url(oriented(orientation), "image/jpeg")))], tasks=[whole])
+    [task] = read_chat(encode(request), RouterConfig()).request.parts
+    assert task.region == Box(0, 0, 1, 1)
+    whole["region"] = {"box_px": [0, 0, height, width]}
+    with pytest.raises(InvalidRequest, match=f"which is {width} x {height} pixels when upright"):
+        read_chat(encode(request), RouterConfig())

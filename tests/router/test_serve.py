@@ -1,0 +1,178 @@
+"""The router as Ray Serve runs it: real proxies, real handles, one application per model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from router.app import build
+from tests.router.world import CHAT, body, check_error, events, script, words
+from vlm.errors import InvalidRequest, Overloaded
+from vlm.types import Chunk, Request
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are not ours to mend
+
+OVER_GRPC = os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == "1"
+"""Handles over gRPC raise a replica's exception bare; over actors it comes wrapped."""
+
+NO_WAITING = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 1.0}
+
+
+class Model:
+    """Answers as its prompt says."""
+
+    def __init__(self) -> None:
+        self.given_up = 0
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        import asyncio
+
+        if request.prompt == "count":
+            yield script(words(str(self.given_up)))[-1]
+            return
+        if request.prompt == "refuse":
+            raise InvalidRequest("Not that prompt.", "prompt", "invalid_value")
+        if request.prompt == "full":
+            raise Overloaded("Full.")
+        if request.prompt == "break":
+            raise RuntimeError("secret of the engine")
+        if request.prompt == "die":
+            os._exit(1)
+        try:
+            for chunk in script(words()):
+                yield chunk
+                await asyncio.sleep(30 if request.prompt == "wait" else 0)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+
+def deploy(name: str, **options: Any) -> None:
+    from ray import serve
+
+    model: Any = serve.deployment(name="Model", ray_actor_options={"num_cpus": 0}, **NO_WAITING, **options)
+    serve.run(model(Model).bind(), name=name, route_prefix=None)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    ray = pytest.importorskip("ray")
+    from ray import serve
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        deploy("blip-large")
+        serve.run(build({"request_timeout_s": 60}), name="router", route_prefix="/")
+        yield f"http://127.0.0.1:{port}"
+        serve.shutdown()
+        ray.shutdown()
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def ask(http: httpx.Client, prompt: str, **fields: object) -> httpx.Response:
+    return http.post(CHAT, json=body(prompt, **fields))
+
+
+def test_a_whole_answer_by_name_and_by_alias(http: httpx.Client) -> None:
+    for name in ("blip-large", "Salesforce/blip-image-captioning-large"):
+        answer = ask(http, "", model=name)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["content"] == "a red square"
+        assert answer.headers["x-gigarouter-model"] == "blip-large"
+
+
+def test_one_request_id_in_the_headers_and_in_the_body(http: httpx.Client) -> None:
+    answer = ask(http, "")
+    assert answer.headers.get_list("x-request-id") == [answer.json()["x_gigarouter"]["request_id"]]
+    mine = http.get("/healthz", headers={"x-request-id": "mine-1"})
+    assert mine.headers.get_list("x-request-id") == ["mine-1"]
+
+
+def test_a_stream(http: httpx.Client) -> None:
+    answer = ask(http, "", stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    pieces = [event["choices"][0]["delta"].get("content", "") for event in events(answer.text)]
+    assert "".join(pieces) == "a red square"
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_the_replicas_own_errors_arrive_as_themselves(http: httpx.Client) -> None:
+    for stream in (False, True):
+        error = check_error(ask(http, "refuse", stream=stream), 400, "invalid_value", "messages[0].content")
+        assert error["message"] == "Not that prompt."
+        check_error(ask(http, "full", stream=stream), 503, "overloaded", None)
+        broken = ask(http, "break", stream=stream)
+        check_error(broken, 500, "internal_error" if OVER_GRPC else "engine_failure", None)
+        assert "secret" not in broken.text
+
+
+def test_routing_errors_keep_the_contract(http: httpx.Client) -> None:
+    check_error(ask(http, "", model="nobody"), 404, "model_not_found", "model")
+    check_error(http.get("/nowhere"), 404, "unknown_url", None)
+    check_error(http.get(CHAT), 405, "method_not_supported", None)
+
+
+def test_a_client_that_leaves_cancels_the_work_in_the_replica(http: httpx.Client) -> None:
+    for stream in (False, True):
+        before = int(content(ask(http, "count")))
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(CHAT, json=body("wait", stream=stream), timeout=1.0)
+        eventually(lambda before=before: int(content(ask(http, "count"))) == before + 1)
+
+
+def test_a_client_may_leave_while_it_waits_for_a_place(http: httpx.Client) -> None:
+    from ray import serve
+
+    deploy("narrow", max_ongoing_requests=1)
+    with http.stream("POST", CHAT, json=body("wait", model="narrow", stream=True)) as taken:
+        assert taken.status_code == 200
+        for stream in (False, True):
+            with pytest.raises(httpx.ReadTimeout):
+                http.post(CHAT, json=body("", model="narrow", stream=stream), timeout=1.0)
+        began = time.monotonic()
+        assert http.get("/healthz").status_code == 200
+        assert time.monotonic() - began < 1.0
+    eventually(lambda: ask(http, "", model="narrow").status_code == 200)
+    serve.delete("narrow")
+
+
+def test_a_model_can_be_added_and_removed_while_the_router_runs(http: httpx.Client) -> None:
+    from ray import serve
+
+    deploy("newcomer")
+    eventually(lambda: ask(http, "", model="newcomer").status_code == 200)
+    assert {entry["id"] for entry in http.get("/v1/models").json()["data"]} == {"blip-large", "newcomer"}
+    assert http.get("/readyz").status_code == 200
+    serve.delete("newcomer")
+    eventually(lambda: ask(http, "", model="newcomer").status_code == 404)
+
+
+def test_a_dying_replica_is_an_error_to_retry_and_the_next_answer_comes(http: httpx.Client) -> None:
+    check_error(ask(http, "die"), 503, "model_not_ready", "model")
+    eventually(lambda: ask(http, "").status_code == 200, patience_s=60)
+
+
+def content(answer: httpx.Response) -> str:
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def eventually(holds: Any, patience_s: float = 20) -> None:
+    end = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.2)

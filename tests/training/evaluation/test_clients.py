@@ -1,0 +1,313 @@
+"""An examination over HTTP: the same answers through a real router as from its engine, and what is said of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from router.app import create_app
+from router.backends.base import LocalBackend
+from router.chat.schema import TaskBody, validated
+from router.chat.tasks import read_task
+from router.config import RouterConfig
+from tests.listening import listening
+from tests.router.world import FakeBackend, words
+from training.data.drawing import draw
+from training.data.world import HELD_OUT, scene
+from training.evaluation.clients import Asker, EngineAsker, reach, read_detection, task_json
+from training.evaluation.evaluate import MINIATURES, _png, examination, main
+from training.evaluation.metrics import Answer
+from training.model_card import CARD
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.errors import InvalidRequest, Overloaded
+from vlm.grounding_json import to_json
+from vlm.loading import load
+from vlm.types import Box, Chunk, Detection, Grounding, Point, Request, Task
+
+REGION = Box(0.123456789, 0.2, 0.7, 0.9)
+TASKS = {
+    "florence-2-base": (
+        Task("caption"), Task("detect", labels=("circle", "red square")), Task("region_caption", region=REGION),
+        Task("segment", region=REGION), Task("ocr_regions"), Task("caption", length="long"),
+    ),
+    "kosmos-2": (
+        Task("caption"), Task("detect", labels=("a circle",)), Task("region_caption", region=REGION),
+        Task("query", text="Question: how many shapes are there? Answer:"),
+    ),
+}  # fmt: skip
+PROMPTS = {"florence-2-base": ("", "<OD>"), "kosmos-2": ("", "<grounding>An image of", "a ")}
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, Engine]]:
+    few = EngineConfig(max_batch=8, max_waiting=64, cache_bytes=2**26)
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Engine(load(MINIATURES / name, dtype="float32"), few)) for name in TASKS}
+
+
+@pytest.fixture(scope="module")
+def url(engines: dict[str, Engine]) -> Iterator[str]:
+    with listening(create_app(LocalBackend(engines), RouterConfig())) as address:
+        yield address
+
+
+def close(number: float) -> float:
+    return round(number, 5)
+
+
+def rounded(found: Detection) -> Detection:
+    """To less than what JSON keeps; scores, which depend on what else is in the batch, left out."""
+
+    def corners(places: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple(Point(close(one.x), close(one.y)) for one in places)
+
+    box = found.box
+    return replace(
+        found,
+        score=None,
+        box=box and Box(close(box.x_min), close(box.y_min), close(box.x_max), close(box.y_max)),
+        point=found.point and corners([found.point])[0],
+        quad=found.quad and corners(found.quad),
+        polygons=None if found.polygons is None else tuple(map(corners, found.polygons)),
+    )
+
+
+def all_rounded(answer: Answer) -> Answer:
+    return replace(answer, detections=tuple(map(rounded, answer.detections)))
+
+
+async def asked(asker: Asker, requests: Sequence[Request]) -> list[Answer]:
+    return [all_rounded(one) for one in await asyncio.gather(*map(asker.ask, requests))]
+
+
+async def asked_over_http(url: str, name: str, requests: Sequence[Request]) -> list[Answer]:
+    async with reach(url) as server:
+        return await asked(server.asker(name), requests)
+
+
+# Answers
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_answers_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
+    pictures = [_png(draw(scene(HELD_OUT + number))) for number in range(2)]
+    requests = [Request(image, task=task) for image in pictures for task in TASKS[name]]
+    requests += [Request(image, prompt) for image in pictures for prompt in PROMPTS[name]]
+    over_http = asyncio.run(asked_over_http(url, name, requests))
+    assert over_http == asyncio.run(asked(EngineAsker(engines[name]), requests))
+    assert any(answer.text for answer in over_http)
+    assert any(answer.detections for answer in over_http)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_marks_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
+    one = scene(HELD_OUT)
+    items = list(examination(name).items(one, _png(draw(one)), random.Random(0)))
+    requests = [item.request for item in items]
+    over_http = asyncio.run(asked_over_http(url, name, requests))
+    here = asyncio.run(asked(EngineAsker(engines[name]), requests))
+    assert [item.mark(answer) for item, answer in zip(items, over_http, strict=True)] == [
+        item.mark(answer) for item, answer in zip(items, here, strict=True)
+    ]
+
+
+shares = st.floats(0, 1)
+points = st.builds(Point, shares, shares)
+boxes = st.builds(lambda one, other: Box.spanning((one, other)), points, points)
+polygons = st.lists(points, min_size=3, max_size=5).map(tuple)
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+detections = st.builds(
+    Detection,
+    st.sampled_from(["box", "point", "quad", "polygon"]),
+    label=st.none() | texts,
+    text=st.none() | texts,
+    box=st.none() | boxes,
+    point=st.none() | points,
+    quad=st.none() | st.lists(points, min_size=4, max_size=4).map(tuple),
+    polygons=st.none() | st.lists(polygons, max_size=2).map(tuple),
+    spans=st.lists(st.tuples(st.integers(0, 9), st.integers(9, 20)), max_size=2).map(tuple),
+)
+
+
+@given(detections)
+def test_whatever_is_found_comes_back(found: Detection) -> None:
+    (sent,) = to_json(Grounding("detect", "", None, (640, 480), (found,)))["objects"]
+    back = read_detection(sent)
+    assert (back.kind, back.label, back.text, back.spans) == (found.kind, found.label, found.text, found.spans)
+    assert numbers(back) == pytest.approx(numbers(found), abs=1e-6)
+    assert [one is None for one in shapes(back)] == [one is None for one in shapes(found)]
+
+
+def shapes(found: Detection) -> tuple[object, ...]:
+    return found.box, found.point, found.quad, found.polygons
+
+
+def numbers(found: Detection) -> list[float]:
+    places = [*(found.quad or ()), *(place for polygon in found.polygons or () for place in polygon)]
+    places += [found.point] if found.point else []
+    box = found.box
+    corners = [box.x_min, box.y_min, box.x_max, box.y_max] if box else []
+    return [*corners, *(value for place in places for value in (place.x, place.y))]
+
+
+@given(
+    st.builds(
+        Task,
+        st.sampled_from(["caption", "detect", "query"]),
+        labels=st.lists(st.text("abc ", min_size=1, max_size=5), max_size=3).map(tuple),
+        text=st.none() | texts,
+        region=st.none() | boxes,
+        length=st.sampled_from(["short", "normal", "long"]),
+        max_objects=st.none() | st.integers(1, 9),
+        reasoning=st.booleans(),
+        references=st.lists(points | boxes, max_size=2).map(tuple),
+        threshold=st.none() | shares,
+    )
+)
+def test_the_router_reads_the_task_that_was_meant(task: Task) -> None:
+    assert read_task(validated(TaskBody, task_json(task)), "task", lambda: (1, 1)) == task
+
+
+def test_a_picture_without_words_is_sent_alone() -> None:
+    backend = FakeBackend()
+    with listening(create_app(backend, RouterConfig())) as address:
+        requests = [Request(_png(draw(scene(0)))), Request(_png(draw(scene(1))), " a ")]
+        answers = asyncio.run(asked_over_http(address, "blip-large", requests))
+    assert [answer.text for answer in answers] == [words().text] * 2
+    assert sorted(request.prompt for _, request in backend.asked) == ["", " a "]
+    assert {request.image for _, request in backend.asked} == {request.image for request in requests}
+    assert {request.task for _, request in backend.asked} == {None}
+
+
+class FullAtFirst(FakeBackend):
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        first = not self.asked
+        async for chunk in super().generate(model, request):
+            if first:
+                raise Overloaded("Full.")
+            yield chunk
+
+
+def test_a_full_server_is_asked_again() -> None:
+    backend = FullAtFirst()
+    with listening(create_app(backend, RouterConfig())) as address:
+        (answer,) = asyncio.run(asked_over_http(address, "blip-large", [Request(_png(draw(scene(0))))]))
+    assert answer.text == words().text
+    assert len(backend.asked) == 2
+
+
+def test_no_more_are_in_flight_than_a_server_should_bear() -> None:
+    backend = Counting(pause_s=0.01)
+    with listening(create_app(backend, RouterConfig())) as address:
+        asyncio.run(asked_over_http(address, "blip-large", [Request(_png(draw(scene(0))))] * 24))
+    assert len(backend.asked) == 24
+    assert 1 < backend.most <= 16
+
+
+class Counting(FakeBackend):
+    most = 0
+
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().generate(model, request):
+            self.most = max(self.most, self.running)
+            yield chunk
+
+
+# The command
+
+
+def examined(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main([*arguments, "--pictures", "1"])
+    return code, *capsys.readouterr()
+
+
+def test_all_that_is_served_is_examined(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
+    for name in TASKS:
+        (tmp_path / name).mkdir()
+    code, out, err = examined(capsys, "--url", f"{url}/v1/", "--card", "--folder", str(tmp_path))
+    assert code == 0, err
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert heads == [f"{name}  (over HTTP from {url}/v1/, 1 pictures)" for name in TASKS]
+    for name in TASKS:
+        card = (tmp_path / name / CARD).read_text()
+        assert "over HTTP: 1 pictures" in card
+        assert "exact" in card
+
+
+def answering(response: Response) -> AbstractContextManager[str]:
+    """A server that says the same whatever is asked."""
+
+    async def answer(_: object) -> Response:
+        return response
+
+    return listening(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])]))
+
+
+def refused(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> str:
+    """What the command says last on stderr, with nothing on stdout; libraries may have said something before."""
+    code, out, err = examined(capsys, "--url", url, *arguments)
+    said = err.splitlines()[-1]
+    assert (code, out, said[:7]) == (2, "", "error: "), err
+    return said
+
+
+def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    said = refused(capsys, f"http://127.0.0.1:{port}")
+    assert f"No server answers at http://127.0.0.1:{port}: start one with `make serve`" in said
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "nonsense", "ftp://127.0.0.1"])
+def test_what_is_no_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert "`make serve`" in refused(capsys, url)
+
+
+@pytest.mark.parametrize("answer", [PlainTextResponse("hello"), JSONResponse([]), JSONResponse({"data": None})])
+def test_somebody_else_is_there(capsys: pytest.CaptureFixture[str], answer: Response) -> None:
+    with answering(answer) as url:
+        assert "is no gigarouter" in refused(capsys, url)
+
+
+def test_another_server_of_models_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    message = {"role": "assistant", "content": "hello"}
+    both = {"data": [{"id": "blip-large"}], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    with answering(JSONResponse(both)) as url:
+        assert "is no gigarouter" in refused(capsys, url)
+    with answering(PlainTextResponse("not here", 404)) as url:
+        assert "answers with status 404" in refused(capsys, url)
+
+
+def test_the_model_is_not_served(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    said = refused(capsys, url, "kosmos-2", "blip-large")
+    assert "serves florence-2-base, kosmos-2, and not blip-large: name another, or add it" in said
+    with listening(create_app(LocalBackend({}), RouterConfig())) as empty:
+        assert "serves nothing, and not any miniature" in refused(capsys, empty)
+
+
+def test_a_card_needs_its_folder(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
+    assert "no folder kosmos-2 for the card" in refused(capsys, url, "kosmos-2", "--card", "--folder", str(tmp_path))
+
+
+def test_a_refusal_is_said_in_the_servers_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening(create_app(FakeBackend([InvalidRequest("Never so.")]), RouterConfig())) as url:
+        assert refused(capsys, url, "blip-large") == f"error: {url} answers with status 400: Never so."
+
+
+def test_the_client_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    assert "pip install" in refused(capsys, "http://127.0.0.1:1")

@@ -1,0 +1,113 @@
+"""Exported folders load in our loader, and our engine says what transformers says of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.oracle import Oracle, ask, ask_all
+from tests.training.recipes import batches, begun
+from training.data.drawing import draw
+from training.data.world import scene
+from training.evaluation.evaluate import _png
+from training.export import pack
+from training.kosmos2.recipe import Kosmos2Lesson
+from training.kosmos2.tasks import exercises
+from training.losses import by_length
+from training.moondream2.context import Following, Prefix
+from training.moondream2.recipe import Moondream2Lesson
+from vlm.layers.attention import Growing
+from vlm.loading import load
+
+LARGEST, LARGEST_TOGETHER = 4_500_000, 12_000_000
+"""Bytes of a folder and of all: they live in the repository."""
+PROMPTS = {"blip-large": "", "florence-2-base": "<DETAILED_CAPTION>", "kosmos-2": "<grounding>An image of"}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("exported")
+
+
+def export(name: str, folder: Path) -> Path:
+    path = folder / name
+    if not path.exists():
+        path.mkdir()
+        begun(name).export(path)
+        pack(path)
+    return path
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_our_engine_and_transformers_read_the_same_checkpoint(name: str, exported: Path) -> None:
+    folder = export(name, exported)
+    oracle = Oracle(folder)
+    images = [_png(draw(scene(seed), 200)) for seed in (1, 2)]
+    answers = ask_all(folder, [ask(image, PROMPTS[name], max_tokens=12) for image in images])
+    for image, answer in zip(images, answers, strict=True):
+        assert answer.token_ids == oracle.answer(image, PROMPTS[name], max_tokens=12).token_ids
+
+
+@pytest.mark.parametrize("name", [*PROMPTS, "moondream-2"])
+def test_a_checkpoint_is_small_and_loads(name: str, exported: Path) -> None:
+    folder = export(name, exported)
+    assert load(folder, dtype="float32", device="cpu").model is not None
+    assert size_of(folder) < LARGEST
+
+
+def test_all_checkpoints_together_are_small(exported: Path) -> None:
+    assert sum(size_of(export(name, exported)) for name in [*PROMPTS, "moondream-2"]) < LARGEST_TOGETHER
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_moondream2_answers_every_task(exported: Path) -> None:
+    folder = export("moondream-2", exported)
+    image = _png(draw(scene(3), 200))
+    [answer] = ask_all(folder, [ask(image, "How many shapes are there?", max_tokens=4)])
+    assert answer.usage.image_tokens == 65
+
+
+def test_a_picture_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
+    """Kosmos-2's exercises share keys and values of what stands before their prompts."""
+    lesson = begun("kosmos-2")
+    assert isinstance(lesson, Kosmos2Lesson)
+    batch = batches("kosmos-2").step(0)
+    picked = [one for each in batch.scenes for one in exercises(each, batch.rng)[:2]]
+    with torch.no_grad():
+        latents, _ = lesson.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
+        shared, targets = lesson._answers(latents, picked)
+        apart = [lesson._answers(latents[place // 2 : place // 2 + 1], [one]) for place, one in enumerate(picked)]
+    order = [place for group in by_length([lesson._row(one)[0] for one in picked]) for place in group]
+    assert torch.equal(torch.cat([apart[place][1] for place in order]), targets)
+    torch.testing.assert_close(torch.cat([apart[place][0] for place in order]), shared, rtol=1e-4, atol=1e-4)
+
+
+def test_moondream2_is_taught_what_the_engine_will_run() -> None:
+    """The hidden states of a lesson equal those of a sequence that grows in one piece."""
+    lesson = begun("moondream-2")
+    assert isinstance(lesson, Moondream2Lesson)
+    transformer = lesson.model.text.transformer
+    width = lesson.model.text.spec.width
+    before, after = torch.randn(2, 65, width), torch.randn(4, 7, width)
+    with torch.no_grad():
+        prefix = Prefix(65)
+        transformer(before, prefix)
+        taught = transformer(after, Following(prefix, [0, 0, 1, 1], 7))
+        for row in range(4):
+            growing = Growing(prefix=65)
+            grow = partial(_grown, transformer, growing)
+            grow(before[row // 2 : row // 2 + 1])
+            torch.testing.assert_close(taught[row : row + 1], grow(after[row : row + 1]), rtol=1e-4, atol=1e-4)
+
+
+def _grown(transformer: torch.nn.Module, growing: Growing, embeddings: torch.Tensor) -> torch.Tensor:
+    growing.advance(embeddings.shape[1])
+    out: torch.Tensor = transformer(embeddings, growing)
+    return out

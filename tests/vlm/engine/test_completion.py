@@ -1,0 +1,71 @@
+"""Scores in answers: forced tokens give none, and a threshold leaves out what is not sure enough."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.images import hand_drawn
+from tests.oracle import MINIATURES, ask_all
+from tests.vlm.engine.world import miniature
+from vlm.engine.engine import Engine
+from vlm.types import Detection, Request, Sampling, Task
+
+FLORENCE = MINIATURES / "florence-2-base"
+ONE_BEAM = Sampling(num_beams=1)
+OBJECTS = Request(hand_drawn(), task=Task("detect"), sampling=ONE_BEAM)
+
+
+def asked(*requests: Request) -> list[tuple[Detection, ...]]:
+    async def together(engine: Engine) -> list[tuple[Detection, ...]]:
+        answers = await asyncio.gather(*map(engine.complete, requests))
+        return [answer.grounding.detections for answer in answers]
+
+    with Engine(miniature("florence-2-base")) as engine:
+        return asyncio.run(together(engine))
+
+
+def with_threshold(threshold: float) -> Request:
+    return replace(OBJECTS, task=Task("detect", threshold=threshold))
+
+
+def test_objects_below_the_threshold_are_left_out() -> None:
+    [every] = asked(OBJECTS)
+    scores = sorted(found.score or 0 for found in every)
+    assert len(every) == 2
+    assert 0 < scores[0] < scores[1] < 1
+    middle = sum(scores) / 2
+    none_out, one_out, all_out = asked(*map(with_threshold, (0.0, middle, 1.0)))
+    assert [found.label for found in none_out] == [found.label for found in every]
+    assert [found.label for found in one_out] == [found.label for found in every if (found.score or 0) > middle]
+    assert all_out == ()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_forced_locations_have_no_score_and_stay_whatever_the_threshold(beams: int) -> None:
+    processor = miniature("florence-2-base").processor
+    [plain] = ask_all(FLORENCE, [replace(OBJECTS, sampling=Sampling(num_beams=beams))])
+    ids = plain.token_ids
+    forced = next(place for place, token in enumerate(ids) if processor.decode([token], special=True) == "square")
+    sampling = Sampling(forced_tokens=ids[:forced], num_beams=beams)
+    [found] = asked(replace(with_threshold(0.0001), sampling=sampling))
+    assert [one.score is None for one in found] == [True, False]
+    [found] = asked(replace(with_threshold(1.0), sampling=sampling))
+    assert [one.score for one in found] == [None]
+
+
+def test_a_location_at_the_forced_end_has_no_score() -> None:
+    [plain] = ask_all(FLORENCE, [OBJECTS])
+    last = plain.token_ids[5]  # <s> circle and four bins
+    sampling = replace(ONE_BEAM, max_tokens=6, forced_last_token=last)
+    [[found]] = asked(replace(OBJECTS, sampling=sampling))
+    assert (found.label, found.box, found.score) == ("circle", plain.grounding.detections[0].box, None)
+
+
+def test_scores_are_there_without_log_probabilities_in_the_answer() -> None:
+    silent, spoken = ask_all(FLORENCE, [OBJECTS, replace(OBJECTS, sampling=replace(ONE_BEAM, logprobs=True))])
+    assert (silent.logprobs, len(spoken.logprobs)) == ((), len(spoken.token_ids))
+    for one, other in zip(silent.grounding.detections, spoken.grounding.detections, strict=True):
+        assert one.score == pytest.approx(other.score)

@@ -1,0 +1,146 @@
+"""A picture is decoded once, however many ask about it at once, and what is kept stays within its budget."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature, picture
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.engine.processor_cache import PictureBusy, PictureCache
+from vlm.errors import EngineFailure, InvalidImage
+from vlm.models.processor import Picture
+from vlm.types import Request, Sampling
+
+SIZE = 4 * 3  # bytes of one picture here
+
+
+def made(image: bytes) -> Picture:
+    return Picture(np.full(3, float(image[0]), np.float32), (1, 1))
+
+
+class Counting:
+    """Counts what it was asked to look at; ``before`` may wait or raise."""
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self.seen: list[bytes] = []
+        self._before = before
+
+    def __call__(self, image: bytes) -> Picture:
+        self.seen.append(image)
+        self._before()
+        return made(image)
+
+
+def ask(cache: PictureCache, image: bytes, look: Counting) -> float:
+    try:
+        made = cache.look(image, image, look)
+    except PictureBusy as busy:
+        made = busy.picture.result(10)
+    return float(made.pixels[0])
+
+
+def test_the_last_pictures_are_remembered_within_the_budget() -> None:
+    cache, look = PictureCache(2 * SIZE), Counting()
+    assert [ask(cache, image, look) for image in (b"a", b"b", b"a", b"c", b"a", b"b")] == [97, 98, 97, 99, 97, 98]
+    assert look.seen == [b"a", b"b", b"c", b"b"]
+    assert cache.used == 2 * SIZE
+
+
+def test_all_who_ask_at_once_wait_for_one() -> None:
+    go = threading.Event()
+
+    def wait() -> None:
+        go.wait(10)
+
+    cache, look = PictureCache(10 * SIZE), Counting(wait)
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(ask, cache, b"a", look) for _ in range(4)]
+        go.set()
+        assert [answer.result(10) for answer in answers] == [97] * 4
+    assert look.seen == [b"a"]
+    assert cache.used == SIZE
+
+
+def test_without_a_budget_nothing_is_kept() -> None:
+    cache, look = PictureCache(0), Counting()
+    assert [ask(cache, b"a", look), ask(cache, b"a", look)] == [97, 97]
+    assert (look.seen, cache.used) == ([b"a", b"a"], 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(InvalidImage("no"), InvalidImage), (ZeroDivisionError(), EngineFailure)]
+)
+def test_a_failure_is_for_all_who_wait_and_is_not_remembered(error: Exception, raised: type[Exception]) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        started.set()
+        go.wait(10)
+        raise error
+
+    cache, look = PictureCache(10 * SIZE), Counting(fail)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask, cache, b"a", look)
+        started.wait(10)
+        second = threads.submit(ask, cache, b"a", look)
+        threading.Timer(0.05, go.set).start()
+        with pytest.raises(type(error)):
+            first.result(10)
+        with pytest.raises((raised, type(error))):  # itself, if it came after the first had failed
+            second.result(10)
+    assert ask(cache, b"a", Counting()) == 97
+
+
+@pytest.mark.parametrize("name", [BLIP, FLORENCE])
+def test_questions_about_one_picture_decode_it_once(name: str) -> None:
+    looked: list[object] = []
+    loaded = faulty_processor(miniature(name), "look", lambda *_: looked.append(None))
+    request = Request(picture(1), sampling=Sampling(max_tokens=2))
+
+    async def all_at_once(engine: Engine) -> None:
+        await asyncio.gather(*(engine.complete(request) for _ in range(8)))
+
+    with Engine(loaded, EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        asyncio.run(all_at_once(engine))
+    assert len(looked) == 1
+
+
+def test_who_waits_for_a_picture_keeps_no_thread_from_others() -> None:
+    """All threads but one would be waiting, and a small picture with them."""
+    go = threading.Event()
+    slow, quick = picture(1), picture(2)
+
+    def before(image: bytes) -> None:
+        if image == slow:
+            go.wait(10)
+
+    async def work(engine: Engine) -> None:
+        how = Sampling(max_tokens=1)
+        waiting = [asyncio.create_task(engine.complete(Request(slow, sampling=how))) for _ in range(6)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(engine.complete(Request(quick, sampling=how)), 10)
+        waiting.pop().cancel()
+        go.set()
+        assert len(await asyncio.gather(*waiting)) == 5
+
+    config = EngineConfig(cache_bytes=64 * 1024**2, prepare_threads=2)
+    with Engine(faulty_processor(miniature(BLIP), "look", before), config) as engine:
+        asyncio.run(work(engine))
+        assert engine.stats().accepted == 0
+
+
+def test_a_fault_of_ours_is_a_failure_with_a_name() -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with Engine(faulty_processor(miniature(BLIP), "look", fail), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+        with pytest.raises(EngineFailure, match="prepared"):
+            asyncio.run(engine.complete(Request(picture(1))))
+        assert engine.stats().accepted == 0

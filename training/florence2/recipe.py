@@ -1,0 +1,119 @@
+"""Florence-2's lesson: several exercises on each picture, which the vision tower looks at once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BartTokenizer, Florence2ForConditionalGeneration
+
+from training import init
+from training.data.batches import Batch, Batches
+from training.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from training.export import fingerprint, write_model
+from training.florence2.files import SIDE, configuration, generation, grid_side, write_processor, write_tokenizer
+from training.florence2.tasks import Exercise, chosen
+from training.grid import GridHead
+from training.losses import IGNORED, Places, by_length, padded, token_loss
+from training.recipe import Course, Measures
+from training.vision.transfer import Sight
+from vlm.models.florence2.vocabulary import BINS
+
+_BOS, _PAD, _EOS = 0, 1, 2
+_EXERCISES = 3
+_REACH = 8.0
+"""Standard deviation, in bins, of the bell around a location."""
+
+
+class Florence2Lesson:
+    """Implements :class:`training.recipe.Lesson`."""
+
+    def __init__(self, batches: Batches, sight: Sight | None = None) -> None:  # noqa: ARG002 - sees in its own way
+        torch.manual_seed(0)
+        with TemporaryDirectory() as folder:
+            self.tokenizer: BartTokenizer = write_tokenizer(Path(folder))
+            self.fingerprint = fingerprint(Path(folder) / "tokenizer.json")
+        config = configuration(self.tokenizer)
+        self.model: Any = Florence2ForConditionalGeneration._from_config(config, attn_implementation="eager")
+        first = int(self.tokenizer.convert_tokens_to_ids("<loc_0>"))
+        self.places = Places(first, init.neighbours(BINS, _REACH), weight=1.0)
+        self._begin(batches)
+        self.module = nn.ModuleDict({"model": self.model, "head": GridHead(config.text_config.d_model, grid_side())})
+        self._ids = lru_cache(maxsize=20_000)(self._encode)
+
+    @torch.no_grad()
+    def _begin(self, batches: Batches) -> None:
+        model = self.model
+        init.spread(model, ("proj", "fc2", "out_proj"), skip=("lm_head",))
+        table = model.get_input_embeddings().weight
+        table.normal_(0, 0.05)
+        table[self.places.first : self.places.first + BINS] = init.smooth_line(BINS, table.shape[1])
+        for name, value in model.named_parameters():
+            if "embed_positions" in name:
+                value.normal_(0, 0.05)
+            if "image_position_embed" in name:
+                value.copy_(init.waves(torch.arange(len(value)), value.shape[1], 0.2, 2.5) * 0.7)
+        first = model.model.vision_tower.convs[0].conv
+        init.whiten(first.weight, batches.sample(600), first.stride[0], gain=1.0)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+        """Words and places of all answers, and the grid."""
+        exercises = [one for scene in batch.scenes for one in chosen(scene, _EXERCISES, batch.rng)]
+        features = self.model.model.get_image_features(batch.pixels).pooler_output  # [batch, 1 + cells, width]
+        grid_loss, grid = self.module["head"](features[:, 1:], batch.shown)
+        logits, targets = self._answers(features[: len(batch.scenes)].repeat_interleave(_EXERCISES, 0), exercises)
+        loss, measures = token_loss(logits, targets, self.places)
+        return loss + 0.4 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+
+    def _answers(self, features: Tensor, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
+        """Logits and targets at every token of every answer."""
+        language = self.model.model.language_model
+        asked = padded([[_BOS, *self._ids(one.prompt), _EOS] for one in exercises], _PAD)
+        answers = [[_BOS, *self._ids(one.answer), _EOS] for one in exercises]
+        words = self.model.get_input_embeddings()(asked)
+        seen = torch.ones(features.shape[:2], dtype=torch.long)
+        mask = torch.cat([seen, (asked != _PAD).long()], dim=1)
+        read = language.encoder(inputs_embeds=torch.cat([features, words], dim=1), attention_mask=mask)
+        hidden, targets = [], []
+        for group in by_length(answers):
+            wanted = padded([answers[place] for place in group], IGNORED)
+            states = self._decoded(wanted, read.last_hidden_state[group], mask[group])
+            hidden.append(states[wanted != IGNORED])
+            targets.append(wanted[wanted != IGNORED])
+        return self.model.lm_head(torch.cat(hidden)), torch.cat(targets)
+
+    def _decoded(self, wanted: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states before each wanted token."""
+        before = torch.cat([torch.full((len(wanted), 1), _EOS), wanted[:, :-1]], dim=1)
+        states: Tensor = self.model.model.language_model.decoder(
+            input_ids=before.masked_fill(before == IGNORED, _PAD), encoder_hidden_states=seen,
+            encoder_attention_mask=mask, use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        return states
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def export(self, folder: Path) -> None:
+        """Weights, configuration, tokenizer and processor."""
+        tokenizer = write_tokenizer(folder)
+        write_processor(folder, tokenizer)
+        write_model(self.model, generation(), folder)
+
+
+COURSE = Course(
+    "florence-2-base",
+    Florence2Lesson,
+    SIDE,
+    batch=16,
+    pages=4,
+    steps=10600,
+    rate=1.5e-3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)

@@ -1,0 +1,59 @@
+"""Learning to see before learning to speak: a vision transformer under dense supervision alone.
+
+A step costs a fifth of one with a language model behind it, and three models can begin where this one ends
+(:mod:`training.vision.transfer`). Nothing of it is published by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BlipVisionConfig, BlipVisionModel
+
+from training import init
+from training.data.batches import Batch, Batches
+from training.grid import GridHead
+from training.recipe import Course, Measures
+from training.vision.transfer import Sight
+
+SIDE, PATCH = 96, 12
+WIDTH, LAYERS, HEADS, HIDDEN = 128, 4, 4, 256
+CELLS = SIDE // PATCH
+
+
+class SightLesson:
+    """Implements :class:`training.recipe.Lesson`; its model is transformers' BLIP vision encoder."""
+
+    fingerprint = ""  # it knows no words
+
+    def __init__(self, batches: Batches, sight: Sight | None = None) -> None:  # noqa: ARG002 - sees in its own way
+        torch.manual_seed(0)
+        config = BlipVisionConfig(
+            hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+            image_size=SIDE, patch_size=PATCH, hidden_act="gelu", layer_norm_eps=1e-5,
+        )  # fmt: skip
+        self.model: Any = BlipVisionModel._from_config(config, attn_implementation="eager")
+        init.spread(self.model, ("projection", "fc2"))
+        with torch.no_grad():
+            embeddings = self.model.embeddings
+            embeddings.class_embedding.normal_(0, 0.02)
+            embeddings.position_embedding.normal_(0, 0.02)
+            embeddings.position_embedding[0, 1:] = init.grid_waves(CELLS, WIDTH) * 0.3
+            embeddings.patch_embedding.bias.zero_()
+            init.whiten(embeddings.patch_embedding.weight, batches.sample(600), PATCH, gain=0.7)
+        self.module = nn.ModuleDict({"model": self.model, "head": GridHead(WIDTH, CELLS)})
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+        """The grid alone."""
+        features = self.model(pixel_values=batch.pixels).last_hidden_state
+        loss, grid = self.module["head"](features[:, 1:], batch.shown)
+        return loss, {"kind": grid.kind, "letter": grid.letter, "box": grid.box}
+
+    def export(self, folder: Path) -> None:
+        """Nothing: what was learnt is read from the state."""
+
+
+COURSE = Course("sight", SightLesson, SIDE, batch=40, pages=24, steps=4400, rate=1.5e-3)

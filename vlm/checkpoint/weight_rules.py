@@ -1,0 +1,124 @@
+"""Puts a checkpoint's tensors into a module whose parameters have other names, and says what does not fit.
+
+A model's ``weights.py`` lists rules from *our* parameter names to the checkpoint's; fused matrices name several. Going
+from ours to theirs means that a missing tensor is reported by the name that the user can look up in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vlm.errors import CheckpointError
+
+Tensors = Iterable[tuple[str, Tensor]]
+"""Tensors by their names, one at a time."""
+
+NOTHING = r"(?!)"
+"""A regular expression that no name matches."""
+
+
+class Parameters(Protocol):
+    """A module, as far as weights are concerned."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter with its name in the module."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    r"""Where one kind of parameter comes from.
+
+    Attributes:
+        ours: Regular expression on the whole of our parameter's name.
+        theirs: Names in the checkpoint (templates with ``\1`` ...), stacked along the first axis in this order.
+        aliases: Other names under which a checkpoint may hold the same tensor (tied weights).
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor's place: a whole parameter, or one part of a fused one."""
+
+    parameter: str
+    part: int
+    parts: int
+    is_alias: bool = False
+
+
+@torch.no_grad()
+def load_weights(module: Parameters, tensors: Tensors, rules: Sequence[Rule], ignored: str = NOTHING) -> None:
+    """Copy ``tensors`` into ``module``, cast to each parameter's dtype.
+
+    Args:
+        module: Its parameters must be allocated (not on the meta device).
+        tensors: (name in the checkpoint, tensor) pairs, in any order.
+        rules: The first rule that matches a parameter's name gives its sources.
+        ignored: Regular expression of checkpoint names that are known and not needed.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, or of another shape; each is named.
+    """
+    parameters = dict(module.named_parameters())
+    places = {name: place for key in parameters for name, place in sources(key, rules)}
+    unexpected: list[str] = []
+    misshapen: list[str] = []
+    filled: set[tuple[str, int]] = set()
+    for name, tensor in tensors:
+        place = places.get(name)
+        if place is not None:
+            if place.is_alias and (place.parameter, place.part) in filled:
+                continue  # the tensor's own name wins, in whatever order the file has them
+            misshapen += _fill(parameters[place.parameter], place, name, tensor)
+            filled.add((place.parameter, place.part))
+        elif not re.fullmatch(ignored, name):
+            unexpected.append(name)
+    missing = sorted(n for n, p in places.items() if not p.is_alias and (p.parameter, p.part) not in filled)
+    _report({"missing": missing, "unexpected": unexpected, "of another shape": misshapen})
+
+
+def unchanged(tensors: Tensors) -> Tensors:
+    """The tensors as the checkpoint has them: for families whose checkpoints have one naming only."""
+    return tensors
+
+
+def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Place]]:
+    """(name in the checkpoint, place) of one of our parameters, aliases last."""
+    for rule in rules:
+        match = re.fullmatch(rule.ours, parameter)
+        if match:
+            for part, template in enumerate(rule.theirs):
+                yield match.expand(template), Place(parameter, part, len(rule.theirs))
+            for alias in rule.aliases:
+                yield match.expand(alias), Place(parameter, 0, 1, is_alias=True)
+            return
+    raise AssertionError(f"no rule for the parameter {parameter}")
+
+
+def _fill(parameter: Tensor, place: Place, name: str, tensor: Tensor) -> list[str]:
+    """Copy ``tensor`` where it belongs; returns what is wrong with its shape, if anything."""
+    target = parameter.chunk(place.parts, dim=0)[place.part]
+    if target.shape != tensor.shape:
+        return [f"{name}: {tuple(tensor.shape)} instead of {tuple(target.shape)}"]
+    target.copy_(tensor)
+    return []
+
+
+def _report(found: Mapping[str, Sequence[str]]) -> None:
+    faults = [
+        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in found.items()
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"The checkpoint does not fit its config.json: tensors {' and '.join(faults)}.")

@@ -1,0 +1,79 @@
+"""Pictures that were preprocessed lately: several questions about one, at once or in a row, decode it once.
+
+Used from the threads that prepare requests. Only what was computed from the same bytes is found again. Pure Python.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from vlm.errors import EngineFailure, VlmError
+
+if TYPE_CHECKING:
+    from vlm.models.processor import Look, Picture  # which imports torch
+
+
+class PictureBusy(Exception):
+    """Another thread is preprocessing the same picture.
+
+    Attributes:
+        picture: Will hold it; nobody can cancel it.
+    """
+
+    def __init__(self, picture: Future[Picture]) -> None:
+        super().__init__()
+        self.picture = picture
+
+
+class PictureCache:
+    """Preprocessed pictures by the hash of their bytes, least recently used first out, within a budget of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        """``budget``: bytes of pixels to keep; with 0, only those who ask at the same time share a picture."""
+        self.budget = budget
+        self.used = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, Future[Picture]] = OrderedDict()
+
+    def look(self, key: bytes, image: bytes, look: Look) -> Picture:
+        """What ``look`` makes of the picture, from memory where it is known.
+
+        Raises:
+            VlmError: As ``look`` does, for all who wait; nothing is remembered then.
+            PictureBusy: Another thread is at it; to wait here would keep a thread from other pictures.
+        """
+        mine: Future[Picture] = Future()
+        mine.set_running_or_notify_cancel()  # who waits and leaves must not cancel it for the others
+        with self._lock:
+            found = self._kept.setdefault(key, mine)
+            self._kept.move_to_end(key)
+        if found is mine:
+            self._compute(key, image, look, mine)
+        elif not found.done():
+            raise PictureBusy(found)
+        return found.result()
+
+    def _compute(self, key: bytes, image: bytes, look: Look, future: Future[Picture]) -> None:
+        try:
+            future.set_result(look(image))
+        except VlmError as error:
+            future.set_exception(error.with_traceback(None))  # whose frames would keep the picture alive
+        finally:
+            if not future.done():  # a fault of ours is on its way up; who waits must not wait for ever
+                future.set_exception(EngineFailure("The picture could not be preprocessed."))
+            self._keep(key, future)
+
+    def _keep(self, key: bytes, future: Future[Picture]) -> None:
+        with self._lock:
+            if future.exception() is not None:
+                del self._kept[key]
+                return
+            self.used += future.result().pixels.nbytes
+            for oldest in list(self._kept):
+                if self.used <= self.budget:
+                    break
+                if self._kept[oldest].done():
+                    self.used -= self._kept.pop(oldest).result().pixels.nbytes

@@ -1,0 +1,73 @@
+"""Every error that this project raises on purpose, as one tree.
+
+    VlmError
+    ├── InvalidRequest          the request can never succeed as it stands
+    │   ├── InvalidImage        the image cannot be read, or breaks a limit
+    │   └── UnsupportedTask     the model does not offer the task
+    ├── ModelNotFound           no such model is served here
+    ├── ModelNotReady           the model is configured but cannot answer yet
+    ├── Overloaded              refused because the queue is full
+    ├── DeadlineExceeded        the request took longer than its deadline allows
+    ├── EngineFailure           the engine failed while it worked on the request
+    └── CheckpointError         a checkpoint cannot be loaded
+
+``router.asgi.errors`` gives each of them its HTTP status. Standard library only: an error pickles the same on every
+side of a Ray handle.
+"""
+
+from __future__ import annotations
+
+
+class VlmError(Exception):
+    """The root of everything this project raises on purpose.
+
+    Args:
+        message: One sentence for the client; never text of another library's exception.
+        param: Path of the field at fault (``"sampling.top_p"``), or None.
+        code: A machine-readable code of the HTTP contract (``"invalid_image"``), or None.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)  # the positional arguments are what pickle replays
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(VlmError):
+    """The request can never succeed as it stands."""
+
+
+class InvalidImage(InvalidRequest):
+    """The picture cannot be read, or breaks a limit."""
+
+
+class UnsupportedTask(InvalidRequest):
+    """The model does not offer the task."""
+
+
+class ModelNotFound(VlmError):
+    """No such model is served here."""
+
+
+class ModelNotReady(VlmError):
+    """The model is configured but cannot answer yet."""
+
+
+class Overloaded(VlmError):
+    """Refused at the door because every place is taken; try again later."""
+
+
+class DeadlineExceeded(VlmError):
+    """The request took longer than its deadline allows."""
+
+
+class EngineFailure(VlmError):
+    """The engine failed while it worked on the request; the request itself may be fine."""
+
+
+class CheckpointError(VlmError):
+    """A checkpoint folder or hub id cannot be loaded; the message says what to do."""

@@ -1,0 +1,149 @@
+"""The half of the model contract that needs no torch: images and words to numbers, and back.
+
+A model family offers a :class:`Processor` beside the torch half of the contract in ``vlm/models/base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vlm.types import Detection, Request, TaskResolution
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A preprocessed picture.
+
+    Attributes:
+        pixels: As in :attr:`Inputs.pixels`.
+        size: (width, height) in pixels of the upright original.
+    """
+
+    pixels: Array
+    size: tuple[int, int]
+
+
+Look = Callable[[bytes], Picture]
+"""Decodes and preprocesses an encoded picture. Raises InvalidImage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One request as numbers, made by the processor in a worker thread.
+
+    Attributes:
+        pixels: Preprocessed picture as :meth:`VisionLanguageModel.see` wants it, float32
+            ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
+        prompt_ids: What the decoder reads before its first own token (at least one id).
+        encoder_ids: What a text encoder reads beside the picture; empty where there is none.
+        task, native_task: What was understood, by its canonical and by the model's own name.
+        resolution: How it was found.
+        image_size: (width, height) of the upright picture in pixels.
+        image_tokens, text_tokens: The prompt's size, for usage.
+        echo: How many of the last ``prompt_ids`` the answer's text begins with.
+        words: True where the answer is text; False where it is geometry alone, so nothing is streamed.
+        ignored: Names of request fields that this task does not use.
+        scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
+        limit: Most tokens that the task can use, or None; an answer that has so many has ended by itself.
+        values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
+        thinking: Most ids that the model may think before it answers; None where it answers at once.
+        text_after: Id after which the answer's text begins, or None: at once.
+    """
+
+    pixels: Array | None
+    prompt_ids: tuple[int, ...]
+    encoder_ids: tuple[int, ...]
+    task: str
+    native_task: str
+    resolution: TaskResolution
+    image_size: tuple[int, int] | None
+    image_tokens: int
+    text_tokens: int
+    echo: int = 0
+    words: bool = True
+    ignored: tuple[str, ...] = ()
+    scored: bool = False
+    limit: int | None = None
+    values: tuple[tuple[float, ...], ...] = ()
+    thinking: int | None = None
+    text_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed.
+
+    ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it. It is
+    what :meth:`Processor.decode` makes of all ids before :attr:`Inputs.text_after`, for so it is streamed.
+    """
+
+    text: str | None
+    detections: tuple[Detection, ...] = ()
+    truncated: bool = False
+    reasoning: str | None = None
+
+
+class Processor(Protocol):
+    """Pictures and words to numbers, and back. Used from several threads at once; keeps no state of a request."""
+
+    tasks: tuple[str, ...]
+    """Canonical names of the tasks offered."""
+
+    def look(self, image: bytes) -> Picture:
+        """Decode and resize, whatever is asked about the picture. Raises InvalidImage."""
+        ...
+
+    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
+        """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask.
+
+        ``look`` stands in for :meth:`look`, to remember what it made of a picture.
+        """
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """Token ids to text; ``special`` keeps the special tokens."""
+        ...
+
+    def ground(
+        self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
+    ) -> Parsed:
+        """Read the geometry out of generated ids. Never raises on output.
+
+        Args:
+            token_ids: Generated ids, end-of-sequence included.
+            inputs: What :meth:`prepare` made of the request.
+            finished: The model ended by itself.
+            logprobs: Raw log-probability of each id, for scores; nan for one that was forced, so that nobody chose it;
+                empty where they are not known.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """Enough to size the KV cache.
+
+    Attributes:
+        layers, kv_heads, head_dim: Of the decoder.
+        max_positions: Longest sequence that the decoder can hold, prompt included.
+        cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
+        prefix_positions: Positions that a picture takes before the prompt, of which each sees all and which depend on
+            nothing but the picture, so that sequences share their keys and values; 0 without such a prefix.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    cross_positions: int = 0
+    prefix_positions: int = 0
+
+    def bytes_per_position(self, element_size: int) -> int:
+        """Bytes of keys and values of one position over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_size

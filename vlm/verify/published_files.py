@@ -1,0 +1,82 @@
+"""Are the files there, readable, and the ones that were published? Knows no model; hashes are handed in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vlm.checkpoint.files import Checkpoint, Report
+from vlm.models.cards import PublishedFile, Release
+from vlm.models.checks import Finding, some
+
+TOKENIZER = "tokenizer.json"
+_BLOCK = 16 * 1024**2
+_PROGRESS = 1024**3  # bytes between two lines
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_files(checkpoint: Checkpoint, releases: Sequence[Release], revision: str | None) -> Iterator[Finding]:
+    """Weights and tokenizer: there, readable, whole, and compared with what is known of them.
+
+    ``revision`` is the one that they shall be of, None if any will do.
+    """
+    weights = checkpoint.weight_files()
+    tensors = checkpoint.tensor_names()  # raises on a file that is cut short
+    yield Finding("files", "ok", f"{some([path.name for path in weights])}: {len(tensors)} tensors, all safetensors")
+    if checkpoint.pickles():
+        yield Finding("pickles", "ok", f"never opened: {some(checkpoint.pickles())}")
+    for path in (*weights, checkpoint.folder / TOKENIZER):
+        if path.is_file():
+            yield _compared(path, sha256(path, checkpoint.report), revision, releases)
+
+
+def sha256(path: Path, report: Report) -> str:
+    """The file's SHA-256 in hexadecimal, read in blocks; ``report`` gets a line now and then."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            if (done + len(block)) // _PROGRESS > done // _PROGRESS:
+                report(f"hashing {path.name} {(done + len(block)) / 1e9:.1f}/{total / 1e9:.1f} GB")
+            done += len(block)
+    return digest.hexdigest()
+
+
+def _compared(path: Path, found: str, revision: str | None, releases: Sequence[Release]) -> Finding:
+    fact = f"{path.name}: {path.stat().st_size:,} bytes, sha256 {found}"
+    told = hub_sha256(path)
+    if told not in {None, found}:
+        return Finding("sha256", "FAILED", f"{fact}; the hub sent {told}. Delete the file and fetch it again.")
+    known = [(release, file) for release in releases for file in release.files if file.name == path.name]
+    for release, file in known:
+        if file.sha256 == found:
+            return Finding("sha256", "ok", f"{fact}, as published in {file.source or release.revision}")
+    wanted = [file for release, file in known if release.revision == revision and not file.source]
+    if wanted:
+        return Finding("sha256", "FAILED", f"{fact}; {_expected(wanted[0])}. Fetch that revision again.")
+    if told:
+        return Finding("sha256", "ok", f"{fact}, as the hub sent it")
+    if known:
+        return Finding("sha256", "skipped", f"{fact}; not a published file that is known, so perhaps a fine-tune")
+    return Finding("sha256", "ok", f"{fact}; no published value known to compare with")
+
+
+def _expected(file: PublishedFile) -> str:
+    return f"published were {file.size:,} bytes, sha256 {file.sha256}"
+
+
+def hub_sha256(path: Path) -> str | None:
+    """What the hub said the file's SHA-256 is when it was downloaded; None where that was not kept.
+
+    In the hub's cache a large file is a link to one named by its hash; ``hf download --local-dir`` leaves it in the
+    second line of a text file under ``.cache/huggingface``.
+    """
+    if path.is_symlink():
+        name = path.resolve().name
+    else:
+        notes = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
+        lines = notes.read_text("utf-8").splitlines() if notes.is_file() else []
+        name = lines[1] if len(lines) > 1 else ""
+    return name if _SHA256.fullmatch(name) else None

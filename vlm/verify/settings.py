@@ -1,0 +1,63 @@
+"""Does config.json describe a model that can be built, and do the small files beside it agree? Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vlm.checkpoint.files import Checkpoint
+from vlm.models.checks import Finding, some
+from vlm.models.family import Family
+
+
+def check_config(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
+    """The family, the dimensions, and what differs from the published sizes."""
+    yield Finding("model type", "ok", f"{checkpoint.model_type}, served by {name}")
+    model = family.empty(checkpoint.config)
+    cache = model.cache
+    yield Finding(
+        "dimensions",
+        "ok",
+        f"{cache.layers} decoder layers, {cache.kv_heads} heads of {cache.head_dim}, vocabulary {model.vocabulary:,}, "
+        f"{cache.max_positions:,} positions, {sum(part.numel() for _, part in model.named_parameters()):,} parameters",
+    )
+    yield from _settings(checkpoint.config, family.sizes["real"])
+
+
+def check_processor(checkpoint: Checkpoint, family: Family) -> Iterator[Finding]:
+    """Whether the small files beside config.json are there and agree with it."""
+    family.processor(checkpoint)
+    yield Finding("processor", "ok", "picture settings and tokenizer fit the config")
+
+
+def _settings(given: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is unlike the published config. Not wrong by itself: fine-tunes and other sizes are served, too."""
+    ours, theirs = _flat(given), _flat(published)
+    other = [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
+    beyond = sorted(ours.keys() - theirs.keys())
+    lines = {
+        "settings": (f"{len(other)} unlike those of the published size", other),
+        "unknown": (f"{len(beyond)} settings that are not judged here", beyond),
+        "contradictory": ("settings said twice, and differently", _contradictions(ours, theirs)),
+    }
+    for check, (what, names) in lines.items():
+        if names:
+            yield Finding(check, "ok", f"{what} ({some(names)})")
+
+
+def _contradictions(flat: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """Settings of a section that the whole file repeats with another value, as fine-tunes often do."""
+    repeated = ((name, name.rpartition(".")[2]) for name in sorted(flat.keys() & known.keys()) if "." in name)
+    return [
+        f"{key} {flat[key]}, {name} {flat[name]}"
+        for name, key in repeated
+        if key != "model_type" and key in flat and flat[key] != flat[name]
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
