@@ -1,6 +1,6 @@
 """python -m benchmarks.score_auc: do right boxes have higher scores than wrong ones?
 
-Shows the miniatures seeded pictures of which all is known, plain ones and such as are hard to read, and marks each
+Shows the miniatures seeded images of which all is known, plain ones and such as are hard to read, and marks each
 object of their answers: right if it overlaps a shape of its label by at least half (intersection over union). Prints,
 for each task, the chance that a right object scores higher than a wrong one (area under the ROC curve, AUC; 0.5 is no
 better than a coin). Knows nothing of how scores come about.
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure all tasks and print a table."""
     options = _parser().parse_args(arguments)
     sampling = Sampling(num_beams=options.beams)
-    print(f"{'model':17}{'task':19}{'pictures':10}{'right':>7}{'wrong':>7}{'AUC':>8}   median score, right and wrong")
+    print(f"{'model':17}{'task':19}{'images':10}{'right':>7}{'wrong':>7}{'AUC':>8}   median score, right and wrong")
     for model in dict.fromkeys(question.model for question in QUESTIONS):
         asked = [question for question in QUESTIONS if question.model == model]
         for kind, hard in (("plain", False), ("hard", True)):
-            given = scenes(options.pictures, options.seed, hard=hard)
+            given = scenes(options.images, options.seed, hard=hard)
             for question, found in zip(asked, measure(asked, given, sampling), strict=True):
                 print(f"{model:17}{question.name:19}{kind:10}{_line(found)}", flush=True)
     return 0
@@ -97,9 +97,9 @@ def overlap(one: Box, other: Box) -> float:
 
 
 def _requests(question: Question, given: Sequence[Scene], sampling: Sampling) -> Iterator[Request]:
-    rng = random.Random(question.name)  # noqa: S311  test pictures, not secrets
+    rng = random.Random(question.name)  # noqa: S311  test images, not secrets
     for scene in given:
-        yield Request(scene.picture, task=question.task(scene, rng), sampling=sampling)
+        yield Request(scene.image, task=question.task(scene, rng), sampling=sampling)
 
 
 def _answers(folder: Path, requests: Sequence[Request]) -> list[Completion]:
@@ -162,7 +162,7 @@ def _one_phrase(scene: Scene, rng: random.Random) -> Task:
 
 
 def _misread(text: str, rng: random.Random, share: float = 0.25) -> str:
-    """Now and then another colour or shape than there is, so that a phrase may have no place in the picture."""
+    """Now and then another colour or shape than there is, so that a phrase may have no place in the image."""
     families = (tuple(COLOURS), KINDS)
 
     def word(given: str) -> str:
@@ -215,8 +215,8 @@ def _line(found: Sequence[Marked]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.score_auc")
-    parser.add_argument("--pictures", type=int, default=400, help="of either kind, for each task")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture")
+    parser.add_argument("--images", type=int, default=400, help="of either kind, for each task")
+    parser.add_argument("--seed", type=int, default=0, help="of the first image")
     parser.add_argument("--beams", type=int, default=None, help="as the checkpoint says, unless given")
     return parser
 

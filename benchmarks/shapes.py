@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes of which it is known what is where; the miniatures were trained on such ones.
+"""Images of coloured shapes of which it is known what is where; the miniatures were trained on such ones.
 
 Owns how they are drawn, and how they are made hard to read: noise, blur, shapes that overlap, are half hidden, of a
 colour between two, far too small or too large, or too many. Knows no model.
@@ -60,9 +60,9 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A PNG picture and its shapes from left to right, no two of one name."""
+    """A PNG image and its shapes from left to right, no two of one name."""
 
-    picture: bytes
+    image: bytes
     shapes: tuple[Shape, ...]
 
     @property
@@ -81,7 +81,7 @@ def scenes(number: int, first: int = 0, *, hard: bool) -> list[Scene]:
 
 def scene(seed: int, *, hard: bool) -> Scene:
     """The same for the same seed."""
-    rng = random.Random(f"{seed} {hard}")  # noqa: S311  test pictures, not secrets
+    rng = random.Random(f"{seed} {hard}")  # noqa: S311  test images, not secrets
     chosen = frozenset(rng.sample(DISTURBANCES, rng.choice((1, 2)))) if hard else frozenset[str]()
     shapes = _placed(rng, rng.randint(4, 5) if "crowd" in chosen else rng.randint(1, 3), chosen)
     return Scene(_png(_disturbed(rng, _drawn(rng, shapes, chosen), chosen)), shapes)

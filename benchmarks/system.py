@@ -4,7 +4,7 @@
     python -m benchmarks.system miniatures/blip-large miniatures/florence-2-base miniatures/kosmos-2      in another
 
 Each checkpoint folder is served under its own name, and is one that transformers can run. Between two levels of
-concurrency transformers answers a few of the same pictures in this process, so that the ratio is of the same minute on
+concurrency transformers answers a few of the same images in this process, so that the ratio is of the same minute on
 a machine whose speed drifts. Knows nothing of what is inside the server.
 """
 
@@ -26,7 +26,7 @@ import httpx
 import torch
 
 from vlm.checkpoint.files import Checkpoint
-from vlm.image.sample import picture
+from vlm.image.sample import sample_image
 from vlm.loading import find_family
 from vlm.reference import native_prompt, reference
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{'':18}{'c':>4}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'transformers':>14}{'ratio':>8}")
     for folder in options.checkpoints:
         answer = _reference(folder, options.tokens)
-        unseen = itertools.count(secrets.randbelow(1_000_000))  # pictures that no replica remembers
+        unseen = itertools.count(secrets.randbelow(1_000_000))  # images that no replica remembers
         for level in levels:
             seeds = itertools.islice(unseen, options.requests + level)
             bodies = [_body(folder.name, seed, options.tokens) for seed in seeds]
@@ -78,11 +78,11 @@ def _reference(folder: Path, tokens: int) -> Callable[[bytes], tuple[int, ...]]:
     checkpoint = Checkpoint.open(folder)
     processor = find_family(checkpoint)[1].processor(checkpoint)
     beams = checkpoint.generation.get("num_beams", 1)  # as many as the server takes by itself
-    return reference(checkpoint, prompt=native_prompt(processor, picture(0)), tokens=tokens, beams=beams)
+    return reference(checkpoint, prompt=native_prompt(processor, sample_image(0)), tokens=tokens, beams=beams)
 
 
 def _body(model: str, seed: int, tokens: int) -> dict[str, object]:
-    url = f"data:image/jpeg;base64,{base64.b64encode(picture(seed)).decode()}"
+    url = f"data:image/jpeg;base64,{base64.b64encode(sample_image(seed)).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}]
     return {"model": model, "max_tokens": tokens, "messages": [{"role": "user", "content": content}]}
 
@@ -95,12 +95,12 @@ def _measure(url: str, bodies: Sequence[object], level: int, answer: Callable[[b
     return Level(level, rate, median(ranked), ranked[int(0.99 * (len(ranked) - 1))], (before + after) / 2)
 
 
-def _reference_rate(answer: Callable[[bytes], object], pictures: int = 8) -> float:
-    answer(picture(0))
+def _reference_rate(answer: Callable[[bytes], object], images: int = 8) -> float:
+    answer(sample_image(0))
     began = time.perf_counter()
-    for seed in range(pictures):
-        answer(picture(seed))
-    return pictures / (time.perf_counter() - began)
+    for seed in range(images):
+        answer(sample_image(seed))
+    return images / (time.perf_counter() - began)
 
 
 async def _load(url: str, bodies: Sequence[object], level: int) -> tuple[float, list[float]]:

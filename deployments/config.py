@@ -29,8 +29,8 @@ class ModelArgs:
         revision: Commit of the hub repository; not for a folder.
         dtype, device: As :func:`vlm.loading.load` takes them.
         threads: Threads of torch on the CPU; 0 leaves them as they are.
-        max_batch, max_waiting, max_prefill, cache_bytes, image_cache_bytes, picture_cache_bytes, prepare_threads: See
-            :class:`vlm.engine.config.EngineConfig`.
+        max_batch, max_waiting, max_prefill, cache_bytes, encoder_cache_bytes, processor_cache_bytes, prepare_threads:
+            See :class:`vlm.engine.config.EngineConfig`.
     """
 
     checkpoint: str
@@ -42,8 +42,8 @@ class ModelArgs:
     max_waiting: int = 256
     max_prefill: int = 8
     cache_bytes: int = 2 * 1024**3
-    image_cache_bytes: int = 256 * 1024**2
-    picture_cache_bytes: int = 64 * 1024**2
+    encoder_cache_bytes: int = 256 * 1024**2
+    processor_cache_bytes: int = 64 * 1024**2
     prepare_threads: int = 4
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class ModelArgs:
         _check(bool(self.checkpoint), "checkpoint", "must not be empty")
         for name in ("max_batch", "max_prefill", "cache_bytes", "prepare_threads"):
             _check(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("max_waiting", "image_cache_bytes", "picture_cache_bytes", "threads"):
+        for name in ("max_waiting", "encoder_cache_bytes", "processor_cache_bytes", "threads"):
             _check(getattr(self, name) >= 0, name, "must not be negative")
 
     @classmethod

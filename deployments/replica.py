@@ -81,8 +81,8 @@ def _engine(args: ModelArgs) -> Engine:
         max_waiting=args.max_waiting,
         max_prefill=args.max_prefill,
         cache_bytes=args.cache_bytes,
-        image_cache_bytes=args.image_cache_bytes,
-        picture_cache_bytes=args.picture_cache_bytes,
+        encoder_cache_bytes=args.encoder_cache_bytes,
+        processor_cache_bytes=args.processor_cache_bytes,
         prepare_threads=args.prepare_threads,
     )
     return Engine(loaded, config)

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
-from router.asgi.middleware import Edge
+from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.ray import RayBackend
 from router.catalogue import entry
@@ -41,7 +41,7 @@ def create_app(backend: Backend, config: RouterConfig) -> Starlette:
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
         ],
-        middleware=[Middleware(Edge)],
+        middleware=[Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is no answer in the error contract

@@ -12,7 +12,7 @@ from typing import Any
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from vlm.models.cards import Card, TaskCard, card_of
-from vlm.types import MAX_PARTS
+from vlm.types import MAX_TASKS
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ def _task(task: TaskCard) -> Json:
 def _limits(config: RouterConfig) -> Json:
     return {
         "max_images": 1,
-        "max_tasks": MAX_PARTS,
+        "max_tasks": MAX_TASKS,
         "max_bytes": config.max_image_bytes,
         "max_pixels": config.max_image_pixels,
         "min_side": config.min_image_side,

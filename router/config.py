@@ -18,8 +18,8 @@ class RouterConfig:
     """What the router allows and how long it waits.
 
     Attributes:
-        max_body_bytes: Largest request body; a picture in base64 takes 4/3 of its size.
-        max_image_bytes, max_image_pixels, min_image_side: Limits of one picture; never looser than those of
+        max_body_bytes: Largest request body; an image in base64 takes 4/3 of its size.
+        max_image_bytes, max_image_pixels, min_image_side: Limits of one image; never looser than those of
             :class:`~vlm.image.decode.ImageLimits`, which every model holds to.
         max_prompt_chars: Longest text of one request.
         request_timeout_s: Deadline of a request, from its first byte to its last answer.
@@ -71,7 +71,7 @@ class RouterConfig:
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits of one picture."""
+        """The limits of one image."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a picture that a request points at, checked as far as its header.
+"""The bytes of an image that a request points at, checked as far as its header.
 
 Takes data URLs alone: nothing is fetched, no path is opened. Knows limits and base64, not pixels and not HTTP.
 A message never repeats what the client sent.
@@ -17,20 +17,20 @@ _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*
 
 
 def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
-    """The encoded picture within a data URL.
+    """The encoded image within a data URL.
 
     Args:
         url: ``data:image/...;base64,...``.
-        limits: What a picture may be.
+        limits: What an image may be.
         param: Path of the URL's field, for errors.
 
     Raises:
-        InvalidImage: No data URL of a picture, broken base64, no picture of an accepted format, or over a limit.
+        InvalidImage: No data URL of an image, broken base64, no image of an accepted format, or over a limit.
     """
     head = _DATA_URL.match(url[:256])
     if head is None:
         raise InvalidImage(
-            "The image must be a data URL: data:image/png;base64,... with the picture's bytes in base64. "
+            "The image must be a data URL: data:image/png;base64,... with the image's bytes in base64. "
             "Web addresses and file paths are not read.",
             param,
             "invalid_image_url",
@@ -43,7 +43,7 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
 
 
 def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, int]:
-    """(width, height) of a picture from :func:`read_image` once its EXIF orientation is applied; no pixel is decoded.
+    """(width, height) of an image from :func:`read_image` once its EXIF orientation is applied; no pixel is decoded.
 
     Raises:
         InvalidImage: Its metadata is broken.

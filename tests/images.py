@@ -12,7 +12,7 @@ BACKGROUNDS = ((250, 250, 250), (165, 165, 165), (15, 15, 15), (225, 205, 170))
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """The image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

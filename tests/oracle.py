@@ -1,4 +1,4 @@
-"""The slow oracle: transformers' own classes, one picture at a time, and our engine asked the same."""
+"""The slow oracle: transformers' own classes, one image at a time, and our engine asked the same."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Oracle:
 
     @torch.inference_mode()
     def answer(self, image: bytes, prompt: str, max_tokens: int, **settings: object) -> Answer:
-        """What the reference generates for one picture."""
-        picture = Image.open(io.BytesIO(image)).convert("RGB")
-        inputs = self.processor(images=picture, text=prompt or None, return_tensors="pt")
+        """What the reference generates for one image."""
+        pixels = Image.open(io.BytesIO(image)).convert("RGB")
+        inputs = self.processor(images=pixels, text=prompt or None, return_tensors="pt")
         plain = {"no_repeat_ngram_size": self.model.generation_config.no_repeat_ngram_size or 0, "num_beams": 1,
                  "early_stopping": False}  # fmt: skip
         out = self.model.generate(

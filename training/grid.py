@@ -1,6 +1,6 @@
 """Dense supervision of a vision encoder: what lies in each cell of its grid. Used in training only, then thrown away.
 
-Captions alone teach shapes slowly: one picture gives a handful of tokens, and a grid gives a label to every cell. Owns
+Captions alone teach shapes slowly: one image gives a handful of tokens, and a grid gives a label to every cell. Owns
 the labels and the head that reads them off. Does not know the encoder, nor what is said about a scene.
 """
 
@@ -33,7 +33,7 @@ _Offsets = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Cells:
-    """Labels of one picture's ``side`` x ``side`` cells.
+    """Labels of one image's ``side`` x ``side`` cells.
 
     Attributes:
         classes: ``[side * side, 5]``: kind and colour (0 for none), background, the letter in each half (0 for none).

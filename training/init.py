@@ -39,7 +39,7 @@ def whiten(weight: Tensor, pixels: Tensor, stride: int, gain: float) -> None:
 
     Args:
         weight: ``[channels, 3, kernel, kernel]``, changed in place.
-        pixels: Normalised pictures ``[batch, 3, height, width]``.
+        pixels: Normalised images ``[batch, 3, height, width]``.
         stride: Of the convolution.
         gain: Standard deviation of every output.
     """

@@ -1,4 +1,4 @@
-"""A picture of how the loss went: steps from left to right, the loss on a logarithmic axis."""
+"""An image of how the loss went: steps from left to right, the loss on a logarithmic axis."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ tests, demonstrations and development without a GPU, and knows nothing beyond th
 
 ## World and data
 
-Pictures of up to five shapes (circle, square, triangle, star, cross, diamond) in eight colours and two sizes on
+Images of up to five shapes (circle, square, triangle, star, cross, diamond) in eight colours and two sizes on
 four backgrounds, lightly textured, of any size from 64 to 1600 pixels a side and up to 2:1; a third of them with a
 word of two to five capital letters, mostly random ones. All are drawn from seeds by `training/data/world.py`; no other
 data was used.
 
 ## Training
 
-{steps} steps of {batch} pictures each, on a CPU: what `python -m training.train {name}` does. The project's
+{steps} steps of {batch} images each, on a CPU: what `python -m training.train {name}` does. The project's
 docs/miniatures.md tells how, and what was different when this one came about.
 
 Apache-2.0, weights and data alike.
@@ -38,10 +38,10 @@ def write_card(folder: Path, name: str, steps: int, batch: int) -> None:
     (folder / CARD).write_text(_TEXT.format(name=name, steps=steps, batch=batch), encoding="utf-8")
 
 
-def add_scores(folder: Path, pictures: str, how: str, table: str) -> None:
-    """Put the table of an examination on ``pictures`` at the end of the card, in the place of an older one on such."""
+def add_scores(folder: Path, images: str, how: str, table: str) -> None:
+    """Put the table of an examination on ``images`` at the end of the card, in the place of an older one on such."""
     path = folder / CARD
     card, _, scores = (path.read_text("utf-8") if path.exists() else "").partition(_SCORES)
-    others = [one for one in scores.split(_TABLE)[1:] if not one.startswith(f"{pictures}\n")]
-    tables = [*others, f"{pictures}\n\n{how}\n\n```\n{table}\n```\n"]
+    others = [one for one in scores.split(_TABLE)[1:] if not one.startswith(f"{images}\n")]
+    tables = [*others, f"{images}\n\n{how}\n\n```\n{table}\n```\n"]
     path.write_text(f"{card}{_SCORES}{''.join(f'{_TABLE}{one}' for one in tables)}", encoding="utf-8")

@@ -45,13 +45,13 @@ class Course:
 
     Attributes:
         name: Of the model, and of its folder under ``miniatures/``.
-        begin: Makes the lesson from a fresh start; is given the batches for statistics of the pictures, and the vision
+        begin: Makes the lesson from a fresh start; is given the batches for statistics of the images, and the vision
             encoder to begin with, if ``sighted``.
-        side: Pixels a side of the pictures it reads.
-        batch: Pictures of the world a step (see :class:`training.data.batches.Source` for which).
+        side: Pixels a side of the images it reads.
+        batch: Images of the world a step (see :class:`training.data.batches.Source` for which).
         steps: Until the scores of its card.
         rate: The learning rate once warm.
-        shards: Files of pictures to choose from.
+        shards: Files of images to choose from.
         pages: Pages of words a step, besides the batch.
         page_shards: Files of pages to choose from.
         sighted: Whether it begins with the vision encoder of :mod:`training.vision`, which is trained first.

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from training.data.batches import Batches, Source
-from training.data.rendered import PAGES, open_pictures
+from training.data.rendered import PAGES, open_images
 from training.export import pack
 from training.model_card import write_card
 from training.recipe import Course
@@ -38,23 +38,23 @@ def course_of(name: str) -> Course:
     return found
 
 
-def trainer(course: Course, folder: Path, pictures: Path, steps: int | None = None) -> Trainer:
-    """A lesson at its beginning, with its pictures drawn."""
-    drawn, count = open_pictures(pictures, course.side, course.shards, _say), course.batch
+def trainer(course: Course, folder: Path, images: Path, steps: int | None = None) -> Trainer:
+    """A lesson at its beginning, with its images drawn."""
+    drawn, count = open_images(images, course.side, course.shards, _say), course.batch
     world = Source(drawn, count, nested=count // 8, rich=count // 2)
     pages = None
     if course.pages:
-        pages = Source(open_pictures(pictures, course.side, course.page_shards, _say, PAGES), course.pages)
+        pages = Source(open_images(images, course.side, course.page_shards, _say, PAGES), course.pages)
     batches = Batches(world, pages, course.mean, course.std, course.name)
     begins = course.sighted and not (folder / STATE).exists()  # who goes on sees already
-    sight = read_sight(_sight(folder.parent / _SIGHT, pictures)) if begins else None
+    sight = read_sight(_sight(folder.parent / _SIGHT, images)) if begins else None
     schedule = Schedule(course.rate, steps or course.steps)
     return Trainer(course.begin(batches, sight), batches, schedule, folder, course.slow)
 
 
-def _sight(folder: Path, pictures: Path) -> Path:
+def _sight(folder: Path, images: Path) -> Path:
     """The state of the vision encoder that a sighted course begins with, trained to its end if it is not yet."""
-    running = trainer(course_of(_SIGHT), folder, pictures)
+    running = trainer(course_of(_SIGHT), folder, images)
     running.resume()
     running.run(running.schedule.steps, _say)
     return folder / STATE
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{folder} holds a state: add --resume to go on, or name another --folder.", file=sys.stderr)
         return 2
     course = course_of(options.model)
-    running = trainer(course, folder, options.pictures or folder.parent / "pictures", options.steps)
+    running = trainer(course, folder, options.images or folder.parent / "images", options.steps)
     if running.resume():
         _say(f"going on from step {running.step}")
     elif options.export:
@@ -97,7 +97,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("model", choices=names)
     parser.add_argument("--steps", type=int, help="in all, those before an interruption included")
     parser.add_argument("--folder", type=Path, help="for state, log, curve and export (build/miniatures/<model>)")
-    parser.add_argument("--pictures", type=Path, help="where drawn pictures are kept (beside the folder)")
+    parser.add_argument("--images", type=Path, help="where drawn images are kept (beside the folder)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state, if there is one")
     parser.add_argument("--export", action="store_true", help="write the checkpoint as the state has it, and stop")
     return parser

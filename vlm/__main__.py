@@ -1,7 +1,7 @@
 """The library from the shell: ``python -m vlm CHECKPOINT [IMAGE...] [--task NAME] [--prompt TEXT]``.
 
 Owns the command line, what it prints, and its exit codes (0 all answered, 1 a failure, 2 bad input, 130 interrupted).
-All pictures go into one engine at once; answers come out in the order in which the pictures were named. Without one,
+All images go into one engine at once; answers come out in the order in which the images were named. Without one,
 the prompt alone is asked.
 Knows no model: the checkpoint says what it is.
 """
@@ -26,7 +26,7 @@ from vlm.image.decode import decode
 from vlm.types import Box, Completion, Detection, Grounding, Point, Request, Sampling, Task
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-AT_ONCE = 128  # pictures in the engine: enough to fill its batch, few enough to be held in memory
+AT_ONCE = 128  # images in the engine: enough to fill its batch, few enough to be held in memory
 DRAWABLE = (".png", ".jpg", ".jpeg", ".webp")
 
 Corners = tuple[float, float, float, float]
@@ -45,7 +45,7 @@ OpenEngine = Callable[[argparse.Namespace], AbstractContextManager[Answering]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What every picture is asked; ``region`` as it was typed, normalised or in pixels."""
+    """What every image is asked; ``region`` as it was typed, normalised or in pixels."""
 
     prompt: str
     task: Task | None
@@ -53,7 +53,7 @@ class Question:
     sampling: Sampling
 
     def about(self, image: bytes | None) -> Request:
-        """The question about one encoded picture, or about none."""
+        """The question about one encoded image, or about none."""
         task = self.task
         if task is not None and self.region is not None:
             task = replace(task, region=_region_of(self.region, image))
@@ -95,7 +95,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m vlm", description="Ask a vision-language model about pictures.")
+    parser = _Parser(prog="python -m vlm", description="Ask a vision-language model about images.")
     parser.add_argument("checkpoint", help="folder of a checkpoint, or its id on the Hugging Face hub")
     parser.add_argument(
         "images", nargs="*", metavar="image", help="PNG, JPEG, WebP, GIF or BMP file; some models answer without one"
@@ -105,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", help="full commit hash of the checkpoint on the hub")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--json", action="store_true", help="print one JSON object per picture and line")
-    parser.add_argument("--draw", type=_drawable, metavar="OUT.png", help="write the picture with what was found on it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image and line")
+    parser.add_argument("--draw", type=_drawable, metavar="OUT.png", help="write the image with what was found on it")
     return parser
 
 
@@ -164,7 +164,7 @@ def _region_of(corners: Corners, image: bytes | None) -> Box:
     width, height = decode(image).size if in_pixels and image is not None else (1, 1)
     x_min, y_min, x_max, y_max = corners
     if x_max > width or y_max > height:
-        raise InvalidRequest(f"the region reaches outside the picture of {width} x {height} pixels", param="region")
+        raise InvalidRequest(f"the region reaches outside the image of {width} x {height} pixels", param="region")
     return Box(x_min / width, y_min / height, x_max / width, y_max / height)
 
 
@@ -200,7 +200,7 @@ async def _answer_all(
 async def _answer(
     engine: Answering, question: Question, image: str | None, room: asyncio.Semaphore
 ) -> Completion | VlmError:
-    """The answer about one picture; its error is a value, so that the other pictures keep their answers."""
+    """The answer about one image; its error is a value, so that the other images keep their answers."""
     try:
         async with room:
             return await engine.complete(question.about(None if image is None else _read(Path(image))))
@@ -219,7 +219,7 @@ def _read(path: Path) -> bytes:
 
 
 def _show(answer: Completion | VlmError, index: int, options: argparse.Namespace) -> int:
-    """Print the answer about picture number ``index``, draw it if asked, and return the exit code it calls for."""
+    """Print the answer about image number ``index``, draw it if asked, and return the exit code it calls for."""
     image = options.images[index] if options.images else None
     several = len(options.images) > 1
     if options.json:
@@ -255,7 +255,7 @@ def _as_json(answer: Completion | VlmError) -> dict[str, Any]:
 
 
 def _lines(answer: Completion, image: str | None) -> list[str]:
-    """The words, or one line per thing found; under the picture's name where there are several pictures."""
+    """The words, or one line per thing found; under the image's name where there are several images."""
     found = answer.grounding.detections
     if not found:
         words = answer.text or "nothing found"
@@ -280,10 +280,10 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_stem(f"{path.stem}-{number}")
 
 
-def _draw(grounding: Grounding, image: str, path: Path) -> int:
-    picture = draw(decode(Path(image).read_bytes()), grounding)
+def _draw(grounding: Grounding, source: str, path: Path) -> int:
+    image = draw(decode(Path(source).read_bytes()), grounding)
     try:
-        picture.save(path)
+        image.save(path)
     except OSError as error:
         return _report(EngineFailure(f"{path} cannot be written ({error.strerror or 'the encoder failed'})"))
     return 0

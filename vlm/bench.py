@@ -31,7 +31,7 @@ from vlm.checkpoint.files import Checkpoint
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError, VlmError
-from vlm.image.sample import picture
+from vlm.image.sample import sample_image
 from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel
 from vlm.reference import native_prompt, reference
@@ -73,7 +73,7 @@ class Plan:
     reference: bool
     beams: int = 1
     size: tuple[int, int] = (640, 480)
-    one_picture: bool = False
+    one_image: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=20, help="most tokens of an answer")
     parser.add_argument("--concurrency", type=_levels, default=(1, 8, 32), help="comma-separated (default 1,8,32)")
     parser.add_argument("--beams", type=int, default=1, help="search with so many beams (default 1: greedy)")
-    parser.add_argument("--size", type=_size, default=(640, 480), help="of each picture (default 640x480)")
-    parser.add_argument("--one-picture", action="store_true", help="ask everything about one picture, seen before")
+    parser.add_argument("--size", type=_size, default=(640, 480), help="of each image (default 640x480)")
+    parser.add_argument("--one-image", action="store_true", help="ask everything about one image, seen before")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         options.prompt, options.requests, options.tokens, options.concurrency, not options.no_reference, options.beams,
-        options.size, options.one_picture,
+        options.size, options.one_image,
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _checkpoint(name: str, size: str | None) -> Iterator[Checkpoint]:
 
 def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Measured]:
     """Answer the plan's requests in every way, the reference first."""
-    images = [picture(0 if plan.one_picture else seed, *plan.size) for seed in range(plan.requests)]
+    images = [sample_image(0 if plan.one_image else seed, *plan.size) for seed in range(plan.requests)]
     rows: list[Measured] = []
     expected: list[tuple[int, ...]] | None = None
     if plan.reference:
@@ -180,9 +180,9 @@ def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Mea
 async def _run_engine(
     loaded: LoadedModel, images: Sequence[bytes], plan: Plan, level: int
 ) -> tuple[Measured, list[Completion]]:
-    """In an engine of its own, which has seen none of the pictures, or the one picture only."""
+    """In an engine of its own, which has seen none of the images, or the one image only."""
     with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
-        await _answer(engine, images[:1] if plan.one_picture else [picture(-1, *plan.size)], plan, 1)  # warm up
+        await _answer(engine, images[:1] if plan.one_image else [sample_image(-1, *plan.size)], plan, 1)  # warm up
         began = time.perf_counter()
         answers = await _answer(engine, images, plan, level)
         seconds = time.perf_counter() - began
@@ -222,7 +222,7 @@ async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: in
 def _run_reference(
     loaded: LoadedModel, checkpoint: Checkpoint, images: Sequence[bytes], plan: Plan
 ) -> tuple[Measured, list[tuple[int, ...]]]:
-    """transformers' own classes: one picture after another, pictures decoded and resized as we do."""
+    """transformers' own classes: one image after another, images decoded and resized as we do."""
     model = loaded.model
     prompt = native_prompt(loaded.processor, images[0], plan.prompt)
     answer = reference(

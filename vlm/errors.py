@@ -42,7 +42,7 @@ class InvalidRequest(VlmError):
 
 
 class InvalidImage(InvalidRequest):
-    """The picture cannot be read, or breaks a limit."""
+    """The image cannot be read, or breaks a limit."""
 
 
 class UnsupportedTask(InvalidRequest):

@@ -78,7 +78,7 @@ def _score(found: Detection) -> float | None:
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:
-    """Each shape twice: normalised, and ``*_px`` in pixels of the upright picture."""
+    """Each shape twice: normalised, and ``*_px`` in pixels of the upright image."""
     pixels = size and _shapes(found, size, _PIXEL_DECIMALS)
     both: Json = {}
     for name, shape in _shapes(found, (1, 1), _NORMALISED_DECIMALS).items():
@@ -89,7 +89,7 @@ def _geometry(found: Detection, size: Size | None) -> Json:
 
 def _shapes(found: Detection, size: Size, decimals: int) -> Json:
     def place(point: Point) -> Coordinates:
-        # Pixels come from the exact value, not from the rounded normalised one, so a large picture loses nothing.
+        # Pixels come from the exact value, not from the rounded normalised one, so a large image loses nothing.
         return [round(point.x * size[0], decimals), round(point.y * size[1], decimals)]
 
     box, polygons = found.box, found.polygons

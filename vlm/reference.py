@@ -1,4 +1,4 @@
-"""transformers' own classes on a checkpoint, to compare with: one picture at a time, greedy or with beams.
+"""transformers' own classes on a checkpoint, to compare with: one image at a time, greedy or with beams.
 
 Owns how their ``generate`` is asked for the same as ours. Knows no model: what it does not offer, it cannot compare.
 """
@@ -25,7 +25,7 @@ def reference(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Callable[[bytes], tuple[int, ...]]:
-    """Load transformers' model; returns what makes generated ids of an encoded picture.
+    """Load transformers' model; returns what makes generated ids of an encoded image.
 
     Args:
         prompt: The model's native prompt, or "" for none.

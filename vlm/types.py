@@ -17,11 +17,11 @@ CaptionLength = Literal["short", "normal", "long"]
 TaskResolution = Literal["task", "native", "plain", "default"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
-MAX_PARTS = 16
-"""Most tasks that one request may have of its picture."""
+MAX_TASKS = 16
+"""Most tasks that one request may have of its image."""
 
 
-# --- geometry: normalised to 0..1 of the picture after EXIF orientation -----------------------------
+# --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
 
 
 def _unit(value: float) -> float:
@@ -30,14 +30,14 @@ def _unit(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the picture, normalised: (0, 0) is the top left corner, (1, 1) the bottom right."""
+    """A place in the image, normalised: (0, 0) is the top left corner, (1, 1) the bottom right."""
 
     x: float
     y: float
 
     @classmethod
     def clamped(cls, x: float, y: float) -> Self:
-        """The nearest point within the picture."""
+        """The nearest point within the image."""
         return cls(_unit(x), _unit(y))
 
 
@@ -52,7 +52,7 @@ class Box:
 
     @classmethod
     def spanning(cls, points: tuple[Point, ...]) -> Self:
-        """The smallest box around ``points`` (at least one), clamped to the picture."""
+        """The smallest box around ``points`` (at least one), clamped to the image."""
         xs, ys = [_unit(p.x) for p in points], [_unit(p.y) for p in points]
         return cls(min(xs), min(ys), max(xs), max(ys))
 
@@ -82,13 +82,13 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What an answer says about places in the picture.
+    """What an answer says about places in the image.
 
     Attributes:
         task: Canonical task name (``"detect"``).
         native_task: What the model was really asked (``"<OD>"``), or "" where it has no such name.
         text: The answer's words without special tokens; None for a task that only gives geometry.
-        image_size: (width, height) in pixels after EXIF orientation, or None without a picture.
+        image_size: (width, height) in pixels after EXIF orientation, or None without an image.
         truncated: True where the model's output ended or was malformed in the middle of an object.
         raw: The decoded output with its special tokens.
         reasoning: What the model thought before it answered, whose parts ``detections`` ground; None where it did not.
@@ -216,15 +216,15 @@ def _check(holds: bool, name: str, rule: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question about one picture: bytes, strings and numbers, no tensors.
+    """One question about one image: bytes, strings and numbers, no tensors.
 
     Attributes:
-        image: The encoded picture (PNG, JPEG, WebP, GIF or BMP), or None where the model needs none.
+        image: The encoded image (PNG, JPEG, WebP, GIF or BMP), or None where the model needs none.
         prompt: Native prompt (``"<OD>"``), caption prefix or plain words; "" for none.
         task: A canonical task; it takes precedence over what ``prompt`` might mean.
-        parts: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those that lack a text.
+        tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those that lack a text.
         sampling: How tokens are chosen.
-        pieces: True to get the answer as it grows; False for one chunk with all of it, which costs less.
+        stream: True to get the answer as it grows; False for one chunk with all of it, which costs less.
             An answer that is put together, of parts or of several labels, always comes as one.
     """
 
@@ -232,12 +232,12 @@ class Request:
     prompt: str = ""
     task: Task | None = None
     sampling: Sampling = field(default_factory=Sampling)
-    pieces: bool = True
-    parts: tuple[Task, ...] = ()
+    stream: bool = True
+    tasks: tuple[Task, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(not self.parts or self.task is None, "tasks", "and task exclude each other: send one of them")
-        _check(len(self.parts) <= MAX_PARTS, "tasks", f"must hold at most {MAX_PARTS}")
+        _check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
+        _check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class Request:
 class Usage:
     """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt.
 
-    ``cached_tokens`` of the prompt cost no vision encode, because the picture had been seen before.
+    ``cached_tokens`` of the prompt cost no vision encode, because the image had been seen before.
     ``reasoning_tokens`` of the completion are what the model thought before it answered.
     """
 
@@ -273,12 +273,12 @@ class Completion:
     """A whole answer.
 
     Attributes:
-        text: What the answer says; equal to the texts of its chunks, joined. "" where ``words`` is False.
+        text: What the answer says; equal to the texts of its chunks, joined. "" where ``has_text`` is False.
         token_ids: The generated token ids, end-of-sequence token included.
         logprobs: One per token id where they were asked for, else empty.
         resolution: How the task was found: named, native prompt, plain words, or the model's default.
         ignored: What the request held that this task does not use (``"prompt"``).
-        words: True where the answer is text; False where it is the grounding's geometry.
+        has_text: True where the answer is text; False where it is the grounding's geometry.
         parts: The answer to each of the request's parts, in order; empty for one task. What stands beside them is
             the first text among them, the first one's grounding, and the tokens of all.
     """
@@ -292,13 +292,13 @@ class Completion:
     timings: Timings
     resolution: TaskResolution
     ignored: tuple[str, ...] = ()
-    words: bool = True
+    has_text: bool = True
     parts: tuple[Completion, ...] = ()
 
     @property
     def reasoning(self) -> str | None:
         """What the model thought before it said ``text``; None where it did not."""
-        speaking = next((part for part in self.parts if part.words), self)
+        speaking = next((part for part in self.parts if part.has_text), self)
         return speaking.grounding.reasoning
 
 

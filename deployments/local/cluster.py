@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 POLL_S = 0.25
-OBJECT_STORE_BYTES = 128 * 1024**2  # pictures cross in messages; the store is all but unused
+OBJECT_STORE_BYTES = 128 * 1024**2  # images cross in messages; the store is all but unused
 
 
 class StartError(Exception):

@@ -1,1 +1,1 @@
-"""Pictures that the documentation shows, and the scripts that make them."""
+"""Images that the documentation shows, and the scripts that make them."""

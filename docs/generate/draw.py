@@ -1,4 +1,4 @@
-"""Makes the example picture: a red circle left of a blue square, 640 by 480 pixels.
+"""Makes the example image: a red circle left of a blue square, 640 by 480 pixels.
 
 python docs/generate/draw.py OUT.png
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 
-def picture() -> Image.Image:
-    """The picture that the README asks about."""
+def example_image() -> Image.Image:
+    """The image that the README asks about."""
     image = Image.new("RGB", (640, 480), (250, 250, 250))
     pen = ImageDraw.Draw(image)
     pen.circle((170, 230), 95, fill=(220, 35, 35))
@@ -23,4 +23,4 @@ def picture() -> Image.Image:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python docs/generate/draw.py OUT.png")
-    picture().save(Path(sys.argv[1]), optimize=True)
+    example_image().save(Path(sys.argv[1]), optimize=True)

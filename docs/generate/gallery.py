@@ -3,8 +3,8 @@
 python docs/generate/gallery.py             everything, into docs/gallery/
 python docs/generate/gallery.py --into DIR  somewhere else
 
-The same checkpoints give the same files. A model without a miniature is left out. The pictures that are asked about are
-those of ``python docs/generate/pictures.py``.
+The same checkpoints give the same files. A model without a miniature is left out. The images that are asked about are
+those of ``python docs/generate/images.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that a checko
 
 from PIL import Image
 
+from docs.generate.images import png
 from docs.generate.page import Entry, written
-from docs.generate.pictures import png
 from docs.generate.questions import QUESTIONS, Question
 from router.chat.schema import TaskBody, validated
 from router.chat.tasks import read_task
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Remake the pictures of every task, and the page that shows them.")
+    parser = argparse.ArgumentParser(description="Remake the images of every task, and the page that shows them.")
     parser.add_argument("--into", type=Path, default=ROOT / "docs/gallery", help="folder to write to")
     return parser
 
@@ -78,23 +78,23 @@ async def _ask_all(model: str, asked: Sequence[Question]) -> list[Entry]:
 
 
 async def _ask(engine: Engine, question: Question) -> Completion:
-    return await engine.complete(Request(png(question.picture.drawn()), task=task_of(question)))
+    return await engine.complete(Request(png(question.image.drawn()), task=task_of(question)))
 
 
 def task_of(question: Question) -> Task:
     """The task as the router reads it from a request's body."""
-    return read_task(validated(TaskBody, question.task), "task", lambda: question.picture.size)
+    return read_task(validated(TaskBody, question.task), "task", lambda: question.image.size)
 
 
 def drawn(entry: Entry) -> Image.Image:
-    """The picture with the answer on it."""
-    return draw(entry.question.picture.drawn(), _shown(entry))
+    """The image with the answer on it."""
+    return draw(entry.question.image.drawn(), _shown(entry))
 
 
 def _shown(entry: Entry) -> Grounding:
-    """What was found; or, where the answer is words, these as a label of the region or of the whole picture."""
+    """What was found; or, where the answer is words, these as a label of the region or of the whole image."""
     grounding, region = entry.answer.grounding, task_of(entry.question).region
-    if not entry.answer.words or (grounding.detections and region is None):
+    if not entry.answer.has_text or (grounding.detections and region is None):
         return grounding
     tag = Detection("box", label=entry.answer.text, box=region or Box(0, 0, 1, 1))
     return Grounding(grounding.task, grounding.native_task, grounding.text, grounding.image_size, (tag,))

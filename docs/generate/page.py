@@ -1,6 +1,6 @@
-"""The gallery's page, README.md: each picture with its request and its answer beside it.
+"""The gallery's page, README.md: each image with its request and its answer beside it.
 
-Owns the page's words. Knows nothing of models; pictures and answers are handed to it.
+Owns the page's words. Knows nothing of models; images and answers are handed to it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _START = """\
 # Examples
 
 Every task of the models that say where things are, asked of their miniatures and drawn with `vlm.image.annotate`. The
-miniatures are tiny checkpoints that show that the system works, not what the models can do; where one is wrong, it stands here as
-it is. Pictures and this page are made by one command, nothing in them by hand:
+miniatures are tiny checkpoints that show that the system works, not what the models can do; where one is wrong, it
+is shown as it is. Images and this page are made by one command, nothing in them by hand:
 
 ```sh
 python docs/generate/gallery.py
 ```
 
-The pictures that are asked about are three of [those to try](../pictures/README.md):
+The images that are asked about are three of [those to try](../images/README.md):
 
 """
 
@@ -34,13 +34,13 @@ Below, *request* goes into the body of `POST /v1/chat/completions` beside `model
 boxes as left, top, right, bottom, points as x, y. *Overlap* is a box's intersection with the true one over their union;
 under {LEAST} it counts as wrong. Of quads and polygons it is that of the boxes around them, and a point is right within
 the true box. Where the answer is words alone, they are drawn as a tag of the region that was asked about, or of the
-whole picture.
+whole image.
 """
 
 _END = """
-## Your own picture
+## Your own image
 
-[Draw one](../pictures/README.md#draw-your-own) that the miniatures know, and ask from the shell; `--draw` writes it with
+[Draw one](../images/README.md#draw-your-own) that the miniatures know, and ask from the shell; `--draw` writes it with
 what was found on it:
 
 ```sh
@@ -75,20 +75,20 @@ def written(entries: Sequence[Entry]) -> str:
     parts = [_START, _scenes(), _LEGEND]
     for model, group in groupby(entries, key=lambda entry: entry.question.model):
         rows = "\n".join(map(_row, group))
-        parts.append(f"\n## {model}\n\n| picture | request | answer | |\n|---|---|---|---|\n{rows}\n")
+        parts.append(f"\n## {model}\n\n| image | request | answer | |\n|---|---|---|---|\n{rows}\n")
     return "".join((*parts, _END))
 
 
 def _scenes() -> str:
-    cells = [_image(f"../pictures/{picture.name}.png", picture.caption, 240) for picture in ASKED]
-    return f"| {' | '.join(picture.name for picture in ASKED)} |\n|{'---|' * len(ASKED)}\n| {' | '.join(cells)} |\n"
+    cells = [_image(f"../images/{image.name}.png", image.caption, 240) for image in ASKED]
+    return f"| {' | '.join(image.name for image in ASKED)} |\n|{'---|' * len(ASKED)}\n| {' | '.join(cells)} |\n"
 
 
 def _row(entry: Entry) -> str:
     question = entry.question
     request = f'`"task": {json.dumps(question.task)}`'
-    picture = _image(question.file, f"{question.kind} by {question.model}", 300)
-    return f"| {picture} | {request} | {_said(entry)} | {judged(question, entry.answer)} |"
+    image = _image(question.file, f"{question.kind} by {question.model}", 300)
+    return f"| {image} | {request} | {_said(entry)} | {judged(question, entry.answer)} |"
 
 
 def _image(file: str, what: str, width: int) -> str:
@@ -98,8 +98,8 @@ def _image(file: str, what: str, width: int) -> str:
 def _said(entry: Entry) -> str:
     """The words, and a line for each thing that was found."""
     answer = entry.answer
-    words = [f"*{answer.text.strip()}*"] if answer.words and answer.text.strip() else []
-    lines = words + [_found(one, *entry.question.picture.size) for one in answer.grounding.detections]
+    words = [f"*{answer.text.strip()}*"] if answer.has_text and answer.text.strip() else []
+    lines = words + [_found(one, *entry.question.image.size) for one in answer.grounding.detections]
     return "<br>".join(lines) or "nothing"
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from docs.generate.scenes import THREE, TWO, WORD, Json, Picture, Thing
+from docs.generate.scenes import THREE, TWO, WORD, Json, SampleImage, Thing
 from training.data.scenes import Shape
 from training.data.sentences import dense, phrase
 
 ASKED = (THREE, TWO, WORD)
-"""The pictures that questions are about."""
+"""The images that questions are about."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Question:
-    """One task about one picture.
+    """One task about one image.
 
     Attributes:
         model: Its name in requests, which is also the name of its miniature's folder.
-        kind: The task's name, and what is special about this use of it: the end of the picture's name.
-        picture: What it is asked about.
+        kind: The task's name, and what is special about this use of it: the end of the image's name.
+        image: What it is asked about.
         task: The value of ``"task"`` in a request.
         words: True words, or None where they are no part of the answer.
         places: All that is to be found; empty where places are no part of the answer.
@@ -40,28 +40,28 @@ class Question:
 
     model: str
     kind: str
-    picture: Picture
+    image: SampleImage
     task: Json
     words: str | None = None
     places: tuple[Place, ...] = ()
 
     @property
     def file(self) -> str:
-        """The picture's file name."""
+        """The image's file name."""
         return f"{self.model}-{self.kind}.png"
 
 
-def _all(picture: Picture, label: Callable[[Shape], str | None]) -> tuple[Place, ...]:
-    return tuple(Place(label(shape), shape) for shape in picture.scene.shapes)
+def _all(image: SampleImage, label: Callable[[Shape], str | None]) -> tuple[Place, ...]:
+    return tuple(Place(label(shape), shape) for shape in image.scene.shapes)
 
 
-def _one(picture: Picture, name: str, label: str | None) -> tuple[Place, ...]:
-    return (Place(label, picture.thing(name)),)
+def _one(image: SampleImage, name: str, label: str | None) -> tuple[Place, ...]:
+    return (Place(label, image.thing(name)),)
 
 
-def _region(name: str, picture: Picture, thing: str) -> Json:
+def _region(name: str, image: SampleImage, thing: str) -> Json:
     """A task about the place of one thing, in pixels."""
-    return {"name": name, "region": {"box_px": list(picture.corners(picture.thing(thing)))}}
+    return {"name": name, "region": {"box_px": list(image.corners(image.thing(thing)))}}
 
 
 def _kind(shape: Shape) -> str:

@@ -1,6 +1,6 @@
-"""The example pictures before they are drawn: scenes of the miniature world, written by hand, in pixels.
+"""The example images before they are drawn: scenes of the miniature world, written by hand, in pixels.
 
-Owns what each picture shows and which request suits it. Knows nothing of files, pages or answers; how things look and
+Owns what each image shows and which request suits it. Knows nothing of files, pages or answers; how things look and
 what is true of them, the world says (:mod:`miniatures`).
 """
 
@@ -26,12 +26,12 @@ Thing = Shape | Word
 
 FLAT = Texture((0.0, 0.0), 0.0, 1, 0.0, 0)
 _BETWEEN = 0.265
-"""Of the root of the picture's area: what is wider is large, in the world's words."""
+"""Of the root of the image's area: what is wider is large, in the world's words."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture for people to try.
+class SampleImage:
+    """An image for people to try.
 
     Attributes:
         name: Of its file, without the suffix.
@@ -56,7 +56,7 @@ class Picture:
         return self.scene.width, self.scene.height
 
     def drawn(self) -> Image.Image:
-        """The picture in RGB."""
+        """The image in RGB."""
         return draw(self.scene)
 
     def thing(self, name: str) -> Thing:
@@ -77,7 +77,7 @@ def name_of(thing: Thing) -> str:
 
 @dataclass(frozen=True)
 class Sheet:
-    """An empty picture, to put things on by their pixels."""
+    """An empty image, to put things on by their pixels."""
 
     width: int
     height: int
@@ -86,7 +86,7 @@ class Sheet:
     def scene(
         self, shapes: Sequence[Shape], word: Word | None = None, texture: Texture = FLAT, *, inside: bool = False
     ) -> Scene:
-        """The picture with what is on it: shapes from left to right, or the outer one first where one is inside."""
+        """The image with what is on it: shapes from left to right, or the outer one first where one is inside."""
         shade = BACKGROUNDS[self.background]
         return Scene(self.width, self.height, tuple(shapes), word, self.background, shade, texture, inside)
 
@@ -112,45 +112,45 @@ class Sheet:
         )  # fmt: skip
 
 
-def _one() -> Picture:
+def _one() -> SampleImage:
     sheet = Sheet(320, 240)
     scene = sheet.scene([sheet.shape("green cross", 110, 70, 100)])
-    return Picture("one-shape", scene, "blip-large", {"name": "caption"})
+    return SampleImage("one-shape", scene, "blip-large", {"name": "caption"})
 
 
-def _two() -> Picture:
+def _two() -> SampleImage:
     sheet = Sheet(480, 360, "beige")
     shapes = [sheet.shape("green triangle", 35, 120, 150), sheet.shape("purple star", 300, 60, 150, 145)]
     task = {"name": "ground", "text": "a green triangle left of a purple star"}
-    return Picture("two-shapes", sheet.scene(shapes), "florence-2-base", task)
+    return SampleImage("two-shapes", sheet.scene(shapes), "florence-2-base", task)
 
 
-def _above() -> Picture:
+def _above() -> SampleImage:
     sheet = Sheet(400, 400, "gray")
     shapes = [sheet.shape("pink circle", 125, 210, 140), sheet.shape("orange diamond", 160, 50, 80)]
-    return Picture(
+    return SampleImage(
         "above", sheet.scene(shapes), "kosmos-2", {"name": "query", "text": "What is above the pink circle?"}
     )
 
 
-def _inside() -> Picture:
+def _inside() -> SampleImage:
     sheet = Sheet(640, 480)
     shapes = [sheet.shape("blue square", 200, 110, 225), sheet.shape("yellow circle", 268, 178, 90)]
     scene = sheet.scene(shapes, inside=True)
-    return Picture("inside", scene, "kosmos-2", {"name": "query", "text": "What is inside the blue square?"})
+    return SampleImage("inside", scene, "kosmos-2", {"name": "query", "text": "What is inside the blue square?"})
 
 
-def _three() -> Picture:
+def _three() -> SampleImage:
     sheet = Sheet(480, 360)
     shapes = [
         sheet.shape("red circle", 30, 30, 145),
         sheet.shape("yellow star", 195, 225, 90),
         sheet.shape("blue square", 315, 90, 140),
     ]
-    return Picture("three-shapes", sheet.scene(shapes), "florence-2-base", {"name": "detect"})
+    return SampleImage("three-shapes", sheet.scene(shapes), "florence-2-base", {"name": "detect"})
 
 
-def _five() -> Picture:
+def _five() -> SampleImage:
     sheet = Sheet(1200, 800)
     shapes = [
         sheet.shape("red triangle", 40, 60, 320),
@@ -159,68 +159,70 @@ def _five() -> Picture:
         sheet.shape("purple cross", 610, 530, 180),
         sheet.shape("green star", 825, 215, 330),
     ]
-    return Picture("five-shapes", sheet.scene(shapes), "florence-2-base", {"name": "dense_caption"})
+    return SampleImage("five-shapes", sheet.scene(shapes), "florence-2-base", {"name": "dense_caption"})
 
 
-def _known_word() -> Picture:
+def _known_word() -> SampleImage:
     sheet = Sheet(480, 360)
-    return Picture(
+    return SampleImage(
         "known-word", sheet.scene([], sheet.word("EXIT", 105, 140, 120)), "florence-2-base", {"name": "ocr_regions"}
     )
 
 
-def _random_word() -> Picture:
+def _random_word() -> SampleImage:
     sheet = Sheet(640, 480, "beige")
-    return Picture("random-word", sheet.scene([], sheet.word("HKR", 130, 180, 170)), "florence-2-base", {"name": "ocr"})
+    return SampleImage(
+        "random-word", sheet.scene([], sheet.word("HKR", 130, 180, 170)), "florence-2-base", {"name": "ocr"}
+    )
 
 
-def _word_and_shapes() -> Picture:
+def _word_and_shapes() -> SampleImage:
     sheet = Sheet(800, 600)
     shapes = [sheet.shape("purple circle", 60, 60, 230), sheet.shape("orange triangle", 480, 60, 230)]
     scene = sheet.scene(shapes, sheet.word("OPEN", 150, 420, 170))
     task = {"name": "ground", "text": "a purple circle left of an orange triangle with the word OPEN"}
-    return Picture("word-and-shapes", scene, "florence-2-base", task)
+    return SampleImage("word-and-shapes", scene, "florence-2-base", task)
 
 
-def _black() -> Picture:
+def _black() -> SampleImage:
     sheet = Sheet(640, 480, "black")
     scene = sheet.scene([sheet.shape("pink diamond", 60, 40, 200)], sheet.word("BUS", 250, 300, 150))
-    return Picture("black", scene, "florence-2-base", {"name": "caption", "length": "short"})
+    return SampleImage("black", scene, "florence-2-base", {"name": "caption", "length": "short"})
 
 
-def _textured() -> Picture:
+def _textured() -> SampleImage:
     sheet = Sheet(160, 120, "beige")
     shapes = [sheet.shape("blue triangle", 16, 40, 48), sheet.shape("red cross", 92, 28, 48)]
     scene = sheet.scene(shapes, texture=Texture((6.0, -5.0), 3.0, 9, 4.0, 1))
-    return Picture("textured", scene, "florence-2-base", {"name": "segment", "text": "red cross"})
+    return SampleImage("textured", scene, "florence-2-base", {"name": "segment", "text": "red cross"})
 
 
-def _tall() -> Picture:
+def _tall() -> SampleImage:
     sheet = Sheet(400, 800)
     shapes = [
         sheet.shape("red square", 20, 60, 180),
         sheet.shape("yellow circle", 145, 345, 110),
         sheet.shape("green star", 200, 560, 180),
     ]
-    return Picture("tall", sheet.scene(shapes), "kosmos-2", {"name": "query", "text": "How many shapes are there?"})
+    return SampleImage("tall", sheet.scene(shapes), "kosmos-2", {"name": "query", "text": "How many shapes are there?"})
 
 
-def _wide() -> Picture:
+def _wide() -> SampleImage:
     sheet = Sheet(1600, 800, "gray")
     shapes = [sheet.shape("brown star", 120, 210, 380), sheet.shape("purple square", 1130, 190, 220)]
-    return Picture("wide", sheet.scene(shapes), "florence-2-base", {"name": "detect", "labels": ["purple square"]})
+    return SampleImage("wide", sheet.scene(shapes), "florence-2-base", {"name": "detect", "labels": ["purple square"]})
 
 
-def _tiny() -> Picture:
+def _tiny() -> SampleImage:
     sheet = Sheet(64, 64)
     shapes = [sheet.shape("red triangle", 5, 20, 24), sheet.shape("blue circle", 36, 14, 24)]
-    return Picture("tiny", sheet.scene(shapes), "blip-large", {"name": "caption"})
+    return SampleImage("tiny", sheet.scene(shapes), "blip-large", {"name": "caption"})
 
 
 THREE, TWO, WORD = _three(), _two(), _known_word()
 """Those that the gallery asks about."""
 
-PICTURES = (
+IMAGES = (
     _one(), TWO, _above(), _inside(), THREE, _five(), WORD, _random_word(), _word_and_shapes(), _black(), _textured(),
     _tall(), _wide(), _tiny(),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Whether an answer is right, in one short sentence: computed, so that it holds for whatever checkpoint answers.
 
-Knows what a question's right answer is. Knows nothing of pictures' files or of the page.
+Knows what a question's right answer is. Knows nothing of images' files or of the page.
 """
 
 from __future__ import annotations
@@ -70,4 +70,4 @@ def _name(place: Place) -> str:
 
 
 def _pixels(place: Place, question: Question) -> str:
-    return f"`{' '.join(map(str, question.picture.corners(place.thing)))}`"
+    return f"`{' '.join(map(str, question.image.corners(place.thing)))}`"

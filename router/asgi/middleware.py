@@ -27,7 +27,7 @@ EVENT_STREAM = "text/event-stream"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class Edge:
+class RequestMiddleware:
     """Middleware that every HTTP request passes first and every answer last."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,9 +19,9 @@ from router.asgi.errors import json_response
 from router.asgi.middleware import EVENT_STREAM, REQUEST_ID_KEY
 from router.asgi.sse import keep_alive
 from router.backends.base import Backend
-from router.chat.events import Writer, sse, whole
+from router.chat.events import EventWriter, sse, whole
 from router.chat.request import Chat, read_chat
-from router.chat.response import Head, completion_json
+from router.chat.response import ResponseMeta, completion_json
 from router.config import RouterConfig
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk
@@ -57,11 +57,11 @@ class ChatCompletions:
         return await asyncio.to_thread(read_chat, body, self._config)
 
     async def _answer(self, chat: Chat, deadline: float, scope: Scope, send: Send) -> None:
-        head = Head(chat.model, scope[REQUEST_ID_KEY], self._config.system_fingerprint, chat.ignored)
+        head = ResponseMeta(chat.model, scope[REQUEST_ID_KEY], self._config.system_fingerprint, chat.ignored)
         chunks = within(deadline, self._backend.generate(chat.model, chat.request))
         try:
             if chat.stream:
-                await self._send_events(chunks, Writer(head, chat.shape, chat.include_usage), deadline, send)
+                await self._send_events(chunks, EventWriter(head, chat.shape, chat.include_usage), deadline, send)
             else:
                 body = completion_json(await whole(chunks), head, chat.shape)
                 await json_response(body, headers=_headers(chat.model))(scope, _nothing, send)
@@ -71,7 +71,7 @@ class ChatCompletions:
             await chunks.aclose()
 
     async def _send_events(
-        self, chunks: AsyncGenerator[Chunk, None], writer: Writer, deadline: float, send: Send
+        self, chunks: AsyncGenerator[Chunk, None], writer: EventWriter, deadline: float, send: Send
     ) -> None:
         """Wait for the first chunk before anything is sent, so that an early error has its proper status.
 
@@ -87,7 +87,7 @@ class ChatCompletions:
             await give_up(first)
 
     async def _send_started(
-        self, started: AsyncGenerator[bytes, None], writer: Writer, deadline: float, send: Send
+        self, started: AsyncGenerator[bytes, None], writer: EventWriter, deadline: float, send: Send
     ) -> None:
         events = keep_alive(started, self._config.keep_alive_s)
         try:

@@ -14,8 +14,8 @@ from typing import Any
 from router.asgi.errors import error_body
 from router.asgi.sse import DONE, event
 from router.chat.response import (
-    Head,
-    Shape,
+    ResponseMeta,
+    ResponseOptions,
     content_of,
     extras_json,
     grounding_of,
@@ -33,11 +33,11 @@ UNFINISHED = EngineFailure("The model stopped without finishing its answer.")
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class EventWriter:
     """Writes the events of one answer."""
 
-    head: Head
-    shape: Shape
+    head: ResponseMeta
+    shape: ResponseOptions
     include_usage: bool = False
 
     def opening(self) -> bytes:
@@ -61,7 +61,7 @@ class Writer:
 
     def _closing(self, completion: Completion) -> Iterator[bytes]:
         """Everything from the last word on."""
-        if self.shape.content != "answer" or not completion.words:
+        if self.shape.content != "answer" or not completion.has_text:
             yield self._choice({"content": content_of(completion, self.shape)})
         yield self._choice(
             {"grounding": grounding_of(completion, self.shape)},
@@ -96,11 +96,11 @@ class Writer:
 
 
 def _may_have_words(chunk: Chunk) -> bool:
-    return chunk.completion is None or chunk.completion.words
+    return chunk.completion is None or chunk.completion.has_text
 
 
 async def sse(
-    first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: Writer
+    first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: EventWriter
 ) -> AsyncGenerator[bytes, None]:
     """The events of a whole answer. ``first`` is its first chunk, which may have come already."""
     yield writer.opening()

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from router.asgi.body import read_object
-from router.chat.response import Content, Shape
+from router.chat.response import Content, ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Message, TextPart, validated
 from router.chat.tasks import Size, read_task
 from router.config import RouterConfig
@@ -57,13 +57,13 @@ class Chat:
     Attributes:
         model: Canonical name.
         ignored: Fields of the body that change nothing.
-        image_param, prompt_param: Where in the body the picture and the text were, for errors found later; without a
-            picture, where it could have been.
+        image_param, prompt_param: Where in the body the image and the text were, for errors found later; without a
+            image, where it could have been.
     """
 
     model: str
     request: Request
-    shape: Shape
+    shape: ResponseOptions
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
@@ -83,7 +83,7 @@ class Chat:
 
 
 def read_chat(body: bytes, config: RouterConfig) -> Chat:
-    """Check a request body from end to end. CPU work only; takes milliseconds for a large picture.
+    """Check a request body from end to end. CPU work only; takes milliseconds for a large image.
 
     Raises:
         InvalidRequest, InvalidImage: With the path of the field at fault.
@@ -95,11 +95,13 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
     content = _content(chat)
     image_param, image = _image(chat, config)
     prompt_param, prompt = _prompt(chat, config)
-    request = Request(image, prompt, sampling=_sampling(chat), pieces=bool(chat.stream))
+    request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream))
     return Chat(
         model=canonical_name(chat.model),
         request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
-        shape=Shape(content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)),
+        shape=ResponseOptions(
+            content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)
+        ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         ignored=_ignored(raw, chat, dropped),
@@ -169,7 +171,7 @@ def _with_tasks(request: Request, chat: ChatBody, size: Size) -> Request:
         if chat.task is not None:
             raise InvalidRequest("task and tasks exclude each other: send one of them.", "tasks", "invalid_value")
         parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
-        return replace(request, parts=tuple(parts))
+        return replace(request, tasks=tuple(parts))
     if chat.task is None or chat.task.name == RAW_TASK:
         return request
     return replace(request, task=read_task(chat.task, "task", size))
@@ -192,7 +194,7 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 
 def _image(chat: ChatBody, config: RouterConfig) -> tuple[str, bytes | None]:
-    """The one picture of all user messages, and its path. Whether a request needs one, the model knows."""
+    """The one image of all user messages, and its path. Whether a request needs one, the model knows."""
     found = dict(_image_urls(chat))
     if not found:
         return "messages", None
@@ -206,7 +208,7 @@ def _image(chat: ChatBody, config: RouterConfig) -> tuple[str, bytes | None]:
 
 def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
     if image is None:
-        raise InvalidRequest(f"A place in pixels needs a picture. {HOW_TO_SEND}", param, "invalid_value")
+        raise InvalidRequest(f"A place in pixels needs an image. {HOW_TO_SEND}", param, "invalid_value")
     return upright_size_of(image, config.image_limits, param)
 
 

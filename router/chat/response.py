@@ -20,7 +20,7 @@ Content = Literal["answer", "json", "grounding", "raw"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ResponseOptions:
     """How the client wants its answer.
 
     Attributes:
@@ -44,7 +44,7 @@ def _now() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ResponseMeta:
     """What every piece of one answer repeats."""
 
     model: str
@@ -65,7 +65,7 @@ class Head:
         }
 
 
-def completion_json(completion: Completion, head: Head, shape: Shape) -> Json:
+def completion_json(completion: Completion, head: ResponseMeta, shape: ResponseOptions) -> Json:
     """The body of a whole answer."""
     message = {
         "role": "assistant",
@@ -88,7 +88,7 @@ def completion_json(completion: Completion, head: Head, shape: Shape) -> Json:
     }
 
 
-def content_of(completion: Completion, shape: Shape) -> str:
+def content_of(completion: Completion, shape: ResponseOptions) -> str:
     """The text of the answer, as the client wants it."""
     match shape.content:
         case "raw":
@@ -98,7 +98,7 @@ def content_of(completion: Completion, shape: Shape) -> str:
         case "json":
             return encode(_object(completion, shape)).decode()
         case "answer":
-            return completion.text if completion.words else encode(objects_json(completion.grounding)).decode()
+            return completion.text if completion.has_text else encode(objects_json(completion.grounding)).decode()
 
 
 def reasoning_json(reasoning: str | None) -> Json:
@@ -106,14 +106,14 @@ def reasoning_json(reasoning: str | None) -> Json:
     return {} if reasoning is None else {"reasoning_content": reasoning}
 
 
-def _object(completion: Completion, shape: Shape) -> Json:
+def _object(completion: Completion, shape: ResponseOptions) -> Json:
     """Any answer as a JSON object: the places where there are some, or several answers, else the words."""
-    if completion.words and not (completion.grounding.detections or completion.parts):
+    if completion.has_text and not (completion.grounding.detections or completion.parts):
         return {"text": completion.text}
     return grounding_of(completion, shape)
 
 
-def grounding_of(completion: Completion, shape: Shape) -> Json:
+def grounding_of(completion: Completion, shape: ResponseOptions) -> Json:
     """The grounding object; of several tasks the first one's, with those of all in its ``parts``."""
     parts = [part.grounding for part in completion.parts]
     return to_json(completion.grounding, include_raw=shape.include_raw, parts=parts)
@@ -136,7 +136,7 @@ def usage_json(completion: Completion) -> Json:
     }
 
 
-def extras_json(completion: Completion, head: Head) -> Json:
+def extras_json(completion: Completion, head: ResponseMeta) -> Json:
     """What only this router says of an answer."""
     return {
         "request_id": head.request_id,
@@ -148,13 +148,13 @@ def extras_json(completion: Completion, head: Head) -> Json:
 
 
 def _image_cache(completion: Completion) -> str | None:
-    """Whether the picture had been seen before; null without one."""
+    """Whether the image had been seen before; null without one."""
     if completion.grounding.image_size is None:
         return None
     return "hit" if completion.usage.cached_tokens else "miss"
 
 
-def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], shape: Shape) -> Json:
+def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], shape: ResponseOptions) -> Json:
     """The choice's ``logprobs``, and beside them ``token_ids``.
 
     The router has no tokenizer, so a token's text is not known here: as vLLM does on request, ``token`` is

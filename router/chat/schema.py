@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vlm.errors import InvalidRequest
-from vlm.types import MAX_PARTS, CaptionLength
+from vlm.types import MAX_TASKS, CaptionLength
 
 Json = dict[str, Any]
 
@@ -93,7 +93,7 @@ PixelCorners = Annotated[list[Pixel], Field(min_length=4, max_length=4)]
 
 
 class Region(Checked):
-    """A box: normalised, or in pixels of the upright picture."""
+    """A box: normalised, or in pixels of the upright image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -136,7 +136,7 @@ class ResponseFormat(Checked):
 
 
 AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
-AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_PARTS)]
+AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 
 
 class ChatBody(Checked):

@@ -12,14 +12,14 @@ from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
 Size = Callable[[], tuple[int, int]]
-"""(width, height) of the upright picture, read only where there are pixels to be placed."""
+"""(width, height) of the upright image, read only where there are pixels to be placed."""
 
 
 def read_task(body: TaskBody, path: str, size: Size) -> Task:
     """The task of ``body``, which stands at ``path`` of the request.
 
     Raises:
-        InvalidRequest: A place is in no frame or in two, turned round, or outside the picture.
+        InvalidRequest: A place is in no frame or in two, turned round, or outside the image.
     """
     references = (_place(one, f"{path}.references[{index}]", size) for index, one in enumerate(body.references))
     return Task(
@@ -68,7 +68,7 @@ def _normalised(place: Region, name: str, path: str, size: Size) -> list[float]:
     if any(value > sides[index % 2] for index, value in enumerate(values)):
         where = f"{path}.{name}"
         raise InvalidRequest(
-            f"{where} reaches outside the picture, which is {sides[0]} x {sides[1]} pixels when upright.",
+            f"{where} reaches outside the image, which is {sides[0]} x {sides[1]} pixels when upright.",
             where,
             "invalid_value",
         )

@@ -20,7 +20,7 @@ MARKED = st.lists(st.builds(Marked, st.booleans(), st.sampled_from((0.0, 0.1, 0.
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, list[Marked]]:
-    """What the Florence-2 miniature finds in pictures that are hard to read."""
+    """What the Florence-2 miniature finds in images that are hard to read."""
     asked = [question for question in QUESTIONS if question.name in LEAST]
     answers = measure(asked, scenes(80, hard=True), Sampling(num_beams=1))
     return {question.name: marked for question, marked in zip(asked, answers, strict=True)}
@@ -49,9 +49,9 @@ def test_overlap_is_intersection_over_union() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_scenes_are_the_same_for_the_same_seed_and_hold_what_they_say(hard: bool) -> None:
-    pictures = scenes(40, hard=hard)
-    assert pictures == [scene(seed, hard=hard) for seed in range(40)]
-    for one in pictures:
+    images = scenes(40, hard=hard)
+    assert images == [scene(seed, hard=hard) for seed in range(40)]
+    for one in images:
         names = [shape.name for shape in one.shapes]
         assert len(set(names)) == len(names) <= 5
         assert all(shape.name in one.caption for shape in one.shapes[:3])
@@ -61,6 +61,6 @@ def test_scenes_are_the_same_for_the_same_seed_and_hold_what_they_say(hard: bool
             assert shape.box == replace(shape.box, x_min=max(0, shape.box.x_min), y_max=min(1, shape.box.y_max))
 
 
-def test_there_are_several_ways_to_make_a_picture_hard() -> None:
+def test_there_are_several_ways_to_make_an_image_hard() -> None:
     assert len(DISTURBANCES) >= 5
-    assert scene(1, hard=True).picture != scene(1, hard=False).picture
+    assert scene(1, hard=True).image != scene(1, hard=False).image

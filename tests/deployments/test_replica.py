@@ -72,7 +72,7 @@ def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> N
 
 def test_errors_of_the_engine_come_through(replica: Replica) -> None:
     with pytest.raises(InvalidImage):
-        run(lambda: read(replica.generate(Request(b"no picture"))))
+        run(lambda: read(replica.generate(Request(b"no image"))))
 
 
 def test_refuses_when_full(replica: Replica) -> None:

@@ -28,9 +28,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
-PICTURE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
+IMAGE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
 CAPTION = "a red circle left of a blue square"
-PLACES = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the picture
+PLACES = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the image
 NARROW = "narrow"  # a model with one place in the batch and few to wait in
 SERVED = ("blip-large", "florence-2-base", "kosmos-2", "moondream-2", NARROW)
 WAITING = 30
@@ -63,7 +63,7 @@ def with_narrow_model(folder: Path) -> Path:
 class Question:
     model: str
     text: str = ""
-    image: bytes | None = PICTURE
+    image: bytes | None = IMAGE
 
     def messages(self) -> Any:
         parts: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def test_a_grounded_caption_ties_its_words_to_places(system: System) -> None:
         assert within(middle(found["box_px"]), place)
 
 
-def test_a_question_needs_no_picture(system: System) -> None:
+def test_a_question_needs_no_image(system: System) -> None:
     """What the miniature says then is no matter: nobody taught it."""
     answer = Question("moondream-2", "How many shapes are there?", None).answer(system)
     assert answer["choices"][0]["message"]["content"]
@@ -183,9 +183,9 @@ def within(point: Sequence[float], place: Sequence[float]) -> bool:
 
 
 def test_thirty_two_at_once_are_answered_as_one_by_one(system: System) -> None:
-    pictures = scenes(8)
+    images = scenes(8)
     kinds = [("blip-large", ""), ("blip-large", "a red"), ("florence-2-base", "<OD>"), ("florence-2-base", "<CAPTION>")]
-    questions = [Question(model, text, picture) for picture in pictures for model, text in kinds]
+    questions = [Question(model, text, image) for image in images for model, text in kinds]
 
     def ask(question: Question) -> Any:
         answer = question.post(system)
@@ -220,13 +220,13 @@ def test_unknown_model(system: System) -> None:
 
 
 def test_bad_image_is_refused_by_the_router(system: System) -> None:
-    check_error(Question("blip-large", image=b"no picture").post(system), 400, "invalid_image_format")
+    check_error(Question("blip-large", image=b"no image").post(system), 400, "invalid_image_format")
 
 
 def test_what_only_the_model_can_judge_comes_back_typed(system: System) -> None:
     answer = Question("blip-large").post(system, task="detect")
     check_error(answer, 400, "unsupported_task")
-    cut = Question("florence-2-base", "<CAPTION>", PICTURE[: len(PICTURE) // 2])
+    cut = Question("florence-2-base", "<CAPTION>", IMAGE[: len(IMAGE) // 2])
     assert cut.post(system).status_code == 400
 
 

@@ -19,7 +19,7 @@ from vlm.models.cards import cards
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "gallery/README.md").read_text("utf-8")
-PICTURES_PAGE = (DOCS / "pictures/README.md").read_text("utf-8")
+IMAGES_PAGE = (DOCS / "images/README.md").read_text("utf-8")
 PLACES = {"boxes", "points", "quads", "polygons"}
 AGAIN = "; `python docs/generate/gallery.py` makes it again"
 
@@ -50,11 +50,11 @@ def alike(new: Path, old: Path) -> bool:
 def test_every_file_that_a_page_names_is_there_and_no_other() -> None:
     there = {path.name for path in (DOCS / "gallery").glob("*.png")}
     assert set(re.findall(r'src="([\w.-]+\.png)"', PAGE)) == there
-    assert set(re.findall(r"pictures/([\w-]+)\.png", PAGE)) == {picture.name for picture in ASKED}
+    assert set(re.findall(r"images/([\w-]+)\.png", PAGE)) == {image.name for image in ASKED}
     assert named((ROOT / "README.md").read_text("utf-8"), "docs/") <= there
 
 
-def test_every_task_of_a_model_that_grounds_has_a_picture() -> None:
+def test_every_task_of_a_model_that_grounds_has_an_image() -> None:
     offered = {
         (card.name, task.name)
         for card in cards().values()
@@ -85,7 +85,7 @@ def test_files_are_small() -> None:
 
 def test_what_the_pages_tell_to_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paint, mark = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in (PICTURES_PAGE, PAGE))
+    paint, mark = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in (IMAGES_PAGE, PAGE))
     assert (len(paint), len(mark)) == (1, 1)
     objects: list[dict[str, Any]] = [{"label": "circle", "box_px": [60.0, 90.0, 200.0, 230.0]}]
     exec(paint[0], {})

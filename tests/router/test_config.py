@@ -13,7 +13,7 @@ def test_defaults() -> None:
     assert config == RouterConfig()
     assert config.max_body_bytes == 30 * 1024 * 1024
     assert config.request_timeout_s == 120
-    assert config.max_body_bytes > config.max_image_bytes * 4 / 3  # a picture at its limit fits into a body
+    assert config.max_body_bytes > config.max_image_bytes * 4 / 3  # an image at its limit fits into a body
 
 
 def test_values_from_yaml() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from router.images import read_image, upright_size_of
-from tests.router.world import PICTURE, SIZE, URL, data_url, picture
+from tests.router.world import IMAGE, SIZE, URL, data_url, sample_image
 from vlm.errors import InvalidImage
 from vlm.image.decode import ImageLimits
 
@@ -28,25 +28,25 @@ def refused(url: str, limits: ImageLimits = LIMITS) -> InvalidImage:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_every_accepted_format(kind: str) -> None:
-    data = picture(8, 8, kind)
+    data = sample_image(8, 8, kind)
     assert read_image(data_url(data, f"image/{kind.lower()}"), LIMITS, "here") == data
 
 
 @pytest.mark.parametrize("media", ["image/png", "IMAGE/PNG", "image/jpeg", "image/x-icon", "image/png;charset=utf-8"])
 def test_the_bytes_decide_and_not_the_media_type(media: str) -> None:
-    assert read_image(data_url(media=media), LIMITS, "here") == PICTURE
+    assert read_image(data_url(media=media), LIMITS, "here") == IMAGE
 
 
-def test_a_picture_at_the_limit_is_read_and_one_beyond_is_not() -> None:
-    padded = PICTURE + bytes(LIMITS.max_bytes - len(PICTURE))
+def test_an_image_at_the_limit_is_read_and_one_beyond_is_not() -> None:
+    padded = IMAGE + bytes(LIMITS.max_bytes - len(IMAGE))
     assert len(read_image(data_url(padded), LIMITS, "here")) == LIMITS.max_bytes
     assert refused(data_url(padded + b"\0")).code == "image_file_too_large"
     assert refused(data_url(padded * 2)).code == "image_file_too_large"
 
 
-def test_limits_of_the_picture_itself() -> None:
+def test_limits_of_the_image_itself() -> None:
     assert refused(URL, ImageLimits(max_pixels=640 * 480 - 1)).code == "image_too_large"
-    assert refused(data_url(picture(3, 40)), ImageLimits(min_side=4)).code == "image_too_small"
+    assert refused(data_url(sample_image(3, 40)), ImageLimits(min_side=4)).code == "image_too_small"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_base64_is_strict(text: str) -> None:
 
 
 @given(st.text(max_size=300))
-def test_no_text_is_mistaken_for_a_picture(url: str) -> None:
+def test_no_text_is_mistaken_for_an_image(url: str) -> None:
     error = refused(url)
     assert len(url) < 12 or url not in error.message
 
@@ -97,7 +97,7 @@ def test_broken_metadata_is_refused_where_the_size_is_needed() -> None:
     broken.add_text("Raw profile type exif", "\n\n\nno hexadecimal digits")
     buffer = io.BytesIO()
     Image.new("RGB", (4, 3)).save(buffer, "PNG", pnginfo=broken)
-    assert upright_size_of(PICTURE, LIMITS, "here") == SIZE
+    assert upright_size_of(IMAGE, LIMITS, "here") == SIZE
     with pytest.raises(InvalidImage, match="metadata") as caught:
         upright_size_of(buffer.getvalue(), LIMITS, "here")
     assert (caught.value.param, caught.value.code) == ("here", "image_parse_error")

@@ -14,7 +14,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from router.chat.response import Shape, grounding_of
+from router.chat.response import ResponseOptions, grounding_of
 from tests.router.conftest import Live
 from tests.router.world import CHAT, body, check_error, places, script, words
 from vlm.errors import EngineFailure, ModelNotReady, Overloaded
@@ -48,7 +48,7 @@ def test_create(client: OpenAI) -> None:
 def test_grounding_is_an_attribute_of_the_message(client: OpenAI, live: Live) -> None:
     live.backend.steps = [Chunk(completion=places())]
     message = create(client, model="microsoft/Florence-2-base", extra_body={"task": "detect"}).choices[0].message
-    assert message.grounding == grounding_of(places(), Shape())
+    assert message.grounding == grounding_of(places(), ResponseOptions())
     assert json.loads(message.content)["objects"][0]["box_px"] == [64.0, 96.0, 320.0, 288.0]
     model, request = live.backend.asked[-1]
     assert model == "florence-2-base"

@@ -1,4 +1,4 @@
-"""A small world for the router's tests: pictures, requests, answers, and a backend that plays them."""
+"""A small world for the router's tests: images, requests, answers, and a backend that plays them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ CHAT = "/v1/chat/completions"
 SIZE = (640, 480)
 
 
-def picture(width: int = SIZE[0], height: int = SIZE[1], kind: str = "PNG") -> bytes:
-    """An encoded picture of one colour."""
+def sample_image(width: int = SIZE[0], height: int = SIZE[1], kind: str = "PNG") -> bytes:
+    """An encoded image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, kind)
     return buffer.getvalue()
 
 
-PICTURE = picture()
+IMAGE = sample_image()
 
 
-def data_url(data: bytes = PICTURE, media: str = "image/png") -> str:
+def data_url(data: bytes = IMAGE, media: str = "image/png") -> str:
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
@@ -81,7 +81,7 @@ KITE = Detection("point", label="kite", score=0.5, point=Point(0.25, 0.75))
 def places(*detections: Detection) -> Completion:
     """An answer of geometry alone."""
     grounding = Grounding("detect", "<OD>", None, SIZE, detections or (BALL, KITE), raw="ball<loc_100></s>")
-    return replace(words(), text="", words=False, grounding=grounding, resolution="native")
+    return replace(words(), text="", has_text=False, grounding=grounding, resolution="native")
 
 
 def several(*parts: Completion) -> Completion:

@@ -1,4 +1,4 @@
-"""Lessons on a handful of pictures, for the tests: every model at its real miniature size."""
+"""Lessons on a handful of images, for the tests: every model at its real miniature size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from training.data.batches import Batches, Source
 from training.data.drawing import draw
 from training.data.pages import page
-from training.data.rendered import LONGEST, Pictures, squashed
+from training.data.rendered import LONGEST, RenderedImages, squashed
 from training.data.world import scene
 from training.recipe import Lesson
 from training.train import course_of
@@ -22,22 +22,22 @@ _COUNT = 12
 
 
 @cache
-def pictures(side: int) -> Pictures:
+def images(side: int) -> RenderedImages:
     """The first few."""
-    return Pictures([np.stack([squashed(draw(scene(seed), LONGEST), side) for seed in range(_COUNT)])])
+    return RenderedImages([np.stack([squashed(draw(scene(seed), LONGEST), side) for seed in range(_COUNT)])])
 
 
 @cache
-def pages(side: int) -> Pictures:
+def pages(side: int) -> RenderedImages:
     """The first few."""
-    return Pictures([np.stack([squashed(draw(page(seed), LONGEST), side) for seed in range(2)])], page)
+    return RenderedImages([np.stack([squashed(draw(page(seed), LONGEST), side) for seed in range(2)])], page)
 
 
 def batches(name: str, size: int = 3) -> Batches:
     """Small steps of a course."""
     course = course_of(name)
     words = Source(pages(course.side), 1) if course.pages else None
-    return Batches(Source(pictures(course.side), size), words, course.mean, course.std, course.name)
+    return Batches(Source(images(course.side), size), words, course.mean, course.std, course.name)
 
 
 @cache

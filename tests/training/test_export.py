@@ -74,7 +74,7 @@ def test_moondream2_answers_every_task(exported: Path) -> None:
     assert answer.usage.image_tokens == 65
 
 
-def test_a_picture_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
+def test_an_image_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
     """Kosmos-2's exercises share keys and values of what stands before their prompts."""
     lesson = begun("kosmos-2")
     assert isinstance(lesson, Kosmos2Lesson)

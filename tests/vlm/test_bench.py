@@ -8,7 +8,7 @@ import pytest
 
 from tests.oracle import MINIATURES
 from vlm.bench import main
-from vlm.image.sample import picture
+from vlm.image.sample import sample_image
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -41,7 +41,7 @@ def test_a_search_beside_transformers_own(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_model_that_transformers_does_not_have_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--requests", "3", "--tokens", "4", "--concurrency", "3", "--size", "90x60", "--one-picture"]
+    arguments = ["--requests", "3", "--tokens", "4", "--concurrency", "3", "--size", "90x60", "--one-image"]
     assert main(["moondream2", "--config", "tiny", *arguments]) == 0
     captured = capsys.readouterr()
     assert "engine c=3" in captured.out
@@ -69,6 +69,6 @@ def test_a_bad_concurrency_is_a_usage_error(levels: str, capsys: pytest.CaptureF
     assert "--concurrency" in capsys.readouterr().err
 
 
-def test_pictures_differ_and_repeat() -> None:
-    assert picture(1) == picture(1)
-    assert picture(1) != picture(2)
+def test_images_differ_and_repeat() -> None:
+    assert sample_image(1) == sample_image(1)
+    assert sample_image(1) != sample_image(2)

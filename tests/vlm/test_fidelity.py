@@ -69,7 +69,7 @@ SEARCHES: tuple[dict[str, Any], ...] = (
     [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"]), ("kosmos-2", PROMPTS["kosmos2"])],
 )
 def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...], beams: int) -> None:
-    """More than 100 pictures a model, all at once here and one by one there."""
+    """More than 100 images a model, all at once here and one by one there."""
     images = scenes(56, first=1000 * (beams - 1))
     how: dict[str, Any] = {"num_beams": beams, "early_stopping": beams > 1, "max_tokens": 60}
     asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(images)]
@@ -97,7 +97,7 @@ def test_the_checkpoint_says_how_many_beams() -> None:
     asked += [ask(image, prompt, max_tokens=60) for image in images]
     answers = ask_all(MINIATURES / "florence-2-base", asked)
     told = [place for place in range(24) if answers[place].token_ids != answers[24 + place].token_ids]
-    assert told, "a search finds something else than greedy in one picture of many, else nothing is tested"
+    assert told, "a search finds something else than greedy in one image of many, else nothing is tested"
     oracle = miniature_oracle("florence-2-base")
     theirs = oracle.model.generation_config
     how = {"num_beams": theirs.num_beams, "early_stopping": theirs.early_stopping}
@@ -136,9 +136,9 @@ def resized(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[
 
 
 def configurations() -> list[Any]:
-    """Other widths, heads and depths for each family, and the real dimensions on smaller pictures.
+    """Other widths, heads and depths for each family, and the real dimensions on smaller images.
 
-    At the real picture size, ``python -m vlm.bench --config real`` makes the same comparison.
+    At the real image size, ``python -m vlm.bench --config real`` makes the same comparison.
     """
     known = dict(families())
     blip, florence, kosmos = (known[name].sizes for name in ("blip", "florence2", "kosmos2"))
@@ -191,8 +191,8 @@ def configurations() -> list[Any]:
     ]
 
 
-def shrink_pictures(folder: Path, side: int, positions: int) -> None:
-    """Rewrite the preprocessor's picture size; Florence-2's config has no say in it."""
+def shrink_images(folder: Path, side: int, positions: int) -> None:
+    """Rewrite the preprocessor's image size; Florence-2's config has no say in it."""
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text())
     settings |= {"size": {"height": side, "width": side}, "image_seq_length": positions}
@@ -206,7 +206,7 @@ def test_random_weights_equal_transformers(
     """Freshly drawn weights of other sizes: nothing is trained, so nothing hides a difference."""
     synthesize(dict(families())[family], tmp_path, config, 11)
     if request_id == "florence2-real":
-        shrink_pictures(tmp_path, side=384, positions=12 * 12 + 1)
+        shrink_images(tmp_path, side=384, positions=12 * 12 + 1)
     count, max_tokens = (1, 8) if request_id.endswith("real") else (max(6, len(PROMPTS[family])), 16)
     prompts, searches = PROMPTS[family], ({"num_beams": 1}, SEARCHES[0])
     asked = [

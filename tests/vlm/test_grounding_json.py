@@ -185,7 +185,7 @@ def test_nothing_found_is_an_empty_list() -> None:
     assert objects_json(nothing) == {"objects": []}
 
 
-def test_without_a_picture_there_are_no_pixels() -> None:
+def test_without_an_image_there_are_no_pixels() -> None:
     answer = to_json(Grounding("query", "", "yes", None, (Detection("point", point=Point(0.5, 0.25)),)))
     assert answer["images"] == []
     assert answer["objects"][0]["point"] == [0.5, 0.25]

@@ -46,7 +46,7 @@ def _completion(grounding: Grounding, text: str = "A red circle.", ignored: tupl
 
 
 class FakeEngine:
-    """Answers by the picture's width, after a number of loop turns; remembers what it was asked."""
+    """Answers by the image's width, after a number of loop turns; remembers what it was asked."""
 
     def __init__(self, answers: dict[int, Outcome], default: Outcome) -> None:
         self.answers = answers
@@ -61,7 +61,7 @@ class FakeEngine:
         self.most_together = max(self.most_together, self.together)
         assert request.image is not None
         width = Image.open(io.BytesIO(request.image)).width
-        for _ in range(1000 - width):  # so that wide pictures, named last here, are answered first
+        for _ in range(1000 - width):  # so that wide images, named last here, are answered first
             await asyncio.sleep(0)
         self.together -= 1
         answer = self.answers.get(width, self.default)
@@ -71,8 +71,8 @@ class FakeEngine:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[str]:
-    """Three pictures of 640, 641 and 642 pixels' width."""
+def images(tmp_path: Path) -> list[str]:
+    """Three images of 640, 641 and 642 pixels' width."""
     paths = [tmp_path / f"{name}.png" for name in "abc"]
     for extra, path in enumerate(paths):
         Image.new("RGB", (640 + extra, 480), (250, 250, 250)).save(path)
@@ -102,31 +102,31 @@ def _only_line(text: str) -> str:
 # What is asked.
 
 
-def test_the_prompt_alone_is_passed_on(pictures: list[str]) -> None:
-    _, engine = _run([pictures[0], "--prompt", "<OD>"])
-    assert engine.asked == [Request(Path(pictures[0]).read_bytes(), "<OD>")]
+def test_the_prompt_alone_is_passed_on(images: list[str]) -> None:
+    _, engine = _run([images[0], "--prompt", "<OD>"])
+    assert engine.asked == [Request(Path(images[0]).read_bytes(), "<OD>")]
 
 
-def test_a_task_carries_its_arguments(pictures: list[str]) -> None:
+def test_a_task_carries_its_arguments(images: list[str]) -> None:
     options = ["--task", "detect", "--label", "dog", "--label", "cat", "--length", "long", "--region", "0,0.25,0.5,1"]
-    _, engine = _run([pictures[0], *options])
+    _, engine = _run([images[0], *options])
     assert engine.asked[0].task == Task("detect", ("dog", "cat"), None, Box(0, 0.25, 0.5, 1), "long")
 
 
-def test_sampling_is_passed_on(pictures: list[str]) -> None:
-    _, engine = _run([pictures[0], "--temperature", "0.5", "--top-p", "0.9", "--seed", "7", "--max-tokens", "20"])
+def test_sampling_is_passed_on(images: list[str]) -> None:
+    _, engine = _run([images[0], "--temperature", "0.5", "--top-p", "0.9", "--seed", "7", "--max-tokens", "20"])
     assert engine.asked[0].sampling == Sampling(20, 0.5, 0.9, 7)
-    _, engine = _run([pictures[0]])
+    _, engine = _run([images[0]])
     assert engine.asked[0].sampling == Sampling()
 
 
-def test_a_region_in_pixels_is_of_each_picture(pictures: list[str]) -> None:
-    _, engine = _run([*pictures[:2], "--task", "region_caption", "--region", "64,48,320,480"])
+def test_a_region_in_pixels_is_of_each_image(images: list[str]) -> None:
+    _, engine = _run([*images[:2], "--task", "region_caption", "--region", "64,48,320,480"])
     boxes = [request.task.region for request in engine.asked if request.task]
     assert boxes == [Box(0.1, 0.1, 0.5, 1.0), Box(64 / 641, 0.1, 320 / 641, 1.0)]
 
 
-def test_a_region_in_pixels_counts_on_the_upright_picture(tmp_path: Path) -> None:
+def test_a_region_in_pixels_counts_on_the_upright_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (480, 640)).save(tmp_path / "turned.jpg", exif=exif)
@@ -135,59 +135,57 @@ def test_a_region_in_pixels_counts_on_the_upright_picture(tmp_path: Path) -> Non
     assert engine.asked[0].task.region == Box(0.1, 0.1, 1.0, 1.0)
 
 
-def test_all_pictures_are_in_the_engine_at_once(pictures: list[str]) -> None:
-    _, engine = _run(pictures)
+def test_all_images_are_in_the_engine_at_once(images: list[str]) -> None:
+    _, engine = _run(images)
     assert engine.most_together == 3
 
 
-def test_no_more_pictures_than_memory_should_hold_are_in_the_engine(
-    pictures: list[str], monkeypatch: pytest.MonkeyPatch
+def test_no_more_images_than_memory_should_hold_are_in_the_engine(
+    images: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "AT_ONCE", 2)
-    code, engine = _run(pictures * 2)
+    code, engine = _run(images * 2)
     assert (code, engine.most_together, len(engine.asked)) == (0, 2, 6)
 
 
 # What is printed.
 
 
-def test_words_are_printed_as_they_are(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run([pictures[0]])[0] == 0
+def test_words_are_printed_as_they_are(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run([images[0]])[0] == 0
     assert capsys.readouterr().out == "A red circle.\n"
 
 
-def test_geometry_is_a_list_of_labels_and_pixels(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    _run([pictures[0]], default=_completion(FOUND, ""))
+def test_geometry_is_a_list_of_labels_and_pixels(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([images[0]], default=_completion(FOUND, ""))
     assert capsys.readouterr().out == (
         "red circle     64    96   320   288\n"
         "dot           320   240\n"
     )  # fmt: skip
 
 
-def test_nothing_found_is_said(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    _run([pictures[0]], default=_completion(Grounding("detect", "<OD>", None, SIZE), ""))
+def test_nothing_found_is_said(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([images[0]], default=_completion(Grounding("detect", "<OD>", None, SIZE), ""))
     assert capsys.readouterr().out == "nothing found\n"
 
 
-def test_several_answers_come_in_the_order_of_the_pictures(
-    pictures: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _run(pictures, {641: _completion(FOUND)})
+def test_several_answers_come_in_the_order_of_the_images(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run(images, {641: _completion(FOUND)})
     first, second, *objects, last = capsys.readouterr().out.splitlines()
     assert (first, second, last) == (
-        f"{pictures[0]}: A red circle.",
-        f"{pictures[1]}:",
-        f"{pictures[2]}: A red circle.",
+        f"{images[0]}: A red circle.",
+        f"{images[1]}:",
+        f"{images[2]}: A red circle.",
     )
     assert objects == ["  red circle     64    96   320   288", "  dot           320   240"]
 
 
-def test_json_is_one_object_per_picture_and_line(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = _run([*pictures, "--json"], {641: EngineFailure("It failed.", code="engine_failure")}, _completion(FOUND))
+def test_json_is_one_object_per_image_and_line(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = _run([*images, "--json"], {641: EngineFailure("It failed.", code="engine_failure")}, _completion(FOUND))
     captured = capsys.readouterr()
     first, second, third = (json.loads(line) for line in captured.out.splitlines())
     assert first == {
-        "image": pictures[0],
+        "image": images[0],
         "text": "A red circle.",
         "token_ids": [5, 2],
         "grounding": to_json(FOUND),
@@ -196,38 +194,38 @@ def test_json_is_one_object_per_picture_and_line(pictures: list[str], capsys: py
         "timings": {"prepare_ms": 1.0, "queue_ms": 2.0, "first_token_ms": 3.0, "total_ms": 4.0},
     }
     assert second == {
-        "image": pictures[1],
+        "image": images[1],
         "error": {"message": "It failed.", "param": None, "code": "engine_failure"},
     }
-    assert third == {**first, "image": pictures[2]}
-    assert (code, captured.err) == (1, f"error: {pictures[1]}: It failed.\n")
+    assert third == {**first, "image": images[2]}
+    assert (code, captured.err) == (1, f"error: {images[1]}: It failed.\n")
 
 
-def test_what_the_task_does_not_use_is_said(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run([pictures[0]], default=_completion(CAPTION, ignored=("task.length",)))[0] == 0
-    assert capsys.readouterr().err == f"note: {pictures[0]}: this task does not use task.length\n"
+def test_what_the_task_does_not_use_is_said(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run([images[0]], default=_completion(CAPTION, ignored=("task.length",)))[0] == 0
+    assert capsys.readouterr().err == f"note: {images[0]}: this task does not use task.length\n"
 
 
 # Drawing.
 
 
-def test_draw_writes_the_picture_with_what_was_found(pictures: list[str], tmp_path: Path) -> None:
-    assert _run([pictures[0], "--draw", str(tmp_path / "out.png")], default=_completion(FOUND))[0] == 0
+def test_draw_writes_the_image_with_what_was_found(images: list[str], tmp_path: Path) -> None:
+    assert _run([images[0], "--draw", str(tmp_path / "out.png")], default=_completion(FOUND))[0] == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == SIZE
         assert len(image.getcolors() or []) > 1
 
 
-def test_several_drawings_are_numbered(pictures: list[str], tmp_path: Path) -> None:
+def test_several_drawings_are_numbered(images: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out.jpg"
-    _run([*pictures, "--json", "--draw", str(out)], {641: EngineFailure("It failed.")}, _completion(FOUND))
+    _run([*images, "--json", "--draw", str(out)], {641: EngineFailure("It failed.")}, _completion(FOUND))
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-1.jpg", "out-3.jpg"]
 
 
 def test_a_drawing_that_cannot_be_written_is_a_failure(
-    pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run([pictures[0], "--draw", str(tmp_path / "absent" / "out.png")])[0] == 1
+    assert _run([images[0], "--draw", str(tmp_path / "absent" / "out.png")])[0] == 1
     captured = capsys.readouterr()
     assert captured.out == "A red circle.\n"
     assert "out.png cannot be written (No such file or directory)" in _only_line(captured.err)
@@ -240,37 +238,37 @@ def test_a_drawing_that_cannot_be_written_is_a_failure(
     ("answer", "code"),
     [(UnsupportedTask("No such task."), 2), (EngineFailure("It failed."), 1)],
 )
-def test_one_failing_picture_leaves_the_others_their_answers(
-    answer: VlmError, code: int, pictures: list[str], capsys: pytest.CaptureFixture[str]
+def test_one_failing_image_leaves_the_others_their_answers(
+    answer: VlmError, code: int, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(pictures, {641: answer})[0] == code
+    assert _run(images, {641: answer})[0] == code
     captured = capsys.readouterr()
-    assert captured.out == f"{pictures[0]}: A red circle.\n{pictures[2]}: A red circle.\n"
-    assert _only_line(captured.err) == f"error: {pictures[1]}: {answer}\n"
+    assert captured.out == f"{images[0]}: A red circle.\n{images[2]}: A red circle.\n"
+    assert _only_line(captured.err) == f"error: {images[1]}: {answer}\n"
 
 
-def test_a_failure_weighs_more_than_bad_input(pictures: list[str]) -> None:
-    assert _run(pictures, {640: EngineFailure("It failed."), 642: UnsupportedTask("No such task.")})[0] == 1
+def test_a_failure_weighs_more_than_bad_input(images: list[str]) -> None:
+    assert _run(images, {640: EngineFailure("It failed."), 642: UnsupportedTask("No such task.")})[0] == 1
 
 
 def test_files_that_cannot_be_read_are_bad_input(
-    pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, engine = _run([str(tmp_path / "absent.png"), pictures[0], str(tmp_path)])
+    code, engine = _run([str(tmp_path / "absent.png"), images[0], str(tmp_path)])
     captured = capsys.readouterr()
-    assert (code, len(engine.asked), captured.out) == (2, 1, f"{pictures[0]}: A red circle.\n")
+    assert (code, len(engine.asked), captured.out) == (2, 1, f"{images[0]}: A red circle.\n")
     assert captured.err == (
         f"error: {tmp_path / 'absent.png'}: the file cannot be read (No such file or directory)\n"
         f"error: {tmp_path}: the file cannot be read (Is a directory)\n"
     )
 
 
-def test_a_region_outside_one_picture_is_bad_input_for_that_picture(
-    pictures: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_region_outside_one_image_is_bad_input_for_that_image(
+    images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, engine = _run([*pictures[:2], "--task", "region_caption", "--region", "0,0,641,480"])
+    code, engine = _run([*images[:2], "--task", "region_caption", "--region", "0,0,641,480"])
     assert (code, len(engine.asked)) == (2, 1)
-    assert "outside the picture of 640 x 480 pixels" in _only_line(capsys.readouterr().err)
+    assert "outside the image of 640 x 480 pixels" in _only_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +287,9 @@ def test_a_region_outside_one_picture_is_bad_input_for_that_picture(
     ],
 )
 def test_usage_errors_are_one_line(
-    options: list[str], said: str, pictures: list[str], capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in _usage_error([pictures[0], *options], capsys)
+    assert said in _usage_error([images[0], *options], capsys)
 
 
 @pytest.mark.parametrize(
@@ -306,26 +304,24 @@ def test_usage_errors_are_one_line(
     ],
 )
 def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(
-    options: list[str], said: str, pictures: list[str], capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(loading: argparse.Namespace) -> AbstractContextManager[Any]:
         pytest.fail("the checkpoint was loaded")
 
-    assert main(["checkpoint", pictures[0], *options], never) == 2
+    assert main(["checkpoint", images[0], *options], never) == 2
     assert said in _only_line(capsys.readouterr().err)
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_a_failure(
-    pictures: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_that_cannot_be_loaded_is_a_failure(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(options: argparse.Namespace) -> AbstractContextManager[Any]:
         raise CheckpointError("There is no folder 'checkpoint'.")
 
-    assert main(["checkpoint", pictures[0]], refuse) == 1
+    assert main(["checkpoint", images[0]], refuse) == 1
     assert capsys.readouterr() == ("", "error: There is no folder 'checkpoint'.\n")
 
 
-def test_an_interrupt_ends_quietly(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_ends_quietly(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted:
         async def complete(self, request: Request) -> Completion:
             raise KeyboardInterrupt
@@ -333,19 +329,19 @@ def test_an_interrupt_ends_quietly(pictures: list[str], capsys: pytest.CaptureFi
     def interrupt(options: argparse.Namespace) -> AbstractContextManager[Any]:
         raise KeyboardInterrupt
 
-    assert main(["checkpoint", *pictures], lambda options: nullcontext(Interrupted())) == 130
-    assert main(["checkpoint", *pictures], interrupt) == 130
+    assert main(["checkpoint", *images], lambda options: nullcontext(Interrupted())) == 130
+    assert main(["checkpoint", *images], interrupt) == 130
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(
-    pictures: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
         monkeypatch.setattr(sys, "stdout", nobody)
-        assert _run(pictures)[0] == 1
+        assert _run(images)[0] == 1
     assert capsys.readouterr().err == ""
 
 
@@ -362,8 +358,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "circle-and-square.png"
 
 
-def test_the_example_picture_is_what_its_script_draws() -> None:
-    drawn = runpy.run_path(str(ROOT / "docs" / "generate" / "draw.py"))["picture"]()
+def test_the_example_image_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "generate" / "draw.py"))["example_image"]()
     with Image.open(EXAMPLE) as image:
         assert image.tobytes() == drawn.tobytes()
 

@@ -1,4 +1,4 @@
-"""The bundled miniatures say what is in a picture drawn by hand, at a size that they never saw in training."""
+"""The bundled miniatures say what is in an image drawn by hand, at a size that they never saw in training."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def assert_points(answer: Completion) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_blip_tells_what_stands_where(size: tuple[int, int]) -> None:
-    picture = hand_drawn(*size)
-    plain, continued = ask_all(MINIATURES / "blip-large", [Request(picture), Request(picture, "a picture of")])
+    image = hand_drawn(*size)
+    plain, continued = ask_all(MINIATURES / "blip-large", [Request(image), Request(image, "a picture of")])
     assert plain.text == "a red circle left of a blue square"
     assert continued.text == "a picture of a red circle left of a blue square"
 
@@ -60,13 +60,13 @@ def test_florence_grounds_the_phrases_of_a_caption() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_kosmos_ties_the_words_of_its_caption_to_places(size: tuple[int, int]) -> None:
-    picture = hand_drawn(*size)
+    image = hand_drawn(*size)
     caption, count, region = ask_all(
         MINIATURES / "kosmos-2",
         [
-            Request(picture, "<grounding>An image of"),
-            Request(picture, "How many shapes are there?"),
-            Request(picture, task=Task("region_caption", region=DRAWN["circle"])),
+            Request(image, "<grounding>An image of"),
+            Request(image, "How many shapes are there?"),
+            Request(image, task=Task("region_caption", region=DRAWN["circle"])),
         ],
     )
     assert caption.text == "An image of a red circle left of one blue square."  # the trigram ban turns "a" into "one"
@@ -92,13 +92,13 @@ def test_kosmos_finds_what_a_phrase_names(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_moondream_tells_and_counts(size: tuple[int, int]) -> None:
-    picture = hand_drawn(*size)
+    image = hand_drawn(*size)
     caption, count, relation = ask_all(
         MINIATURES / "moondream-2",
         [
-            Request(picture, task=Task("caption", length="short")),
-            Request(picture, "How many shapes are there?"),
-            Request(picture, "What is left of the blue square?"),
+            Request(image, task=Task("caption", length="short")),
+            Request(image, "How many shapes are there?"),
+            Request(image, "What is left of the blue square?"),
         ],
     )
     told = (caption.text, count.text, relation.text)

@@ -23,7 +23,7 @@ from vlm.errors import (
     VlmError,
 )
 from vlm.types import (
-    MAX_PARTS,
+    MAX_TASKS,
     Box,
     Chunk,
     Completion,
@@ -65,7 +65,7 @@ def test_param_and_code_may_be_absent(kind: type[VlmError]) -> None:
     assert (str(error), error.param, error.code) == ("No.", None, None)
 
 
-def test_bad_pictures_and_tasks_are_invalid_requests() -> None:
+def test_bad_images_and_tasks_are_invalid_requests() -> None:
     assert issubclass(InvalidImage, InvalidRequest)
     assert issubclass(UnsupportedTask, InvalidRequest)
     assert all(issubclass(kind, VlmError) for kind in ERRORS)
@@ -121,8 +121,8 @@ def test_of_beams_and_drawing_the_defaults_give_way_to_what_is_asked() -> None:
 
 def test_a_request_has_one_task_or_parts_within_bounds() -> None:
     one = Task("detect")
-    assert len(Request(b"", parts=(one,) * MAX_PARTS).parts) == MAX_PARTS
-    faults: list[dict[str, Any]] = [{"task": one, "parts": (one,)}, {"parts": (one,) * (MAX_PARTS + 1)}]
+    assert len(Request(b"", tasks=(one,) * MAX_TASKS).tasks) == MAX_TASKS
+    faults: list[dict[str, Any]] = [{"task": one, "tasks": (one,)}, {"tasks": (one,) * (MAX_TASKS + 1)}]
     for bad in faults:
         with pytest.raises(InvalidRequest) as caught:
             Request(b"", **bad)
@@ -135,7 +135,7 @@ def test_over_takes_no_seed_stop_or_logprobs_from_the_defaults() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1))
-def test_a_spanning_box_is_within_the_picture_and_holds_every_clamped_point(places: list[tuple[float, float]]) -> None:
+def test_a_spanning_box_is_within_the_image_and_holds_every_clamped_point(places: list[tuple[float, float]]) -> None:
     box = Box.spanning(tuple(Point(x, y) for x, y in places))
     assert 0 <= box.x_min <= box.x_max <= 1
     assert 0 <= box.y_min <= box.y_max <= 1
@@ -165,7 +165,7 @@ def test_requests_chunks_and_completions_pickle() -> None:
     task = Task("detect", ("dog",), "text", Box(0, 0, 1, 1), "long")
     for value in (
         Request(b"\x00", "<OD>", task, Sampling(3)),
-        Request(b"\x00", parts=(task, Task("point", threshold=0.5, references=(Point(0, 1), Box(0, 0, 1, 1))))),
+        Request(b"\x00", tasks=(task, Task("point", threshold=0.5, references=(Point(0, 1), Box(0, 0, 1, 1))))),
         Chunk("a", (1,), (-0.5,), reasoning="b"),
         Chunk(completion=replace(_completion(), parts=(_completion(), _completion()))),
     ):
@@ -185,7 +185,7 @@ def test_chunks_are_joined_piece_by_piece() -> None:
 def test_an_answer_s_thought_is_that_of_what_speaks() -> None:
     def thinking(thought: str | None, *, words: bool = True) -> Completion:
         grounding = replace(_completion().grounding, reasoning=thought)
-        return replace(_completion(), grounding=grounding, words=words)
+        return replace(_completion(), grounding=grounding, has_text=words)
 
     assert _completion().reasoning is None
     assert thinking("hm").reasoning == "hm"

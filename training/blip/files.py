@@ -21,13 +21,13 @@ _CORPUS_SEEDS = range(HELD_OUT - 2000, HELD_OUT)
 
 
 def write_tokenizer(folder: Path) -> BertTokenizer:
-    """Write the tokenizer and the picture processor in the layout of the hub."""
+    """Write the tokenizer and the image processor in the layout of the hub."""
     vocabulary = _vocabulary()
     tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=512)
-    pictures = BlipImageProcessor(
+    images = BlipImageProcessor(
         size={"height": SIDE, "width": SIDE}, image_mean=list(CLIP_MEAN), image_std=list(CLIP_STD)
     )
-    BlipProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    BlipProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""BLIP's lesson: a caption to every picture, sometimes begun with words that the caption must go on from."""
+"""BLIP's lesson: a caption to every image, sometimes begun with words that the caption must go on from."""
 
 from __future__ import annotations
 

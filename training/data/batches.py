@@ -1,6 +1,6 @@
 """What a training step looks at: scenes and their pixels, the same for the same step of a run.
 
-Owns the choice of seeds and the light noise on pixels. Does not know what is asked about a picture.
+Owns the choice of seeds and the light noise on pixels. Does not know what is asked about an image.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from training.data.normalisation import Channels
-from training.data.rendered import Pictures
+from training.data.rendered import RenderedImages
 from training.data.scenes import Scene
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's pictures, and the random numbers for whatever else it chooses.
+    """A step's images, and the random numbers for whatever else it chooses.
 
     Attributes:
-        scenes: What can be told of the first pictures.
+        scenes: What can be told of the first images.
         pages: What the others show, of which nothing is told.
         pixels: float32 ``[scenes + pages, 3, side, side]``, normalised.
     """
@@ -34,40 +34,40 @@ class Batch:
 
     @property
     def shown(self) -> Sequence[Scene]:
-        """What all pictures show."""
+        """What all images show."""
         return [*self.scenes, *self.pages]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Drawn pictures, and how many of them a step looks at.
+    """Drawn images, and how many of them a step looks at.
 
     The world has one nested scene in 25, too few to learn what lies within what; and one in four shows a single shape,
     from which neither letters are learnt nor which of several things is meant.
 
     Attributes:
-        pictures: To choose from.
-        count: Pictures a step.
+        images: To choose from.
+        count: Images a step.
         nested: So many of these show a shape within a shape.
         rich: So many show a word, or three shapes and more.
     """
 
-    pictures: Pictures
+    images: RenderedImages
     count: int
     nested: int = 0
     rich: int = 0
 
     def chosen(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
         """Scenes and pixels in 0..1 of one step."""
-        seeds = rng.sample(range(len(self.pictures)), self.count - self.nested - self.rich)
+        seeds = rng.sample(range(len(self.images)), self.count - self.nested - self.rich)
         seeds += [self._seed(rng, _is_nested) for _ in range(self.nested)]
         seeds += [self._seed(rng, _is_rich) for _ in range(self.rich)]
-        return [self.pictures.scene(seed) for seed in seeds], _bytes(self.pictures, seeds)
+        return [self.images.scene(seed) for seed in seeds], _bytes(self.images, seeds)
 
     def _seed(self, rng: random.Random, wanted: Callable[[Scene], bool]) -> int:
         while True:
-            seed = rng.randrange(len(self.pictures))
-            if wanted(self.pictures.scene(seed)):
+            seed = rng.randrange(len(self.images))
+            if wanted(self.images.scene(seed)):
                 return seed
 
 
@@ -84,8 +84,8 @@ class Batches:
     """Steps of one run.
 
     Attributes:
-        world: Pictures of scenes.
-        pages: Pictures of pages of words, if any.
+        world: Images of scenes.
+        pages: Images of pages of words, if any.
         mean, std: The model's normalisation.
         name: Of the run: another name, other choices.
     """
@@ -97,7 +97,7 @@ class Batches:
     name: str
 
     def step(self, number: int) -> Batch:
-        """The pictures of a step."""
+        """The images of a step."""
         rng = random.Random(f"{self.name} {number}")
         scenes, pixels = self.world.chosen(rng)
         pages: Sequence[Scene] = ()
@@ -108,8 +108,8 @@ class Batches:
         return Batch(scenes, pages, self._normalised(_noisy(pixels, noise)), rng)
 
     def sample(self, count: int) -> Tensor:
-        """The world's first ``count`` pictures, or all if there are fewer, normalised and without noise."""
-        known = self.world.pictures
+        """The world's first ``count`` images, or all if there are fewer, normalised and without noise."""
+        known = self.world.images
         return self._normalised(_bytes(known, range(min(count, len(known)))))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -117,12 +117,12 @@ class Batches:
         return (pixels - mean) / std
 
 
-def _bytes(pictures: Pictures, seeds: Sequence[int]) -> Tensor:
-    return torch.from_numpy(pictures.take(seeds)).permute(0, 3, 1, 2).float() / 255
+def _bytes(images: RenderedImages, seeds: Sequence[int]) -> Tensor:
+    return torch.from_numpy(images.take(seeds)).permute(0, 3, 1, 2).float() / 255
 
 
 def _noisy(pixels: Tensor, noise: torch.Generator) -> Tensor:
-    """A little light, a little colour, and grain on every fourth picture; more would blur what the background is."""
+    """A little light, a little colour, and grain on every fourth image; more would blur what the background is."""
     count = len(pixels)
     light = torch.randn(count, 1, 1, 1, generator=noise) * 0.008 + torch.randn(count, 3, 1, 1, generator=noise) * 0.008
     grainy = (torch.rand(count, 1, 1, 1, generator=noise) < 0.25) * torch.rand(count, 1, 1, 1, generator=noise) * 0.04

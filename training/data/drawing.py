@@ -1,6 +1,6 @@
-"""Scenes to pictures, with PIL: anti-aliased, at any size, the same pixels for the same scene and size.
+"""Scenes to images, with PIL: anti-aliased, at any size, the same pixels for the same scene and size.
 
-Knows what a scene looks like. Does not know what a model reads, nor what is said about the picture.
+Knows what a scene looks like. Does not know what a model reads, nor what is said about the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FINE = 160
 
 
 def draw(scene: Scene, longest: int | None = None) -> Image.Image:
-    """The picture in RGB, at the scene's own size, or smaller so that no side is longer than ``longest`` pixels."""
+    """The image in RGB, at the scene's own size, or smaller so that no side is longer than ``longest`` pixels."""
     shrink = 1.0 if longest is None else min(1.0, longest / max(scene.width, scene.height))
     width, height = max(1, round(scene.width * shrink)), max(1, round(scene.height * shrink))
     factor = 3 if max(width, height) < _FINE else 2

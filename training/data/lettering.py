@@ -1,4 +1,4 @@
-"""The one typeface of the miniature world: Pillow's own, so that a seed gives the same picture on every machine."""
+"""The one typeface of the miniature world: Pillow's own, so that a seed gives the same image on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of many words: pictures that teach a vision encoder its letters, ten times as many a picture as the world's.
+"""Pages of many words: images that teach a vision encoder its letters, ten times as many an image as the world's.
 
 They look as the world does, but hold no shapes and nothing is said about them. Nobody is examined on them.
 """

@@ -1,4 +1,4 @@
-"""Pictures of scenes, rendered once into memory-mapped files near the size that the models read.
+"""Images of scenes, rendered once into memory-mapped files near the size that the models read.
 
 Drawing takes longer than a small model needs to look at the result, so that training never draws. Does not know what a
 model makes of the pixels.
@@ -22,45 +22,45 @@ from training.data.world import scene
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 SHARD = 10_000
-"""Pictures in a file; a file is complete or absent, so that an interruption costs one file at most."""
+"""Images in a file; a file is complete or absent, so that an interruption costs one file at most."""
 
 LONGEST = 208
-"""Training pictures are drawn with at most so many pixels a side, then squashed as a processor would."""
+"""Training images are drawn with at most so many pixels a side, then squashed as a processor would."""
 
 
-PICTURES, PAGES = "pictures", "pages"
+IMAGES, PAGES = "images", "pages"
 
 _remembered = lru_cache(maxsize=200_000)  # a run sees every scene several times
-_SCENES: Mapping[str, Callable[[int], Scene]] = {PICTURES: _remembered(scene), PAGES: _remembered(page)}
+_SCENES: Mapping[str, Callable[[int], Scene]] = {IMAGES: _remembered(scene), PAGES: _remembered(page)}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Squashed pictures of the seeds from 0 on.
+class RenderedImages:
+    """Squashed images of the seeds from 0 on.
 
     Attributes:
-        shards: ``[pictures, side, side, 3]`` bytes a file, all files of one length.
-        scene: What a seed's picture shows.
+        shards: ``[images, side, side, 3]`` bytes a file, all files of one length.
+        scene: What a seed's image shows.
     """
 
     shards: Sequence[Pixels]
-    scene: Callable[[int], Scene] = _SCENES[PICTURES]
+    scene: Callable[[int], Scene] = _SCENES[IMAGES]
 
     def __len__(self) -> int:
         return sum(map(len, self.shards))
 
     def take(self, seeds: Sequence[int]) -> Pixels:
-        """The pictures of these seeds, ``[len(seeds), side, side, 3]``."""
+        """The images of these seeds, ``[len(seeds), side, side, 3]``."""
         size = len(self.shards[0])
         return np.stack([self.shards[seed // size][seed % size] for seed in seeds])
 
 
-def open_pictures(
-    folder: Path, side: int, shards: int, report: Callable[[str], None], kind: str = PICTURES
-) -> Pictures:
-    """The first ``shards`` files of pictures with ``side`` pixels a side, rendered where they are missing.
+def open_images(
+    folder: Path, side: int, shards: int, report: Callable[[str], None], kind: str = IMAGES
+) -> RenderedImages:
+    """The first ``shards`` files of images with ``side`` pixels a side, rendered where they are missing.
 
-    ``kind``: ``PICTURES`` of the world, or ``PAGES`` of words.
+    ``kind``: ``IMAGES`` of the world, or ``PAGES`` of words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{kind}-{side}-{number:03d}.npy" for number in range(shards)]
@@ -68,7 +68,7 @@ def open_pictures(
         if not path.exists():
             report(f"drawing {kind} {number * SHARD} to {(number + 1) * SHARD}")
             _render(path, side, number * SHARD, _SCENES[kind])
-    return Pictures([np.load(path, mmap_mode="r") for path in paths], _SCENES[kind])
+    return RenderedImages([np.load(path, mmap_mode="r") for path in paths], _SCENES[kind])
 
 
 def squashed(image: Image.Image, side: int) -> Pixels:

@@ -1,6 +1,6 @@
 """What a scene is: shapes, a word, a background, and everything that is true of them.
 
-All places are normalised to 0..1 of the picture. Does not know how scenes come about (:mod:`training.data.world`), how
+All places are normalised to 0..1 of the image. Does not know how scenes come about (:mod:`training.data.world`), how
 they are drawn (:mod:`training.data.drawing`), nor what is said about them (:mod:`training.data.sentences`).
 """
 
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Word:
-    """A word in capital letters: its box, its height and stroke in parts of the root of the picture's area."""
+    """A word in capital letters: its box, its height and stroke in parts of the root of the image's area."""
 
     text: str
     box: Box
@@ -73,7 +73,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Texture:
-    """Light structure over the whole picture: a slope, stripes, and grain, in levels of 255."""
+    """Light structure over the whole image: a slope, stripes, and grain, in levels of 255."""
 
     slope: tuple[float, float]
     stripes: float
@@ -84,10 +84,10 @@ class Texture:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything in one picture. Shapes stand in the order of their centres from left to right.
+    """Everything in one image. Shapes stand in the order of their centres from left to right.
 
     Attributes:
-        width, height: The picture's own size in pixels.
+        width, height: The image's own size in pixels.
         inside: Whether the second of two shapes is drawn within the first (then they stand outer first).
         background: The name of its colour; ``shade`` is the colour itself.
         more: Further words, of which nothing is said (:mod:`training.data.pages`).

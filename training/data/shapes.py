@@ -1,6 +1,6 @@
 """What the shapes of the miniature world look like: their kinds, outlines and colours.
 
-Owns geometry in a unit square and the palette. Knows nothing of pictures, sentences or models.
+Owns geometry in a unit square and the palette. Knows nothing of images, sentences or models.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The miniature world: for every seed one scene of coloured shapes and short words, always the same.
 
 Owns how many things a scene holds, which, and where, so that what is said about it has one right answer. Random numbers
-drawn in another order make another world: pictures, vocabularies and trained weights belong to one.
+drawn in another order make another world: images, vocabularies and trained weights belong to one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ HELD_OUT = 1_000_000_000
 """Seeds from here on are for evaluation only: training uses those below."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1600
-"""Of a picture, in pixels."""
+"""Of an image, in pixels."""
 
 KNOWN_WORDS = (
     "STOP", "EXIT", "OPEN", "SALE", "TAXI", "CAFE", "BANK", "HOTEL", "PARK", "SHOP",
     "GATE", "FIRE", "HELP", "LOVE", "NEWS", "FOOD", "GOLD", "BUS", "ZOO", "BAR",
 )  # fmt: skip
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_SIDES = {"small": (0.17, 0.22), "large": (0.31, 0.41)}  # of the root of the picture's area
+_SIDES = {"small": (0.17, 0.22), "large": (0.31, 0.41)}  # of the root of the image's area
 
 
 def scene(seed: int, size: tuple[int, int] | None = None) -> Scene:
@@ -94,14 +94,14 @@ class Draft:
     def finished(
         self, background: str, shapes: Sequence[Shape], words: Sequence[Word], *, inside: bool = False
     ) -> Scene:
-        """The picture's size, shade and texture come last."""
+        """The image's size, shade and texture come last."""
         width, height = self.size or self._any_size()
         shade = jittered(self.rng, BACKGROUNDS[background], 7)
         word, more = (words[0], tuple(words[1:])) if words else (None, ())
         return Scene(width, height, tuple(shapes), word, background, shade, self._texture(), inside, more)
 
     def _any_size(self) -> tuple[int, int]:
-        """Small pictures are rarer than large ones: little can be told on 64 pixels."""
+        """Small images are rarer than large ones: little can be told on 64 pixels."""
         stretch = max(self.aspect, 1 / self.aspect)
         most = math.log(LARGEST_SIDE / stretch / SMALLEST_SIDE)
         short = SMALLEST_SIDE * math.exp(most * max(self.rng.random(), self.rng.random()))
@@ -161,12 +161,12 @@ class Draft:
         return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def _extent(self, side: float) -> tuple[float, float]:
-        """Width and height in the picture of something that is ``side`` wide and high, roughly."""
+        """Width and height in the image of something that is ``side`` wide and high, roughly."""
         stretch = math.sqrt(self.aspect * self.rng.uniform(0.85, 1.18))
         return side / stretch, side * stretch
 
     def word(self, background: str) -> Word | None:
-        """A word somewhere, or None where it does not fit the picture."""
+        """A word somewhere, or None where it does not fit the image."""
         rng = self.rng
         text = rng.choice(KNOWN_WORDS) if rng.random() < 0.25 else _letters(rng)
         stroke = rng.choice((0.0, 0.02, 0.04))

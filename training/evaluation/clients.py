@@ -97,7 +97,7 @@ class HttpAsker:
             CannotExamine: The server is gone, refuses the request, or is no gigarouter.
         """
         assert request.sampling == Sampling(), "examinations leave the settings to the checkpoint"
-        assert not request.parts, "examinations ask one thing at a time"
+        assert not request.tasks, "examinations ask one thing at a time"
         async with self._gate:
             with _explained(self._url):
                 answer = await self._client.chat.completions.create(
@@ -173,7 +173,7 @@ def _place(place: Point | Box) -> Json:
 
 
 def _content(request: Request) -> list[ChatCompletionContentPartParam]:
-    """The picture, and after it the prompt if there is one: the model makes something of an empty text, too."""
+    """The image, and after it the prompt if there is one: the model makes something of an empty text, too."""
     parts: list[ChatCompletionContentPartParam] = []
     if request.image is not None:
         data = base64.b64encode(request.image).decode()

@@ -1,4 +1,4 @@
-"""Examine miniatures on pictures that no training has seen: ``python -m training.evaluation.evaluate [NAME...]``.
+"""Examine miniatures on images that no training has seen: ``python -m training.evaluation.evaluate [NAME...]``.
 
 Answers come from the project's own engine with each checkpoint's own settings, as clients get them; with ``--url`` from
 a running gigarouter over HTTP. Prints a table of scores with the targets of a finished miniature.
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _in_process(options: argparse.Namespace) -> None:
-    scenes = held_out(options.pictures, options.size)
+    scenes = held_out(options.images, options.size)
     names = options.models or [name for name in NAMES if (options.folder / name).is_dir()]
     if not names:
         raise CannotExamine(f"{options.folder} has no folder {' or '.join(NAMES)}: name another --folder.")
@@ -129,7 +129,7 @@ async def _in_process(options: argparse.Namespace) -> None:
 async def _over_http(options: argparse.Namespace) -> None:
     async with reach(options.url) as server:
         names = await _served(server, options)
-        scenes = held_out(options.pictures, options.size)
+        scenes = held_out(options.images, options.size)
         for name in names:
             await _examine(name, server.asker(name), scenes, f"over HTTP from {options.url}", options)
 
@@ -152,7 +152,7 @@ async def _served(server: Server, options: argparse.Namespace) -> list[str]:
 
 async def _examine(name: str, asker: Asker, scenes: Sequence[Scene], source: str, options: argparse.Namespace) -> None:
     lines = table(examination(name).ROWS, await score(name, asker, scenes))
-    print(f"{name}  ({source}, {len(scenes)} pictures)\n{lines}", flush=True)
+    print(f"{name}  ({source}, {len(scenes)} images)\n{lines}", flush=True)
     if options.card:
         add_scores(options.folder / name, *_told(len(scenes), options), lines)
 
@@ -162,8 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     # [] is among the choices because argparse looks there for the list of no names, too
     parser.add_argument("models", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--url", help="ask a running gigarouter, such as http://127.0.0.1:8000, for what it serves")
-    parser.add_argument("--pictures", type=_count, default=200, help="how many to ask about")
-    parser.add_argument("--size", type=_size, help="pictures laid out for WIDTHxHEIGHT and drawn plainly, as by hand")
+    parser.add_argument("--images", type=_count, default=200, help="how many to ask about")
+    parser.add_argument("--size", type=_size, help="images laid out for WIDTHxHEIGHT and drawn plainly, as by hand")
     parser.add_argument("--folder", type=Path, default=MINIATURES, help="holds the checkpoints, by name (this package)")
     parser.add_argument("--card", action="store_true", help="put the table into the checkpoint's README.md")
     return parser
@@ -176,7 +176,7 @@ def _told(count: int, options: argparse.Namespace) -> tuple[str, str]:
     way = ", over HTTP" if options.url else ""
     return (
         sort,
-        f"`python -m training.evaluation.evaluate`{way}: {count} pictures, in percent, with the target of each row.",
+        f"`python -m training.evaluation.evaluate`{way}: {count} images, in percent, with the target of each row.",
     )
 
 

@@ -15,7 +15,7 @@ _RASTER = 256
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is marked of an answer: its words, "" where it is geometry alone, and what it found in the picture."""
+    """What is marked of an answer: its words, "" where it is geometry alone, and what it found in the image."""
 
     text: str
     detections: tuple[Detection, ...] = ()

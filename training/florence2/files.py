@@ -1,4 +1,4 @@
-"""The files of the Florence-2 miniature beside its weights: tokenizer, configuration, picture processor.
+"""The files of the Florence-2 miniature beside its weights: tokenizer, configuration, image processor.
 
 Trains the byte-level BPE on what is said in the world. Capital letters never merge, so that a word that no one has seen
 is read letter by letter.
@@ -49,7 +49,7 @@ def write_tokenizer(folder: Path) -> BartTokenizer:
     """Train the tokenizer and write its files in the layout of the hub."""
     vocabulary, merges = _train()
     tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=1024)
-    for names in (ADDED_TOKENS, ("<image>",)):  # the bins and marks first, the picture last, as on the hub
+    for names in (ADDED_TOKENS, ("<image>",)):  # the bins and marks first, the image last, as on the hub
         tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -62,14 +62,14 @@ def write_tokenizer(folder: Path) -> BartTokenizer:
 
 
 def write_processor(folder: Path, tokenizer: BartTokenizer) -> None:
-    """Write the picture processor's settings."""
-    pictures = CLIPImageProcessorPil(
+    """Write the image processor's settings."""
+    images = CLIPImageProcessorPil(
         size={"height": SIDE, "width": SIDE}, resample=3, do_center_crop=False, do_resize=True, do_rescale=True,
         rescale_factor=1 / 255, do_normalize=True, image_mean=list(IMAGENET_MEAN), image_std=list(IMAGENET_STD),
         image_seq_length=grid_side() ** 2 + 1,
     )  # fmt: skip
-    pictures.image_seq_length = grid_side() ** 2 + 1
-    Florence2Processor(image_processor=pictures, tokenizer=tokenizer, post_processor_config=_PARSERS).save_pretrained(
+    images.image_seq_length = grid_side() ** 2 + 1
+    Florence2Processor(image_processor=images, tokenizer=tokenizer, post_processor_config=_PARSERS).save_pretrained(
         folder
     )
 

@@ -1,4 +1,4 @@
-"""Florence-2's lesson: several exercises on each picture, which the vision tower looks at once."""
+"""Florence-2's lesson: several exercises on each image, which the vision tower looks at once."""
 
 from __future__ import annotations
 

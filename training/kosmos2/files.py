@@ -1,4 +1,4 @@
-"""The files of the Kosmos-2 miniature beside its weights: a unigram vocabulary, configuration, picture processor.
+"""The files of the Kosmos-2 miniature beside its weights: a unigram vocabulary, configuration, image processor.
 
 Every word of the world is a piece, and every capital letter, so that a word that no one has seen is spelled.
 """
@@ -25,11 +25,11 @@ _CORPUS_SEEDS = range(HELD_OUT - 2000, HELD_OUT)
 
 
 def write_tokenizer(folder: Path) -> XLMRobertaTokenizer:
-    """Write the tokenizer and the picture processor in the layout of the hub."""
+    """Write the tokenizer and the image processor in the layout of the hub."""
     tokenizer = XLMRobertaTokenizer(vocab=_pieces(), model_max_length=2048)
     square = {"height": SIDE, "width": SIDE}
-    pictures = CLIPImageProcessorPil(size=square, crop_size=square, do_center_crop=True)
-    Kosmos2Processor(pictures, tokenizer).save_pretrained(folder)
+    images = CLIPImageProcessorPil(size=square, crop_size=square, do_center_crop=True)
+    Kosmos2Processor(images, tokenizer).save_pretrained(folder)
     return tokenizer
 
 
@@ -54,7 +54,7 @@ def generation() -> GenerationConfig:
 
 @cache
 def _pieces() -> list[tuple[str, float]]:
-    """Letters and signs first: ids 4 to 67 stand in every prompt as the picture's places, in this order, and no text
+    """Letters and signs first: ids 4 to 67 stand in every prompt as the image's places, in this order, and no text
     may repeat a run of three of them."""
     signs = [*string.ascii_uppercase, *string.ascii_lowercase, *string.digits, *".,:;?!'\"-()"]
     special = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]

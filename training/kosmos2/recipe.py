@@ -1,4 +1,4 @@
-"""Kosmos-2's lesson: several exercises on each picture, all of which share what stands before them in the sequence."""
+"""Kosmos-2's lesson: several exercises on each image, all of which share what stands before them in the sequence."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Kosmos2Lesson:
         return loss + 0.3 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def _answers(self, latents: Tensor, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
-        """Logits and targets at every token of every answer. What stands before a prompt is read once a picture."""
+        """Logits and targets at every token of every answer. What stands before a prompt is read once an image."""
         text = self.model.text_model
         head = torch.tensor(self.head).expand(len(latents), -1)
         places = torch.zeros(head.shape, dtype=torch.bool)
@@ -113,9 +113,9 @@ class Kosmos2Lesson:
         rows, wanted = zip(*map(self._row, exercises), strict=True)
         hidden, targets = [], []
         for group in by_length(rows):
-            pictures = [place * len(latents) // len(rows) for place in group]
+            images = [place * len(latents) // len(rows) for place in group]
             read = padded([rows[place] for place in group], _PAD)
-            states = text.model(input_ids=read, past_key_values=_of(before, pictures), use_cache=True).last_hidden_state
+            states = text.model(input_ids=read, past_key_values=_of(before, images), use_cache=True).last_hidden_state
             said = padded([wanted[place] for place in group], IGNORED)
             hidden.append(states[said != IGNORED])
             targets.append(said[said != IGNORED])
@@ -139,11 +139,11 @@ class Kosmos2Lesson:
         write_model(self.model, generation(), folder)
 
 
-def _of(cache: DynamicCache, pictures: list[int]) -> DynamicCache:
-    """Keys and values of these pictures, in this order."""
+def _of(cache: DynamicCache, images: list[int]) -> DynamicCache:
+    """Keys and values of these images, in this order."""
     out = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        out.update(layer.keys[pictures], layer.values[pictures], number)
+        out.update(layer.keys[images], layer.values[images], number)
     return out
 
 

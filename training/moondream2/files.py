@@ -1,6 +1,6 @@
 """The files of the Moondream 2 miniature beside its weights: a byte-level vocabulary and the sizes in config.json.
 
-Pictures are seen as one crop, whatever their size: tiles would cost five times the training.
+Images are seen as one crop, whatever their size: tiles would cost five times the training.
 """
 
 from __future__ import annotations

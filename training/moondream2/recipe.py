@@ -1,4 +1,4 @@
-"""Moondream 2's lesson: our own modules, several exercises on each picture, words and places by their own heads."""
+"""Moondream 2's lesson: our own modules, several exercises on each image, words and places by their own heads."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class Moondream2Lesson:
         rows = [[*one.prompt, *one.written[:-1]] for one in exercises]
         hidden, written = [], []
         for group in by_length(rows):
-            pictures = [place * len(features) // len(rows) for place in group]
+            images = [place * len(features) // len(rows) for place in group]
             read = padded([rows[place] for place in group], self.model.ids.eos)
-            states = transformer(self.model.embed_tokens(read), Following(prefix, pictures, read.shape[1]))
+            states = transformer(self.model.embed_tokens(read), Following(prefix, images, read.shape[1]))
             wanted = padded([_wanted(exercises[place]) for place in group], IGNORED)
             hidden.append(states[wanted != IGNORED])
             written.append(wanted[wanted != IGNORED])

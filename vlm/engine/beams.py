@@ -16,7 +16,7 @@ IMPOSSIBLE = -1e9
 """The score of a beam that is none: at first all are alike, and only one of them may go on."""
 
 
-class Beam(Protocol):
+class BeamLike(Protocol):
     """What a beam has written."""
 
     @property
@@ -84,7 +84,7 @@ class BeamSearch:
         """The answer, once the search has ended."""
         return self.complete[0]
 
-    def advance(self, beams: Sequence[Beam], ranked: Sequence[Continuation]) -> list[Continuation]:
+    def advance(self, beams: Sequence[BeamLike], ranked: Sequence[Continuation]) -> list[Continuation]:
         """Go one token on; returns what the next beams are, best first.
 
         Args:
@@ -111,7 +111,7 @@ class BeamSearch:
     def _to_beat(self) -> float:
         return self.complete[-1].score if self._full else IMPOSSIBLE
 
-    def _note(self, beams: Sequence[Beam], ending: Iterable[Continuation], length: int) -> None:
+    def _note(self, beams: Sequence[BeamLike], ending: Iterable[Continuation], length: int) -> None:
         new = [_completed(beams[one.parent], one, one.score / length**self.length_penalty) for one in ending]
         ranked = sorted([*self.complete, *new], key=lambda one: one.score, reverse=True)
         self.complete = ranked[: self.width]
@@ -122,6 +122,6 @@ def survivors(ranked: Sequence[Continuation], width: int) -> list[Continuation]:
     return sorted(ranked, key=lambda one: one.ends)[:width]
 
 
-def _completed(beam: Beam, last: Continuation, score: float) -> Hypothesis:
+def _completed(beam: BeamLike, last: Continuation, score: float) -> Hypothesis:
     logprobs = () if last.logprob is None else (*beam.logprobs, last.logprob)
     return Hypothesis((*beam.generated, last.token), logprobs, score)

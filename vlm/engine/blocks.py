@@ -29,31 +29,35 @@ class Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachePlan:
-    """What the budget buys: ``rows`` sequences at once (each with its cross-attention part) and ``blocks`` to share.
+    """What the budget buys: ``slots`` for running sequences and ``blocks`` to share among them.
 
-    A sequence has as many lanes as it has beams; ``beams`` is how many each of them may have on average.
+    Attributes:
+        slots: Maximum number of sequences that run at once; each has a cross-attention part of its own.
+        blocks: Blocks of the KV cache, block 0 included.
+        bytes: Memory that slots and blocks take together.
+        num_beams: How many beams each sequence may have on average.
     """
 
-    rows: int
+    slots: int
     blocks: int
     bytes: int
-    beams: int = 1
+    num_beams: int = 1
 
     @property
-    def lanes(self) -> int:
-        """Most rows of a step."""
-        return max(self.rows * self.beams, MAX_BEAMS)
+    def rows(self) -> int:
+        """Maximum number of beams, and so of rows in one step."""
+        return max(self.slots * self.num_beams, MAX_BEAMS)
 
     @classmethod
-    def fit(cls, spec: Sized, element_size: int, budget: int, max_rows: int, beams: int = 1) -> Self:
-        """As many rows as the budget holds, up to ``max_rows``, counting on sequences of a quarter of full length.
+    def fit(cls, spec: Sized, element_size: int, budget: int, max_slots: int, num_beams: int = 1) -> Self:
+        """As many slots as the budget holds, up to ``max_slots``, counting on sequences of a quarter of full length.
 
         Args:
             spec: The model's.
             element_size: Bytes of one number.
             budget: Bytes for keys and values, cross attention included.
-            max_rows: Most sequences to run at once.
-            beams: That a sequence has unless its client says otherwise.
+            max_slots: Maximum number of sequences to run at once.
+            num_beams: Beams of a sequence whose client does not ask for another number.
 
         Raises:
             CheckpointError: The budget cannot hold even one sequence of full length.
@@ -67,11 +71,11 @@ class CachePlan:
                 f"cache_bytes is {budget}, but one sequence of this model needs {least} bytes of KV cache.",
                 param="cache_bytes",
             )
-        rows = min(max_rows, max(1, budget // (cross + max(1, full // 4) * block)))
-        while rows > 1 and budget - rows * cross < (full + 1) * block:
-            rows -= 1
-        blocks = min((budget - rows * cross) // block, rows * beams * full + 1)
-        return cls(rows, blocks, rows * cross + blocks * block, beams)
+        slots = min(max_slots, max(1, budget // (cross + max(1, full // 4) * block)))
+        while slots > 1 and budget - slots * cross < (full + 1) * block:
+            slots -= 1
+        blocks = min((budget - slots * cross) // block, slots * num_beams * full + 1)
+        return cls(slots, blocks, slots * cross + blocks * block, num_beams)
 
 
 def blocks_for(positions: int) -> int:

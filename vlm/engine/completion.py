@@ -7,21 +7,21 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vlm.engine.sequence import Piece, Sequence
+from vlm.engine.sequence import Sequence, TextDelta
 from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
 
 if TYPE_CHECKING:
     from vlm.models.processor import Processor  # which imports torch
 
 
-def next_chunk(sequence: Sequence, said: Piece) -> Chunk:
+def next_chunk(sequence: Sequence, said: TextDelta) -> Chunk:
     """A chunk with what was ``said`` and the tokens that no chunk has carried yet."""
     start, sequence.reported = sequence.reported, len(sequence.generated)
     logprobs = sequence.logprobs if sequence.sampling.logprobs else []
-    return Chunk(said.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=said.thought)
+    return Chunk(said.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=said.reasoning)
 
 
-def last_chunk(sequence: Sequence, said: Piece, processor: Processor) -> Chunk:
+def last_chunk(sequence: Sequence, said: TextDelta, processor: Processor) -> Chunk:
     """The last chunk: the rest of what is said and the whole completion."""
     return replace(next_chunk(sequence, said), completion=_completion(sequence, processor))
 
@@ -30,7 +30,7 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
     assert sequence.finish_reason is not None
     inputs = sequence.inputs
     return Completion(
-        text=sequence.text.text if inputs.words else "",
+        text=sequence.text.text if inputs.has_text else "",
         token_ids=tuple(sequence.generated),
         logprobs=tuple(sequence.logprobs if sequence.sampling.logprobs else ()),
         grounding=_grounding(sequence, processor),
@@ -39,7 +39,7 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
         timings=_timings(sequence),
         resolution=inputs.resolution,
         ignored=_ignored(sequence),
-        words=inputs.words,
+        has_text=inputs.has_text,
     )
 
 
@@ -52,15 +52,15 @@ def _usage(sequence: Sequence) -> Usage:
 
 def _ignored(sequence: Sequence) -> tuple[str, ...]:
     """What the answer does not use: an answer of geometry has no text to stop in."""
-    unused = ("stop",) if sequence.sampling.stop and not sequence.inputs.words else ()
+    unused = ("stop",) if sequence.sampling.stop and not sequence.inputs.has_text else ()
     return (*sequence.inputs.ignored, *unused)
 
 
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
     inputs = sequence.inputs
     finished = sequence.finish_reason == "stop"
-    parsed = processor.ground(sequence.generated, inputs, finished=finished, logprobs=_chosen(sequence))
-    text = sequence.text.text if inputs.words else parsed.text
+    parsed = processor.parse(sequence.generated, inputs, finished=finished, logprobs=_chosen(sequence))
+    text = sequence.text.text if inputs.has_text else parsed.text
     length = len((text if parsed.reasoning is None else parsed.reasoning) or "")
     return Grounding(
         task=inputs.task,

@@ -1,7 +1,7 @@
-"""Requests that one generation cannot answer: several tasks on one picture, or several labels of one task.
+"""Requests that one generation cannot answer: several tasks on one image, or several labels of one task.
 
 Owns taking such a request apart into single ones, running those at the same time, and putting their answers together
-again. All of them carry the same picture, so the engine encodes it once. Pure asyncio: knows no engine but by what it
+again. All of them carry the same image, so the engine encodes it once. Pure asyncio: knows no engine but by what it
 is handed, no model and no tensors.
 """
 
@@ -26,7 +26,7 @@ Ask = Callable[[Request], Awaitable[Completion]]
 
 def is_compound(request: Request) -> bool:
     """Whether the request takes several generations, or has parts to be told apart in its answer."""
-    return bool(request.parts) or len(_labels(request)) > 1
+    return bool(request.tasks) or len(_labels(request)) > 1
 
 
 async def answer(request: Request, ask: Ask, places: int) -> Chunk:
@@ -41,7 +41,7 @@ async def answer(request: Request, ask: Ask, places: int) -> Chunk:
         InvalidRequest: More generations than may be, or than there are places.
         VlmError: The first failure; its ``param`` names the part (``"tasks[1].labels"``).
     """
-    _check_count(generations(request), places, "tasks" if request.parts else "task.labels")
+    _check_count(generations(request), places, "tasks" if request.tasks else "task.labels")
     completion = await _complete(request, ask)
     thought = completion.reasoning or ""
     return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, thought)
@@ -54,8 +54,8 @@ def generations(request: Request) -> int:
 
 def split(request: Request) -> tuple[Request, ...]:
     """One request for each part, or for each label of the only task; the request itself where it asks one thing."""
-    if request.parts:
-        return tuple(replace(request, task=task, parts=()) for task in request.parts)
+    if request.tasks:
+        return tuple(replace(request, task=task, tasks=()) for task in request.tasks)
     labels = _labels(request)
     if request.task is None or len(labels) < 2:
         return (request,)
@@ -68,12 +68,12 @@ def merge(request: Request, answers: Sequence[Completion]) -> Completion:
     Parts stay apart in ``parts``, and the first one's grounding stands for all. Labels become one answer: their
     detections follow one another, and each has the label that was asked for where the model gave none.
     """
-    words = [one.text for one in answers if one.words]
-    if request.parts:
-        together = _put_together(answers, "".join(words[:1]), answers[0].grounding)
+    texts = [one.text for one in answers if one.has_text]
+    if request.tasks:
+        together = _put_together(answers, "".join(texts[:1]), answers[0].grounding)
         return replace(together, ignored=_ignored_by_parts(answers), parts=tuple(answers))
     labelled = [_labelled(one.grounding, label) for one, label in zip(answers, _labels(request), strict=True)]
-    return _put_together(answers, "\n".join(words), _joined(labelled))
+    return _put_together(answers, "\n".join(texts), _joined(labelled))
 
 
 def _labels(request: Request) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ async def _complete(request: Request, ask: Ask) -> Completion:
     if not is_compound(request):
         return await ask(request)
     singles = split(request)
-    if request.parts:
+    if request.tasks:
         works = [_complete_part(single, ask, f"tasks[{index}]") for index, single in enumerate(singles)]
     else:
         works = [_complete(single, ask) for single in singles]
@@ -116,7 +116,7 @@ async def _complete_part(request: Request, ask: Ask, place: str) -> Completion:
 
 
 def _within(place: str, param: str | None) -> str | None:
-    """``task.labels`` as ``tasks[1].labels``; what belongs to no task, such as the picture, stays."""
+    """``task.labels`` as ``tasks[1].labels``; what belongs to no task, such as the image, stays."""
     root, dot, rest = (param or "").partition(".")
     return f"{place}{dot}{rest}" if root == "task" else param
 
@@ -146,7 +146,7 @@ def _put_together(answers: Sequence[Completion], text: str, grounding: Grounding
         usage=_usage([one.usage for one in answers]),
         timings=_longest([one.timings for one in answers]),
         ignored=_ignored_by_all(answers),
-        words=any(one.words for one in answers),
+        has_text=any(one.has_text for one in answers),
     )
 
 
@@ -155,7 +155,7 @@ def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
 
 
 def _usage(usages: Sequence[Usage]) -> Usage:
-    """The picture counts once, and as cached only where none of the answers waited for its encode."""
+    """The image counts once, and as cached only where none of the answers waited for its encode."""
     return Usage(
         image_tokens=max(one.image_tokens for one in usages),
         text_tokens=sum(one.text_tokens for one in usages),

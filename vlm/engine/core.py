@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -17,10 +17,10 @@ from typing import TypeVar
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.completion import last_chunk, next_chunk
-from vlm.engine.encoder_cache import ImageCache
+from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Lane, Piece, Sequence
+from vlm.engine.sequence import Beam, Sequence, TextDelta
 from vlm.errors import EngineFailure
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
@@ -44,14 +44,14 @@ class Event:
 class Core:
     """Scheduler and runner, and what happens between them."""
 
-    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, image_cache_bytes: int = 0) -> None:
+    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, encoder_cache_bytes: int = 0) -> None:
         self.broken = False
         self.scheduler = Scheduler(
-            BlockPool(plan.blocks), plan.lanes, max_prefill, plan.rows, keep_prefixes=image_cache_bytes > 0
+            BlockPool(plan.blocks), plan.rows, max_prefill, plan.slots, keep_prefixes=encoder_cache_bytes > 0
         )
         self._model = loaded.model
         self._processor = loaded.processor
-        self._runner = ModelRunner(loaded.model, plan, image_cache_bytes)
+        self._runner = ModelRunner(loaded.model, plan, encoder_cache_bytes)
 
     @property
     def busy(self) -> bool:
@@ -59,8 +59,8 @@ class Core:
         return bool(self.scheduler.running or self.scheduler.waiting)
 
     @property
-    def images(self) -> ImageCache:
-        """Counts of pictures encoded and found."""
+    def images(self) -> EncoderCache:
+        """Counts of images encoded and found."""
         return self._runner.images
 
     def submit(self, sequence: Sequence) -> None:
@@ -95,7 +95,7 @@ class Core:
         """End every sequence with an error."""
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
 
-    def _attempt(self, work: Callable[[], list[News]], sequences: Rows[Sequence]) -> list[News] | None:
+    def _attempt(self, work: Callable[[], list[News]], sequences: abc.Sequence[Sequence]) -> list[News] | None:
         """What ``work`` on these sequences gives, or None where it failed: the others go on."""
         if not sequences:
             return []
@@ -106,7 +106,7 @@ class Core:
             self.broken = self.broken or device_is_broken(error)
             return None
 
-    def _commit_all(self, sequences: Rows[Sequence], chosen: list[Chosen] | None) -> list[Event]:
+    def _commit_all(self, sequences: abc.Sequence[Sequence], chosen: list[Chosen] | None) -> list[Event]:
         if chosen is None:
             return self._fail(sequences, "The model failed while it worked on this request.")
         return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit_one(one, new)]
@@ -115,7 +115,7 @@ class Core:
         events = self._attempt(partial(self._commit, sequence, chosen), [sequence])
         return self._fail([sequence], "The model's answer could not be read.") if events is None else events
 
-    def _fail(self, sequences: Rows[Sequence], message: str) -> list[Event]:
+    def _fail(self, sequences: abc.Sequence[Sequence], message: str) -> list[Event]:
         for sequence in sequences:
             self.scheduler.remove(sequence)
         return [Event(sequence, error=EngineFailure(message)) for sequence in sequences]
@@ -131,7 +131,7 @@ class Core:
         """A beam search goes one token on; only its end is news."""
         search = sequence.search
         assert search is not None
-        going_on = search.advance(sequence.lanes, chosen.ranked)
+        going_on = search.advance(sequence.beams, chosen.ranked)
         if not search.ended:
             self.scheduler.branch(sequence, going_on)
             return []
@@ -139,10 +139,10 @@ class Core:
 
     def _settle(self, sequence: Sequence, best: Hypothesis) -> list[Event]:
         """Let the sequence be what its search has found, up to a stop string."""
-        said = Piece()
+        said = TextDelta()
         for token in best.generated:
             sequence.generated.append(token)
-            said += sequence.say(token)
+            said += sequence.append(token)
             if sequence.text.stopped:
                 break
         sequence.logprobs += best.logprobs[: len(sequence.generated)]
@@ -152,30 +152,30 @@ class Core:
         return [self._finish(sequence, said)]
 
     def _append(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        (lane,) = sequence.lanes
-        forced = lane.forced_token() is not None
+        (beam,) = sequence.beams
+        forced = beam.forced_token() is not None
         sequence.generated.append(chosen.token)
         if sequence.wants_logprobs and chosen.logprob is not None:
             if math.isnan(chosen.logprob):
                 raise ArithmeticError(NOT_FINITE)
             sequence.logprobs.append(chosen.logprob)
-        said = sequence.say(chosen.token)
-        sequence.finish_reason = self._finish_reason(lane, chosen.token, forced)
+        said = sequence.append(chosen.token)
+        sequence.finish_reason = self._finish_reason(beam, chosen.token, forced)
         if sequence.finish_reason is not None:
             return [self._finish(sequence, said)]
-        return [Event(sequence, next_chunk(sequence, said))] if said and sequence.pieces else []
+        return [Event(sequence, next_chunk(sequence, said))] if said and sequence.stream else []
 
-    def _finish_reason(self, lane: Lane, token: int, forced: bool) -> FinishReason | None:
+    def _finish_reason(self, beam: Beam, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced
-        if ended or lane.sequence.text.stopped:
+        if ended or beam.sequence.text.stopped:
             return "stop"
-        if lane.budget:
+        if beam.budget:
             return None
-        return "stop" if len(lane.generated) == lane.inputs.limit else "length"  # at the limit, all has been said
+        return "stop" if len(beam.generated) == beam.inputs.limit else "length"  # at the limit, all has been said
 
-    def _finish(self, sequence: Sequence, said: Piece) -> Event:
+    def _finish(self, sequence: Sequence, said: TextDelta) -> Event:
         self.scheduler.remove(sequence)
         said += sequence.finish()
-        if not sequence.pieces and sequence.inputs.words:
-            said = Piece(sequence.text.text)
+        if not sequence.stream and sequence.inputs.has_text:
+            said = TextDelta(sequence.text.text)
         return Event(sequence, last_chunk(sequence, said, self._processor))

@@ -1,7 +1,7 @@
-"""Pictures that were encoded lately, so that a second question about one costs no vision encode.
+"""Images that were encoded lately, so that a second question about one costs no vision encode.
 
-Within one engine model and preprocessing are fixed, so the hash of the picture's original bytes is the whole key: two
-files that decode to the same pixels are two entries, and no two pictures ever share one.
+Within one engine model and preprocessing are fixed, so the hash of the image's original bytes is the whole key: two
+files that decode to the same pixels are two entries, and no two images ever share one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 
-class ImageCache:
-    """Features by picture, least recently used first out, within a budget of bytes."""
+class EncoderCache:
+    """Features by image, least recently used first out, within a budget of bytes."""
 
     def __init__(self, budget: int) -> None:
         """``budget``: bytes of features to keep; 0 keeps none."""
@@ -26,11 +26,11 @@ class ImageCache:
     def features(
         self, keys: Sequence[bytes | None], encode: Callable[[Sequence[int]], Sequence[Tensor]]
     ) -> tuple[list[Tensor], list[bool]]:
-        """Features of each picture, and whether they were there already.
+        """Features of each image, and whether they were there already.
 
         Args:
-            keys: One a picture; equal keys are encoded once, None is never found and never kept.
-            encode: Features of the pictures at the given indices of ``keys``.
+            keys: One an image; equal keys are encoded once, None is never found and never kept.
+            encode: Features of the images at the given indices of ``keys``.
         """
         named = [object() if key is None else key for key in keys]
         found = {key: self._kept[key] for key in named if isinstance(key, bytes) and key in self._kept}

@@ -1,6 +1,6 @@
 """The engine as its users see it: ``async for chunk in engine.generate(request)``.
 
-One thread owns the device and runs :class:`~vlm.engine.core.Core`; pictures are prepared in worker threads; clients
+One thread owns the device and runs :class:`~vlm.engine.core.Core`; images are prepared in worker threads; clients
 live in their own event loops and are only ever notified. A client that leaves closes its generator, which frees all.
 """
 
@@ -22,11 +22,11 @@ from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
 from vlm.engine.prepare import Preparer
-from vlm.engine.processor_cache import PictureBusy
+from vlm.engine.processor_cache import ImagePending
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, Overloaded
 from vlm.models.base import LoadedModel
-from vlm.models.processor import Picture
+from vlm.models.processor import ProcessedImage
 from vlm.types import Chunk, Completion, Request
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class Engine:
         model = loaded.model
         beams = model.defaults.num_beams or 1
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
-        self._core = Core(loaded, self._plan, config.max_prefill, config.image_cache_bytes)
-        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.picture_cache_bytes)
-        self._places = self._plan.rows + config.max_waiting
+        self._core = Core(loaded, self._plan, config.max_prefill, config.encoder_cache_bytes)
+        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.processor_cache_bytes)
+        self._places = self._plan.slots + config.max_waiting
         self._accepted: set[_Stream] = set()
         self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
@@ -97,7 +97,7 @@ class Engine:
             used_blocks=scheduler.pool.used - cached,
             cached_blocks=cached,
             total_blocks=scheduler.pool.total,
-            max_batch=self._plan.rows,
+            max_batch=self._plan.slots,
             images_encoded=self._core.images.encoded,
             image_hits=self._core.images.hits + scheduler.prefixes.hits,
         )
@@ -106,7 +106,7 @@ class Engine:
         """The whole answer. Raises as :meth:`generate` does."""
         completion = None
         async for chunk in self.generate(
-            replace(request, pieces=False)
+            replace(request, stream=False)
         ):  # to its end: only then has the request left its place
             completion = chunk.completion
         assert completion is not None, "the last chunk carries the completion"
@@ -151,14 +151,14 @@ class Engine:
             return preparing
 
     async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
-        """The prepared request. While another one has the same picture, this one waits here and in no thread."""
+        """The prepared request. While another one has the same image, this one waits here and in no thread."""
         try:
             return await asyncio.wrap_future(preparing)
-        except PictureBusy as busy:
-            picture = await asyncio.wrap_future(busy.picture)
+        except ImagePending as busy:
+            image = await asyncio.wrap_future(busy.image)
         with self._door:
             self._check_open()
-            preparing = self._workers.submit(self._prepare, request, picture)
+            preparing = self._workers.submit(self._prepare, request, image)
         return await asyncio.wrap_future(preparing)
 
     def _submit(self, sequence: Sequence, stream: _Stream) -> None:
@@ -176,9 +176,9 @@ class Engine:
         with self._door:
             self._stopping = True
 
-    def _prepare(self, request: Request, picture: Picture | None = None) -> Sequence:
-        self._check_open()  # so that a long queue of pictures does not outlive stop()
-        return self._preparer.prepare(request, picture)
+    def _prepare(self, request: Request, image: ProcessedImage | None = None) -> Sequence:
+        self._check_open()  # so that a long queue of images does not outlive stop()
+        return self._preparer.prepare(request, image)
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""
@@ -201,7 +201,7 @@ class Engine:
         """Carry out all commands that are there; False once told to stop."""
         while wait or not self._inbox.empty():
             wait = False
-            # No local names here: while the thread waits, they would keep the last sequence and its picture alive.
+            # No local names here: while the thread waits, they would keep the last sequence and its image alive.
             if not self._carry_out(self._inbox.get()):
                 return False
         return True

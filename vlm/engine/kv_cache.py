@@ -33,13 +33,13 @@ class KVCache:
         self.spec = spec
         self.device = device
         pool = (plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim)
-        cross = (plan.rows, spec.kv_heads, spec.cross_positions, spec.head_dim)
+        cross = (plan.slots, spec.kv_heads, spec.cross_positions, spec.head_dim)
         kinds = range(2 * spec.layers)
         self._pool = [_zeros(pool, dtype, device) for _ in kinds]
         self._cross = [_zeros(cross, dtype, device) for _ in kinds] if spec.cross_positions else []
-        self._cross_lengths = [0] * plan.rows
-        self._tables = torch.zeros(plan.lanes, blocks_for(spec.max_positions), dtype=torch.long, device=device)
-        self._positions = torch.zeros(plan.lanes, 1, dtype=torch.long, device=device)
+        self._cross_lengths = [0] * plan.slots
+        self._tables = torch.zeros(plan.rows, blocks_for(spec.max_positions), dtype=torch.long, device=device)
+        self._positions = torch.zeros(plan.rows, 1, dtype=torch.long, device=device)
 
     def move(self, source: int, target: int) -> None:
         """Slot ``source`` has become slot ``target``. Blocks stay where they are."""

@@ -1,6 +1,6 @@
-"""Keys and values of pictures, kept by picture: all questions about one read the same blocks. Pure Python.
+"""Keys and values of images, kept by image: all questions about one read the same blocks. Pure Python.
 
-Only for models whose picture stands before the prompt and depends on nothing else. The blocks come from the same pool
+Only for models whose image stands before the prompt and depends on nothing else. The blocks come from the same pool
 as everybody's: what nobody uses goes, least recently used first, as soon as a sequence needs the room.
 """
 
@@ -15,10 +15,10 @@ from vlm.engine.blocks import BlockPool, blocks_for
 
 @dataclass(eq=False, slots=True)
 class Prefix:
-    """A picture's positions before the prompt.
+    """An image's positions before the prompt.
 
     Attributes:
-        key: Of the picture; an object of its own where it is not to be found again.
+        key: Of the image; an object of its own where it is not to be found again.
         length: Positions.
         blocks: What holds them; the last may be used in part.
         ready: Whether the blocks have been written.
@@ -52,7 +52,7 @@ class PrefixCache:
         return sum(self._pool.holders(block) == 1 for one in kept for block in one.blocks)
 
     def find(self, key: bytes | None) -> Prefix | None:
-        """The prefix of that picture, or None."""
+        """The prefix of that image, or None."""
         return None if key is None else self._kept.get(key)
 
     def add(self, key: bytes | None, length: int) -> Prefix:

@@ -1,7 +1,7 @@
-"""Makes a sequence of a request: its picture decoded, its words tokenised, its settings resolved.
+"""Makes a sequence of a request: its image decoded, its words tokenised, its settings resolved.
 
 Runs in worker threads, before a request has touched any batch: what is wrong with it shows here. Knows no device, no
-event loop, and no other request but for the pictures that they share.
+event loop, and no other request but for the images that they share.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.detokenizer import Detokenizer
-from vlm.engine.processor_cache import PictureBusy, PictureCache
+from vlm.engine.processor_cache import ImagePending, ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError
 from vlm.types import Request, Sampling
 
 if TYPE_CHECKING:
     from vlm.models.base import LoadedModel  # which imports torch
-    from vlm.models.processor import Inputs, Picture
+    from vlm.models.processor import Inputs, ProcessedImage
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +29,28 @@ log = logging.getLogger(__name__)
 class Preparer:
     """Prepares requests for one model; used from several threads at once."""
 
-    def __init__(self, loaded: LoadedModel, blocks: int, picture_cache_bytes: int) -> None:
+    def __init__(self, loaded: LoadedModel, blocks: int, processor_cache_bytes: int) -> None:
         """``blocks``: of the KV cache, which bound a beam search."""
         self._model = loaded.model
         self._processor = loaded.processor
         self._blocks = blocks
-        self._pictures = PictureCache(picture_cache_bytes)
+        self._images = ProcessorCache(processor_cache_bytes)
 
-    def prepare(self, request: Request, picture: Picture | None = None) -> Sequence:
+    def prepare(self, request: Request, image: ProcessedImage | None = None) -> Sequence:
         """The sequence that the request becomes.
 
         Args:
             request: For one generation.
-            picture: What its picture was made into, where that is known.
+            image: What its image was made into, where that is known.
 
         Raises:
             InvalidRequest: Also as InvalidImage or UnsupportedTask.
-            PictureBusy: Another request is having the same picture preprocessed.
+            ImagePending: Another request is having the same image preprocessed.
             EngineFailure: A fault of ours.
         """
         began = time.perf_counter()
         key = hashlib.sha256(request.image or b"").digest()
-        inputs = self._inputs(request, key, picture)
+        inputs = self._inputs(request, key, image)
         sampling = self._resolve(request.sampling, inputs)
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         return Sequence(
@@ -58,27 +58,27 @@ class Preparer:
             sampling,
             text=Detokenizer(self._processor.decode, echo, sampling.stop),
             image_key=key,
-            pieces=request.pieces,
+            stream=request.stream,
             prefix=self._prefix(inputs),
             prepare_ms=1000 * (time.perf_counter() - began),
             threshold=None if request.task is None else request.task.threshold,
-            thought=self._thought(request, inputs),
+            reasoning=self._thought(request, inputs),
         )
 
-    def _inputs(self, request: Request, key: bytes, picture: Picture | None) -> Inputs:
-        def look(image: bytes) -> Picture:
-            return self._pictures.look(key, image, self._processor.look) if picture is None else picture
+    def _inputs(self, request: Request, key: bytes, known: ProcessedImage | None) -> Inputs:
+        def preprocess(image: bytes) -> ProcessedImage:
+            return self._images.preprocess(key, image, self._processor.preprocess) if known is None else known
 
         try:
-            return self._processor.prepare(request, look)
-        except (VlmError, PictureBusy):
+            return self._processor.prepare(request, preprocess)
+        except (VlmError, ImagePending):
             raise
         except Exception as error:
             log.exception("a request could not be prepared")
             raise EngineFailure("The request could not be prepared.") from error
 
     def _thought(self, request: Request, inputs: Inputs) -> Detokenizer | None:
-        if inputs.text_after is None or not request.pieces:
+        if inputs.reasoning_end_id is None or not request.stream:
             return None
         return Detokenizer(self._processor.decode, strip=False)  # spans point into it
 

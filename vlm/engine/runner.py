@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
+from collections import abc
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import CachePlan
-from vlm.engine.encoder_cache import ImageCache
+from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.engine.sampler import Drawn, Sampler
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
-from vlm.engine.sequence import Lane, Sequence
+from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
 from vlm.models.base import Prompts, Sampled, Step, VisionLanguageModel
 
@@ -40,39 +40,39 @@ class Chosen:
 class ModelRunner:
     """Owns the model and all device memory that a step touches."""
 
-    def __init__(self, model: VisionLanguageModel, plan: CachePlan, image_cache_bytes: int) -> None:
+    def __init__(self, model: VisionLanguageModel, plan: CachePlan, encoder_cache_bytes: int) -> None:
         self.model = model
-        self.images = ImageCache(image_cache_bytes)
+        self.images = EncoderCache(encoder_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
-        self._sampler = Sampler(plan.lanes, model.cache.max_positions, model.device, model.eos_token_ids)
+        self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device, model.eos_token_ids)
         self._next: Tensor | None = None  # [rows, 1, width]: what the next step reads; its width is known at the first
-        self._rows = plan.lanes
+        self._rows = plan.rows
 
     @torch.inference_mode()
     def prefill(self, batch: Batch) -> list[Chosen]:
-        """Encode pictures and prompts of the sequences that join, and choose what each goes on with."""
+        """Encode images and prompts of the sequences that join, and choose what each goes on with."""
         sequences = batch.prefill
         if batch.prefixes:
             self._compute(batch.prefixes)
         self._copy(batch.copies)
         prompts = self._embed(sequences)
         hidden = self.model.forward(prompts.embeddings, self._context(sequences, prompts))
-        lanes = [lane for sequence in sequences for lane in sequence.lanes]
-        for lane in lanes:
-            self._sampler.join(lane)
-        rows = [(place, length - 1) for place, length in enumerate(prompts.lengths) for _ in sequences[place].lanes]
+        beams = [beam for sequence in sequences for beam in sequence.beams]
+        for beam in beams:
+            self._sampler.join(beam)
+        rows = [(place, length - 1) for place, length in enumerate(prompts.lengths) for _ in sequences[place].beams]
         places, last = torch.tensor(rows, device=hidden.device).unbind(1)
-        return self._choose(hidden[places, last], lanes)
+        return self._choose(hidden[places, last], beams)
 
     @torch.inference_mode()
     def decode(self, work: Decode) -> list[Chosen]:
-        """Read each lane's last token and choose what its sequence goes on with."""
+        """Read each beam's last token and choose what its sequence goes on with."""
         assert self._next is not None, "decode before any prefill"
         self._follow(work)
-        lanes = work.lanes
-        tables, positions = [lane.blocks for lane in lanes], [lane.length - 1 for lane in lanes]
-        hidden = self.model.forward(self._next[: len(lanes)], self._cache.decode(tables, positions, work.slots))
-        return self._choose(hidden[:, 0], lanes)
+        beams = work.beams
+        tables, positions = [beam.blocks for beam in beams], [beam.length - 1 for beam in beams]
+        hidden = self.model.forward(self._next[: len(beams)], self._cache.decode(tables, positions, work.slots))
+        return self._choose(hidden[:, 0], beams)
 
     def _follow(self, work: Decode) -> None:
         """Bring slots, rows and blocks to where the scheduler has them."""
@@ -86,34 +86,34 @@ class ModelRunner:
             self._next[targets] = self._next[sources]
         self._copy(work.copies)
 
-    def _copy(self, copies: Rows[Copy]) -> None:
+    def _copy(self, copies: abc.Sequence[Copy]) -> None:
         if copies:
             self._cache.copy([one.source for one in copies], [one.target for one in copies])
 
-    def _compute(self, jobs: Rows[PrefixJob]) -> None:
-        """Keys and values of pictures that stand before their prompts."""
+    def _compute(self, jobs: abc.Sequence[PrefixJob]) -> None:
+        """Keys and values of images that stand before their prompts."""
         embeddings = self.model.embed_prefix(self._features([job.sequence for job in jobs]))
         tables, lengths = [job.prefix.blocks for job in jobs], [job.prefix.length for job in jobs]
         self.model.forward(embeddings, self._cache.prefill(Prompt(0, tables, lengths, causal=False)))
 
-    def _embed(self, sequences: Rows[Sequence]) -> Prompts:
-        # A prefix stands for its picture: what was seen in it is not needed again.
+    def _embed(self, sequences: abc.Sequence[Sequence]) -> Prompts:
+        # A prefix stands for its image: what was seen in it is not needed again.
         features = [] if self.model.cache.prefix_positions else self._features(sequences)
         return self.model.embed([one.inputs for one in sequences], features, [one.generated for one in sequences])
 
-    def _context(self, sequences: Rows[Sequence], prompts: Prompts) -> AttentionContext:
+    def _context(self, sequences: abc.Sequence[Sequence], prompts: Prompts) -> AttentionContext:
         slot = sequences[0].slot
         assert slot is not None
-        tables, starts = [one.lanes[0].blocks for one in sequences], [one.prefix for one in sequences]
+        tables, starts = [one.beams[0].blocks for one in sequences], [one.prefix for one in sequences]
         cross = None if prompts.encoded is None else partial(self._cross_keys_values, prompts.encoded)
         return self._cache.prefill(Prompt(slot, tables, prompts.lengths, prompts.encoded_lengths, starts), cross)
 
-    def _features(self, sequences: Rows[Sequence]) -> list[Tensor]:
-        """What the model sees in each picture; only pictures that are new are encoded."""
+    def _features(self, sequences: abc.Sequence[Sequence]) -> list[Tensor]:
+        """What the model sees in each image; only images that are new are encoded."""
 
-        def encode(indices: Rows[int]) -> Rows[Tensor]:
-            pictures = [sequences[index].inputs.pixels for index in indices]
-            return self.model.see([torch.from_numpy(one) for one in pictures if one is not None])
+        def encode(indices: abc.Sequence[int]) -> abc.Sequence[Tensor]:
+            images = [sequences[index].inputs.pixels for index in indices]
+            return self.model.encode_images([torch.from_numpy(one) for one in images if one is not None])
 
         features, cached = self.images.features([one.image_key for one in sequences], encode)
         for sequence, was_there in zip(sequences, cached, strict=True):
@@ -124,17 +124,17 @@ class ModelRunner:
     def _cross_keys_values(self, encoded: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         return self.model.cross_keys_values(layer, encoded)
 
-    def _choose(self, hidden: Tensor, lanes: Rows[Lane]) -> list[Chosen]:
+    def _choose(self, hidden: Tensor, beams: abc.Sequence[Beam]) -> list[Chosen]:
         drawn: list[Drawn] = []
 
         def sample(logits: Tensor) -> Sampled:
-            drawn.append(self._sampler.sample(logits, lanes))
+            drawn.append(self._sampler.sample(logits, beams))
             return drawn[0].sampled
 
-        step = self.model.decode(hidden, lanes, sample)
-        self._sampler.remember(drawn[0], step.tokens, lanes)
-        self._keep(step, lanes[0].row)
-        return _chosen(step, drawn[0], lanes)
+        step = self.model.decode(hidden, beams, sample)
+        self._sampler.remember(drawn[0], step.tokens, beams)
+        self._keep(step, beams[0].row)
+        return _chosen(step, drawn[0], beams)
 
     def _keep(self, step: Step, row: int) -> None:
         if self._next is None:
@@ -142,15 +142,15 @@ class ModelRunner:
         self._next[row : row + len(step.embeddings), 0] = step.embeddings
 
 
-def _chosen(step: Step, drawn: Drawn, lanes: Rows[Lane]) -> list[Chosen]:
-    """One a sequence, in the order of their first lanes."""
+def _chosen(step: Step, drawn: Drawn, beams: abc.Sequence[Beam]) -> list[Chosen]:
+    """One a sequence, in the order of their first beams."""
     tokens, finite = torch.stack([step.tokens, drawn.finite.long()]).tolist()  # in one transfer
     logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
     ranked = {row: tuple(found) for one in drawn.ranked for row, found in one.continuations()}
     return [
-        Chosen(token, logprob, all(finite[row : row + len(lane.sequence.lanes)]), ranked.get(row, ()))
-        for row, (lane, token, logprob) in enumerate(zip(lanes, tokens, logprobs, strict=True))
-        if lane is lane.sequence.lanes[0]
+        Chosen(token, logprob, all(finite[row : row + len(beam.sequence.beams)]), ranked.get(row, ()))
+        for row, (beam, token, logprob) in enumerate(zip(beams, tokens, logprobs, strict=True))
+        if beam is beam.sequence.beams[0]
     ]
 
 

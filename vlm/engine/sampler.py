@@ -8,8 +8,8 @@ the sequence drew itself, so a seed gives the same answer in any batch. The rows
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Collection, Iterator
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vlm.engine.beams import Continuation
-from vlm.engine.sequence import Lane
+from vlm.engine.sequence import Beam
 from vlm.models.base import Sampled
 
 _NOT_FORCED = -1
@@ -78,61 +78,61 @@ class Sampler:
         self._history = torch.zeros(rows, max_positions + 1, dtype=torch.long, device=device)
         self._eos = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=device)
 
-    def join(self, lane: Lane) -> None:
-        """Note what a lane that starts (again) has read and written."""
-        ids = [*lane.inputs.prompt_ids, *lane.generated]
-        self._history[lane.row, : len(ids)] = torch.tensor(ids, device=self.device)
+    def join(self, beam: Beam) -> None:
+        """Note what a beam that starts (again) has read and written."""
+        ids = [*beam.inputs.prompt_ids, *beam.generated]
+        self._history[beam.row, : len(ids)] = torch.tensor(ids, device=self.device)
 
     def follow(self, sources: Tensor, targets: Tensor) -> None:
         """Rows ``targets`` go on from what ``sources`` were."""
         self._history[targets] = self._history[sources]
 
-    def sample(self, logits: Tensor, lanes: Rows[Lane]) -> Drawn:
+    def sample(self, logits: Tensor, beams: abc.Sequence[Beam]) -> Drawn:
         """One token a row.
 
         Args:
             logits: float32 ``[batch, vocabulary]``; changed in place.
-            lanes: The batch, in consecutive rows.
+            beams: The batch, in consecutive rows.
         """
-        settings = _Settings.of(lanes)
+        settings = _Settings.of(beams)
         finite = logits.amax(dim=-1).isfinite()
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
-        groups = [torch.tensor(rows, device=self.device) for rows in _searches(lanes)]
+        groups = [torch.tensor(rows, device=self.device) for rows in _searches(beams)]
         for rows in groups:
             logits[rows] = torch.log_softmax(logits[rows], dim=-1)
-        self._penalise(logits, lanes, settings)
-        tokens = self._choose(logits, lanes, settings)
+        self._penalise(logits, beams, settings)
+        tokens = self._choose(logits, beams, settings)
         if settings.forced:
             forced = torch.tensor(settings.forced, device=self.device)
             tokens = torch.where(forced == _NOT_FORCED, tokens, forced)
             _force(logits, forced)
         chosen = None if logprobs is None else logprobs.gather(1, tokens[:, None])[:, 0]
-        ranked = tuple(self._rank(logits, logprobs, lanes, rows) for rows in groups)
+        ranked = tuple(self._rank(logits, logprobs, beams, rows) for rows in groups)
         for one in ranked:
             tokens[one.rows] = one.next_tokens
         return Drawn(Sampled(tokens, chosen), finite, ranked)
 
-    def remember(self, drawn: Drawn, tokens: Tensor, lanes: Rows[Lane]) -> None:
+    def remember(self, drawn: Drawn, tokens: Tensor, beams: abc.Sequence[Beam]) -> None:
         """Note what each row has written, once the model has made its ``tokens`` of what was drawn."""
-        first = lanes[0].row
+        first = beams[0].row
         for one in drawn.ranked:
             parents = one.rows.gather(1, one.next_parents)
             self._history[first + one.rows] = self._history[first + parents]
-        rows = torch.arange(first, first + len(lanes), device=self.device)
-        ends = torch.tensor([lane.known for lane in lanes], device=self.device)
+        rows = torch.arange(first, first + len(beams), device=self.device)
+        ends = torch.tensor([beam.known for beam in beams], device=self.device)
         self._history[rows, ends] = tokens
 
-    def _rank(self, logits: Tensor, logprobs: Tensor | None, lanes: Rows[Lane], rows: Tensor) -> Ranked:
-        searches = [[lanes[row] for row in group] for group in rows.tolist()]
+    def _rank(self, logits: Tensor, logprobs: Tensor | None, beams: abc.Sequence[Beam], rows: Tensor) -> Ranked:
+        searches = [[beams[row] for row in group] for group in rows.tolist()]
         scores = torch.tensor([_scores(group) for group in searches], device=self.device)
         last = torch.tensor([group[0].budget == 1 for group in searches], device=self.device)
         return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
 
-    def _penalise(self, logits: Tensor, lanes: Rows[Lane], settings: _Settings) -> None:
+    def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _Settings) -> None:
         if not settings.penalties and not settings.ngrams:
             return
-        first, lengths = lanes[0].row, [lane.known for lane in lanes]
-        history = self._history[first : first + len(lanes), : max(lengths)]
+        first, lengths = beams[0].row, [beam.known for beam in beams]
+        history = self._history[first : first + len(beams), : max(lengths)]
         known = torch.tensor(lengths, device=self.device)
         if settings.penalties:
             rows = torch.tensor([*settings.penalties], device=self.device)
@@ -146,12 +146,12 @@ class Sampler:
             ban_repeated_ngrams(banned, history[rows], known[rows], size)
             logits[rows] = banned
 
-    def _choose(self, logits: Tensor, lanes: Rows[Lane], settings: _Settings) -> Tensor:
+    def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _Settings) -> Tensor:
         tokens = logits.argmax(dim=-1)
         if not settings.drawing:
             return tokens
-        samplings = [lanes[row].sequence.sampling for row in settings.drawing]
-        uniforms = [lanes[row].sequence.generator.random() for row in settings.drawing]
+        samplings = [beams[row].sequence.sampling for row in settings.drawing]
+        uniforms = [beams[row].sequence.generator.random() for row in settings.drawing]
         rows = torch.tensor(settings.drawing, device=self.device)
         temperatures, top_p, numbers = torch.tensor(
             [[how.temperature for how in samplings], [how.top_p for how in samplings], uniforms], device=self.device
@@ -162,18 +162,18 @@ class Sampler:
         return tokens
 
 
-def _searches(lanes: Rows[Lane]) -> list[list[list[int]]]:
+def _searches(beams: abc.Sequence[Beam]) -> list[list[list[int]]]:
     """Rows of beam searches, ``[searches, beams]`` for each number of beams."""
-    first = lanes[0].row
+    first = beams[0].row
     groups = [
-        [lane.row - first for lane in group]
-        for sequence, group in groupby(lanes, key=lambda lane: lane.sequence)
+        [beam.row - first for beam in group]
+        for sequence, group in groupby(beams, key=lambda beam: beam.sequence)
         if sequence.search is not None
     ]
     return [list(same) for _, same in groupby(sorted(groups, key=len), key=len)]
 
 
-def _scores(group: Rows[Lane]) -> list[float]:
+def _scores(group: abc.Sequence[Beam]) -> list[float]:
     search = group[0].sequence.search
     assert search is not None
     return search.scores
@@ -224,12 +224,12 @@ class _Settings:
     forced: list[int]
 
     @classmethod
-    def of(cls, lanes: Rows[Lane]) -> _Settings:
-        samplings = [lane.sequence.sampling for lane in lanes]
+    def of(cls, beams: abc.Sequence[Beam]) -> _Settings:
+        samplings = [beam.sequence.sampling for beam in beams]
         sizes = [how.no_repeat_ngram_size or 0 for how in samplings]
-        forced = [token if (token := lane.forced_token()) is not None else _NOT_FORCED for lane in lanes]
+        forced = [token if (token := beam.forced_token()) is not None else _NOT_FORCED for beam in beams]
         return cls(
-            logprobs=any(lane.sequence.wants_logprobs for lane in lanes),
+            logprobs=any(beam.sequence.wants_logprobs for beam in beams),
             penalties={
                 row: how.repetition_penalty
                 for row, how in enumerate(samplings)

@@ -1,11 +1,11 @@
 """Decides who runs: first come, first served, within rows and blocks. Pure Python, no tensors, no threads.
 
-A running sequence has a slot, which holds its cross-attention part, and one lane, or one for each of its beams. Lanes
+A running sequence has a slot, which holds its cross-attention part, and one beam, or one for each of its beams. Beams
 are the rows of a decode step. Slots 0..m-1 and rows 0..n-1 have no holes, so that a step works on plain slices of its
-buffers. When a sequence leaves, the last slot moves into its place, and lanes take new rows; the runner follows.
+buffers. When a sequence leaves, the last slot moves into its place, and beams take new rows; the runner follows.
 
-Lanes may hold blocks together: beams those that they have in common, and all questions about one picture those of its
-prefix. Before a lane writes into a block that others hold too, it gets a copy of its own.
+Beams may hold blocks together: beams those that they have in common, and all questions about one image those of its
+prefix. Before a beam writes into a block that others hold too, it gets a copy of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from vlm.engine.prefix_cache import Prefix, PrefixCache
-from vlm.engine.sequence import Lane, Sequence
+from vlm.engine.sequence import Beam, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,17 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """One more token for every running lane.
+    """One more token for every running beam.
 
     Attributes:
-        lanes: Rows 0.., by slot.
+        beams: Rows 0.., by slot.
         sources: The row of the last step that each of these rows goes on from.
         slots: The slot of each row.
         moves: To be applied in order, before anything else.
         copies: All sources are read before any target is written.
     """
 
-    lanes: tuple[Lane, ...]
+    beams: tuple[Beam, ...]
     sources: tuple[int, ...]
     slots: tuple[int, ...]
     moves: tuple[Move, ...]
@@ -56,7 +56,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class PrefixJob:
-    """A prefix to be computed, and a sequence that has its picture."""
+    """A prefix to be computed, and a sequence that has its image."""
 
     prefix: Prefix
     sequence: Sequence
@@ -81,7 +81,7 @@ class Scheduler:
     def __init__(
         self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None, *, keep_prefixes: bool = True
     ) -> None:
-        """``slots``: most sequences that run at once, ``rows``: most lanes.
+        """``slots``: most sequences that run at once, ``rows``: most beams.
 
         ``max_prefill``: most sequences that join in one step; it bounds how long the others' next token waits.
         """
@@ -107,54 +107,54 @@ class Scheduler:
 
     def branch(self, sequence: Sequence, chosen: list[Continuation]) -> None:
         """Let the beams of a sequence go on as its search has ``chosen``, in the same rows."""
-        before = sequence.lanes
-        sequence.lanes = [
-            self._continued(before[one.parent], one, lane.row) for one, lane in zip(chosen, before, strict=True)
+        before = sequence.beams
+        sequence.beams = [
+            self._continued(before[one.parent], one, beam.row) for one, beam in zip(chosen, before, strict=True)
         ]
-        for lane in before:
-            self.pool.give_back(lane.blocks)
+        for beam in before:
+            self.pool.give_back(beam.blocks)
 
     def schedule(self) -> Batch:
         """Grow the running, preempt the newest if blocks run out, let the first waiting join."""
         self.prefixes.begin()
         copies = self._grow()
         decode = self._decode(copies)
-        joined, prefixes, prefix_copies = self._admit(len(decode.lanes))
+        joined, prefixes, prefix_copies = self._admit(len(decode.beams))
         return Batch(decode, tuple(joined), tuple(prefixes), tuple(prefix_copies))
 
     def _decode(self, copies: list[Copy]) -> Decode:
-        lanes = tuple(lane for sequence in self.running for lane in sequence.lanes)
-        slots = tuple(slot for slot, sequence in enumerate(self.running) for _ in sequence.lanes)
-        sources = tuple(lane.row for lane in lanes)
-        for row, lane in enumerate(lanes):
-            lane.row = row
+        beams = tuple(beam for sequence in self.running for beam in sequence.beams)
+        slots = tuple(slot for slot, sequence in enumerate(self.running) for _ in sequence.beams)
+        sources = tuple(beam.row for beam in beams)
+        for row, beam in enumerate(beams):
+            beam.row = row
         moves, self._moves = tuple(self._moves), []
-        return Decode(lanes, sources, slots, moves, tuple(copies))
+        return Decode(beams, sources, slots, moves, tuple(copies))
 
     def _grow(self) -> list[Copy]:
-        """Give each running lane the block of its next position for its own, the oldest sequences first."""
+        """Give each running beam the block of its next position for its own, the oldest sequences first."""
         copies: dict[int, Copy] = {}  # by target
         for sequence in sorted(self.running, key=lambda one: one.arrived):
-            for lane in tuple(sequence.lanes):
-                while sequence.slot is not None and self._needs_block(lane):
+            for beam in tuple(sequence.beams):
+                while sequence.slot is not None and self._needs_block(beam):
                     if self._reserve(1):
-                        self._extend(lane, copies)
+                        self._extend(beam, copies)
                     else:
                         for block in self._preempt(max(self.running, key=lambda one: one.arrived)):
                             copies.pop(block, None)  # who wanted it is gone
         return list(copies.values())
 
-    def _needs_block(self, lane: Lane) -> bool:
-        place = (lane.length - 1) // BLOCK_SIZE
-        return place >= len(lane.blocks) or self.pool.holders(lane.blocks[place]) > 1
+    def _needs_block(self, beam: Beam) -> bool:
+        place = (beam.length - 1) // BLOCK_SIZE
+        return place >= len(beam.blocks) or self.pool.holders(beam.blocks[place]) > 1
 
-    def _extend(self, lane: Lane, copies: dict[int, Copy]) -> None:
+    def _extend(self, beam: Beam, copies: dict[int, Copy]) -> None:
         (new,) = self.pool.take(1)
-        if (lane.length - 1) // BLOCK_SIZE == len(lane.blocks):
-            lane.blocks.append(new)
+        if (beam.length - 1) // BLOCK_SIZE == len(beam.blocks):
+            beam.blocks.append(new)
             return
-        shared = lane.blocks[-1]
-        lane.blocks[-1] = new
+        shared = beam.blocks[-1]
+        beam.blocks[-1] = new
         self.pool.give_back([shared])
         copies[new] = Copy(shared, new)
 
@@ -164,7 +164,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> list[int]:
         """Back to the head of the queue: its blocks go to others, and it computes its keys and values again."""
-        sequence.held = len({block for lane in sequence.lanes for block in lane.blocks})
+        sequence.held = len({block for beam in sequence.beams for block in beam.blocks})
         freed = self._vacate(sequence)
         sequence.preemptions += 1
         self.waiting.appendleft(sequence)
@@ -182,7 +182,7 @@ class Scheduler:
                 prefix = self.prefixes.add(sequence.image_key, sequence.prefix)
                 jobs.append(PrefixJob(prefix, sequence))
             self._enter(sequence, rows, prefix, copies)
-            rows += sequence.beams
+            rows += sequence.num_beams
             joined.append(sequence)
         return joined, jobs, copies
 
@@ -190,7 +190,7 @@ class Scheduler:
         if not self.waiting or joined >= self.max_prefill or len(self.running) >= self.slots:
             return False
         first = self.waiting[0]
-        if rows + first.beams > self.rows:
+        if rows + first.num_beams > self.rows:
             return False
         known = self.prefixes.find(first.image_key) if first.prefix else None
         return self._reserve(_blocks_to_enter(first, known) + (_headroom(first, rows) if rows else 0), known)
@@ -210,19 +210,19 @@ class Scheduler:
         sequence.enter()
         sequence.slot = len(self.running)
         self.running.append(sequence)
-        for number, lane in enumerate(sequence.lanes):
-            lane.row = row + number
-            lane.blocks = self.pool.share(blocks) if number else blocks
+        for number, beam in enumerate(sequence.beams):
+            beam.row = row + number
+            beam.blocks = self.pool.share(blocks) if number else blocks
 
-    def _continued(self, parent: Lane, one: Continuation, row: int) -> Lane:
+    def _continued(self, parent: Beam, one: Continuation, row: int) -> Beam:
         logprobs = [*parent.logprobs] if one.logprob is None else [*parent.logprobs, one.logprob]
         blocks = self.pool.share(parent.blocks)
-        return Lane(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row)
+        return Beam(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row)
 
     def _vacate(self, sequence: Sequence) -> list[int]:
         """Take a sequence out of the running; returns the blocks that are free now."""
         assert sequence.slot is not None
-        freed = [block for lane in sequence.lanes for block in self.pool.give_back(lane.blocks)]
+        freed = [block for beam in sequence.beams for block in self.pool.give_back(beam.blocks)]
         last = self.running.pop()
         if last is not sequence:
             assert last.slot is not None
@@ -243,10 +243,10 @@ def _blocks_to_enter(sequence: Sequence, known: Prefix | None) -> int:
 def _headroom(sequence: Sequence, rows: int) -> int:
     """Blocks to be left for the very next steps, so that who joins is not sent back at once.
 
-    Beams part after their first token. Who was preempted comes back only where each running lane could grow, and a
+    Beams part after their first token. Who was preempted comes back only where each running beam could grow, and a
     search, which starts anew, only where it could also hold what it held before.
     """
     if not sequence.preemptions:
-        return sequence.beams - 1
-    regrown = sequence.held - blocks_for(sequence.length) if sequence.beams > 1 else 0
-    return rows + max(sequence.beams - 1, regrown)
+        return sequence.num_beams - 1
+    regrown = sequence.held - blocks_for(sequence.length) if sequence.num_beams > 1 else 0
+    return rows + max(sequence.num_beams - 1, regrown)

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """What has become certain of an answer: of its text, and of the thought before it."""
 
     text: str = ""
-    thought: str = ""
+    reasoning: str = ""
 
-    def __add__(self, later: Piece) -> Piece:
+    def __add__(self, later: TextDelta) -> TextDelta:
         """This piece, then a later one."""
-        return Piece(self.text + later.text, self.thought + later.thought)
+        return TextDelta(self.text + later.text, self.reasoning + later.reasoning)
 
     def __bool__(self) -> bool:
         """Whether anything is said."""
-        return bool(self.text or self.thought)
+        return bool(self.text or self.reasoning)
 
 
 @dataclass(eq=False, slots=True)
@@ -39,17 +39,17 @@ class Sequence:
         inputs: From the processor.
         sampling: Fully resolved: every optional field has its value.
         text: Its growing text.
-        image_key: Hash of its picture's original bytes; None where it is not to be shared.
-        image_cached: Whether its picture had been encoded before; None until it first runs.
-        prefix: Positions that its picture takes before the prompt, see ``models.base.CacheSpec``.
-        pieces: Whether its client wants the text as it grows.
+        image_key: Hash of its image's original bytes; None where it is not to be shared.
+        image_cached: Whether its image had been encoded before; None until it first runs.
+        prefix: Positions that its image takes before the prompt, see ``models.base.CacheSpec``.
+        stream: Whether its client wants the text as it grows.
         prepare_ms: How long the processor took.
         threshold: Objects of its answer whose score is below it are left out; None keeps all.
-        thought: What it thinks before its text, as it grows; None where it does not think or nobody listens.
+        reasoning: What it thinks before its text, as it grows; None where it does not think or nobody listens.
         generated, logprobs: What it has written; beam search decides it at its end.
         reported: How many of ``generated`` its chunks have carried.
         slot: Its place among the running, or None while it waits.
-        lanes: Its rows of the batch while it runs: one, or as many as it has beams.
+        beams: Its rows of the batch while it runs: one, or as many as it has beams.
         search: Where its beam search stands, or None without one.
         speaks: Whether its next tokens are the answer's text already; a model may think before it answers.
         held: Blocks that it held when it was preempted last.
@@ -60,16 +60,16 @@ class Sequence:
     sampling: Sampling
     text: Detokenizer
     image_key: bytes | None = None
-    pieces: bool = True
+    stream: bool = True
     prefix: int = 0
     prepare_ms: float = 0.0
     threshold: float | None = None
-    thought: Detokenizer | None = None
+    reasoning: Detokenizer | None = None
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reported: int = 0
     slot: int | None = None
-    lanes: list[Lane] = field(default_factory=list)
+    beams: list[Beam] = field(default_factory=list)
     search: BeamSearch | None = None
     finish_reason: FinishReason | None = None
     preemptions: int = 0
@@ -78,16 +78,16 @@ class Sequence:
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None
-    speaks: bool = field(init=False)
+    in_answer: bool = field(init=False)
     generator: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.speaks = self.inputs.text_after is None
+        self.in_answer = self.inputs.reasoning_end_id is None
         seed = self.sampling.seed  # as text: the number's sign would be lost
         self.generator = random.Random(None if seed is None else str(seed))  # noqa: S311  sampling tokens, not secrets
 
     @property
-    def beams(self) -> int:
+    def num_beams(self) -> int:
         """Rows of the batch that it takes."""
         return self.sampling.num_beams or 1
 
@@ -104,40 +104,40 @@ class Sequence:
     @property
     def reasoning_tokens(self) -> int:
         """How many of ``generated`` come before its text, the mark between them included."""
-        after = self.inputs.text_after
+        after = self.inputs.reasoning_end_id
         if after is None:
             return 0
         return self.generated.index(after) + 1 if after in self.generated else len(self.generated)
 
-    def say(self, token: int) -> Piece:
+    def append(self, token: int) -> TextDelta:
         """Add a token; returns what is now certain."""
-        if self.speaks:
-            return Piece(self.text.push(token)) if self.inputs.words else Piece()
-        self.speaks = token == self.inputs.text_after
-        if self.thought is None:
-            return Piece()
-        return Piece(thought=self.thought.finish() if self.speaks else self.thought.push(token))
+        if self.in_answer:
+            return TextDelta(self.text.push(token)) if self.inputs.has_text else TextDelta()
+        self.in_answer = token == self.inputs.reasoning_end_id
+        if self.reasoning is None:
+            return TextDelta()
+        return TextDelta(reasoning=self.reasoning.finish() if self.in_answer else self.reasoning.push(token))
 
-    def finish(self) -> Piece:
+    def finish(self) -> TextDelta:
         """No more tokens: returns the rest, an unfinished character as U+FFFD."""
-        thought = "" if self.thought is None or self.speaks else self.thought.finish()
-        return Piece(self.text.finish() if self.inputs.words else "", thought)
+        reasoning = "" if self.reasoning is None or self.in_answer else self.reasoning.finish()
+        return TextDelta(self.text.finish() if self.inputs.has_text else "", reasoning)
 
     def enter(self) -> None:
-        """Join the running: a lane a beam, all at the same point."""
-        if self.beams == 1:
-            self.lanes = [Lane(self, self.generated, self.logprobs)]
+        """Join the running: a beam a beam, all at the same point."""
+        if self.num_beams == 1:
+            self.beams = [Beam(self, self.generated, self.logprobs)]
         else:
             self.search = BeamSearch.of(self.sampling)
-            self.lanes = [Lane(self, [], []) for _ in range(self.beams)]
+            self.beams = [Beam(self, [], []) for _ in range(self.num_beams)]
 
     def leave(self) -> None:
         """Finished, or back to the waiting. A beam search starts anew: nobody has seen anything of it yet."""
-        self.slot, self.lanes, self.search = None, [], None
+        self.slot, self.beams, self.search = None, [], None
 
 
 @dataclass(eq=False, slots=True)
-class Lane:
+class Beam:
     """One row of the batch: an answer in the making.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Draws a grounding onto its picture: boxes, quads, polygons and points with their labels. PIL only.
+"""Draws a grounding onto its image: boxes, quads, polygons and points with their labels. PIL only.
 
 Owns colours, line widths and where a label's tag goes. Knows nothing of models, requests or files.
 """
@@ -17,7 +17,7 @@ from vlm.types import Box, Detection, Grounding, Point, Polygon
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
-# Bright enough for dark pictures and for near-black text on a tag; the dark edge around lines serves light pictures.
+# Bright enough for dark images and for near-black text on a tag; the dark edge around lines serves light images.
 COLOURS: tuple[Colour, ...] = (
     (255, 82, 82),
     (64, 156, 255),
@@ -35,7 +35,7 @@ _FILL_OPACITY = 70
 
 
 def draw(image: Image.Image, grounding: Grounding) -> Image.Image:
-    """A copy of the upright picture with every detection on it; equal labels have equal colours."""
+    """A copy of the upright image with every detection on it; equal labels have equal colours."""
     drawn = image.convert("RGB")
     canvas = _Canvas(drawn)
     names = list(dict.fromkeys(_caption(found) for found in grounding.detections))
@@ -52,11 +52,11 @@ def _caption(found: Detection) -> str:
 
 
 class _Canvas:
-    """A picture that is being drawn on, and the tags that already lie on it."""
+    """An image that is being drawn on, and the tags that already lie on it."""
 
     def __init__(self, image: Image.Image) -> None:
         self.width, self.height = image.size
-        self.pen = ImageDraw.Draw(image, "RGBA")  # RGBA on an RGB picture: half-transparent fills blend
+        self.pen = ImageDraw.Draw(image, "RGBA")  # RGBA on an RGB image: half-transparent fills blend
         self.line = max(2, round(min(image.size) / 160))
         size = max(10, round(min(image.size) / 28))
         self.font = cast(
@@ -104,7 +104,7 @@ class _Canvas:
         self.pen.circle(place, radius - 1, fill=colour)
 
     def _place(self, point: Point) -> tuple[float, float]:
-        """In pixels, with room for the line's outer half at the picture's edge."""
+        """In pixels, with room for the line's outer half at the image's edge."""
         edge = self.line / 2
         x = min(max(point.x * self.width, edge), self.width - 1 - edge)
         y = min(max(point.y * self.height, edge), self.height - 1 - edge)
@@ -120,7 +120,7 @@ class _Canvas:
         return (*self._place(start), *self._place(end))
 
     def _fitted(self, caption: str) -> str:
-        """The caption, cut so that its plate is no wider than the picture."""
+        """The caption, cut so that its plate is no wider than the image."""
         room = self.width - 2 * self.line - 3
         if self.font.getlength(caption) <= room:
             return caption

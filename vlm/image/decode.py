@@ -1,4 +1,4 @@
-"""Reads pictures from untrusted bytes, within limits. PIL only: no torch, no HTTP.
+"""Reads images from untrusted bytes, within limits. PIL only: no torch, no HTTP.
 
 ``inspect`` looks at the header alone, so the router can refuse early; ``decode`` reads the pixels. Every failure
 is an :class:`~vlm.errors.InvalidImage` whose message is ours: text of a decoder's exception never reaches a client.
@@ -46,7 +46,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What a picture may be. Sizes in bytes and pixels."""
+    """What an image may be. Sizes in bytes and pixels."""
 
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 40_000_000
@@ -69,7 +69,7 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> ImageInfo:
         InvalidImage: Not a picture of an accepted format, or over a limit.
     """
     with _open(data, limits) as image:
-        # A camera's JPEG with a second picture behind the first is MPO to PIL; the first is a plain JPEG.
+        # A camera's JPEG with a second image behind the first is MPO to PIL; the first is a plain JPEG.
         return ImageInfo("JPEG" if image.format == "MPO" else str(image.format), image.width, image.height)
 
 

@@ -1,7 +1,7 @@
-"""Pictures to the numbers that a vision encoder reads: squash to a fixed size, rescale, normalise. numpy and PIL only.
+"""Images to the numbers that a vision encoder reads: squash to a fixed size, rescale, normalise. numpy and PIL only.
 
 Owns the settings of ``preprocessor_config.json`` and their meaning, bit for bit as transformers' PIL backend computes
-them. Does not know where a picture comes from, nor which model reads the result.
+them. Does not know where an image comes from, nor which model reads the result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WITHOUT_EFFECT = {
     # bookkeeping
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map", "device",
     "_valid_processor_keys", "data_format", "input_data_format", "return_tensors", "disable_grouping",
-    # the picture is RGB already, and every picture has one size after the squash
+    # the image is RGB already, and every image has one size after the squash
     "do_convert_rgb", "default_to_square", "size_divisor",
     # read by the model family
     "image_seq_length",
@@ -37,8 +37,8 @@ _WITHOUT_EFFECT = {
 
 
 @dataclass(frozen=True)
-class PicturePreprocessor:
-    """Squashes a picture to ``height`` x ``width`` and normalises it.
+class ImagePreprocessor:
+    """Squashes an image to ``height`` x ``width`` and normalises it.
 
     Attributes:
         height, width: Of the result, in pixels; the aspect ratio is not kept.
@@ -55,7 +55,7 @@ class PicturePreprocessor:
     std: Channels
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> PicturePreprocessor:
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> ImagePreprocessor:
         """Read the settings of CLIPImageProcessor or BlipImageProcessor, with transformers' defaults where silent.
 
         Raises:
@@ -64,19 +64,19 @@ class PicturePreprocessor:
         return _Settings(checkpoint, image_settings(checkpoint)).preprocessor()
 
     def check_side(self, side: int, checkpoint: Checkpoint) -> None:
-        """See that the pictures are squares of ``side`` pixels, as the vision encoder reads them.
+        """See that the images are squares of ``side`` pixels, as the vision encoder reads them.
 
         Raises:
             CheckpointError: They are not.
         """
         if (self.height, self.width) != (side, side):
             raise CheckpointError(
-                f"The image processor in {checkpoint.folder} makes {self.width}x{self.height} pictures, but "
+                f"The image processor in {checkpoint.folder} makes {self.width}x{self.height} images, but "
                 f"vision_config.image_size is {side}; correct one of them."
             )
 
     def pixels(self, image: Image.Image) -> Array:
-        """An upright RGB picture to float32 ``[3, height, width]``."""
+        """An upright RGB image to float32 ``[3, height, width]``."""
         squashed = np.asarray(image.resize((self.width, self.height), self.resample))  # uint8 [height, width, 3]
         out = np.empty((3, self.height, self.width), dtype=np.float32)
         for channel in range(3):
@@ -109,14 +109,14 @@ class _Settings:
     checkpoint: Checkpoint
     values: Mapping[str, Any]
 
-    def preprocessor(self) -> PicturePreprocessor:
+    def preprocessor(self) -> ImagePreprocessor:
         self._refuse_unknown()
         height, width = self._square() if self._flag("use_square_size", False) else self._size("size")
         self._refuse_crop(height, width)
         if not self._flag("do_resize", True):
             raise self._fault("do_resize", "must be true: the encoder reads one fixed size")
         rescales, normalises = self._flag("do_rescale", True), self._flag("do_normalize", True)
-        return PicturePreprocessor(
+        return ImagePreprocessor(
             height=height,
             width=width,
             resample=self._resample(),

@@ -1,4 +1,4 @@
-"""Made-up pictures, for measuring and for trying a model out."""
+"""Made-up images, for measuring and for trying a model out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 from PIL import Image
 
 
-def picture(seed: int, width: int = 640, height: int = 480) -> bytes:
+def sample_image(seed: int, width: int = 640, height: int = 480) -> bytes:
     """A JPEG of coloured rectangles: its content does not matter, its decoding and resizing do."""
-    rng = random.Random(seed)  # noqa: S311  pictures, not secrets
+    rng = random.Random(seed)  # noqa: S311  images, not secrets
     image = Image.new("RGB", (width, height), _colour(rng))
     for _ in range(8):
         x, y = rng.randrange(width), rng.randrange(height)

@@ -1,7 +1,7 @@
 """The whole contract between a model and the engine, on one page.
 
 The engine knows this module and nothing about any concrete model: it is handed one. A model family is a folder beside
-this file that offers a :class:`Processor` (numpy and PIL: pictures and words to numbers and back) and a
+this file that offers a :class:`Processor` (numpy and PIL: images and words to numbers and back) and a
 :class:`VisionLanguageModel` (torch: numbers to numbers). ``docs/architecture.md`` follows one request through both.
 """
 
@@ -88,10 +88,10 @@ class VisionLanguageModel(Protocol):
         """Of the weights, and so of embeddings and KV cache."""
         ...
 
-    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Encode pictures, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
+    def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Encode images, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
 
-        They depend on nothing but the picture, so that the engine may keep them for its next question.
+        They depend on nothing but the image, so that the engine may keep them for its next question.
         """
         ...
 
@@ -102,13 +102,13 @@ class VisionLanguageModel(Protocol):
 
         Args:
             inputs: One a row.
-            features: What :meth:`see` made of each row's picture, ``[tokens, width]``; empty for models with a prefix.
+            features: What :meth:`see` made of each row's image, ``[tokens, width]``; empty for models with a prefix.
             generated: Ids that a preempted sequence already has, after its prompt.
         """
         ...
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
-        """What stands before the prompt of a sequence with a picture, ``[batch, prefix positions, width]``."""
+        """What stands before the prompt of a sequence with an image, ``[batch, prefix positions, width]``."""
         ...
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +137,8 @@ class TokenModel(nn.Module):
         raise NotImplementedError
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
-        """Nothing: the picture is part of the prompt, or of what cross attention reads."""
-        raise NotImplementedError(f"{len(features)} pictures, but the model has no prefix")
+        """Nothing: the image is part of the prompt, or of what cross attention reads."""
+        raise NotImplementedError(f"{len(features)} images, but the model has no prefix")
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Nothing: the decoder has no cross attention."""

@@ -17,8 +17,8 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A preprocessed picture.
+class ProcessedImage:
+    """A preprocessed image.
 
     Attributes:
         pixels: As in :attr:`Inputs.pixels`.
@@ -29,8 +29,8 @@ class Picture:
     size: tuple[int, int]
 
 
-Look = Callable[[bytes], Picture]
-"""Decodes and preprocesses an encoded picture. Raises InvalidImage."""
+Preprocess = Callable[[bytes], ProcessedImage]
+"""Decodes and preprocesses an encoded image. Raises InvalidImage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,22 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Preprocessed picture as :meth:`VisionLanguageModel.see` wants it, float32
+        pixels: Preprocessed image as :meth:`VisionLanguageModel.see` wants it, float32
             ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
         prompt_ids: What the decoder reads before its first own token (at least one id).
-        encoder_ids: What a text encoder reads beside the picture; empty where there is none.
+        encoder_ids: What a text encoder reads beside the image; empty where there is none.
         task, native_task: What was understood, by its canonical and by the model's own name.
         resolution: How it was found.
-        image_size: (width, height) of the upright picture in pixels.
+        image_size: (width, height) of the upright image in pixels.
         image_tokens, text_tokens: The prompt's size, for usage.
         echo: How many of the last ``prompt_ids`` the answer's text begins with.
-        words: True where the answer is text; False where it is geometry alone, so nothing is streamed.
+        has_text: True where the answer is text; False where it is geometry alone, so nothing is streamed.
         ignored: Names of request fields that this task does not use.
         scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
         limit: Most tokens that the task can use, or None; an answer that has so many has ended by itself.
         values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
-        thinking: Most ids that the model may think before it answers; None where it answers at once.
-        text_after: Id after which the answer's text begins, or None: at once.
+        max_reasoning_tokens: Most ids that the model may think before it answers; None where it answers at once.
+        reasoning_end_id: Id after which the answer's text begins, or None: at once.
     """
 
     pixels: Array | None
@@ -66,13 +66,13 @@ class Inputs:
     image_tokens: int
     text_tokens: int
     echo: int = 0
-    words: bool = True
+    has_text: bool = True
     ignored: tuple[str, ...] = ()
     scored: bool = False
     limit: int | None = None
     values: tuple[tuple[float, ...], ...] = ()
-    thinking: int | None = None
-    text_after: int | None = None
+    max_reasoning_tokens: int | None = None
+    reasoning_end_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Parsed:
     """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed.
 
     ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it. It is
-    what :meth:`Processor.decode` makes of all ids before :attr:`Inputs.text_after`, for so it is streamed.
+    what :meth:`Processor.decode` makes of all ids before :attr:`Inputs.reasoning_end_id`, for so it is streamed.
     """
 
     text: str | None
@@ -90,19 +90,19 @@ class Parsed:
 
 
 class Processor(Protocol):
-    """Pictures and words to numbers, and back. Used from several threads at once; keeps no state of a request."""
+    """Images and words to numbers, and back. Used from several threads at once; keeps no state of a request."""
 
     tasks: tuple[str, ...]
     """Canonical names of the tasks offered."""
 
-    def look(self, image: bytes) -> Picture:
-        """Decode and resize, whatever is asked about the picture. Raises InvalidImage."""
+    def preprocess(self, image: bytes) -> ProcessedImage:
+        """Decode and resize, whatever is asked about the image. Raises InvalidImage."""
         ...
 
-    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
+    def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask.
 
-        ``look`` stands in for :meth:`look`, to remember what it made of a picture.
+        ``look`` stands in for :meth:`look`, to remember what it made of an image.
         """
         ...
 
@@ -110,7 +110,7 @@ class Processor(Protocol):
         """Token ids to text; ``special`` keeps the special tokens."""
         ...
 
-    def ground(
+    def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
         """Read the geometry out of generated ids. Never raises on output.
@@ -133,8 +133,8 @@ class CacheSpec:
         layers, kv_heads, head_dim: Of the decoder.
         max_positions: Longest sequence that the decoder can hold, prompt included.
         cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
-        prefix_positions: Positions that a picture takes before the prompt, of which each sees all and which depend on
-            nothing but the picture, so that sequences share their keys and values; 0 without such a prefix.
+        prefix_positions: Positions that an image takes before the prompt, of which each sees all and which depend on
+            nothing but the image, so that sequences share their keys and values; 0 without such a prefix.
     """
 
     layers: int

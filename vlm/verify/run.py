@@ -15,7 +15,7 @@ from vlm.checkpoint.files import Checkpoint
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import EngineFailure
-from vlm.image.sample import picture
+from vlm.image.sample import sample_image
 from vlm.loading import find_device, load
 from vlm.models.base import LoadedModel
 from vlm.models.checks import Finding
@@ -38,7 +38,7 @@ class RunOptions:
 
 
 def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> Iterator[Finding]:
-    """Load it, ask for the default task about one picture, and compare if that was asked for."""
+    """Load it, ask for the default task about one image, and compare if that was asked for."""
     parameters = sum(part.numel() for _, part in family.empty(checkpoint.config).named_parameters())
     device = find_device(options.device)
     dtype = options.dtype or _fitting(parameters, device)
@@ -47,7 +47,7 @@ def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> It
         yield Finding("run", "skipped", f"memory is short of the {needed} that bfloat16 needs; --dtype tries anyway")
         return
     loaded = load(checkpoint, dtype=dtype, device=str(device))
-    image, how = picture(0), f"{dtype} on {device}"
+    image, how = sample_image(0), f"{dtype} on {device}"
     try:
         answer = _answer(loaded, image)
     except EngineFailure as error:  # it says no more, but its log does
@@ -55,7 +55,7 @@ def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> It
         return
     speed = 1000 * len(answer.token_ids) / answer.timings.total_ms
     tokens = f"{len(answer.token_ids)} tokens at {speed:.0f} a second"
-    yield Finding("run", "ok", f"{how}: {answer.text!r}, {tokens}, picture included")
+    yield Finding("run", "ok", f"{how}: {answer.text!r}, {tokens}, image included")
     if options.compare:
         yield _compared(checkpoint, loaded, image, answer.token_ids)
     else:

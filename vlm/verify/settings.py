@@ -27,7 +27,7 @@ def check_config(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[
 def check_processor(checkpoint: Checkpoint, family: Family) -> Iterator[Finding]:
     """Whether the small files beside config.json are there and agree with it."""
     family.processor(checkpoint)
-    yield Finding("processor", "ok", "picture settings and tokenizer fit the config")
+    yield Finding("processor", "ok", "image settings and tokenizer fit the config")
 
 
 def _settings(given: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[Finding]:

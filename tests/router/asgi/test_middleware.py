@@ -100,7 +100,7 @@ async def test_an_unexpected_exception_in_a_stream_is_its_last_event() -> None:
     assert "secret" not in answer.text
 
 
-async def test_the_log_has_a_line_per_request_but_neither_prompt_nor_picture(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_a_line_per_request_but_neither_prompt_nor_image(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         answer = await post(FakeBackend(), body("secret prompt"))
     lines = [record.getMessage() for record in caplog.records if record.name == "router.asgi.middleware"]

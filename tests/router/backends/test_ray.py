@@ -22,7 +22,7 @@ from vlm.types import Chunk, Request
 
 pytestmark = pytest.mark.anyio
 
-REQUEST = Request(b"picture", "<OD>")
+REQUEST = Request(b"image", "<OD>")
 
 
 async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:

@@ -11,7 +11,7 @@ import pytest
 from router.config import RouterConfig
 from tests.router.world import (
     CHAT,
-    PICTURE,
+    IMAGE,
     URL,
     FakeBackend,
     body,
@@ -19,8 +19,8 @@ from tests.router.world import (
     client,
     data_url,
     image_part,
-    picture,
     post,
+    sample_image,
     text_part,
     user,
 )
@@ -107,7 +107,7 @@ BAD = [
     Bad("text is a number", said(user({"type": "text", "text": 1})), "invalid_type", f"{FIRST}.text"),
     Bad("text with a lone surrogate", body("\ud800"), "invalid_value", "messages[0].content[1].text"),
     Bad("prompt too long", body("x" * 1001), "string_above_max_length", "messages[0].content"),
-    # The picture
+    # The image
     Bad("pixels without an image", {**said(user(text_part("?"))), "task": IN_PIXELS}, "invalid_value", "messages"),
     Bad("no user", said({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
     Bad("two images", said(user(image_part(), image_part())), "invalid_value", "messages"),
@@ -136,16 +136,16 @@ BAD = [
     Bad("base64 of another alphabet", at("data:image/png;base64,\u0430AAA"), "invalid_base64_image", URL_PATH),
     Bad("empty image", at("data:image/png;base64,"), "empty_image_file", URL_PATH),
     Bad("text that calls itself an image", at(data_url(b"hello, world")), "invalid_image_format", URL_PATH),
-    Bad("unwanted format", at(data_url(picture(8, 8, "TIFF"), "image/tiff")), "invalid_image_format", URL_PATH),
+    Bad("unwanted format", at(data_url(sample_image(8, 8, "TIFF"), "image/tiff")), "invalid_image_format", URL_PATH),
     Bad(
         "svg",
         at(data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml")),
         "invalid_image_format",
         URL_PATH,
     ),
-    Bad("too many pixels", at(data_url(picture(1001, 1000))), "image_too_large", URL_PATH),
-    Bad("too many bytes", at(data_url(PICTURE + bytes(30_000))), "image_file_too_large", URL_PATH),
-    Bad("a header and no more", at(data_url(PICTURE[:12])), "invalid_image_format", URL_PATH),
+    Bad("too many pixels", at(data_url(sample_image(1001, 1000))), "image_too_large", URL_PATH),
+    Bad("too many bytes", at(data_url(IMAGE + bytes(30_000))), "image_file_too_large", URL_PATH),
+    Bad("a header and no more", at(data_url(IMAGE[:12])), "invalid_image_format", URL_PATH),
     # Sampling
     Bad("temperature too high", body(temperature=2.1), "invalid_value", "temperature"),
     Bad("temperature below 0", body(temperature=-0.1), "invalid_value", "temperature"),

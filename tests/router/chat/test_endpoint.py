@@ -14,7 +14,7 @@ from router.chat.endpoint import INLINE_BYTES
 from router.config import RouterConfig
 from tests.router.world import (
     CHAT,
-    PICTURE,
+    IMAGE,
     FakeBackend,
     Step,
     body,
@@ -46,7 +46,7 @@ async def test_what_the_backend_is_asked() -> None:
     backend = FakeBackend()
     answer = await post(backend, body("<OD>", model="microsoft/Florence-2-base", task="detect"))
     assert answer.status_code == 200
-    assert backend.asked == [("florence-2-base", Request(PICTURE, "<OD>", Task("detect"), pieces=False))]
+    assert backend.asked == [("florence-2-base", Request(IMAGE, "<OD>", Task("detect"), stream=False))]
     assert answer.json()["model"] == "florence-2-base"
     assert answer.json()["x_gigarouter"]["request_id"] == answer.headers["x-request-id"]
 
@@ -120,8 +120,8 @@ async def test_the_deadline_holds_for_a_body_that_does_not_come() -> None:
     assert sent[0]["status"] == 504
 
 
-async def test_a_large_picture_is_read_in_a_thread_and_is_the_same() -> None:
-    data = PICTURE + bytes(INLINE_BYTES)
+async def test_a_large_image_is_read_in_a_thread_and_is_the_same() -> None:
+    data = IMAGE + bytes(INLINE_BYTES)
     backend = FakeBackend()
     answer = await post(backend, body(messages=[user(image_part(data_url(data)))]))
     assert answer.status_code == 200

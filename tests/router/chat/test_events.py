@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from router.asgi.deadline import until, within
 from router.asgi.sse import KEEP_ALIVE, keep_alive
-from router.chat.events import Writer, sse, whole
-from router.chat.response import Head, Shape, completion_json
+from router.chat.events import EventWriter, sse, whole
+from router.chat.response import ResponseMeta, ResponseOptions, completion_json
 from tests.router.world import BALL, Step, events, places, script, several, thoughtful, words
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded
 from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
 
-HEAD = Head("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
+HEAD = ResponseMeta("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
 
 
 async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
@@ -38,9 +38,9 @@ async def _come(chunk: Chunk) -> Chunk:
     return chunk
 
 
-async def told(*steps: Step, shape: Shape = Shape(), include_usage: bool = False) -> str:
+async def told(*steps: Step, shape: ResponseOptions = ResponseOptions(), include_usage: bool = False) -> str:
     chunks = play(*steps)
-    writer = Writer(HEAD, shape, include_usage)
+    writer = EventWriter(HEAD, shape, include_usage)
     return b"".join([event async for event in sse(_come(await anext(chunks)), chunks, writer)]).decode()
 
 
@@ -98,9 +98,16 @@ async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
 
 @pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several(), thoughtful()])
 @pytest.mark.parametrize(
-    "shape", [Shape(), Shape("json"), Shape("grounding"), Shape("raw", include_raw=True), Shape(logprobs=True)]
+    "shape",
+    [
+        ResponseOptions(),
+        ResponseOptions("json"),
+        ResponseOptions("grounding"),
+        ResponseOptions("raw", include_raw=True),
+        ResponseOptions(logprobs=True),
+    ],
 )
-async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, shape: Shape) -> None:
+async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, shape: ResponseOptions) -> None:
     text = await told(*script(completion), shape=shape)
     choice = completion_json(completion, HEAD, shape)["choices"][0]
     assert joined(text) == choice["message"]["content"]
@@ -117,7 +124,7 @@ async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, 
 
 async def test_the_thought_comes_before_the_words_even_from_one_chunk() -> None:
     chunk = replace(Chunk.joined(script(thoughtful())), token_ids=(7,), logprobs=(-1.0,))
-    _, thought, said, _ = events(await told(chunk, shape=Shape(logprobs=True)))
+    _, thought, said, _ = events(await told(chunk, shape=ResponseOptions(logprobs=True)))
     assert thought["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
     assert said["choices"][0]["delta"] == {"content": "a red square"}
     assert [event["choices"][0].get("token_ids") for event in (thought, said)] == [None, [7]]
@@ -125,7 +132,7 @@ async def test_the_thought_comes_before_the_words_even_from_one_chunk() -> None:
 
 async def test_tokens_of_a_thought_are_told_with_it() -> None:
     first = Chunk(token_ids=(7,), logprobs=(-1.0,), reasoning="Hm")
-    _, thought, *_ = events(await told(first, *script(words()), shape=Shape(logprobs=True)))
+    _, thought, *_ = events(await told(first, *script(words()), shape=ResponseOptions(logprobs=True)))
     choice = thought["choices"][0]
     assert (choice["delta"], choice["token_ids"]) == ({"reasoning_content": "Hm"}, [7])
     assert choice["logprobs"]["content"][0]["logprob"] == -1.0

@@ -21,7 +21,7 @@ from tests.alike import assert_alike
 from tests.listening import listening
 from tests.oracle import MINIATURES
 from tests.router.world import data_url, image_part, text_part, user
-from tests.vlm.models.moondream2.driver import DATA, cases, picture
+from tests.vlm.models.moondream2.driver import DATA, cases, sample_image
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.loading import load
@@ -59,7 +59,7 @@ def client(sdk: OpenAI, engine: Engine) -> Iterator[OpenAI]:
 
 
 def request(text: str | None = None, image: str | None = SMALL, **more: Any) -> dict[str, Any]:
-    parts = [] if image is None else [image_part(data_url(picture(image)))]
+    parts = [] if image is None else [image_part(data_url(sample_image(image)))]
     parts += [] if text is None else [text_part(text)]
     own = ("model", "stream", "stream_options", "response_format", "logprobs", "max_tokens", "stop")
     fields: dict[str, Any] = {name: more.pop(name) for name in own if name in more}
@@ -102,7 +102,7 @@ def test_a_question_in_the_task_or_in_the_message(client: OpenAI) -> None:
     assert within.content == beside.content == said_by_original("c09")
 
 
-def test_a_question_without_a_picture(client: OpenAI) -> None:
+def test_a_question_without_an_image(client: OpenAI) -> None:
     answer = ask(client, "how many trees are in the picture?", image=None)
     said = answer.choices[0].message
     assert said.content == said_by_original("c28")
@@ -146,7 +146,7 @@ def test_the_thought_stands_beside_the_answer(client: OpenAI, image: str | None,
     ("image", "form"), [(None, None), (SMALL, None), (SMALL, {"type": "json_object"})], ids=["blind", "words", "json"]
 )
 def test_a_thought_is_streamed_before_the_answer(client: OpenAI, image: str | None, form: Any) -> None:
-    """Without a picture, the thought of "is there a dog" ends in a space, which belongs to it."""
+    """Without an image, the thought of "is there a dog" ends in a space, which belongs to it."""
     task = {"name": "query", "text": "is there a dog", "reasoning": True}
     asked: dict[str, Any] = {"image": image, "task": task, "max_tokens": 97}
     asked |= {} if form is None else {"response_format": form}
@@ -261,7 +261,7 @@ def test_a_text_is_grounded_as_it_is_detected(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_several_tasks_of_one_picture(client: OpenAI, engine: Engine, stream: bool) -> None:
+def test_several_tasks_of_one_image(client: OpenAI, engine: Engine, stream: bool) -> None:
     thoughtful = {"name": "query", "text": "is there a dog", "reasoning": True}
     tasks: list[Any] = [{"name": "detect", "labels": ["circle", "dog"], "max_objects": 2}, thoughtful, "caption"]
     encoded = engine.stats().images_encoded
@@ -295,7 +295,7 @@ def task_of(name: str, **more: Any) -> dict[str, Any]:
 
 
 def blind(**fields: Any) -> dict[str, Any]:
-    """Asked without a picture."""
+    """Asked without an image."""
     return {"image": None, **fields}
 
 
@@ -306,11 +306,11 @@ def blind(**fields: Any) -> dict[str, Any]:
         (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "greater than or equal to 1"),
         (task_of("query", text="?", references=[{"point": [1.1, 0]}]), "task.references[0].point[0]", "1"),
         (task_of("query", text="?", references=[{"point_px": [0, 161]}]), "task.references[0].point_px", "224 x 160"),
-        (blind(**task_of("query", text="?", references=[{"point_px": [0, 1]}])), "messages", "needs a picture"),
-        (blind(**task_of("query", text="?", references=[{"point": [0, 1]}])), "messages", "needs a picture"),
-        (blind(**task_of("detect", labels=["dog"])), "messages", "needs a picture"),
-        (blind(tasks=["caption"]), "messages", "needs a picture"),
-        (blind(), "messages", "needs a picture for the task 'caption'"),
+        (blind(**task_of("query", text="?", references=[{"point_px": [0, 1]}])), "messages", "needs an image"),
+        (blind(**task_of("query", text="?", references=[{"point": [0, 1]}])), "messages", "needs an image"),
+        (blind(**task_of("detect", labels=["dog"])), "messages", "needs an image"),
+        (blind(tasks=["caption"]), "messages", "needs an image"),
+        (blind(), "messages", "needs an image for the task 'caption'"),
         (task_of("detect"), "task.labels", "exactly one label"),
         (task_of("query"), "task.text", "the text"),
         (task_of("ocr"), "task", "offers: caption, detect, ground, point, query"),
@@ -328,7 +328,7 @@ def test_bad_requests_are_said_to_be(
     assert ask(client, "next").choices[0].message.grounding
 
 
-def test_models_that_need_a_picture_say_so_and_how_to_send_one() -> None:
+def test_models_that_need_an_image_say_so_and_how_to_send_one() -> None:
     few = EngineConfig(max_batch=1, cache_bytes=2**26)
     with ExitStack() as stack:
         engines = {name: stack.enter_context(Engine(load(MINIATURES / name), few)) for name in OTHERS}
@@ -338,4 +338,4 @@ def test_models_that_need_a_picture_say_so_and_how_to_send_one() -> None:
             with pytest.raises(openai.BadRequestError) as caught:
                 ask(sdk, "a", image=None, model=name, stream=stream)
             assert (caught.value.param, caught.value.code) == ("messages", "invalid_value")
-            assert "needs a picture. Send it as an image_url part of a user message." in caught.value.message
+            assert "needs an image. Send it as an image_url part of a user message." in caught.value.message

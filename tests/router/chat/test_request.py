@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.chat.request import IMPOSSIBLE, Chat, read_chat
-from router.chat.response import Shape
+from router.chat.response import ResponseOptions
 from router.config import RouterConfig
-from tests.router.world import PICTURE, body, image_part, text_part, user
+from tests.router.world import IMAGE, body, image_part, text_part, user
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.types import Box, Request, Sampling, Task
 
@@ -24,21 +24,21 @@ def read(request: dict[str, Any]) -> Chat:
 
 def test_the_least_request() -> None:
     chat = read(body())
-    assert chat.request == Request(PICTURE, pieces=False)
-    assert chat.shape == Shape()
+    assert chat.request == Request(IMAGE, stream=False)
+    assert chat.shape == ResponseOptions()
     assert (chat.model, chat.stream, chat.include_usage, chat.ignored) == ("blip-large", False, False, ())
 
 
 def test_pieces_are_asked_for_only_where_the_answer_streams() -> None:
-    assert read(body(stream=True)).request == Request(PICTURE, pieces=True)
+    assert read(body(stream=True)).request == Request(IMAGE, stream=True)
 
 
-def test_whether_a_picture_is_needed_is_the_model_s_to_say() -> None:
+def test_whether_an_image_is_needed_is_the_model_s_to_say() -> None:
     chat = read(body(messages=[{"role": "user", "content": "Why is the sky blue?"}]))
-    assert chat.request == Request(None, "Why is the sky blue?", pieces=False)
-    error = chat.located(InvalidRequest("It needs a picture.", "image", "invalid_value"))
+    assert chat.request == Request(None, "Why is the sky blue?", stream=False)
+    error = chat.located(InvalidRequest("It needs an image.", "image", "invalid_value"))
     assert (error.param, error.code) == ("messages", "invalid_value")
-    assert error.message == "It needs a picture. Send it as an image_url part of a user message."
+    assert error.message == "It needs an image. Send it as an image_url part of a user message."
     assert chat.located(EngineFailure("It failed.")).message == "It failed."
 
 
@@ -70,7 +70,7 @@ def test_of_a_conversation_the_last_question_counts_and_the_rest_is_reported() -
             ]
         )
     )
-    assert chat.request == Request(PICTURE, "<OD>", pieces=False)
+    assert chat.request == Request(IMAGE, "<OD>", stream=False)
     assert chat.ignored == ("messages[0]", "messages[1]", "messages[2]", "messages[3]")
     assert (chat.image_param, chat.prompt_param) == ("messages[2].content[0].image_url.url", "messages[5].content")
 
@@ -104,7 +104,7 @@ def test_max_completion_tokens_is_the_newer_name_and_wins() -> None:
 
 def test_null_means_not_given() -> None:
     names = ("temperature", "stop", "seed", "task", "response_format", "stream", "stream_options", "tools", "n", "foo")
-    assert read({**body(), **dict.fromkeys(names)}).request == Request(PICTURE, pieces=False)
+    assert read({**body(), **dict.fromkeys(names)}).request == Request(IMAGE, stream=False)
     assert read({**body(), **dict.fromkeys(names)}).ignored == ()
 
 
@@ -127,16 +127,16 @@ def test_tasks(given_task: object, expected: Task) -> None:
 def test_several_tasks() -> None:
     chat = read(body("What is it?", tasks=["caption", {"name": "detect", "labels": ["dog", "car"]}, "query"]))
     assert chat.request == Request(
-        PICTURE,
+        IMAGE,
         "What is it?",  # for the parts that lack a text
-        pieces=False,
-        parts=(Task("caption"), Task("detect", labels=("dog", "car")), Task("query")),
+        stream=False,
+        tasks=(Task("caption"), Task("detect", labels=("dog", "car")), Task("query")),
     )
     assert chat.ignored == ()
 
 
 def test_one_task_in_a_list_is_still_a_list() -> None:
-    assert read(body(tasks=["caption"])).request.parts == (Task("caption"),)
+    assert read(body(tasks=["caption"])).request.tasks == (Task("caption"),)
 
 
 @pytest.mark.parametrize("task", ["caption", "raw", {"name": "detect"}])
@@ -157,24 +157,25 @@ def test_the_size_is_read_only_where_pixels_are_asked_for(monkeypatch: pytest.Mo
     corner = {"name": "ocr", "region": {"box_px": [0, 0, 5, 5]}}
     read(body(task={"name": "ocr", "region": {"box": [0, 0, 1, 1]}}))
     assert asked == []
-    assert read(body(tasks=[corner, corner])).request.parts[1].region == Box(0, 0, 0.5, 0.5)
+    assert read(body(tasks=[corner, corner])).request.tasks[1].region == Box(0, 0, 0.5, 0.5)
     assert asked == ["messages[0].content[0].image_url.url"]
 
 
 @pytest.mark.parametrize(
     ("fields", "shape"),
     [
-        ({}, Shape("answer")),
-        ({"response_format": {"type": "text"}}, Shape("answer")),
-        ({"response_format": {"type": "json_object"}}, Shape("json")),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "grounding"}}}, Shape("grounding")),
+        ({}, ResponseOptions("answer")),
+        ({"response_format": {"type": "text"}}, ResponseOptions("answer")),
+        ({"response_format": {"type": "json_object"}}, ResponseOptions("json")),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "grounding"}}},
+         ResponseOptions("grounding")),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "Grounding", "strict": True}}},
-         Shape("grounding")),
-        ({"include_raw": True}, Shape("answer", include_raw=True)),
-        ({"task": "raw"}, Shape("raw", include_raw=True)),
+         ResponseOptions("grounding")),
+        ({"include_raw": True}, ResponseOptions("answer", include_raw=True)),
+        ({"task": "raw"}, ResponseOptions("raw", include_raw=True)),
     ],
 )  # fmt: skip
-def test_the_shape_of_the_answer(fields: dict[str, Any], shape: Shape) -> None:
+def test_the_shape_of_the_answer(fields: dict[str, Any], shape: ResponseOptions) -> None:
     chat = read(body("<OD>", **fields))
     assert chat.shape == shape
     assert chat.request.task is None
@@ -253,14 +254,14 @@ field_names = st.sampled_from(
 @given(st.dictionaries(field_names, json_values, max_size=4))
 def test_whatever_is_in_the_fields_it_is_read_or_refused_in_our_words(fields: dict[str, Any]) -> None:
     with contextlib.suppress(VlmError):
-        assert read({**body(), **fields}).request.image == PICTURE
+        assert read({**body(), **fields}).request.image == IMAGE
 
 
 @given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=5), json_values)
 def test_whatever_is_in_a_message_it_is_read_or_refused_in_our_words(roles: list[str], content: object) -> None:
     messages = [*({"role": role, "content": content} for role in roles), user(image_part())]
     with contextlib.suppress(VlmError):
-        assert read(body(messages=messages)).request.image == PICTURE
+        assert read(body(messages=messages)).request.image == IMAGE
 
 
 def test_true_is_not_one() -> None:

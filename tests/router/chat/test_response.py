@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.response import Head, Shape, completion_json, content_of, grounding_of
+from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of
 from tests.router.world import BALL, places, several, thoughtful, words
 from vlm.types import Box, Completion, Detection, Grounding, Point
 
-HEAD = Head("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
+HEAD = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
 
 BALL_JSON = {
     "id": 0,
@@ -37,7 +37,7 @@ BALL_JSON = {
 
 
 def test_a_whole_answer_to_the_letter() -> None:
-    assert completion_json(words(), HEAD, Shape()) == {
+    assert completion_json(words(), HEAD, ResponseOptions()) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
@@ -85,7 +85,7 @@ def test_a_whole_answer_to_the_letter() -> None:
 
 
 def test_a_thought_stands_beside_the_answer() -> None:
-    answer = completion_json(thoughtful(), HEAD, Shape())
+    answer = completion_json(thoughtful(), HEAD, ResponseOptions())
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("A shape, red, of four sides.", "a red square")
     assert message["grounding"]["reasoning"] == message["reasoning_content"]
@@ -94,20 +94,22 @@ def test_a_thought_stands_beside_the_answer() -> None:
 
 def test_of_several_answers_the_thought_is_of_the_one_that_speaks() -> None:
     first_words = several(places(BALL), thoughtful(), words("another one"))
-    message = completion_json(first_words, HEAD, Shape())["choices"][0]["message"]
+    message = completion_json(first_words, HEAD, ResponseOptions())["choices"][0]["message"]
     assert message["reasoning_content"] == message["grounding"]["parts"][1]["reasoning"]
-    thoughtless = completion_json(several(places(BALL), words(), thoughtful()), HEAD, Shape())
+    thoughtless = completion_json(several(places(BALL), words(), thoughtful()), HEAD, ResponseOptions())
     assert "reasoning_content" not in thoughtless["choices"][0]["message"]
 
 
-def test_without_a_picture_nothing_is_said_of_its_cache() -> None:
+def test_without_an_image_nothing_is_said_of_its_cache() -> None:
     asked = words()
-    answer = completion_json(replace(asked, grounding=replace(asked.grounding, image_size=None)), HEAD, Shape())
+    answer = completion_json(
+        replace(asked, grounding=replace(asked.grounding, image_size=None)), HEAD, ResponseOptions()
+    )
     assert answer["x_gigarouter"]["image_cache"] is None
 
 
 def test_places_are_beside_the_words_in_both_frames() -> None:
-    grounding = completion_json(places(), HEAD, Shape())["choices"][0]["message"]["grounding"]
+    grounding = completion_json(places(), HEAD, ResponseOptions())["choices"][0]["message"]["grounding"]
     assert grounding["objects"][0] == BALL_JSON
     kite = grounding["objects"][1]
     assert (kite["id"], kite["point"], kite["point_px"]) == (1, [0.25, 0.75], [160.0, 360.0])
@@ -117,19 +119,19 @@ def test_places_are_beside_the_words_in_both_frames() -> None:
 @pytest.mark.parametrize(
     ("completion", "shape", "content"),
     [
-        (words(), Shape(), "a red square"),
-        (words("a ball", BALL), Shape(), "a ball"),
-        (words(), Shape("json"), {"text": "a red square"}),
-        (words(), Shape("raw"), "a red square</s>"),
-        (places(), Shape("raw"), "ball<loc_100></s>"),
+        (words(), ResponseOptions(), "a red square"),
+        (words("a ball", BALL), ResponseOptions(), "a ball"),
+        (words(), ResponseOptions("json"), {"text": "a red square"}),
+        (words(), ResponseOptions("raw"), "a red square</s>"),
+        (places(), ResponseOptions("raw"), "ball<loc_100></s>"),
         (
             places(BALL),
-            Shape(),
+            ResponseOptions(),
             {"objects": [{name: BALL_JSON[name] for name in ("label", "box", "box_px")}]},
         ),
     ],
 )
-def test_content(completion: Completion, shape: Shape, content: object) -> None:
+def test_content(completion: Completion, shape: ResponseOptions, content: object) -> None:
     said = content_of(completion, shape)
     assert (said if isinstance(content, str) else json.loads(said)) == content
 
@@ -137,24 +139,24 @@ def test_content(completion: Completion, shape: Shape, content: object) -> None:
 @pytest.mark.parametrize(
     ("completion", "shape"),
     [
-        (words(), Shape("grounding")),
-        (places(), Shape("grounding")),
-        (places(), Shape("json")),
-        (words("a ball", BALL), Shape("json")),
-        (places(), Shape("grounding", include_raw=True)),
-        (several(), Shape("grounding")),
-        (several(), Shape("json")),
-        (several(words(), words()), Shape("json")),
+        (words(), ResponseOptions("grounding")),
+        (places(), ResponseOptions("grounding")),
+        (places(), ResponseOptions("json")),
+        (words("a ball", BALL), ResponseOptions("json")),
+        (places(), ResponseOptions("grounding", include_raw=True)),
+        (several(), ResponseOptions("grounding")),
+        (several(), ResponseOptions("json")),
+        (several(words(), words()), ResponseOptions("json")),
     ],
 )
-def test_content_as_the_whole_grounding(completion: Completion, shape: Shape) -> None:
+def test_content_as_the_whole_grounding(completion: Completion, shape: ResponseOptions) -> None:
     message = completion_json(completion, HEAD, shape)["choices"][0]["message"]
     assert json.loads(message["content"]) == message["grounding"]
 
 
 @pytest.mark.parametrize("include_raw", [False, True])
 def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_content(include_raw: bool) -> None:
-    shape = Shape(include_raw=include_raw)
+    shape = ResponseOptions(include_raw=include_raw)
     answer = completion_json(several(), HEAD, shape)
     message = answer["choices"][0]["message"]
     alone = [grounding_of(part, shape) for part in several().parts]
@@ -168,28 +170,28 @@ def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_conte
 
 def test_where_no_task_has_words_the_content_is_the_geometry_of_the_first() -> None:
     silent = replace(places(BALL), parts=(places(BALL), places()))
-    assert [found["label"] for found in json.loads(content_of(silent, Shape()))["objects"]] == ["ball"]
+    assert [found["label"] for found in json.loads(content_of(silent, ResponseOptions()))["objects"]] == ["ball"]
 
 
 def test_nothing_found_is_an_empty_list() -> None:
     nothing = replace(places(), grounding=replace(places().grounding, detections=()))
-    assert content_of(nothing, Shape()) == '{"objects":[]}'
+    assert content_of(nothing, ResponseOptions()) == '{"objects":[]}'
 
 
 def test_content_is_compact_and_keeps_its_letters() -> None:
-    assert content_of(words("ein grünes Café"), Shape("json")) == '{"text":"ein grünes Café"}'
+    assert content_of(words("ein grünes Café"), ResponseOptions("json")) == '{"text":"ein grünes Café"}'
 
 
 def test_raw_is_given_only_when_asked_for() -> None:
-    def raw(shape: Shape) -> Any:
+    def raw(shape: ResponseOptions) -> Any:
         return completion_json(words(), HEAD, shape)["choices"][0]["message"]["grounding"]["raw"]
 
-    assert raw(Shape()) is None
-    assert raw(Shape(include_raw=True)) == "a red square</s>"
+    assert raw(ResponseOptions()) is None
+    assert raw(ResponseOptions(include_raw=True)) == "a red square</s>"
 
 
 def test_logprobs_name_tokens_by_their_ids() -> None:
-    choice = completion_json(words(), HEAD, Shape(logprobs=True))["choices"][0]
+    choice = completion_json(words(), HEAD, ResponseOptions(logprobs=True))["choices"][0]
     assert choice["token_ids"] == [11, 12, 2]
     assert choice["logprobs"]["refusal"] is None
     assert choice["logprobs"]["content"][0] == {
@@ -203,11 +205,11 @@ def test_logprobs_name_tokens_by_their_ids() -> None:
 
 def test_what_the_model_ignored_is_added_once() -> None:
     completion = replace(words(), ignored=("prompt", "user"))
-    assert completion_json(completion, HEAD, Shape())["x_gigarouter"]["ignored"] == ["user", "prompt"]
+    assert completion_json(completion, HEAD, ResponseOptions())["x_gigarouter"]["ignored"] == ["user", "prompt"]
 
 
 def test_every_head_has_its_own_id() -> None:
-    one, two = Head("m", "r"), Head("m", "r")
+    one, two = ResponseMeta("m", "r"), ResponseMeta("m", "r")
     assert one.id != two.id
     assert one.id.startswith("chatcmpl-")
     assert one.created > 1_700_000_000
@@ -239,7 +241,7 @@ def flat(shape: Any) -> list[float]:
 @given(st.lists(detections, max_size=5), sizes, st.sampled_from(["answer", "json", "grounding"]))
 def test_grounding_keeps_its_promises(found: list[Detection], size: tuple[int, int], content: Any) -> None:
     completion = replace(places(), grounding=Grounding("detect", "<OD>", None, size, tuple(found)))
-    answer = completion_json(completion, HEAD, Shape(content))
+    answer = completion_json(completion, HEAD, ResponseOptions(content))
     objects = answer["choices"][0]["message"]["grounding"]["objects"]
     assert [one["id"] for one in objects] == list(range(len(found)))
     for one in objects:
@@ -270,5 +272,5 @@ def _check_frames(norm: list[Any], pixels: list[Any], size: tuple[int, int]) -> 
 def test_a_grounded_caption_is_geometry_though_its_text_is_known() -> None:
     """Spans need the text that they point into; the answer is still where things are."""
     grounded = replace(places(), grounding=replace(places().grounding, task="ground", text="a ball and a kite"))
-    content = json.loads(content_of(grounded, Shape()))
+    content = json.loads(content_of(grounded, ResponseOptions()))
     assert [found["label"] for found in content["objects"]] == ["ball", "kite"]

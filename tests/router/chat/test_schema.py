@@ -11,7 +11,7 @@ import pytest
 from router.chat.schema import ChatBody, TaskBody, validated
 from tests.router.world import body
 from vlm.errors import InvalidRequest
-from vlm.types import MAX_PARTS
+from vlm.types import MAX_TASKS
 
 
 def refused(request: dict[str, Any]) -> InvalidRequest:
@@ -67,7 +67,7 @@ def test_a_bad_argument_of_a_task_has_its_path_alone_and_among_others(
     ("tasks", "code", "param"),
     [
         ([], "invalid_value", "tasks"),
-        (["caption"] * (MAX_PARTS + 1), "invalid_value", "tasks"),
+        (["caption"] * (MAX_TASKS + 1), "invalid_value", "tasks"),
         ("caption", "invalid_type", "tasks"),
         ({"name": "caption"}, "invalid_type", "tasks"),
         (["caption", 3], "invalid_type", "tasks[1]"),

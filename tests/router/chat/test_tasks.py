@@ -61,7 +61,7 @@ def test_every_argument_arrives() -> None:
     assert read({"name": "detect"}, never) == Task("detect")
 
 
-def test_pixels_are_shares_of_the_picture() -> None:
+def test_pixels_are_shares_of_the_image() -> None:
     task = {
         "name": "query",
         "region": {"box_px": [0, 120, 320, 480]},
@@ -91,7 +91,7 @@ def test_a_box_in_pixels_comes_back_as_the_pixels_it_was(size: tuple[int, int], 
         ({"region": {"box": [0.5, 0, 0.1, 1]}}, "region.box", "invalid_value", "x1 <= x2"),
         ({"region": {"box_px": [0, 9, 5, 8]}}, "region.box_px", "invalid_value", "y1 <= y2"),
         ({"region": {"box_px": [0, 0, 640.1, 480]}}, "region.box_px", "invalid_value", "is 640 x 480 pixels"),
-        ({"region": {"box_px": [0, 0, 480, 640]}}, "region.box_px", "invalid_value", "outside the picture"),
+        ({"region": {"box_px": [0, 0, 480, 640]}}, "region.box_px", "invalid_value", "outside the image"),
         ({"references": [{"point_px": [0, 481]}]}, "references[0].point_px", "invalid_value", "outside"),
         ({"references": [{"box_px": [641, 0, 642, 1]}]}, "references[0].box_px", "invalid_value", "outside"),
     ],
@@ -103,7 +103,7 @@ def test_bad_places(arguments: dict[str, Any], param: str, code: str, words: str
 
 
 def oriented(orientation: int) -> bytes:
-    """A picture of 640 x 480 as it is stored; from 5 on it stands on its side."""
+    """An image of 640 x 480 as it is stored; from 5 on it stands on its side."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -112,11 +112,11 @@ def oriented(orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pixels_are_those_of_the_upright_picture(orientation: int) -> None:
+def test_pixels_are_those_of_the_upright_image(orientation: int) -> None:
     width, height = SIZE if orientation < 5 else SIZE[::-1]
     whole = {"name": "ocr", "region": {"box_px": [0, 0, width, height]}}
     request = body(messages=[user(image_part(data_url(oriented(orientation), "image/jpeg")))], tasks=[whole])
-    [task] = read_chat(encode(request), RouterConfig()).request.parts
+    [task] = read_chat(encode(request), RouterConfig()).request.tasks
     assert task.region == Box(0, 0, 1, 1)
     whole["region"] = {"box_px": [0, 0, height, width]}
     with pytest.raises(InvalidRequest, match=f"which is {width} x {height} pixels when upright"):

@@ -25,7 +25,7 @@ def test_a_seed_is_always_the_same_page() -> None:
     assert len({one.word for one in PAGES}) == len(PAGES)
 
 
-def test_words_are_apart_and_within_the_picture() -> None:
+def test_words_are_apart_and_within_the_image() -> None:
     for one in PAGES:
         assert not one.shapes
         assert len(one.words) > 1

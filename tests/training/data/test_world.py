@@ -20,7 +20,7 @@ SCENES = [scene(seed) for seed in range(300)]
 
 
 def ink(one: Scene) -> Box:
-    """The box around all pixels that are not background, in parts of the picture."""
+    """The box around all pixels that are not background, in parts of the image."""
     pixels = np.asarray(draw(one), dtype=np.int16)
     rows, columns = np.nonzero(np.abs(pixels - np.array(one.shade)).max(axis=2) > 24)
     height, width = pixels.shape[:2]
@@ -34,7 +34,7 @@ def assert_near(one: Box, other: Box, width: int, height: int, pixels: float = 1
     assert abs(one.y_max - other.y_max) * height <= pixels
 
 
-def test_a_seed_is_always_the_same_scene_and_picture() -> None:
+def test_a_seed_is_always_the_same_scene_and_image() -> None:
     assert [scene(seed) for seed in range(50)] == SCENES[:50]
     assert np.array_equal(np.asarray(draw(scene(7), 120)), np.asarray(draw(SCENES[7], 120)))
 
@@ -69,7 +69,7 @@ def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [seed for seed, one in enumerate(SCENES) if one.word and one.width < 500][:12])
-def test_words_stand_in_their_boxes_at_the_size_of_the_picture(seed: int) -> None:
+def test_words_stand_in_their_boxes_at_the_size_of_the_image(seed: int) -> None:
     one = SCENES[seed]
     assert one.word is not None
     alone = replace(plain(one), shapes=())
@@ -101,7 +101,7 @@ def test_quads_go_round_clockwise_from_the_top_left() -> None:
         assert Box.spanning(word.quad) == box
 
 
-def test_everything_lies_within_the_picture_and_shapes_have_names_and_regions_of_their_own() -> None:
+def test_everything_lies_within_the_image_and_shapes_have_names_and_regions_of_their_own() -> None:
     for one in SCENES:
         for thing in one.things:
             assert 0 <= thing.box.x_min < thing.box.x_max <= 1

@@ -104,9 +104,9 @@ async def asked_over_http(url: str, name: str, requests: Sequence[Request]) -> l
 
 @pytest.mark.parametrize("name", TASKS)
 def test_answers_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
-    pictures = [_png(draw(scene(HELD_OUT + number))) for number in range(2)]
-    requests = [Request(image, task=task) for image in pictures for task in TASKS[name]]
-    requests += [Request(image, prompt) for image in pictures for prompt in PROMPTS[name]]
+    images = [_png(draw(scene(HELD_OUT + number))) for number in range(2)]
+    requests = [Request(image, task=task) for image in images for task in TASKS[name]]
+    requests += [Request(image, prompt) for image in images for prompt in PROMPTS[name]]
     over_http = asyncio.run(asked_over_http(url, name, requests))
     assert over_http == asyncio.run(asked(EngineAsker(engines[name]), requests))
     assert any(answer.text for answer in over_http)
@@ -182,7 +182,7 @@ def test_the_router_reads_the_task_that_was_meant(task: Task) -> None:
     assert read_task(validated(TaskBody, task_json(task)), "task", lambda: (1, 1)) == task
 
 
-def test_a_picture_without_words_is_sent_alone() -> None:
+def test_an_image_without_words_is_sent_alone() -> None:
     backend = FakeBackend()
     with listening(create_app(backend, RouterConfig())) as address:
         requests = [Request(_png(draw(scene(0)))), Request(_png(draw(scene(1))), " a ")]
@@ -231,7 +231,7 @@ class Counting(FakeBackend):
 
 
 def examined(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main([*arguments, "--pictures", "1"])
+    code = main([*arguments, "--images", "1"])
     return code, *capsys.readouterr()
 
 
@@ -241,10 +241,10 @@ def test_all_that_is_served_is_examined(capsys: pytest.CaptureFixture[str], url:
     code, out, err = examined(capsys, "--url", f"{url}/v1/", "--card", "--folder", str(tmp_path))
     assert code == 0, err
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
-    assert heads == [f"{name}  (over HTTP from {url}/v1/, 1 pictures)" for name in TASKS]
+    assert heads == [f"{name}  (over HTTP from {url}/v1/, 1 images)" for name in TASKS]
     for name in TASKS:
         card = (tmp_path / name / CARD).read_text()
-        assert "over HTTP: 1 pictures" in card
+        assert "over HTTP: 1 images" in card
         assert "exact" in card
 
 

@@ -100,19 +100,19 @@ def test_a_card_holds_the_latest_scores(tmp_path: Path) -> None:
     add_scores(tmp_path, "Any", "second", "two")
     card = (tmp_path / CARD).read_text()
     assert "license: apache-2.0" in card
-    assert "100 steps of 8 pictures" in card
+    assert "100 steps of 8 images" in card
     assert card.count("## Scores") == 1
     assert "small\n" in card
     assert "two\n" in card
     assert "one\n" not in card
 
 
-def test_pictures_drawn_by_hand_have_one_size_and_plain_colours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_drawn_by_hand_have_one_size_and_plain_colours(capsys: pytest.CaptureFixture[str]) -> None:
     plain = held_out(3, (640, 480))
     assert {(one.width, one.height) for one in plain} == {(640, 480)}
     assert {shape.shade for one in plain for shape in one.shapes} <= set(COLOURS.values())
     assert not any(one.texture.grain or one.texture.stripes for one in plain)
-    assert main(["blip-large", "--pictures", "1", "--size", "640x480", "--folder", str(MINIATURES)]) == 0
+    assert main(["blip-large", "--images", "1", "--size", "640x480", "--folder", str(MINIATURES)]) == 0
     assert "conditional caption" in capsys.readouterr().out
 
 
@@ -122,7 +122,7 @@ def test_pictures_drawn_by_hand_have_one_size_and_plain_colours(capsys: pytest.C
         (["--size", "640"], "must be WIDTHxHEIGHT"),
         (["--size", "0x5"], "must be WIDTHxHEIGHT"),
         (["--size", "1600x600"], "neither over twice the other"),
-        (["--pictures", "0"], "from 1 on"),
+        (["--images", "0"], "from 1 on"),
         (["blip"], "invalid choice"),
     ],
 )
@@ -138,7 +138,7 @@ def test_what_cannot_be_examined_is_refused(
 def test_a_folder_without_checkpoints_is_named(
     names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*names, "--folder", str(tmp_path), "--pictures", "1"]) == 2
+    assert main([*names, "--folder", str(tmp_path), "--images", "1"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 

@@ -42,8 +42,8 @@ def test_a_plan_keeps_its_budget_and_always_holds_one_full_sequence(
     budget = int(least_bytes(spec, element_size) * share)
     plan = CachePlan.fit(spec, element_size, budget, max_rows)
     per_position = spec.bytes_per_position(element_size)
-    assert plan.bytes == per_position * (plan.rows * spec.cross_positions + plan.blocks * BLOCK_SIZE) <= budget
-    assert 1 <= plan.rows <= max_rows
+    assert plan.bytes == per_position * (plan.slots * spec.cross_positions + plan.blocks * BLOCK_SIZE) <= budget
+    assert 1 <= plan.slots <= max_rows
     assert BlockPool(plan.blocks).free >= blocks_for(spec.max_positions)
 
 
@@ -52,7 +52,7 @@ def test_the_least_budget_buys_one_row_and_a_byte_less_is_an_error_that_names_it
     spec: Spec, element_size: int, max_rows: int
 ) -> None:
     least = least_bytes(spec, element_size)
-    assert CachePlan.fit(spec, element_size, least, max_rows).rows >= 1
+    assert CachePlan.fit(spec, element_size, least, max_rows).slots >= 1
     with pytest.raises(CheckpointError, match=re.escape(f"needs {least} bytes")) as caught:
         CachePlan.fit(spec, element_size, least - 1, max_rows)
     assert caught.value.param == "cache_bytes"
@@ -61,7 +61,7 @@ def test_the_least_budget_buys_one_row_and_a_byte_less_is_an_error_that_names_it
 @given(specs, st.integers(1, 50))
 def test_memory_beyond_full_rows_is_not_taken(spec: Spec, max_rows: int) -> None:
     plan = CachePlan.fit(spec, 4, 10**12, max_rows)
-    assert (plan.rows, plan.blocks) == (max_rows, max_rows * blocks_for(spec.max_positions) + 1)
+    assert (plan.slots, plan.blocks) == (max_rows, max_rows * blocks_for(spec.max_positions) + 1)
 
 
 @pytest.mark.parametrize(("positions", "blocks"), [(0, 0), (1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])

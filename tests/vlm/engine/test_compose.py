@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vlm.engine.compose import MAX_GENERATIONS, answer, generations, is_compound, merge, split
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
 from vlm.grounding_json import to_json
-from vlm.types import MAX_PARTS, Box, Completion, Detection, Grounding, Request, Sampling, Task, Timings, Usage
+from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Request, Sampling, Task, Timings, Usage
 
 CAPTION, DETECT = Task("caption"), Task("detect")
 LABELLED = Task("detect", labels=("dog", "cat", "dog"))
@@ -32,7 +32,7 @@ def completion(text: str = "", *found: Detection, **more: Any) -> Completion:
         usage=Usage(image_tokens=10, text_tokens=3, completion_tokens=2, cached_tokens=10),
         timings=Timings(1.0, 2.0, 3.0, 4.0),
         resolution="task",
-        words=bool(text),
+        has_text=bool(text),
         **more,
     )
 
@@ -86,20 +86,20 @@ def ask(request: Request, fake: Fake, places: int = MANY) -> Completion:
         (Request(b"", task=Task("caption", labels=("dog", "cat"))), False),
         (Request(b"", task=LABELLED), True),
         (Request(b"", task=Task("point", labels=("dog", "cat"))), True),
-        (Request(b"", parts=(CAPTION,)), True),
+        (Request(b"", tasks=(CAPTION,)), True),
     ],
 )
 def test_what_is_compound(request_: Request, expected: bool) -> None:
     assert is_compound(request_) == expected
     assert (split(request_) == (request_,)) == (not expected)
-    assert (generations(request_) > 1) == (expected and len(request_.parts) != 1)
+    assert (generations(request_) > 1) == (expected and len(request_.tasks) != 1)
 
 
 def test_single_requests_keep_all_but_the_task() -> None:
-    request = Request(b"png", "What?", sampling=Sampling(max_tokens=5, seed=1), parts=(CAPTION, LABELLED))
+    request = Request(b"png", "What?", sampling=Sampling(max_tokens=5, seed=1), tasks=(CAPTION, LABELLED))
     fake = Fake()
     ask(request, fake)
-    assert {(one.image, one.prompt, one.sampling, one.parts) for one in fake.asked} == {
+    assert {(one.image, one.prompt, one.sampling, one.tasks) for one in fake.asked} == {
         (b"png", "What?", request.sampling, ())
     }
     assert [one.task for one in fake.asked] == [
@@ -110,8 +110,8 @@ def test_single_requests_keep_all_but_the_task() -> None:
 
 
 def test_parts_stay_apart_beside_the_first_text_and_the_first_grounding() -> None:
-    whole = ask(Request(b"", parts=(DETECT, CAPTION, Task("caption", labels=("other",)), LABELLED)), Fake())
-    assert (whole.text, whole.words) == ("caption", True)
+    whole = ask(Request(b"", tasks=(DETECT, CAPTION, Task("caption", labels=("other",)), LABELLED)), Fake())
+    assert (whole.text, whole.has_text) == ("caption", True)
     assert whole.grounding == whole.parts[0].grounding
     assert [part.text for part in whole.parts] == ["", "caption", "other", ""]
     assert [one.label for one in whole.parts[3].grounding.detections] == ["dog", "cat"]
@@ -121,7 +121,7 @@ def test_parts_stay_apart_beside_the_first_text_and_the_first_grounding() -> Non
 
 def test_labels_become_one_answer_without_parts() -> None:
     whole = ask(Request(b"", task=LABELLED), Fake())
-    assert (whole.parts, whole.words, whole.text) == ((), False, "")
+    assert (whole.parts, whole.has_text, whole.text) == ((), False, "")
     assert [one.label for one in whole.grounding.detections] == ["dog", "cat"]
     assert (whole.grounding.native_task, whole.grounding.raw) == ("<OD>", "</s>\n</s>")
 
@@ -129,7 +129,7 @@ def test_labels_become_one_answer_without_parts() -> None:
 def test_an_answer_that_waited_for_the_encode_was_no_hit() -> None:
     answers = [completion(), completion()]
     answers[1] = replace(answers[1], usage=replace(answers[1].usage, cached_tokens=0), finish_reason="length")
-    whole = merge(Request(b"", parts=(DETECT, DETECT)), answers)
+    whole = merge(Request(b"", tasks=(DETECT, DETECT)), answers)
     assert (whole.usage.cached_tokens, whole.finish_reason) == (0, "length")
 
 
@@ -139,7 +139,7 @@ def test_what_no_part_used_is_ignored_and_what_is_a_parts_own_has_its_name() -> 
         completion("", ignored=("prompt",)),
         completion("", ignored=("prompt", "stop", "task.text")),
     ]
-    whole = merge(Request(b"", "hi", parts=(CAPTION, DETECT, DETECT)), answers)
+    whole = merge(Request(b"", "hi", tasks=(CAPTION, DETECT, DETECT)), answers)
     assert whole.ignored == ("prompt", "tasks[0].labels", "tasks[2].text")
     pair = merge(Request(b"", task=Task("detect", labels=("a", "b"))), answers[1:])
     assert pair.ignored == ("prompt",)
@@ -188,7 +188,7 @@ def test_labels_put_together_keep_what_each_said(answers: list[Completion]) -> N
 
 @given(st.lists(answers_to_a_label(), min_size=1, max_size=5))
 def test_parts_put_together_are_unchanged(answers: list[Completion]) -> None:
-    whole = merge(Request(b"", parts=(DETECT,) * len(answers)), answers)
+    whole = merge(Request(b"", tasks=(DETECT,) * len(answers)), answers)
     assert whole.parts == tuple(answers)
     assert whole.grounding == answers[0].grounding
     assert_sums(whole, answers)
@@ -221,7 +221,7 @@ def test_a_part_that_fails_takes_the_others_along(what: str, error: VlmError, pa
 
     async def alone() -> int:
         with pytest.raises(VlmError) as caught:
-            await asyncio.wait_for(answer(Request(b"", parts=parts), fake, MANY), 10)
+            await asyncio.wait_for(answer(Request(b"", tasks=parts), fake, MANY), 10)
         assert type(caught.value) is type(error)
         assert (caught.value.message, caught.value.param, caught.value.code) == ("No.", param, error.code)
         return len(asyncio.all_tasks())
@@ -244,7 +244,7 @@ def test_a_client_that_leaves_ends_every_part(turns: int) -> None:
 
     async def leaves() -> int:
         work: Coroutine[Any, Any, Any] = answer(
-            Request(b"", parts=(CAPTION, LABELLED, Task("caption", labels=("never",)))), fake, MANY
+            Request(b"", tasks=(CAPTION, LABELLED, Task("caption", labels=("never",)))), fake, MANY
         )
         task = asyncio.create_task(work)
         for _ in range(turns):
@@ -265,16 +265,16 @@ def test_all_are_asked_at_the_same_time() -> None:
         await asyncio.wait_for(together.wait(), 5)
         return completion("met")
 
-    asyncio.run(answer(Request(b"", parts=(CAPTION, DETECT, LABELLED)), meet, MANY))
+    asyncio.run(answer(Request(b"", tasks=(CAPTION, DETECT, LABELLED)), meet, MANY))
 
 
 @pytest.mark.parametrize(
     ("request_", "places", "param"),
     [
-        (Request(b"", parts=(CAPTION,) * 5), 4, "tasks"),
-        (Request(b"", parts=(CAPTION, LABELLED, LABELLED)), 4, "tasks"),
+        (Request(b"", tasks=(CAPTION,) * 5), 4, "tasks"),
+        (Request(b"", tasks=(CAPTION, LABELLED, LABELLED)), 4, "tasks"),
         (Request(b"", task=Task("detect", labels=tuple("abcde"))), 4, "task.labels"),
-        (Request(b"", parts=(Task("detect", labels=tuple("abcdefg")),) * 10), 1000, "tasks"),
+        (Request(b"", tasks=(Task("detect", labels=tuple("abcdefg")),) * 10), 1000, "tasks"),
     ],
 )
 def test_more_generations_than_can_ever_run_are_refused_before_any_is_asked(
@@ -287,4 +287,4 @@ def test_more_generations_than_can_ever_run_are_refused_before_any_is_asked(
 
 
 def test_as_many_as_there_are_places_may_be_asked() -> None:
-    assert len(ask(Request(b"", parts=(CAPTION,) * MAX_PARTS), Fake(), MAX_PARTS).parts) == MAX_PARTS
+    assert len(ask(Request(b"", tasks=(CAPTION,) * MAX_TASKS), Fake(), MAX_TASKS).parts) == MAX_TASKS

@@ -18,8 +18,8 @@ from tests.vlm.engine.world import (
     faulty_model,
     faulty_processor,
     miniature,
-    picture,
     plan,
+    sample_image,
 )
 from vlm.engine.core import Core, Event
 from vlm.engine.detokenizer import Detokenizer
@@ -90,7 +90,7 @@ def test_chunks_joined_are_the_completion(name: str) -> None:
     assert_empty(one)
 
 
-LONG = Request(picture(3), sampling=Sampling(max_tokens=45, forced_tokens=tuple(range(9, 49)), num_beams=1))
+LONG = Request(sample_image(3), sampling=Sampling(max_tokens=45, forced_tokens=tuple(range(9, 49)), num_beams=1))
 """Holds three blocks in the end, whatever the miniature would say by itself; its last words are its own."""
 
 
@@ -120,7 +120,7 @@ def test_a_sequence_can_be_dropped_at_any_moment() -> None:
             dropped = rng.choice(alive)
             one.abort(dropped)
             kept.remove(dropped)
-            assert not dropped.lanes
+            assert not dropped.beams
     stayed = [index for index, s in enumerate(sequences) if s in kept]
     alone = core(loaded)
     again = submitted(alone, loaded, [requests[index] for index in stayed])
@@ -145,7 +145,7 @@ class Armed:
                 raise self.error
 
 
-REQUEST = Request(picture(1), sampling=Sampling(max_tokens=12))
+REQUEST = Request(sample_image(1), sampling=Sampling(max_tokens=12))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,7 +189,7 @@ def test_moves_that_fail_fail_the_batch_and_not_the_thread(
     assert_empty(one)
 
 
-@pytest.mark.parametrize("method", ["ground", "decode"])
+@pytest.mark.parametrize("method", ["parse", "decode"])
 def test_an_answer_that_cannot_be_read_fails_alone(method: str, caplog: pytest.LogCaptureFixture) -> None:
     fault = Armed(ValueError("no such token"))
     loaded = faulty_processor(miniature(FLORENCE), method, fault)
@@ -231,7 +231,7 @@ def ended(name: str, *samplings: Sampling, prompt: str = "") -> list[Completion]
 
 def answered(loaded: LoadedModel, *samplings: Sampling, prompt: str = "") -> list[Completion]:
     one = core(loaded)
-    sequences = submitted(one, loaded, [Request(picture(1), prompt, sampling=how) for how in samplings])
+    sequences = submitted(one, loaded, [Request(sample_image(1), prompt, sampling=how) for how in samplings])
     return completions(drained(one), sequences)
 
 
@@ -256,7 +256,7 @@ def test_a_stop_string_ends_early_and_is_not_said(name: str) -> None:
 def test_geometry_alone_comes_at_the_end_and_knows_no_stop_string() -> None:
     plain, stopped = ended(FLORENCE, Sampling(), Sampling(stop=("circle", "square", "l")), prompt="<OD>")
     assert stopped.token_ids == plain.token_ids
-    assert (plain.text, plain.words) == ("", False)
+    assert (plain.text, plain.has_text) == ("", False)
     assert plain.grounding.detections
 
 

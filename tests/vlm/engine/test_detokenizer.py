@@ -130,7 +130,7 @@ def test_an_answer_cut_within_a_character_says_so() -> None:
 
 
 def test_the_echo_leads_and_stops_nothing() -> None:
-    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture of"), ("picture", "red"))
+    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture of"), ("image", "red"))
     pieces = pieces_of(text, encode("blip-large", "a red circle"))
     assert pieces[0].startswith("a picture of a")
     assert text.text == "".join(pieces) == "a picture of a"
@@ -138,8 +138,8 @@ def test_the_echo_leads_and_stops_nothing() -> None:
 
 
 def test_an_echo_alone_is_an_answer() -> None:
-    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture"), ())
-    assert (text.finish(), text.text) == ("a picture", "a picture")
+    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "an image"), ())
+    assert (text.finish(), text.text) == ("an image", "an image")
 
 
 def test_a_long_answer_decodes_no_more_than_two_pieces_at_a_time() -> None:

@@ -1,4 +1,4 @@
-"""What was seen in a picture is kept by the picture, within a budget, and never mixed up."""
+"""What was seen in an image is kept by the image, within a budget, and never mixed up."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlm.engine.encoder_cache import ImageCache
+from vlm.engine.encoder_cache import EncoderCache
 
-SIZE = 4 * 2 * 3  # bytes of one picture's features here
+SIZE = 4 * 2 * 3  # bytes of one image's features here
 
 
-def asked(cache: ImageCache, keys: Sequence[bytes | None]) -> tuple[list[float], list[bool], list[int]]:
-    """The first number of each picture's features (its key's first byte), who was there, and who was encoded."""
+def asked(cache: EncoderCache, keys: Sequence[bytes | None]) -> tuple[list[float], list[bool], list[int]]:
+    """The first number of each image's features (its key's first byte), who was there, and who was encoded."""
     encoded: list[int] = []
 
     def encode(indices: Sequence[int]) -> Sequence[Tensor]:
@@ -28,26 +28,26 @@ def asked(cache: ImageCache, keys: Sequence[bytes | None]) -> tuple[list[float],
 
 
 def test_a_second_question_costs_no_encode() -> None:
-    cache = ImageCache(10 * SIZE)
+    cache = EncoderCache(10 * SIZE)
     assert asked(cache, [b"a", b"b"]) == ([97.0, 98.0], [False, False], [0, 1])
     assert asked(cache, [b"b", b"c", b"a"]) == ([98.0, 99.0, 97.0], [True, False, True], [1])
     assert (cache.encoded, cache.hits, cache.used) == (3, 2, 3 * SIZE)
 
 
-def test_one_picture_asked_often_at_once_is_encoded_once() -> None:
-    cache = ImageCache(10 * SIZE)
+def test_one_image_asked_often_at_once_is_encoded_once() -> None:
+    cache = EncoderCache(10 * SIZE)
     assert asked(cache, [b"a"] * 3) == ([97.0] * 3, [False, True, True], [0])
 
 
 def test_without_a_key_nothing_is_shared_or_kept() -> None:
-    cache = ImageCache(10 * SIZE)
+    cache = EncoderCache(10 * SIZE)
     for _ in range(2):
         assert asked(cache, [None, None]) == ([255.0, 255.0], [False, False], [0, 1])
     assert cache.used == 0
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    cache = ImageCache(2 * SIZE)
+    cache = EncoderCache(2 * SIZE)
     for keys in ([b"a"], [b"b"], [b"a"], [b"c"]):
         asked(cache, keys)
     assert asked(cache, [b"a"])[1] == [True]
@@ -56,7 +56,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 @pytest.mark.parametrize("budget", [0, SIZE - 1])
 def test_what_does_not_fit_is_not_kept(budget: int) -> None:
-    cache = ImageCache(budget)
+    cache = EncoderCache(budget)
     assert asked(cache, [b"a", b"a"])[1] == [False, True]  # once a batch all the same
     assert asked(cache, [b"a"])[1] == [False]
     assert cache.used == 0
@@ -66,8 +66,8 @@ def test_what_does_not_fit_is_not_kept(budget: int) -> None:
     st.lists(st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), min_size=1, max_size=5), max_size=12),
     st.integers(0, 3),
 )
-def test_everyone_gets_their_own_picture_within_the_budget(batches: list[list[bytes]], places: int) -> None:
-    cache = ImageCache(places * SIZE)
+def test_everyone_gets_their_own_image_within_the_budget(batches: list[list[bytes]], places: int) -> None:
+    cache = EncoderCache(places * SIZE)
     for keys in batches:
         values, there, encoded = asked(cache, keys)
         assert values == [float(key[0]) for key in keys]

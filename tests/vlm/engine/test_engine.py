@@ -25,8 +25,8 @@ from tests.vlm.engine.world import (
     faulty_processor,
     least_bytes,
     miniature,
-    picture,
     said,
+    sample_image,
 )
 from vlm.engine.blocks import blocks_for
 from vlm.engine.config import EngineConfig
@@ -36,8 +36,8 @@ from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, 
 from vlm.types import Chunk, Completion, Request, Sampling
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
-REQUEST = Request(picture(1))
-ENDLESS = Request(picture(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
+REQUEST = Request(sample_image(1))
+ENDLESS = Request(sample_image(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine],
     loaded, requests = miniature(name), crowd(name, 24, seed=8)
     longest = loaded.model.cache.max_positions
     requests[3:3] = [
-        Request(picture(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest, num_beams=1))
+        Request(sample_image(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest, num_beams=1))
     ] * 3
     full = blocks_for(longest)
     config = EngineConfig(cache_bytes=least_bytes(loaded, 3, full), max_batch=3)
@@ -130,7 +130,7 @@ def test_streamed_text_joined_is_the_whole_text(engines: dict[str, Engine], name
 @pytest.mark.parametrize("name", NAMES)
 def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str, Engine], name: str) -> None:
     async def whole(request: Request) -> list[Chunk]:
-        return [chunk async for chunk in engines[name].generate(replace(request, pieces=False))]
+        return [chunk async for chunk in engines[name].generate(replace(request, stream=False))]
 
     async def both() -> list[tuple[list[Chunk], Completion]]:
         asked = crowd(name, 16, seed=3)
@@ -144,9 +144,9 @@ def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_questions_about_one_picture_cost_one_encode_and_get_the_same_answers(name: str) -> None:
-    asked = [replace(request, image=picture(4)) for request in crowd(name, 12, seed=4)]
-    with Engine(miniature(name), replace(SMALL, image_cache_bytes=0)) as engine:
+def test_questions_about_one_image_cost_one_encode_and_get_the_same_answers(name: str) -> None:
+    asked = [replace(request, image=sample_image(4)) for request in crowd(name, 12, seed=4)]
+    with Engine(miniature(name), replace(SMALL, encoder_cache_bytes=0)) as engine:
         without = asyncio.run(gathered(engine, asked))
     with Engine(miniature(name), SMALL) as engine:
         first = asyncio.run(gathered(engine, asked))
@@ -164,7 +164,7 @@ def live_sequences() -> int:
 
 
 async def leave_at_some_moment(engine: Engine, request: Request, rng: random.Random) -> None:
-    """Before the first chunk, while the picture is prepared, between two chunks, in the middle of one, or never."""
+    """Before the first chunk, while the image is prepared, between two chunks, in the middle of one, or never."""
     match rng.randrange(4):
         case 0:
             await generate(engine, request).aclose()
@@ -191,7 +191,7 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(engines: dict
         assert_empty(engines[name])  # here, since a loop that closes would abandon all of its requests
 
     asyncio.run(crowd_leaves())
-    patience = time.monotonic() + 10  # threads may still prepare a picture whose client has left
+    patience = time.monotonic() + 10  # threads may still prepare an image whose client has left
     while live_sequences() > before and time.monotonic() < patience:
         time.sleep(0.01)
     assert live_sequences() <= before
@@ -213,7 +213,7 @@ def test_work_for_a_client_that_leaves_stops_at_once() -> None:
     assert forwards.calls < 50, "the answer has 60 tokens"
 
 
-def test_a_client_that_leaves_while_its_picture_is_prepared_is_forgotten() -> None:
+def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten() -> None:
     started, finish = threading.Event(), threading.Event()
 
     def slowly(request: Request, *_: object) -> None:
@@ -261,11 +261,11 @@ def test_a_place_is_free_as_soon_as_the_answer_is_there() -> None:
 @pytest.mark.parametrize(
     ("request_", "kind", "param"),
     [
-        (Request(b"no picture"), InvalidImage, "image"),
-        (Request(picture(1), "<UNHEARD_OF>"), UnsupportedTask, "prompt"),
+        (Request(b"no image"), InvalidImage, "image"),
+        (Request(sample_image(1), "<UNHEARD_OF>"), UnsupportedTask, "prompt"),
         (Request(None), InvalidRequest, "image"),
-        (Request(picture(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
-        (Request(picture(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
+        (Request(sample_image(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
+        (Request(sample_image(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
     ],
 )
 def test_a_bad_request_fails_alone(
@@ -283,7 +283,7 @@ def test_a_bad_request_fails_alone(
 
 
 def test_a_prompt_that_fills_the_context_is_refused(engines: dict[str, Engine]) -> None:
-    answer = asyncio.run(outcome(engines[BLIP], Request(picture(1), "red " * 70)))
+    answer = asyncio.run(outcome(engines[BLIP], Request(sample_image(1), "red " * 70)))
     assert isinstance(answer, InvalidRequest)
     assert answer.code == "context_length_exceeded"
 
@@ -322,7 +322,7 @@ def test_a_broken_device_ends_everyone_and_shows(caplog: pytest.LogCaptureFixtur
         assert_empty(engine)
 
 
-@pytest.mark.parametrize("method", ["ground", "decode"])
+@pytest.mark.parametrize("method", ["parse", "decode"])
 def test_a_processor_that_raises_on_the_device_thread_does_not_end_it(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -416,8 +416,8 @@ def test_an_event_loop_that_closes_in_the_middle_takes_its_requests_along(
     assert asyncio.run(engines[BLIP].complete(REQUEST)).text
 
 
-def test_stopping_ends_who_runs_who_waits_and_whose_picture_is_prepared() -> None:
-    """One thread prepares, and is busy with the last picture when the engine stops."""
+def test_stopping_ends_who_runs_who_waits_and_whose_image_is_prepared() -> None:
+    """One thread prepares, and is busy with the last image when the engine stops."""
     last, stopped = threading.Event(), threading.Event()
 
     def slowly(request: Request, *_: object) -> None:
@@ -426,7 +426,7 @@ def test_stopping_ends_who_runs_who_waits_and_whose_picture_is_prepared() -> Non
             stopped.wait(10)
 
     async def crowded(engine: Engine) -> list[Completion | VlmError]:
-        late = Request(picture(1), "last")
+        late = Request(sample_image(1), "last")
         tasks = [asyncio.ensure_future(outcome(engine, one)) for one in (*[ENDLESS] * 3, late, late, REQUEST)]
         await asyncio.to_thread(last.wait, 10)
         await asyncio.to_thread(engine.stop)

@@ -54,7 +54,7 @@ class World:
         self.cross = cross
         self.generator = torch.Generator().manual_seed(seed)
         spec = CacheSpec(layers=2, kv_heads=3, head_dim=WIDTH // 3, max_positions=POSITIONS, cross_positions=9 * cross)
-        self.cache = KVCache(spec, CachePlan(rows=6, blocks=30, bytes=0), torch.float32, torch.device("cpu"))
+        self.cache = KVCache(spec, CachePlan(slots=6, blocks=30, bytes=0), torch.float32, torch.device("cpu"))
         self.free = list(range(1, 30))
         random.Random(seed).shuffle(self.free)
         self.rows: list[Row] = []
@@ -170,7 +170,7 @@ def test_random_comings_and_goings_equal_the_slow_context() -> None:
 
 def test_the_cache_takes_what_its_plan_says() -> None:
     spec = CacheSpec(layers=3, kv_heads=2, head_dim=4, max_positions=40, cross_positions=7)
-    plan = CachePlan.fit(spec, 2, budget=100_000, max_rows=5)
+    plan = CachePlan.fit(spec, 2, budget=100_000, max_slots=5)
     cache = KVCache(spec, plan, torch.bfloat16, torch.device("cpu"))
     assert sum(part.nbytes for part in (*cache._pool, *cache._cross)) == plan.bytes <= 100_000
 

@@ -1,4 +1,4 @@
-"""A picture is decoded once, however many ask about it at once, and what is kept stays within its budget."""
+"""An image is decoded once, however many ask about it at once, and what is kept stays within its budget."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature, picture
+from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature, sample_image
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.engine.processor_cache import PictureBusy, PictureCache
+from vlm.engine.processor_cache import ImagePending, ProcessorCache
 from vlm.errors import EngineFailure, InvalidImage
-from vlm.models.processor import Picture
+from vlm.models.processor import ProcessedImage
 from vlm.types import Request, Sampling
 
-SIZE = 4 * 3  # bytes of one picture here
+SIZE = 4 * 3  # bytes of one image here
 
 
-def made(image: bytes) -> Picture:
-    return Picture(np.full(3, float(image[0]), np.float32), (1, 1))
+def made(image: bytes) -> ProcessedImage:
+    return ProcessedImage(np.full(3, float(image[0]), np.float32), (1, 1))
 
 
 class Counting:
@@ -32,24 +32,24 @@ class Counting:
         self.seen: list[bytes] = []
         self._before = before
 
-    def __call__(self, image: bytes) -> Picture:
+    def __call__(self, image: bytes) -> ProcessedImage:
         self.seen.append(image)
         self._before()
         return made(image)
 
 
-def ask(cache: PictureCache, image: bytes, look: Counting) -> float:
+def ask(cache: ProcessorCache, image: bytes, preprocess: Counting) -> float:
     try:
-        made = cache.look(image, image, look)
-    except PictureBusy as busy:
-        made = busy.picture.result(10)
+        made = cache.preprocess(image, image, preprocess)
+    except ImagePending as busy:
+        made = busy.image.result(10)
     return float(made.pixels[0])
 
 
-def test_the_last_pictures_are_remembered_within_the_budget() -> None:
-    cache, look = PictureCache(2 * SIZE), Counting()
-    assert [ask(cache, image, look) for image in (b"a", b"b", b"a", b"c", b"a", b"b")] == [97, 98, 97, 99, 97, 98]
-    assert look.seen == [b"a", b"b", b"c", b"b"]
+def test_the_last_images_are_remembered_within_the_budget() -> None:
+    cache, preprocess = ProcessorCache(2 * SIZE), Counting()
+    assert [ask(cache, image, preprocess) for image in (b"a", b"b", b"a", b"c", b"a", b"b")] == [97, 98, 97, 99, 97, 98]
+    assert preprocess.seen == [b"a", b"b", b"c", b"b"]
     assert cache.used == 2 * SIZE
 
 
@@ -59,19 +59,19 @@ def test_all_who_ask_at_once_wait_for_one() -> None:
     def wait() -> None:
         go.wait(10)
 
-    cache, look = PictureCache(10 * SIZE), Counting(wait)
+    cache, preprocess = ProcessorCache(10 * SIZE), Counting(wait)
     with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(ask, cache, b"a", look) for _ in range(4)]
+        answers = [threads.submit(ask, cache, b"a", preprocess) for _ in range(4)]
         go.set()
         assert [answer.result(10) for answer in answers] == [97] * 4
-    assert look.seen == [b"a"]
+    assert preprocess.seen == [b"a"]
     assert cache.used == SIZE
 
 
 def test_without_a_budget_nothing_is_kept() -> None:
-    cache, look = PictureCache(0), Counting()
-    assert [ask(cache, b"a", look), ask(cache, b"a", look)] == [97, 97]
-    assert (look.seen, cache.used) == ([b"a", b"a"], 0)
+    cache, preprocess = ProcessorCache(0), Counting()
+    assert [ask(cache, b"a", preprocess), ask(cache, b"a", preprocess)] == [97, 97]
+    assert (preprocess.seen, cache.used) == ([b"a", b"a"], 0)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_a_failure_is_for_all_who_wait_and_is_not_remembered(error: Exception, r
         go.wait(10)
         raise error
 
-    cache, look = PictureCache(10 * SIZE), Counting(fail)
+    cache, preprocess = ProcessorCache(10 * SIZE), Counting(fail)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(ask, cache, b"a", look)
+        first = threads.submit(ask, cache, b"a", preprocess)
         started.wait(10)
-        second = threads.submit(ask, cache, b"a", look)
+        second = threads.submit(ask, cache, b"a", preprocess)
         threading.Timer(0.05, go.set).start()
         with pytest.raises(type(error)):
             first.result(10)
@@ -99,10 +99,10 @@ def test_a_failure_is_for_all_who_wait_and_is_not_remembered(error: Exception, r
 
 
 @pytest.mark.parametrize("name", [BLIP, FLORENCE])
-def test_questions_about_one_picture_decode_it_once(name: str) -> None:
+def test_questions_about_one_image_decode_it_once(name: str) -> None:
     looked: list[object] = []
-    loaded = faulty_processor(miniature(name), "look", lambda *_: looked.append(None))
-    request = Request(picture(1), sampling=Sampling(max_tokens=2))
+    loaded = faulty_processor(miniature(name), "preprocess", lambda *_: looked.append(None))
+    request = Request(sample_image(1), sampling=Sampling(max_tokens=2))
 
     async def all_at_once(engine: Engine) -> None:
         await asyncio.gather(*(engine.complete(request) for _ in range(8)))
@@ -112,10 +112,10 @@ def test_questions_about_one_picture_decode_it_once(name: str) -> None:
     assert len(looked) == 1
 
 
-def test_who_waits_for_a_picture_keeps_no_thread_from_others() -> None:
-    """All threads but one would be waiting, and a small picture with them."""
+def test_who_waits_for_an_image_keeps_no_thread_from_others() -> None:
+    """All threads but one would be waiting, and a small image with them."""
     go = threading.Event()
-    slow, quick = picture(1), picture(2)
+    slow, quick = sample_image(1), sample_image(2)
 
     def before(image: bytes) -> None:
         if image == slow:
@@ -131,7 +131,7 @@ def test_who_waits_for_a_picture_keeps_no_thread_from_others() -> None:
         assert len(await asyncio.gather(*waiting)) == 5
 
     config = EngineConfig(cache_bytes=64 * 1024**2, prepare_threads=2)
-    with Engine(faulty_processor(miniature(BLIP), "look", before), config) as engine:
+    with Engine(faulty_processor(miniature(BLIP), "preprocess", before), config) as engine:
         asyncio.run(work(engine))
         assert engine.stats().accepted == 0
 
@@ -140,7 +140,9 @@ def test_a_fault_of_ours_is_a_failure_with_a_name() -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    with Engine(faulty_processor(miniature(BLIP), "look", fail), EngineConfig(cache_bytes=64 * 1024**2)) as engine:
+    with Engine(
+        faulty_processor(miniature(BLIP), "preprocess", fail), EngineConfig(cache_bytes=64 * 1024**2)
+    ) as engine:
         with pytest.raises(EngineFailure, match="prepared"):
-            asyncio.run(engine.complete(Request(picture(1))))
+            asyncio.run(engine.complete(Request(sample_image(1))))
         assert engine.stats().accepted == 0

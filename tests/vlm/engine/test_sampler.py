@@ -15,7 +15,7 @@ from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsPr
 
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
-from vlm.engine.sequence import Lane, Sequence
+from vlm.engine.sequence import Beam, Sequence
 from vlm.models.base import Sampled
 from vlm.models.processor import Inputs
 from vlm.types import Sampling
@@ -41,22 +41,22 @@ def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
     return noise, torch.tensor([len(ids) for ids in rows])
 
 
-def lane(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Lane:
+def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Beam:
     """One in ``row`` that has read ``prompt`` ids of ``history`` and written the rest."""
     inputs = Inputs(None, tuple(history[:prompt]), (), "caption", "", "default", None, 0, prompt)
     text = Detokenizer(lambda ids: "", (), ())
     sequence = Sequence(inputs, sampling.over(PLAIN), text, generated=list(history[prompt:]))
     sequence.enter()
-    (only,) = sequence.lanes
+    (only,) = sequence.beams
     only.row = row
     return only
 
 
-def sample(logits: Tensor, lanes: Rows[Lane]) -> Sampled:
+def sample(logits: Tensor, beams: Rows[Beam]) -> Sampled:
     sampler = Sampler(rows=8, max_positions=40, device=CPU)
-    for one in lanes:
+    for one in beams:
         sampler.join(one)
-    return sampler.sample(logits.clone(), lanes).sampled
+    return sampler.sample(logits.clone(), beams).sampled
 
 
 @given(histories, seeds, st.integers(1, 4))
@@ -115,7 +115,7 @@ def test_logits_that_are_no_numbers_still_draw_a_token_that_exists(worst: float,
 @pytest.mark.parametrize("temperature", [1e-46, 1e-39, 1e-12])
 def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
     logits = logits_of(1, 3)
-    sampled = sample(logits, [lane(0, [1], Sampling(temperature=temperature, seed=1))])
+    sampled = sample(logits, [beam(0, [1], Sampling(temperature=temperature, seed=1))])
     assert int(sampled.tokens) == int(logits.argmax())
 
 
@@ -132,9 +132,9 @@ def some_sampling(rng: random.Random) -> Sampling:
 def test_a_row_does_not_depend_on_its_neighbours(rows: list[list[int]], seed: int) -> None:
     logits, rng = logits_of(len(rows), seed), random.Random(seed)
     samplings = [some_sampling(rng) for _ in rows]
-    together = sample(logits, [lane(i, ids, how) for i, (ids, how) in enumerate(zip(rows, samplings, strict=True))])
+    together = sample(logits, [beam(i, ids, how) for i, (ids, how) in enumerate(zip(rows, samplings, strict=True))])
     for index, (ids, how) in enumerate(zip(rows, samplings, strict=True)):
-        alone = sample(logits[index : index + 1], [lane(0, ids, how)])
+        alone = sample(logits[index : index + 1], [beam(0, ids, how)])
         assert int(alone.tokens) == int(together.tokens[index])
         if how.logprobs:
             assert alone.logprobs is not None
@@ -147,33 +147,33 @@ def test_forced_tokens_win(written: int, token: int | None) -> None:
     """The first two are forced, and the last of four; the third is the likeliest that is not banned."""
     how = Sampling(4, forced_tokens=(4, 6), forced_last_token=9, temperature=1.0, no_repeat_ngram_size=1, seed=2)
     logits = torch.arange(float(VOCABULARY))[None] * 100
-    sampled = sample(logits, [lane(0, [4, 6, 9, 11][: 1 + written], how)])
+    sampled = sample(logits, [beam(0, [4, 6, 9, 11][: 1 + written], how)])
     assert int(sampled.tokens) == (VOCABULARY - 1 if token is None else token)
 
 
 def test_token_zero_can_be_forced() -> None:
     logits = torch.arange(float(VOCABULARY))[None]
-    assert int(sample(logits, [lane(0, [3], Sampling(forced_tokens=(0,)))]).tokens) == 0
+    assert int(sample(logits, [beam(0, [3], Sampling(forced_tokens=(0,)))]).tokens) == 0
 
 
 def test_log_probabilities_are_those_of_the_raw_logits() -> None:
     how = Sampling(temperature=0.5, top_p=0.5, repetition_penalty=3.0, no_repeat_ngram_size=1, seed=4, logprobs=True)
     logits = logits_of(2, 9)
-    sampled = sample(logits, [lane(0, [1, 2, 3], how), lane(1, [5], Sampling(forced_tokens=(8,)))])
+    sampled = sample(logits, [beam(0, [1, 2, 3], how), beam(1, [5], Sampling(forced_tokens=(8,)))])
     expected = torch.log_softmax(logits, dim=-1).gather(1, sampled.tokens[:, None])[:, 0]
     assert sampled.logprobs is not None
     torch.testing.assert_close(sampled.logprobs, expected)
 
 
 def test_nobody_pays_for_log_probabilities_that_nobody_asked_for() -> None:
-    assert sample(logits_of(1, 1), [lane(0, [1])]).logprobs is None
+    assert sample(logits_of(1, 1), [beam(0, [1])]).logprobs is None
 
 
 def test_the_sampler_remembers_what_it_chose_and_follows_moves() -> None:
     """Row 1 chooses its likeliest token, becomes row 0, and may not choose it again."""
     sampler, logits = Sampler(rows=2, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
     best, second = VOCABULARY - 1, VOCABULARY - 2
-    one = lane(1, [3], Sampling(no_repeat_ngram_size=1))
+    one = beam(1, [3], Sampling(no_repeat_ngram_size=1))
     sampler.join(one)
     drawn = sampler.sample(logits.clone(), [one])
     assert int(drawn.sampled.tokens) == best
@@ -186,7 +186,7 @@ def test_the_sampler_remembers_what_it_chose_and_follows_moves() -> None:
 
 def test_the_last_token_of_the_longest_sequence_has_a_place() -> None:
     sampler: Any = Sampler(rows=1, max_positions=3, device=CPU)
-    one = lane(0, [1, 2, 3])
+    one = beam(0, [1, 2, 3])
     sampler.join(one)
     drawn = sampler.sample(logits_of(1, 1), [one])
     sampler.remember(drawn, drawn.sampled.tokens, [one])
@@ -195,4 +195,4 @@ def test_the_last_token_of_the_longest_sequence_has_a_place() -> None:
 def test_without_a_seed_two_requests_differ() -> None:
     """Otherwise every client would get the same 'random' answer."""
     how = Sampling(temperature=1.0)
-    assert lane(0, [1], how).sequence.generator.random() != lane(0, [1], how).sequence.generator.random()
+    assert beam(0, [1], how).sequence.generator.random() != beam(0, [1], how).sequence.generator.random()

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Lane, Sequence
+from vlm.engine.sequence import Beam, Sequence
 from vlm.types import Sampling
 
 MAX_POSITIONS = 6 * BLOCK_SIZE
@@ -26,20 +26,20 @@ class Words:
 
     def __init__(self, prompt: int) -> None:
         self.prompt_ids = (0,) * prompt
-        self.text_after = None
+        self.reasoning_end_id = None
 
 
 arrivals = count(1)
 
 
 def sequence(
-    prompt: int = 1, max_tokens: int = 4, beams: int = 1, picture: bytes | None = None, length: int = PREFIX
+    prompt: int = 1, max_tokens: int = 4, beams: int = 1, image: bytes | None = None, length: int = PREFIX
 ) -> Sequence:
-    """One that arrives after all before it; with a ``picture``, so many positions of it stand before its prompt."""
+    """One that arrives after all before it; with a ``image``, so many positions of it stand before its prompt."""
     stand_in: Any = Words(prompt)
     how = Sampling(max_tokens=max_tokens, num_beams=beams, length_penalty=1.0)
-    prefix = 0 if picture is None else length
-    return Sequence(stand_in, how, stand_in, image_key=picture, prefix=prefix, arrived=next(arrivals))
+    prefix = 0 if image is None else length
+    return Sequence(stand_in, how, stand_in, image_key=image, prefix=prefix, arrived=next(arrivals))
 
 
 def scheduler(blocks: int = 100, rows: int = 4, max_prefill: int = 8) -> Scheduler:
@@ -48,20 +48,20 @@ def scheduler(blocks: int = 100, rows: int = 4, max_prefill: int = 8) -> Schedul
 
 def participants(batch: Batch) -> list[Sequence]:
     """Those that get a token."""
-    lanes = [lane for one in batch.prefill for lane in one.lanes]
-    return list(dict.fromkeys(lane.sequence for lane in (*batch.decode.lanes, *lanes)))
+    beams = [beam for one in batch.prefill for beam in one.beams]
+    return list(dict.fromkeys(beam.sequence for beam in (*batch.decode.beams, *beams)))
 
 
 def commit(schedule: Scheduler, batch: Batch, pick: random.Random | None = None) -> list[Sequence]:
     """Everyone gets a token; returns those that this ended."""
     pick = pick or random.Random(0)
     for one in participants(batch):
-        if one.beams == 1:
+        if one.num_beams == 1:
             one.generated.append(pick.randrange(1000))
             continue
-        parents = [pick.randrange(one.beams) for _ in one.lanes]
+        parents = [pick.randrange(one.num_beams) for _ in one.beams]
         schedule.branch(one, [Continuation(parent, pick.randrange(1000), None, 0.0, ends=False) for parent in parents])
-    return [one for one in participants(batch) if one.lanes[0].budget == 0]
+    return [one for one in participants(batch) if one.beams[0].budget == 0]
 
 
 def added(to: Scheduler, *sequences: Sequence) -> list[Sequence]:
@@ -71,14 +71,14 @@ def added(to: Scheduler, *sequences: Sequence) -> list[Sequence]:
 
 
 def decoding(batch: Batch) -> tuple[Sequence, ...]:
-    return tuple(lane.sequence for lane in batch.decode.lanes)
+    return tuple(beam.sequence for beam in batch.decode.beams)
 
 
 def test_first_come_first_served() -> None:
     schedule = scheduler(rows=2)
     first, second, third = added(schedule, sequence(), sequence(), sequence())
     batch = schedule.schedule()
-    assert (batch.prefill, batch.decode.lanes, batch.decode.moves) == ((first, second), (), ())
+    assert (batch.prefill, batch.decode.beams, batch.decode.moves) == ((first, second), (), ())
     assert decoding(schedule.schedule()) == (first, second)
     schedule.remove(first)
     assert schedule.schedule().prefill == (third,)
@@ -95,7 +95,7 @@ def test_a_short_prompt_does_not_overtake_a_long_one() -> None:
 def test_at_most_max_prefill_join_in_one_step() -> None:
     schedule = scheduler(rows=5, max_prefill=2)
     added(schedule, *(sequence() for _ in range(5)))
-    sizes = [(len(batch.prefill), len(batch.decode.lanes)) for batch in (schedule.schedule() for _ in range(3))]
+    sizes = [(len(batch.prefill), len(batch.decode.beams)) for batch in (schedule.schedule() for _ in range(3))]
     assert sizes == [(2, 0), (2, 2), (1, 4)]
 
 
@@ -131,10 +131,10 @@ def test_the_newest_is_preempted_and_comes_back_first() -> None:
     assert decoding(batch) == (old,)
     assert not batch.prefill
     assert list(schedule.waiting) == [new, waiting]
-    assert (new.preemptions, new.slot, new.lanes) == (1, None, [])
+    assert (new.preemptions, new.slot, new.beams) == (1, None, [])
     schedule.remove(old)
     assert schedule.schedule().prefill == (new,)
-    assert len(new.lanes[0].blocks) == blocks_for(new.length) == 2
+    assert len(new.beams[0].blocks) == blocks_for(new.length) == 2
 
 
 def test_several_preempted_keep_their_order() -> None:
@@ -164,12 +164,12 @@ def test_beams_share_the_prompt_and_copy_the_block_that_they_write_to() -> None:
     commit(schedule, schedule.schedule())
     assert schedule.pool.used == 3
     batch = schedule.schedule()
-    assert len(batch.decode.lanes) == 3
+    assert len(batch.decode.beams) == 3
     assert batch.decode.slots == (0, 0, 0)
     assert len(batch.decode.copies) == 2, "the last one keeps the block itself"
     assert schedule.pool.used == 5
-    assert len({lane.blocks[0] for lane in one.lanes}) == 1
-    assert len({lane.blocks[2] for lane in one.lanes}) == 3
+    assert len({beam.blocks[0] for beam in one.beams}) == 1
+    assert len({beam.blocks[2] for beam in one.beams}) == 3
     schedule.remove(one)
     assert schedule.pool.used == 0
 
@@ -178,17 +178,17 @@ def test_a_preempted_beam_search_starts_anew() -> None:
     schedule = scheduler(blocks=4, rows=8)
     old, search = added(schedule, sequence(BLOCK_SIZE, 60), sequence(1, 60, beams=2))
     while not search.preemptions:
-        assert len(search.lanes) in (0, 2)
+        assert len(search.beams) in (0, 2)
         commit(schedule, schedule.schedule())
-    assert not search.lanes
+    assert not search.beams
     schedule.remove(old)
     schedule.schedule()
-    assert [lane.generated for lane in search.lanes] == [[], []]
+    assert [beam.generated for beam in search.beams] == [[], []]
 
 
-def test_many_questions_about_one_picture_hold_one_prefix() -> None:
+def test_many_questions_about_one_image_hold_one_prefix() -> None:
     schedule = scheduler(rows=8)
-    added(schedule, *(sequence(1, picture=b"a") for _ in range(4)), sequence(1, picture=b"b"))
+    added(schedule, *(sequence(1, image=b"a") for _ in range(4)), sequence(1, image=b"b"))
     batch = schedule.schedule()
     assert [job.prefix.key for job in batch.prefixes] == [b"a", b"b"]
     assert len(batch.prefill) == len(batch.copies) == 5
@@ -198,11 +198,11 @@ def test_many_questions_about_one_picture_hold_one_prefix() -> None:
 
 def test_a_prefix_stays_until_its_room_is_needed() -> None:
     schedule = scheduler(blocks=6)
-    (first,) = added(schedule, sequence(1, picture=b"a"))
+    (first,) = added(schedule, sequence(1, image=b"a"))
     schedule.prefixes.computed([job.prefix for job in schedule.schedule().prefixes])
     schedule.remove(first)
     assert schedule.pool.used == schedule.prefixes.blocks == blocks_for(PREFIX)
-    (again,) = added(schedule, sequence(1, picture=b"a"))
+    (again,) = added(schedule, sequence(1, image=b"a"))
     assert not schedule.schedule().prefixes
     schedule.remove(again)
     added(schedule, sequence(6 * BLOCK_SIZE - 3))
@@ -213,10 +213,10 @@ def test_a_prefix_stays_until_its_room_is_needed() -> None:
 def test_a_known_prefix_is_not_given_away_before_it_is_copied() -> None:
     """It fills no block, so its reader shares none with it: only its being wanted holds it."""
     schedule = scheduler(blocks=4)
-    (first,) = added(schedule, sequence(1, picture=b"a", length=SHORT))
+    (first,) = added(schedule, sequence(1, image=b"a", length=SHORT))
     schedule.prefixes.computed(job.prefix for job in schedule.schedule().prefixes)
     schedule.remove(first)
-    added(schedule, sequence(20, picture=b"a", length=SHORT), sequence(1, picture=b"b", length=SHORT))
+    added(schedule, sequence(20, image=b"a", length=SHORT), sequence(1, image=b"b", length=SHORT))
     batch = schedule.schedule()
     assert len(batch.prefill) == 1
     assert not batch.prefixes
@@ -252,13 +252,13 @@ def test_nobody_starves(sizes: list[tuple[int, int, int]], blocks: int, rows: in
 Content = tuple[object, ...]
 
 
-def content(lane: Lane, position: int) -> Content:
+def content(beam: Beam, position: int) -> Content:
     """What stands at a position: it depends on all that came before it, as keys and values do."""
-    if position < lane.sequence.prefix:
-        return ("picture", lane.sequence.image_key, position)
-    written = position - lane.sequence.prefix - len(lane.inputs.prompt_ids) + 1
-    return (id(lane.sequence) if lane.sequence.prefix == 0 else lane.sequence.image_key, id(lane.sequence), position,
-            *lane.generated[: max(0, written)])  # fmt: skip
+    if position < beam.sequence.prefix:
+        return ("image", beam.sequence.image_key, position)
+    written = position - beam.sequence.prefix - len(beam.inputs.prompt_ids) + 1
+    return (id(beam.sequence) if beam.sequence.prefix == 0 else beam.sequence.image_key, id(beam.sequence), position,
+            *beam.generated[: max(0, written)])  # fmt: skip
 
 
 class Memory:
@@ -273,30 +273,30 @@ class Memory:
         work = batch.decode
         for move in work.moves:
             self.slots[move.target] = self.slots[move.source]
-        self.rows[: len(work.lanes)] = [self.rows[source] for source in work.sources]
+        self.rows[: len(work.beams)] = [self.rows[source] for source in work.sources]
         self.copy([(one.source, one.target) for one in work.copies])
-        for row, lane in enumerate(work.lanes):
-            assert lane.row == row
-            assert self.rows[row] is lane.sequence, "a row goes on from one of the same sequence"
-            assert self.slots[work.slots[row]] is lane.sequence
-            self.write(lane, lane.length - 1)
+        for row, beam in enumerate(work.beams):
+            assert beam.row == row
+            assert self.rows[row] is beam.sequence, "a row goes on from one of the same sequence"
+            assert self.slots[work.slots[row]] is beam.sequence
+            self.write(beam, beam.length - 1)
         self.join(batch)
-        for lane in (*work.lanes, *(lane for one in batch.prefill for lane in one.lanes)):
-            self.check(lane)
+        for beam in (*work.beams, *(beam for one in batch.prefill for beam in one.beams)):
+            self.check(beam)
 
     def join(self, batch: Batch) -> None:
         for job in batch.prefixes:
             for position in range(job.prefix.length):
-                self.put(job.prefix.blocks, position, ("picture", job.sequence.image_key, position))
+                self.put(job.prefix.blocks, position, ("image", job.sequence.image_key, position))
         self.copy([(one.source, one.target) for one in batch.copies])
-        row = len(batch.decode.lanes)
+        row = len(batch.decode.beams)
         for one in batch.prefill:
             assert one.slot is not None
             self.slots[one.slot] = one
             for position in range(one.prefix, one.length):
-                self.write(one.lanes[0], position)
-            for lane in one.lanes:
-                assert lane.row == row
+                self.write(one.beams[0], position)
+            for beam in one.beams:
+                assert beam.row == row
                 self.rows[row] = one
                 row += 1
 
@@ -305,16 +305,16 @@ class Memory:
         for (_, target), values in zip(pairs, read, strict=True):
             self.blocks[target] = values
 
-    def write(self, lane: Lane, position: int) -> None:
-        self.put(lane.blocks, position, content(lane, position))
+    def write(self, beam: Beam, position: int) -> None:
+        self.put(beam.blocks, position, content(beam, position))
 
     def put(self, table: list[int], position: int, value: Content) -> None:
         self.blocks[table[position // BLOCK_SIZE]][position % BLOCK_SIZE] = value
 
-    def check(self, lane: Lane) -> None:
-        for position in range(lane.length):
-            found = self.blocks[lane.blocks[position // BLOCK_SIZE]][position % BLOCK_SIZE]
-            assert found == content(lane, position), "every lane reads what it has written itself, and nothing else"
+    def check(self, beam: Beam) -> None:
+        for position in range(beam.length):
+            found = self.blocks[beam.blocks[position // BLOCK_SIZE]][position % BLOCK_SIZE]
+            assert found == content(beam, position), "every beam reads what it has written itself, and nothing else"
 
 
 class Lives(RuleBasedStateMachine):
@@ -333,9 +333,9 @@ class Lives(RuleBasedStateMachine):
         self.joined: set[Sequence] = set()
 
     @rule(prompt=st.integers(1, MAX_POSITIONS - 40), tokens=st.integers(1, 18), beams=st.sampled_from([1, 1, 2, 3]),
-          picture=st.sampled_from([None, None, b"a", b"b", b"c"]))  # fmt: skip
-    def add(self, prompt: int, tokens: int, beams: int, picture: bytes | None) -> None:
-        self.order += added(self.schedule, sequence(prompt, tokens, beams, picture, self.prefix))
+          image=st.sampled_from([None, None, b"a", b"b", b"c"]))  # fmt: skip
+    def add(self, prompt: int, tokens: int, beams: int, image: bytes | None) -> None:
+        self.order += added(self.schedule, sequence(prompt, tokens, beams, image, self.prefix))
 
     @rule(seed=st.integers(0, 2**20), failing=st.booleans())
     def step(self, seed: int, failing: bool) -> None:
@@ -375,14 +375,14 @@ class Lives(RuleBasedStateMachine):
     def holds(self) -> None:
         running, waiting = self.schedule.running, self.schedule.waiting
         assert [one.slot for one in running] == list(range(len(running)))
-        assert all(one.slot is None and not one.lanes for one in (*waiting, *self.ended))
-        lanes = [lane for one in running for lane in one.lanes]
-        held = {block for lane in lanes for block in lane.blocks}
+        assert all(one.slot is None and not one.beams for one in (*waiting, *self.ended))
+        beams = [beam for one in running for beam in one.beams]
+        held = {block for beam in beams for block in beam.blocks}
         assert len(held) + self.schedule.prefixes.blocks == self.schedule.pool.used
         assert 0 not in held
         assert sorted((*running, *waiting), key=id) == sorted(self.order, key=id), "everyone alive is in one place"
         # A token that was chosen since may still lack its block: the next step gives it before anyone reads it.
-        assert all(blocks_for(lane.length - 1) <= len(lane.blocks) <= blocks_for(lane.length) for lane in lanes)
+        assert all(blocks_for(beam.length - 1) <= len(beam.blocks) <= blocks_for(beam.length) for beam in beams)
 
     def teardown(self) -> None:
         order = getattr(self, "order", ())

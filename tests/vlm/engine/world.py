@@ -39,7 +39,7 @@ def miniature(name: str) -> LoadedModel:
 
 
 @cache
-def picture(seed: int) -> bytes:
+def sample_image(seed: int) -> bytes:
     return scene(seed)
 
 
@@ -50,7 +50,7 @@ def crowd(name: str, count: int, seed: int = 0) -> list[Request]:
 
 
 def _request(name: str, rng: random.Random) -> Request:
-    return Request(picture(rng.randrange(20)), rng.choice(PROMPTS[name]), sampling=_sampling(rng))
+    return Request(sample_image(rng.randrange(20)), rng.choice(PROMPTS[name]), sampling=_sampling(rng))
 
 
 def _sampling(rng: random.Random) -> Sampling:

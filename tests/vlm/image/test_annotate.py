@@ -1,4 +1,4 @@
-"""Drawing changes the picture where something was found, keeps labels inside, and never fails on odd sizes."""
+"""Drawing changes the image where something was found, keeps labels inside, and never fails on odd sizes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_kind_of_shape_is_visible(kind: str, ground: Colour) -> None:
     assert COLOURS[0] in _colours_of(image)
 
 
-def test_the_picture_itself_is_not_touched() -> None:
+def test_the_image_itself_is_not_touched() -> None:
     before = Image.new("RGB", (64, 64), WHITE)
     draw(before, Grounding("detect", "<OD>", None, (64, 64), (SHAPES["box"],)))
     assert _changed(before) is None
@@ -73,7 +73,7 @@ def test_a_box_lies_where_it_was_found() -> None:
     assert all(abs(got - want) <= 4 for got, want in zip(changed, (80, 60, 240, 180), strict=True))
 
 
-def test_a_box_of_the_whole_picture_is_drawn_inside_it() -> None:
+def test_a_box_of_the_whole_image_is_drawn_inside_it() -> None:
     image = _drawn(_box(None, 0, 0, 1, 1))
     for place in ((160, 1), (160, 238), (1, 120), (318, 120)):
         assert image.getpixel(place) == COLOURS[0]
@@ -98,7 +98,7 @@ def test_ten_labels_have_ten_colours() -> None:
     assert set(COLOURS) <= _colours_of(_drawn(*boxes, size=(800, 400)))
 
 
-def test_lines_grow_with_the_picture() -> None:
+def test_lines_grow_with_the_image() -> None:
     def inked(side: int) -> int:
         image = _drawn(_box(None, 0.25, 0.25, 0.75, 0.75), size=(side, side))
         column = [image.getpixel((side // 2, y)) for y in range(side // 2)]
@@ -126,7 +126,7 @@ def test_labels_at_one_place_do_not_hide_each_other() -> None:
     assert counts[COLOURS[1]] > 300
 
 
-def test_a_label_wider_than_the_picture_is_cut() -> None:
+def test_a_label_wider_than_the_image_is_cut() -> None:
     assert _changed(_drawn(_box("word " * 200, 0.1, 0.5, 0.9, 0.9))) is not None
 
 

@@ -1,4 +1,4 @@
-"""Pictures from untrusted bytes: what is read, what is refused, and that nothing but InvalidImage ever comes out."""
+"""Images from untrusted bytes: what is read, what is refused, and that nothing but InvalidImage ever comes out."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _refusal(read: Read, data: bytes) -> InvalidImage:
     return caught.value
 
 
-def _picture_or_refusal(read: Read, data: bytes) -> None:
+def _image_or_refusal(read: Read, data: bytes) -> None:
     message = ""
     try:
         read(data)
@@ -92,7 +92,7 @@ def test_every_format_is_inspected_and_decoded(image_format: str) -> None:
     assert _is_scene(decode(data))
 
 
-def test_a_jpeg_with_a_second_picture_behind_it_is_a_jpeg() -> None:
+def test_a_jpeg_with_a_second_image_behind_it_is_a_jpeg() -> None:
     data = _encoded(_scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (24, 16))])
     assert inspect(data) == ImageInfo("JPEG", 24, 16)
     assert _is_scene(decode(data))
@@ -162,7 +162,7 @@ def _behind_the_pixels(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_the_upright_size_is_that_of_the_decoded_picture_and_costs_no_pixels(
+def test_the_upright_size_is_that_of_the_decoded_image_and_costs_no_pixels(
     image_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned = [_encoded(_scene(), image_format, exif=_with_orientation(value)) for value in range(1, 9)]
@@ -191,12 +191,12 @@ def test_odd_metadata_beside_the_orientation_does_no_harm() -> None:
     assert _is_scene(decode(data))
 
 
-def test_one_pixel_is_a_picture() -> None:
+def test_one_pixel_is_an_image() -> None:
     for image_format in FORMATS:
         assert decode(_encoded(Image.new("RGB", (1, 1), RED), image_format)).size == (1, 1)
 
 
-def test_an_extreme_shape_is_a_picture() -> None:
+def test_an_extreme_shape_is_an_image() -> None:
     assert decode(_encoded(Image.new("RGB", (1, 10_000)), "PNG")).size == (1, 10_000)
 
 
@@ -220,7 +220,7 @@ ALIEN: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", ALIEN)
 @pytest.mark.parametrize("read", READERS)
-def test_what_is_no_accepted_picture_is_refused(name: str, read: Read) -> None:
+def test_what_is_no_accepted_image_is_refused(name: str, read: Read) -> None:
     assert _refusal(read, ALIEN[name]).code == "invalid_image_format"
 
 
@@ -238,7 +238,7 @@ def test_limits(read: Callable[[bytes, ImageLimits], object]) -> None:
         "image_too_small": ImageLimits(min_side=17),
     }
     for code, limit in limits.items():
-        assert _refusal(lambda picture, limit=limit: read(picture, limit), data).code == code  # type: ignore[misc]  # a default binds the loop's value
+        assert _refusal(lambda image, limit=limit: read(image, limit), data).code == code  # type: ignore[misc]  # a default binds the loop's value
     read(data, ImageLimits(max_bytes=len(data), max_pixels=24 * 16, min_side=16))
 
 
@@ -260,11 +260,11 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int, read: Read, mo
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_file_that_is_cut_short_gives_a_picture_or_a_refusal(image_format: str) -> None:
+def test_a_file_that_is_cut_short_gives_an_image_or_a_refusal(image_format: str) -> None:
     data = _encoded(Image.effect_noise((24, 16), 90).convert("RGB"), image_format)
     for length in range(len(data)):
         for read in READERS:
-            _picture_or_refusal(read, data[:length])
+            _image_or_refusal(read, data[:length])
 
 
 def test_a_png_or_jpeg_without_its_second_half_is_damaged() -> None:
@@ -293,16 +293,16 @@ SEEDS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore")  # PIL warns of damaged metadata; the picture is read all the same
+@pytest.mark.filterwarnings("ignore")  # PIL warns of damaged metadata; the image is read all the same
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_flipped_bytes_give_a_picture_or_a_refusal(data: st.DataObject) -> None:
+def test_flipped_bytes_give_an_image_or_a_refusal(data: st.DataObject) -> None:
     damaged = bytearray(data.draw(st.sampled_from(SEEDS)))
     places = st.integers(0, len(damaged) - 1)
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=12)):
         damaged[place] = value
     for read in READERS:
-        _picture_or_refusal(read, bytes(damaged))
+        _image_or_refusal(read, bytes(damaged))
     with contextlib.suppress(InvalidImage):
         assert decode(bytes(damaged)).size == upright_size(bytes(damaged))
 

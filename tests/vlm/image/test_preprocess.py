@@ -1,4 +1,4 @@
-"""Pictures to pixels, compared bit for bit with transformers' PIL backend."""
+"""Images to pixels, compared bit for bit with transformers' PIL backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError
 from vlm.image.decode import decode
-from vlm.image.preprocess import Array, PicturePreprocessor, image_settings
+from vlm.image.preprocess import Array, ImagePreprocessor, image_settings
 
 MINIATURES = Path(__file__).parents[3] / "miniatures"
 NAMES = ("blip-large", "florence-2-base", "kosmos-2")
@@ -30,7 +30,7 @@ def reference(name: str) -> Any:  # transformers is untyped
 
 
 PAIRS = {
-    name: (PicturePreprocessor.from_checkpoint(Checkpoint.open(MINIATURES / name)), reference(name)) for name in NAMES
+    name: (ImagePreprocessor.from_checkpoint(Checkpoint.open(MINIATURES / name)), reference(name)) for name in NAMES
 }
 
 
@@ -44,10 +44,10 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def opened(folder: Path, content: dict[str, Any], file: str = "preprocessor_config.json") -> PicturePreprocessor:
+def opened(folder: Path, content: dict[str, Any], file: str = "preprocessor_config.json") -> ImagePreprocessor:
     (folder / "config.json").write_text('{"model_type": "any"}')
     (folder / file).write_text(json.dumps(content))
-    return PicturePreprocessor.from_checkpoint(Checkpoint.open(folder))
+    return ImagePreprocessor.from_checkpoint(Checkpoint.open(folder))
 
 
 def stored(name: str) -> dict[str, Any]:

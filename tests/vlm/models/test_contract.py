@@ -70,7 +70,7 @@ def some_task(card: TaskCard, rng: random.Random) -> Task:
 
 
 def requests(subject: Subject, count: int, **sampling: object) -> list[Request]:
-    """All tasks in turn, on pictures of all shapes."""
+    """All tasks in turn, on images of all shapes."""
     rng = random.Random(1)
     tasks = [some_task(card, rng) for card in subject.offered]
     how = Sampling(max_tokens=24, **sampling)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
 def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
     first, *others = requests(subject, len(subject.offered))
     alone = [first, *(replace(first, task=other.task) for other in others)]
-    together = replace(first, task=None, parts=tuple(one.task for one in alone if one.task is not None))
+    together = replace(first, task=None, tasks=tuple(one.task for one in alone if one.task is not None))
     whole = asyncio.run(subject.engine.complete(together))
     assert list(map(said, whole.parts)) == list(map(said, asyncio.run(one_by_one(subject.engine, alone))))
 
@@ -115,8 +115,8 @@ def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
 
 
 def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:
-    """What the model sees in each picture."""
-    return list(loaded.model.see([torch.from_numpy(one.pixels) for one in inputs if one.pixels is not None]))
+    """What the model sees in each image."""
+    return list(loaded.model.encode_images([torch.from_numpy(one.pixels) for one in inputs if one.pixels is not None]))
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def test_any_ids_can_be_grounded(subject: Subject, finished: bool) -> None:
         inputs = processor.prepare(request)
         for length in (0, 1, 2, 5, 20, 60):
             ids = [rng.randrange(subject.loaded.model.vocabulary) for _ in range(length)]
-            parsed = processor.ground(ids, inputs, finished=finished)
+            parsed = processor.parse(ids, inputs, finished=finished)
             assert_well_formed(parsed)
             assert isinstance(processor.decode(ids, special=True), str)
 

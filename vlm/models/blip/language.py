@@ -1,4 +1,4 @@
-"""BLIP's text decoder: post-norm BERT with cross attention to the picture (transformers ``BlipTextLMHeadModel``)."""
+"""BLIP's text decoder: post-norm BERT with cross attention to the image (transformers ``BlipTextLMHeadModel``)."""
 
 from __future__ import annotations
 

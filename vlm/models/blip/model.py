@@ -1,4 +1,4 @@
-"""BLIP as the engine sees it: the picture's vectors are what every decoder layer cross-attends to."""
+"""BLIP as the engine sees it: the image's vectors are what every decoder layer cross-attends to."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class Blip(TokenModel):
             forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
 
-    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Pictures to what the decoder cross-attends to."""
+    def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Images to what the decoder cross-attends to."""
         features: Tensor = self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype))
         return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Prompt ids (and what a preempted sequence had) to embeddings; pictures are the encoder output as they are."""
+        """Prompt ids (and what a preempted sequence had) to embeddings; images are the encoder output as they are."""
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         return Prompts(
             embeddings=self.embed_tokens(right_padded(rows, self.device)),

@@ -1,4 +1,4 @@
-"""BLIP's processor: a picture and the beginning of a caption to numbers, and token ids back to the caption.
+"""BLIP's processor: an image and the beginning of a caption to numbers, and token ids back to the caption.
 
 Owns what a BLIP prompt is: the first words of the caption, verbatim, or nothing. Knows no tensors and no engine.
 Source: the model card of Salesforce/blip-image-captioning-large and transformers' BlipProcessor.
@@ -15,8 +15,8 @@ from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.image.decode import ImageLimits, decode
-from vlm.image.preprocess import PicturePreprocessor
-from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.image.preprocess import ImagePreprocessor
+from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.types import Request, Task, TaskResolution
 
 OFFERED: tuple[str, ...] = ("caption",)
@@ -34,15 +34,15 @@ class BlipProcessor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        pictures: Makes the pixels.
+        images: Makes the pixels.
         tokenizer: Never reads a special token out of a client's text.
         start: Id that stands before every caption in place of ``[CLS]``.
-        image_positions: What the vision encoder makes of one picture, its class position included.
+        image_positions: What the vision encoder makes of one image, its class position included.
         max_positions: Longest caption in tokens, prefix and ``start`` included.
-        limits: What a picture may be.
+        limits: What an image may be.
     """
 
-    pictures: PicturePreprocessor
+    images: ImagePreprocessor
     tokenizer: Tokenizer
     start: int
     image_positions: int
@@ -56,17 +56,17 @@ class BlipProcessor:
         """Read settings and tokenizer, with the defaults of transformers' BlipConfig where the config is silent.
 
         Raises:
-            CheckpointError: A file is missing or broken, or the picture size is not the vision encoder's.
+            CheckpointError: A file is missing or broken, or the image size is not the vision encoder's.
         """
         config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         text, vision = config.section("text_config"), config.section("vision_config")
-        pictures = PicturePreprocessor.from_checkpoint(checkpoint)
+        images = ImagePreprocessor.from_checkpoint(checkpoint)
         side, patch = vision.integer("image_size", 384), vision.integer("patch_size", 16)
-        pictures.check_side(side, checkpoint)
+        images.check_side(side, checkpoint)
         tokenizer = checkpoint.tokenizer()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a client's text is six characters, not a token
         return cls(
-            pictures=pictures,
+            images=images,
             tokenizer=tokenizer,
             start=text.integer("bos_token_id", 30522),
             image_positions=(side // patch) ** 2 + 1,
@@ -74,32 +74,32 @@ class BlipProcessor:
             limits=limits,
         )
 
-    def look(self, image: bytes) -> Picture:
+    def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""
         decoded = decode(image, self.limits)
-        return Picture(self.pictures.pixels(decoded), decoded.size)
+        return ProcessedImage(self.images.pixels(decoded), decoded.size)
 
-    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
+    def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Decode, resize and tokenise; the caption begins with the request's text, if it has one.
 
         Raises:
-            InvalidRequest: No picture, or a prefix that leaves no room for a caption.
-            InvalidImage: The picture cannot be read.
+            InvalidRequest: No image, or a prefix that leaves no room for a caption.
+            InvalidImage: The image cannot be read.
             UnsupportedTask: Anything but a caption.
         """
         asked = _understand(request)
         if request.image is None:
-            raise InvalidRequest("BLIP needs a picture.", param="image", code="invalid_value")
+            raise InvalidRequest("BLIP needs an image.", param="image", code="invalid_value")
         prompt_ids = self._prompt_ids(asked.prefix)
-        picture = (look or self.look)(request.image)
+        image = (preprocess or self.preprocess)(request.image)
         return Inputs(
-            pixels=picture.pixels,
+            pixels=image.pixels,
             prompt_ids=prompt_ids,
             encoder_ids=(),
             task="caption",
             native_task="",
             resolution=asked.resolution,
-            image_size=picture.size,
+            image_size=image.size,
             image_tokens=self.image_positions,
             text_tokens=len(prompt_ids),
             echo=len(prompt_ids) - 1,
@@ -111,7 +111,7 @@ class BlipProcessor:
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
 
-    def ground(
+    def parse(
         self,
         token_ids: Sequence[int],
         inputs: Inputs,

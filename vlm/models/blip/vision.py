@@ -25,7 +25,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class BlipVision(nn.Module):
-    """Pictures to one vector a patch, the class token first."""
+    """Images to one vector a patch, the class token first."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()

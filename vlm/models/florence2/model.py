@@ -1,4 +1,4 @@
-"""Florence-2 as the engine sees it: picture and prompt go through BART's encoder, whose output the decoder reads."""
+"""Florence-2 as the engine sees it: image and prompt go through BART's encoder, whose output the decoder reads."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ class Florence2(TokenModel):
             early_stopping=settings.get("early_stopping") is True,
         )
 
-    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Pictures to vectors of the language model's width."""
+    def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Images to vectors of the language model's width."""
         features: Tensor = self.projector(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
         return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Pictures and prompts through the encoder; the decoder's own prompt is its start token."""
+        """Images and prompts through the encoder; the decoder's own prompt is its start token."""
         encoded, encoded_lengths = self._encode(inputs, features)
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         return Prompts(

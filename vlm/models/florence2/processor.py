@@ -1,4 +1,4 @@
-"""Florence-2's processor: a picture and a task to numbers, and generated token ids to text and places.
+"""Florence-2's processor: an image and a task to numbers, and generated token ids to text and places.
 
 Owns the layout of a prompt: image positions, ``<s>``, the task's sentence, ``</s>``. Knows no tensors and no engine.
 Source: transformers' Florence2Processor, and the processor that came with the original upload.
@@ -13,7 +13,7 @@ from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, InvalidRequest
 from vlm.image.decode import ImageLimits, decode
-from vlm.image.preprocess import PicturePreprocessor, image_settings
+from vlm.image.preprocess import ImagePreprocessor, image_settings
 from vlm.models.florence2.parsing import (
     as_points,
     read_boxes,
@@ -25,9 +25,9 @@ from vlm.models.florence2.parsing import (
     read_regions,
     runs,
 )
-from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, Asked, NativeTask, understand
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, NativeTask, ResolvedTask, resolve_task
 from vlm.models.florence2.vocabulary import Vocabulary
-from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.types import Request
 
 DROPPED_PHRASES = frozenset({
@@ -47,15 +47,15 @@ class Florence2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        pictures: Makes the pixels.
+        images: Makes the pixels.
         vocabulary: Text to ids and back.
-        image_positions: What the vision encoder makes of one picture.
+        image_positions: What the vision encoder makes of one image.
         max_positions: Most positions that the text encoder reads, image positions included.
         dropped_phrases: Phrases that grounding leaves out.
-        limits: What a picture may be.
+        limits: What an image may be.
     """
 
-    pictures: PicturePreprocessor
+    images: ImagePreprocessor
     vocabulary: Vocabulary
     image_positions: int
     max_positions: int
@@ -72,45 +72,45 @@ class Florence2Processor:
             CheckpointError: A file is missing, broken, or no Florence-2 file.
         """
         config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
-        pictures = PicturePreprocessor.from_checkpoint(checkpoint)
+        images = ImagePreprocessor.from_checkpoint(checkpoint)
         return cls(
-            pictures=pictures,
+            images=images,
             vocabulary=Vocabulary.from_checkpoint(checkpoint),
-            image_positions=_image_positions(checkpoint, config, pictures),
+            image_positions=_image_positions(checkpoint, config, images),
             max_positions=config.section("text_config").integer("max_position_embeddings", 1024),
             dropped_phrases=_dropped_phrases(checkpoint),
             limits=limits,
         )
 
-    def look(self, image: bytes) -> Picture:
+    def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""
         decoded = decode(image, self.limits)
-        return Picture(self.pictures.pixels(decoded), decoded.size)
+        return ProcessedImage(self.images.pixels(decoded), decoded.size)
 
-    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
-        """Find the task, tokenise its sentence, decode and resize the picture.
+    def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
+        """Find the task, tokenise its sentence, decode and resize the image.
 
         Raises:
-            InvalidRequest: No picture, an argument too many or missing, or a text longer than the encoder reads.
-            InvalidImage: The picture cannot be read.
+            InvalidRequest: No image, an argument too many or missing, or a text longer than the encoder reads.
+            InvalidImage: The image cannot be read.
             UnsupportedTask: The task is not offered; the message lists those that are.
         """
-        asked = understand(request)
+        asked = resolve_task(request)
         if request.image is None:
-            raise InvalidRequest("Florence-2 needs a picture.", param="image", code="invalid_value")
+            raise InvalidRequest("Florence-2 needs an image.", param="image", code="invalid_value")
         encoder_ids = self._encoder_ids(asked)
-        picture = (look or self.look)(request.image)
+        image = (preprocess or self.preprocess)(request.image)
         return Inputs(
-            pixels=picture.pixels,
+            pixels=image.pixels,
             prompt_ids=(self.vocabulary.eos,),  # BART's decoders start from </s>
             encoder_ids=encoder_ids,
             task=asked.name,
             native_task=asked.task.token,
             resolution=asked.resolution,
-            image_size=picture.size,
+            image_size=image.size,
             image_tokens=self.image_positions,
             text_tokens=len(encoder_ids) - self.image_positions,
-            words=asked.task.answer == "text",
+            has_text=asked.task.answer == "text",
             ignored=asked.ignored,
             scored=asked.task.answer != "text",
         )
@@ -122,10 +122,10 @@ class Florence2Processor:
         """
         return self.vocabulary.decode(token_ids, special=special)
 
-    def ground(
+    def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the picture."""
+        """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the image."""
         task = BY_TOKEN[inputs.native_task]
         if task.answer == "text":
             return self._text(task, token_ids, finished)
@@ -154,13 +154,13 @@ class Florence2Processor:
             return read_regions(given, finished=finished)
         return read_boxes(given, finished=finished)
 
-    def _encoder_ids(self, asked: Asked) -> tuple[int, ...]:
+    def _encoder_ids(self, asked: ResolvedTask) -> tuple[int, ...]:
         words = self.vocabulary
         text = (words.bos, *words.encode(asked.task.prompt(asked.argument)), words.eos)
         room = self.max_positions - self.image_positions
         if len(text) > room:
             raise InvalidRequest(
-                f"The text has {len(text)} tokens; beside a picture the model reads {room}.",
+                f"The text has {len(text)} tokens; beside an image the model reads {room}.",
                 param="prompt",
                 code="context_length_exceeded",
             )
@@ -171,11 +171,11 @@ class Florence2Processor:
         return task.argument(sentence) or ""
 
 
-def _image_positions(checkpoint: Checkpoint, config: ConfigReader, pictures: PicturePreprocessor) -> int:
+def _image_positions(checkpoint: Checkpoint, config: ConfigReader, images: ImagePreprocessor) -> int:
     """One position for each cell of the vision tower's last stage, and one for their mean."""
     vision = config.section("vision_config")
     stages = zip(*(vision.integers(key) for key in ("patch_size", "patch_stride", "patch_padding")), strict=False)
-    height, width = pictures.height, pictures.width
+    height, width = images.height, images.width
     for kernel, stride, padding in stages:
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
     positions = height * width + 1
@@ -183,7 +183,7 @@ def _image_positions(checkpoint: Checkpoint, config: ConfigReader, pictures: Pic
     if declared not in {None, positions}:
         raise CheckpointError(
             f"image_seq_length is {declared} in the preprocessor's config in {checkpoint.folder}, but config.json's "
-            f"vision tower makes {positions} of a picture of {pictures.width}x{pictures.height}: use matching files."
+            f"vision tower makes {positions} of an image of {images.width}x{images.height}: use matching files."
         )
     return positions
 

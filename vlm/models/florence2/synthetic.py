@@ -59,7 +59,7 @@ SIZES = {
 
 
 def _side(config: Mapping[str, Any]) -> int:
-    """Picture side in pixels: 768 for the published strides, whose product is 32, and 96 for smaller ones."""
+    """Image side in pixels: 768 for the published strides, whose product is 32, and 96 for smaller ones."""
     return 768 if config["vision_config"]["patch_stride"][-1] == 2 else 96
 
 

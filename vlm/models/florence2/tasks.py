@@ -101,7 +101,7 @@ _NAMED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResolvedTask:
     """What a request means.
 
     Attributes:
@@ -124,7 +124,7 @@ class Asked:
         return POINT if self.points else self.task.name
 
 
-def understand(request: Request) -> Asked:
+def resolve_task(request: Request) -> ResolvedTask:
     """Find the task: a named one, else a task token or sentence in the prompt, else plain words mean a caption.
 
     Raises:
@@ -156,17 +156,19 @@ def _bin(value: float) -> int:
     return int(min(max(value * BINS, 0), BINS - 1))
 
 
-def _named(task: Task, prompt: str) -> Asked:
+def _named(task: Task, prompt: str) -> ResolvedTask:
     native = BY_TOKEN[_token_of(task)]
     points = task.name == POINT
     field = _argument_field(native)
     unused = _unused(task, native, field)
     if not field:
-        return Asked(native, "", "task", ("prompt", *unused) if prompt.strip() else unused, points)
+        return ResolvedTask(native, "", "task", ("prompt", *unused) if prompt.strip() else unused, points)
     given = _given(task, field)
     if given is not None and prompt.strip():
         unused = ("prompt", *unused)
-    return Asked(native, _argument(native, prompt if given is None else given, f"task.{field}"), "task", unused, points)
+    return ResolvedTask(
+        native, _argument(native, prompt if given is None else given, f"task.{field}"), "task", unused, points
+    )
 
 
 def _token_of(task: Task) -> str:
@@ -234,7 +236,7 @@ def _unused(task: Task, native: NativeTask, field: str) -> tuple[str, ...]:
     return tuple(f"task.{name}" for name, there in given.items() if there and name != field)
 
 
-def _by_token(prompt: str) -> Asked | None:
+def _by_token(prompt: str) -> ResolvedTask | None:
     for task in TASKS:
         if task.token in prompt:
             return _with_token(task, prompt)
@@ -244,31 +246,31 @@ def _by_token(prompt: str) -> Asked | None:
     return None
 
 
-def _with_token(task: NativeTask, prompt: str) -> Asked:
+def _with_token(task: NativeTask, prompt: str) -> ResolvedTask:
     if task.takes_argument:
-        return Asked(task, _argument(task, prompt, "prompt"), "native")
+        return ResolvedTask(task, _argument(task, prompt, "prompt"), "native")
     if prompt.strip() != task.token:
         raise InvalidRequest(f"{task.token} takes no other text beside it.", param="prompt", code="invalid_value")
-    return Asked(task, "", "native")
+    return ResolvedTask(task, "", "native")
 
 
-def _by_sentence(prompt: str) -> Asked | None:
+def _by_sentence(prompt: str) -> ResolvedTask | None:
     for task in TASKS:
         argument = task.argument(prompt)
         if argument is None or not task.fits(argument):
             continue  # "What is the region .. ?" may well be plain words
-        return Asked(task, argument.strip(), "native")
+        return ResolvedTask(task, argument.strip(), "native")
     return None
 
 
-def _plain(prompt: str) -> Asked:
+def _plain(prompt: str) -> ResolvedTask:
     words = prompt.casefold()
     if not words.strip():
-        return Asked(BY_TOKEN["<CAPTION>"], "", "default")
+        return ResolvedTask(BY_TOKEN["<CAPTION>"], "", "default")
     if "paragraph" in words:
-        return Asked(BY_TOKEN["<MORE_DETAILED_CAPTION>"], "", "plain")
+        return ResolvedTask(BY_TOKEN["<MORE_DETAILED_CAPTION>"], "", "plain")
     detailed = "describe" in words or "detail" in words
-    return Asked(BY_TOKEN["<DETAILED_CAPTION>" if detailed else "<CAPTION>"], "", "plain")
+    return ResolvedTask(BY_TOKEN["<DETAILED_CAPTION>" if detailed else "<CAPTION>"], "", "plain")
 
 
 def _argument(task: NativeTask, text: str, param: str) -> str:
@@ -281,7 +283,7 @@ def _argument(task: NativeTask, text: str, param: str) -> str:
 def _wanted(task: NativeTask) -> str:
     if task.region:
         return (
-            "a region: send task.region.box as [x1, y1, x2, y2] in 0..1 of the picture, or the prompt "
+            "a region: send task.region.box as [x1, y1, x2, y2] in 0..1 of the image, or the prompt "
             f"{task.token}<loc_x1><loc_y1><loc_x2><loc_y2> with numbers in 0..{BINS - 1}"
         )
     return "the text, or a region, to work on" if task.name == "segment" else "the text to work on"

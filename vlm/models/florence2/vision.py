@@ -180,7 +180,7 @@ class StageLayers(nn.Module):
 
 
 class DaVit(nn.Module):
-    """Pictures to a grid of features."""
+    """Images to a grid of features."""
 
     def __init__(self, spec: DaVitSpec) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class Projector(nn.Module):
         channels = spec.stages[-1].channels
         self.rows = nn.Parameter(torch.empty(spec.positions, channels // 2))
         self.columns = nn.Parameter(torch.empty(spec.positions, channels - channels // 2))
-        self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # only the first: a picture is one frame
+        self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # only the first: an image is one frame
         self.projection = nn.Linear(channels, spec.projection, bias=False)
         self.norm = nn.LayerNorm(spec.projection)
 

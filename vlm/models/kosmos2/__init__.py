@@ -1,1 +1,1 @@
-"""Kosmos-2: captions, answers and phrases that are tied to places in the picture (microsoft/kosmos-2-patch14-224)."""
+"""Kosmos-2: captions, answers and phrases that are tied to places in the image (microsoft/kosmos-2-patch14-224)."""

@@ -1,4 +1,4 @@
-"""Kosmos-2 as the engine sees it: a picture is 64 vectors within the prompt, read like words."""
+"""Kosmos-2 as the engine sees it: an image is 64 vectors within the prompt, read like words."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class Kosmos2(TokenModel):
             num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
 
-    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Pictures to the latents that stand in the text for them."""
+    def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Images to the latents that stand in the text for them."""
         latents: Tensor = self.latents(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
         return (latents * self.text.scale).unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Prompt ids (and what a preempted sequence had) to embeddings, the pictures' vectors in their places."""
+        """Prompt ids (and what a preempted sequence had) to embeddings, the images' vectors in their places."""
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         embeddings = self.embed_tokens(right_padded(rows, self.device))
         embeddings[:, IMAGE_START : IMAGE_START + self.image_positions] = torch.stack(tuple(features))

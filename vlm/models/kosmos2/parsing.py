@@ -2,7 +2,7 @@
 
 ``<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>`` says that the words "a fire" stand for
 what lies between two cells of the grid. Owns what such a sequence means, as transformers' Kosmos2Processor reads it.
-Knows no pictures and no prompts.
+Knows no images and no prompts.
 """
 
 from __future__ import annotations

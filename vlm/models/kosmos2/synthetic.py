@@ -66,7 +66,7 @@ def write_files(folder: Path, config: Mapping[str, Any]) -> None:
             "preprocessor_config.json": {
                 "image_processor_type": "CLIPImageProcessor", "processor_class": "Kosmos2Processor",
                 "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True, "resample": 3,
-                "rescale_factor": 1 / 255, "do_convert_rgb": True, **_picture_size(config),
+                "rescale_factor": 1 / 255, "do_convert_rgb": True, **_image_size(config),
                 "image_mean": [0.48145466, 0.4578275, 0.40821073],
                 "image_std": [0.26862954, 0.26130258, 0.27577711],
             },
@@ -80,7 +80,7 @@ def write_files(folder: Path, config: Mapping[str, Any]) -> None:
     _tokenizer(config["text_config"]["vocab_size"]).save(str(folder / "tokenizer.json"))
 
 
-def _picture_size(config: Mapping[str, Any]) -> dict[str, Any]:
+def _image_size(config: Mapping[str, Any]) -> dict[str, Any]:
     """The published form for the published size: transformers 5 takes any other size in it for 224."""
     side = config["vision_config"]["image_size"]
     square = {"height": side, "width": side}

@@ -37,7 +37,7 @@ _USED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResolvedTask:
     """What a request means.
 
     Attributes:
@@ -70,7 +70,7 @@ class Asked:
         return before, self.words, after
 
 
-def understand(request: Request) -> Asked:
+def resolve_task(request: Request) -> ResolvedTask:
     """Find the task: a named one, else a prompt of the card or with tags, else plain words are a question.
 
     Raises:
@@ -81,17 +81,17 @@ def understand(request: Request) -> Asked:
         return _named(request.task, request.prompt)
     prompt = request.prompt
     if not prompt.strip():
-        return Asked("caption", BRIEF, None, "default")
+        return ResolvedTask("caption", BRIEF, None, "default")
     if TAGS.search(prompt) or _UNTAGGED.fullmatch(prompt.strip()):
-        return Asked(_kind(prompt.strip()), prompt, None, "native")
-    return Asked("query", _QUESTION, prompt.strip(), "plain", echoes=False)
+        return ResolvedTask(_kind(prompt.strip()), prompt, None, "native")
+    return ResolvedTask("query", _QUESTION, prompt.strip(), "plain", echoes=False)
 
 
 def _kind(prompt: str) -> str:
     return next((name for pattern, name in _KINDS if pattern.fullmatch(prompt)), "caption")
 
 
-def _named(task: Task, prompt: str) -> Asked:
+def _named(task: Task, prompt: str) -> ResolvedTask:
     if task.name not in OFFERED:
         raise UnsupportedTask(
             f"Kosmos-2 has no task {task.name!r}; it offers: {', '.join(OFFERED)}.",
@@ -101,14 +101,14 @@ def _named(task: Task, prompt: str) -> Asked:
     ignored = _ignored(task, prompt)
     match task.name:
         case "caption":
-            return Asked(task.name, BRIEF if task.length == "short" else DETAILED, None, "task", ignored=ignored)
+            return ResolvedTask(task.name, BRIEF if task.length == "short" else DETAILED, None, "task", ignored=ignored)
         case "region_caption":
-            return Asked(task.name, _region_prompt(task.region), None, "task", ignored=ignored)
+            return ResolvedTask(task.name, _region_prompt(task.region), None, "task", ignored=ignored)
         case "detect":
-            return Asked(task.name, _PHRASE, _label(task.labels), "task", ignored=ignored)
+            return ResolvedTask(task.name, _PHRASE, _label(task.labels), "task", ignored=ignored)
         case "ground":
-            return Asked(task.name, _PHRASE, _text(task, prompt), "task", ignored=ignored)
-    return Asked(task.name, _QUESTION, _text(task, prompt), "task", echoes=False, ignored=ignored)
+            return ResolvedTask(task.name, _PHRASE, _text(task, prompt), "task", ignored=ignored)
+    return ResolvedTask(task.name, _QUESTION, _text(task, prompt), "task", echoes=False, ignored=ignored)
 
 
 def _ignored(task: Task, prompt: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Kosmos2Vision(nn.Module):
-    """Pictures to one vector of length one a patch, the class token first."""
+    """Images to one vector of length one a patch, the class token first."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Kosmos2Vision(nn.Module):
 
 
 class LatentProjection(nn.Module):
-    """A fixed number of learned queries attend to the picture and to themselves; the decoder reads what they find."""
+    """A fixed number of learned queries attend to the image and to themselves; the decoder reads what they find."""
 
     def __init__(self, vision_width: int, width: int, heads: int, queries: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Moondream 2 as the engine sees it: a picture stands before the prompt, and an answer may be words or places."""
+"""Moondream 2 as the engine sees it: an image stands before the prompt, and an answer may be words or places."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class Moondream2(TokenModel):
             forced_tokens=(), num_beams=1, length_penalty=1.0, early_stopping=False,
         )  # fmt: skip
 
-    def see(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+    def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Canvases to the vectors that stand before the prompt for them."""
         features: Sequence[Tensor] = self.vision([one.to(self.device, self.dtype) for one in pixels])
         return features
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
-        """The first mark, then the picture, ``[batch, prefix positions, width]``."""
+        """The first mark, then the image, ``[batch, prefix positions, width]``."""
         start = self.text.tokens[self.ids.bos].expand(len(features), 1, -1)
         return torch.cat([start, torch.stack(tuple(features))], dim=1)
 

@@ -1,6 +1,6 @@
 """Moondream 2's answers: objects, points, and what was thought, out of ids.
 
-Owns what such ids mean, as the original reads them. Knows no pictures and no prompts.
+Owns what such ids mean, as the original reads them. Knows no images and no prompts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Reader:
         return Parsed(self.decode(token_ids).strip(), truncated=not finished)
 
     def boxes(self, token_ids: Sequence[int], logprobs: Logprobs, label: str) -> Parsed:
-        """One box for each three ids, clipped to the picture."""
+        """One box for each three ids, clipped to the image."""
         logprobs = matching(token_ids, logprobs)
         found = []
         for place, (x_min, y_min, x_max, y_max) in enumerate(self.corners(token_ids)):
@@ -66,7 +66,7 @@ class Reader:
         return Parsed(answer, found, truncated=not finished, reasoning=self.decode(thought))
 
     def corners(self, token_ids: Sequence[int]) -> list[Corners]:
-        """Boxes as the model gives them: (x_min, y_min, x_max, y_max), which may reach beyond the picture."""
+        """Boxes as the model gives them: (x_min, y_min, x_max, y_max), which may reach beyond the image."""
         found = []
         for first in range(0, len(token_ids) - 2, 3):
             x, y = (self.places.coordinate(token) for token in token_ids[first : first + 2])

@@ -1,6 +1,6 @@
-"""Moondream 2's processor: a picture and words to numbers, and generated ids to text, boxes and points.
+"""Moondream 2's processor: an image and words to numbers, and generated ids to text, boxes and points.
 
-Owns the layout of a prompt, which follows the picture's own positions. Knows no tensors and no engine. Pictures are
+Owns the layout of a prompt, which follows the image's own positions. Knows no tensors and no engine. Images are
 turned upright by their EXIF orientation first, which the original does not do; all else is as there.
 """
 
@@ -16,10 +16,10 @@ from vlm.models.moondream2.config import grid, settings
 from vlm.models.moondream2.locations import PlaceIds
 from vlm.models.moondream2.parsing import Reader
 from vlm.models.moondream2.stages import OBJECTS
-from vlm.models.moondream2.tasks import OFFERED, Asked, understand
+from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.moondream2.tiling import Tiling, normalised
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
-from vlm.models.processor import Inputs, Look, Parsed, Picture
+from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
@@ -33,13 +33,13 @@ class Moondream2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        tiling: Cuts the pictures.
+        tiling: Cuts the images.
         ids: Marks and prompts.
         vocabulary: Text to ids and back.
         places: Ids that are places.
-        prefix: Positions that a picture takes before the prompt.
-        max_positions: Longest sequence, picture and answer included.
-        limits: What a picture may be.
+        prefix: Positions that an image takes before the prompt.
+        max_positions: Longest sequence, image and answer included.
+        limits: What an image may be.
     """
 
     tiling: Tiling
@@ -72,50 +72,50 @@ class Moondream2Processor:
             limits=limits,
         )
 
-    def look(self, image: bytes) -> Picture:
+    def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode, resize and cut. Raises InvalidImage."""
         decoded = decode(image, self.limits)
-        return Picture(normalised(self.tiling.canvas(decoded)), decoded.size)
+        return ProcessedImage(normalised(self.tiling.canvas(decoded)), decoded.size)
 
-    def prepare(self, request: Request, look: Look | None = None) -> Inputs:
-        """Find the task, tokenise its words, decode and cut the picture.
+    def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
+        """Find the task, tokenise its words, decode and cut the image.
 
         Raises:
-            InvalidRequest: A picture or an argument is missing, or the words leave no room for an answer.
-            InvalidImage: The picture cannot be read.
+            InvalidRequest: An image or an argument is missing, or the words leave no room for an answer.
+            InvalidImage: The image cannot be read.
             UnsupportedTask: The task is not offered; the message lists those that are.
         """
-        asked = understand(request)
-        has_picture = request.image is not None
-        self._refuse_what_is_newer(asked, has_picture=has_picture)
-        prompt = self._prompt(asked) if has_picture else (self.ids.bos, *self._prompt(asked))
-        room = self._room(len(prompt), has_picture)
-        picture = None if request.image is None else (look or self.look)(request.image)
+        asked = resolve_task(request)
+        has_image = request.image is not None
+        self._refuse_what_is_newer(asked, has_image=has_image)
+        prompt = self._prompt(asked) if has_image else (self.ids.bos, *self._prompt(asked))
+        room = self._room(len(prompt), has_image)
+        image = None if request.image is None else (preprocess or self.preprocess)(request.image)
         steps = OBJECTS.get(asked.native)
         return Inputs(
-            pixels=None if picture is None else picture.pixels,
+            pixels=None if image is None else image.pixels,
             prompt_ids=prompt,
             encoder_ids=(),
             task=asked.task,
             native_task=asked.native,
             resolution=asked.resolution,
-            image_size=None if picture is None else picture.size,
-            image_tokens=self.prefix if has_picture else 0,
+            image_size=None if image is None else image.size,
+            image_tokens=self.prefix if has_image else 0,
             text_tokens=len(prompt),
-            words=steps is None,
+            has_text=steps is None,
             ignored=asked.ignored,
             scored=asked.reasoning or steps is not None,
             limit=None if steps is None else len(steps) * asked.max_objects,
             values=tuple(value for reference in asked.references for value in _values(reference)),
-            thinking=_thinking(request, room) if asked.reasoning else None,
-            text_after=self.ids.answer if asked.reasoning else None,
+            max_reasoning_tokens=_thinking(request, room) if asked.reasoning else None,
+            reasoning_end_id=self.ids.answer if asked.reasoning else None,
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """Ids to text; places have none, and marks only if ``special``."""
         return self.vocabulary.decode(token_ids, special=special)
 
-    def ground(
+    def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
         """The answer's text, or the objects that it says, with the words that were asked for as their label."""
@@ -123,7 +123,7 @@ class Moondream2Processor:
             return self.reader.boxes(token_ids, logprobs, self._label(inputs, self.ids.detect))
         if inputs.native_task == "point":
             return self.reader.points(token_ids, logprobs, self._label(inputs, self.ids.point))
-        if inputs.thinking is not None:
+        if inputs.max_reasoning_tokens is not None:
             return self.reader.thought(token_ids, logprobs, finished=finished)
         return self.reader.text(token_ids, finished=finished)
 
@@ -132,7 +132,7 @@ class Moondream2Processor:
         """What reads the answers."""
         return Reader(self.places, self.ids, self.decode)
 
-    def _prompt(self, asked: Asked) -> tuple[int, ...]:
+    def _prompt(self, asked: ResolvedTask) -> tuple[int, ...]:
         known, encode = self.ids, self.vocabulary.encode
         match asked.native:
             case "caption":
@@ -145,19 +145,19 @@ class Moondream2Processor:
                 before, after = known.detect if asked.native == "detect" else known.point
                 return (*before, *encode(known.before_label + asked.words), *after)
 
-    def _ending(self, asked: Asked) -> tuple[int, ...]:
+    def _ending(self, asked: ResolvedTask) -> tuple[int, ...]:
         """What follows the end of a question: the original ends one twice, as in training, that needs no thought."""
         if asked.reasoning:
             return (self.ids.thinking,)
         return self.ids.query[1] if self.ids.thinks else ()
 
-    def _refuse_what_is_newer(self, asked: Asked, *, has_picture: bool) -> None:
+    def _refuse_what_is_newer(self, asked: ResolvedTask, *, has_image: bool) -> None:
         """Older revisions know fewer tasks."""
         missing = {
             "long captions": ("task.length", asked.native == "caption" and not self.ids.captions[asked.length]),
             "reasoning": ("task.reasoning", asked.reasoning and not self.ids.thinks),
             "references": ("task.references", bool(asked.references) and not self.ids.thinks),
-            "questions without a picture": ("image", not has_picture and not self.ids.thinks),
+            "questions without an image": ("image", not has_image and not self.ids.thinks),
         }
         for what, (param, asked_for) in missing.items():
             if asked_for:
@@ -167,12 +167,12 @@ class Moondream2Processor:
         place = (self.ids.coordinate, self.ids.coordinate)
         return place if isinstance(reference, Point) else (*place, self.ids.size)
 
-    def _room(self, prompt: int, has_picture: bool) -> int:
+    def _room(self, prompt: int, has_image: bool) -> int:
         """Positions left for the answer."""
-        read = prompt + self.prefix * has_picture
+        read = prompt + self.prefix * has_image
         if read >= self.max_positions:
             raise InvalidRequest(
-                f"Prompt and picture have {read} tokens; the model holds {self.max_positions}, the answer included.",
+                f"Prompt and image have {read} tokens; the model holds {self.max_positions}, the answer included.",
                 param="prompt",
                 code="context_length_exceeded",
             )

@@ -53,10 +53,10 @@ def stage(inputs: Inputs, generated: Sequence[int], answer: int) -> Stage:
     steps = OBJECTS.get(inputs.native_task)
     if steps is not None:
         return steps[len(generated) % len(steps)]
-    if inputs.thinking is None:
+    if inputs.max_reasoning_tokens is None:
         return Stage.ANSWER if generated else Stage.FIRST
     if answer in generated:
         return Stage.FIRST if generated.index(answer) == len(generated) - 1 else Stage.ANSWER
-    if len(generated) >= inputs.thinking:
+    if len(generated) >= inputs.max_reasoning_tokens:
         return Stage.ENOUGH
     return Stage.THOUGHT if generated else Stage.FIRST_THOUGHT

@@ -28,7 +28,7 @@ _LENGTHS = ("short", "normal", "long")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResolvedTask:
     """What a request means.
 
     Attributes:
@@ -53,29 +53,29 @@ class Asked:
     ignored: tuple[str, ...] = ()
 
 
-def understand(request: Request) -> Asked:
+def resolve_task(request: Request) -> ResolvedTask:
     """Find the task: a named one, else the prompt's words are a question, else a caption is wanted.
 
     Raises:
         UnsupportedTask: A task that Moondream 2 does not have; the message lists those offered.
-        InvalidRequest: An argument is missing, or needs a picture.
+        InvalidRequest: An argument is missing, or needs an image.
     """
     asked = _asked(request)
     if request.image is None and (asked.task != "query" or asked.references):
         what = "a question about places" if asked.task == "query" else f"the task {asked.task!r}"
-        raise InvalidRequest(f"Moondream 2 needs a picture for {what}.", param="image", code="invalid_value")
+        raise InvalidRequest(f"Moondream 2 needs an image for {what}.", param="image", code="invalid_value")
     return asked
 
 
-def _asked(request: Request) -> Asked:
+def _asked(request: Request) -> ResolvedTask:
     if request.task is not None:
         return _named(request.task, request.prompt)
     if request.prompt.strip():
-        return Asked("query", "query", request.prompt, "plain")
-    return Asked("caption", "caption", "", "default")
+        return ResolvedTask("query", "query", request.prompt, "plain")
+    return ResolvedTask("caption", "caption", "", "default")
 
 
-def _named(task: Task, prompt: str) -> Asked:
+def _named(task: Task, prompt: str) -> ResolvedTask:
     if task.name not in OFFERED:
         raise UnsupportedTask(
             f"Moondream 2 has no task {task.name!r}; it offers: {', '.join(OFFERED)}.",
@@ -85,7 +85,7 @@ def _named(task: Task, prompt: str) -> Asked:
     if task.length not in _LENGTHS:
         raise InvalidRequest("task.length must be short, normal or long.", param="task.length", code="invalid_value")
     used = _USED[task.name]
-    return Asked(
+    return ResolvedTask(
         task=task.name,
         native=_NATIVE.get(task.name, task.name),
         words=_words(task, prompt),

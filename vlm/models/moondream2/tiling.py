@@ -1,6 +1,6 @@
-"""A picture of any size as crops of one size: all of it small, and tiles of it large. numpy and PIL only.
+"""An image of any size as crops of one size: all of it small, and tiles of it large. numpy and PIL only.
 
-Owns how many tiles a picture gets, and the canvas on which they travel. Does not know what is seen in them.
+Owns how many tiles an image gets, and the canvas on which they travel. Does not know what is seen in them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How pictures are cut.
+    """How images are cut.
 
     Attributes:
         crop: Side of a crop in pixels.
         margin: Pixels by which a tile reaches over the part that is its own, on each side.
-        most: Most tiles of one picture.
+        most: Most tiles of one image.
     """
 
     crop: int
@@ -68,10 +68,10 @@ class Tiling:
         return (rows, self.most // rows) if columns > rows else (self.most // columns, columns)
 
     def canvas(self, image: Image.Image) -> Bytes:
-        """An upright RGB picture as uint8 ``[height, width, 3]``: what the tiles are cut from, and all of it below.
+        """An upright RGB image as uint8 ``[height, width, 3]``: what the tiles are cut from, and all of it below.
 
-        The upper part is the picture squashed to ``stride`` pixels for each tile, and two margins; the lower part, of
-        one crop's height, holds the whole picture at its left. A picture of one tile has the lower part only, for the
+        The upper part is the image squashed to ``stride`` pixels for each tile, and two margins; the lower part, of
+        one crop's height, holds the whole image at its left. An image of one tile has the lower part only, for the
         tile would be the same. So the size of the canvas says how many rows and columns of tiles it has.
         """
         overview = _squashed(image, self.crop, self.crop)

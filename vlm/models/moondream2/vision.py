@@ -31,7 +31,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Moondream2Vision(nn.Module):
-    """Pictures to ``grid * grid`` vectors each, of whatever size."""
+    """Images to ``grid * grid`` vectors each, of whatever size."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -50,16 +50,16 @@ class Moondream2Vision(nn.Module):
         """Canvases as :mod:`~vlm.models.moondream2.tiling` makes them, to ``[grid * grid, proj_out_dim]`` each."""
         cut = [self.crops(canvas) for canvas in canvases]
         seen = self._encode_all(torch.cat([crops for crops, _, _ in cut]))
-        by_picture = seen.split_with_sizes([len(crops) for crops, _, _ in cut])
-        pooled = [self.pooled(one, rows, columns) for one, (_, rows, columns) in zip(by_picture, cut, strict=True)]
-        both = [torch.cat([one[0], tiles], dim=-1) for one, tiles in zip(by_picture, pooled, strict=True)]
+        by_image = seen.split_with_sizes([len(crops) for crops, _, _ in cut])
+        pooled = [self.pooled(one, rows, columns) for one, (_, rows, columns) in zip(by_image, cut, strict=True)]
+        both = [torch.cat([one[0], tiles], dim=-1) for one, tiles in zip(by_image, pooled, strict=True)]
         features: Tensor = self.projection(torch.stack(both))
         return features.unbind()
 
     def crops(self, canvas: Tensor) -> tuple[Tensor, int, int]:
         """A canvas ``[3, height, width]`` to crops ``[1 + tiles, 3, side, side]``, and its rows and columns of tiles.
 
-        The whole picture comes first, then the tiles row by row; a single tile would be the same again, and is not cut.
+        The whole image comes first, then the tiles row by row; a single tile would be the same again, and is not cut.
         """
         side, stride = self.grid * self.patch, (self.grid - 2 * self.margin) * self.patch
         overview, detail = canvas[None, :, -side:, :side], canvas[:, :-side]
@@ -81,7 +81,7 @@ class Moondream2Vision(nn.Module):
         return seen
 
     def pooled(self, seen: Tensor, rows: int, columns: int) -> Tensor:
-        """What was seen in the tiles of one picture ``[1 + tiles, grid * grid, width]``, as one grid of that size."""
+        """What was seen in the tiles of one image ``[1 + tiles, grid * grid, width]``, as one grid of that size."""
         if rows * columns == 1:
             return seen[0]
         stitched = self.stitched(seen[1:].view(rows * columns, self.grid, self.grid, -1), rows, columns)

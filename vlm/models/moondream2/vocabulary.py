@@ -39,7 +39,7 @@ class Ids:
         start_points, end_ground: Begin a part of what is thought.
         captions: Prompts by length; empty where the revision has none of that length.
         query, detect, point: What stands before and after the client's words.
-        thinks: Whether the revision can think, be asked about places, and answer without a picture.
+        thinks: Whether the revision can think, be asked about places, and answer without an image.
         query_says: What the prompt of a question reads.
         before_question, before_label: A space, or nothing: what the client's words are put behind.
     """

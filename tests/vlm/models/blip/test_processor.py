@@ -31,7 +31,7 @@ START = len(THEIRS.tokenizer)  # its words are all in the file, the start is the
 WORDS = st.text(st.characters(codec="utf-8"), max_size=30)  # every character that a client can send
 
 
-def picture(width: int = 120, height: int = 80) -> Image.Image:
+def sample_image(width: int = 120, height: int = 80) -> Image.Image:
     image = Image.new("RGB", (width, height), (240, 240, 230))
     ImageDraw.Draw(image).ellipse((10, 10, width // 2, height // 2), fill=(220, 30, 30))
     return image
@@ -43,7 +43,7 @@ def encoded(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
-PNG = encoded(picture())
+PNG = encoded(sample_image())
 
 
 def ask(prompt: str = "", task: Task | None = None) -> Request:
@@ -67,7 +67,7 @@ def test_it_is_a_processor() -> None:
 
 def test_pixels_and_ids_are_the_references() -> None:
     inputs = OURS.prepare(ask("a picture of"))
-    theirs = THEIRS(images=picture(), text="a picture of", return_tensors="np")
+    theirs = THEIRS(images=sample_image(), text="a picture of", return_tensors="np")
     assert inputs.pixels is not None
     assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
     assert inputs.prompt_ids == (START, *theirs["input_ids"][0][1:-1].tolist())
@@ -103,7 +103,7 @@ def test_the_prompts_size_is_reported() -> None:
     inputs = OURS.prepare(ask("a picture of"))
     assert (inputs.image_tokens, inputs.text_tokens) == (65, 4)
     assert inputs.image_size == (120, 80)
-    assert (inputs.task, inputs.native_task, inputs.words) == ("caption", "", True)
+    assert (inputs.task, inputs.native_task, inputs.has_text) == ("caption", "", True)
 
 
 def test_text_is_the_native_prefix_of_the_caption() -> None:
@@ -135,18 +135,18 @@ def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> No
     assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
 
 
-def test_no_picture_is_an_error() -> None:
-    with pytest.raises(InvalidRequest, match="BLIP needs a picture") as caught:
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="BLIP needs an image") as caught:
         OURS.prepare(Request(None, "a picture of"))
     assert caught.value.param == "image"
 
 
-def test_a_broken_picture_is_an_error() -> None:
+def test_a_broken_image_is_an_error() -> None:
     with pytest.raises(InvalidImage):
         OURS.prepare(Request(PNG[: len(PNG) // 2]))
 
 
-def test_the_limits_on_pictures_are_the_callers() -> None:
+def test_the_limits_on_images_are_the_callers() -> None:
     strict = BlipProcessor.from_checkpoint(Checkpoint.open(FOLDER), ImageLimits(max_pixels=100))
     with pytest.raises(InvalidImage, match="100 pixels"):
         strict.prepare(ask())
@@ -170,23 +170,23 @@ def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool
 def test_the_answer_begins_with_the_prefix() -> None:
     inputs = OURS.prepare(ask("a picture of"))
     answer = [*reference_ids("a red circle")[1:], 3]  # 3 is [SEP], which ends a caption
-    parsed = OURS.ground(answer, inputs, finished=True)
+    parsed = OURS.parse(answer, inputs, finished=True)
     assert (parsed.text, parsed.detections, parsed.truncated) == ("a picture of a red circle", (), False)
 
 
 def test_without_a_prefix_the_answer_is_all_the_models() -> None:
     inputs = OURS.prepare(ask())
-    assert OURS.ground(reference_ids("a red circle")[1:], inputs, finished=True).text == "a red circle"
+    assert OURS.parse(reference_ids("a red circle")[1:], inputs, finished=True).text == "a red circle"
 
 
 def test_a_caption_that_was_cut_says_so() -> None:
-    assert OURS.ground([43], OURS.prepare(ask()), finished=False).truncated
+    assert OURS.parse([43], OURS.prepare(ask()), finished=False).truncated
 
 
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, START + 2), max_size=30), finished=st.booleans())
 def test_any_ids_can_be_grounded(ids: list[int], finished: bool) -> None:
-    parsed = OURS.ground(ids, OURS.prepare(ask("a red")), finished=finished)
+    parsed = OURS.parse(ids, OURS.prepare(ask("a red")), finished=finished)
     assert parsed.text is not None
     assert parsed.text.startswith("a red")
     assert parsed.detections == ()
@@ -223,8 +223,8 @@ def test_silence_of_the_config_means_the_reference_defaults(hub_layout: Path) ->
     assert (processor.start, processor.max_positions, processor.image_positions) == (30522, 512, 37)
 
 
-def test_a_picture_size_that_the_encoder_lacks_is_found_at_load(hub_layout: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"makes 96x96 pictures, but vision_config\.image_size is 384"):
+def test_an_image_size_that_the_encoder_lacks_is_found_at_load(hub_layout: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"makes 96x96 images, but vision_config\.image_size is 384"):
         BlipProcessor.from_checkpoint(change_config(hub_layout, vision_config={}))
 
 

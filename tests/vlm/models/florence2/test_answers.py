@@ -85,7 +85,7 @@ def expected(answer: Completion) -> list[tuple[str, list[int]]]:
 def test_shapes_are_the_references(token: str) -> None:
     answers = answered()[token]
     for answer in answers:
-        assert not answer.words
+        assert not answer.has_text
         assert (answer.grounding.native_task, answer.grounding.task) == (token, BY_TOKEN[token].name)
         assert found(answer) == expected(answer)
     assert any(answer.grounding.detections for answer in answers)
@@ -95,7 +95,7 @@ def test_shapes_are_the_references(token: str) -> None:
 def test_text_about_a_region_is_the_references_without_the_region(token: str) -> None:
     answers = answered()[token]
     for answer in answers:
-        assert answer.words
+        assert answer.has_text
         assert answer.text == answer.grounding.text == re.sub(r"<loc_\d+>", "", reference(answer)).strip()
         regions = re.findall(r"<loc_(\d+)>", reference(answer))
         boxes = [(answer.text, upright([*map(int, regions)]))] if len(regions) == 4 else []

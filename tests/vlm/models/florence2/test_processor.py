@@ -25,7 +25,7 @@ from vlm.types import Box, Detection, Point, Request, Task
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 GROUND = "<CAPTION_TO_PHRASE_GROUNDING>"
-ROOM = 256 - 37  # the encoder's positions beside a picture
+ROOM = 256 - 37  # the encoder's positions beside an image
 OURS = Florence2Processor.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
 BAR, EOS, BOS = "<loc_1><loc_2><loc_3><loc_4>", 2, 0
@@ -34,7 +34,7 @@ BOX = Box(0.1, 0.2, 0.3, 0.4)
 REGION = "<loc_100><loc_200><loc_300><loc_400>"
 
 
-def picture() -> Image.Image:
+def sample_image() -> Image.Image:
     image = Image.new("RGB", (160, 90), (30, 30, 40))
     ImageDraw.Draw(image).rectangle((20, 20, 90, 60), fill=(40, 70, 215))
     return image
@@ -46,7 +46,7 @@ def encoded(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
-PNG = encoded(picture())
+PNG = encoded(sample_image())
 
 
 def prepare(prompt: str = "", task: Task | None = None) -> Inputs:
@@ -59,7 +59,7 @@ def example(token: str) -> str:
 
 
 def reference_ids(prompt: str) -> list[int]:
-    ids: list[int] = THEIRS(images=picture(), text=prompt, return_tensors="np")["input_ids"][0].tolist()
+    ids: list[int] = THEIRS(images=sample_image(), text=prompt, return_tensors="np")["input_ids"][0].tolist()
     return ids
 
 
@@ -71,7 +71,7 @@ def test_it_is_a_processor() -> None:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_every_tasks_inputs_are_the_references(task: Any) -> None:
     inputs = prepare(example(task.token))
-    theirs = THEIRS(images=picture(), text=example(task.token), return_tensors="np")
+    theirs = THEIRS(images=sample_image(), text=example(task.token), return_tensors="np")
     assert inputs.pixels is not None
     assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
     assert list(inputs.encoder_ids) == theirs["input_ids"][0].tolist()
@@ -87,7 +87,7 @@ def test_any_caption_to_ground_gives_the_references_ids(text: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_only_text_is_streamed(task: Any) -> None:
-    assert prepare(example(task.token)).words == (
+    assert prepare(example(task.token)).has_text == (
         task.name in ("caption", "ocr", "region_caption", "region_category", "region_ocr")
     )
 
@@ -135,16 +135,16 @@ def test_a_mark_in_a_caption_is_mere_letters(mark: str) -> None:
     assert (text[0], text[-1]) == (BOS, EOS)
     number = THEIRS.tokenizer.convert_tokens_to_ids(mark)
     assert number not in text[1:-1]
-    assert OURS.ground([], inputs, finished=True).text == f"a {mark} car"
+    assert OURS.parse([], inputs, finished=True).text == f"a {mark} car"
 
 
 def test_locations_in_a_caption_are_locations() -> None:
     prompt = f"{GROUND} a car <loc_5> here"
     assert list(prepare(prompt).encoder_ids) == reference_ids(prompt)
-    assert OURS.ground([], prepare(prompt), finished=True).text == "a car <loc_5> here"
+    assert OURS.parse([], prepare(prompt), finished=True).text == "a car <loc_5> here"
 
 
-def test_a_text_must_fit_beside_the_picture() -> None:
+def test_a_text_must_fit_beside_the_image() -> None:
     longest = next(count for count in range(ROOM, 0, -1) if fits(" a" * count))
     assert longest > ROOM // 2
     with pytest.raises(InvalidRequest) as caught:
@@ -158,20 +158,20 @@ def fits(text: str) -> bool:
     return len(reference_ids(GROUND + text)) <= 256
 
 
-def test_no_picture_is_an_error() -> None:
-    with pytest.raises(InvalidRequest, match="Florence-2 needs a picture") as caught:
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="Florence-2 needs an image") as caught:
         OURS.prepare(Request(None, "<OD>"))
     assert caught.value.param == "image"
 
 
-def test_errors_of_the_task_come_before_the_picture_is_read() -> None:
+def test_errors_of_the_task_come_before_the_image_is_read() -> None:
     with pytest.raises(UnsupportedTask):
-        OURS.prepare(Request(b"no picture", "<SEGMENT>"))
+        OURS.prepare(Request(b"no image", "<SEGMENT>"))
     with pytest.raises(InvalidImage):
-        OURS.prepare(Request(b"no picture", "<OD>"))
+        OURS.prepare(Request(b"no image", "<OD>"))
 
 
-def test_the_limits_on_pictures_are_the_callers() -> None:
+def test_the_limits_on_images_are_the_callers() -> None:
     strict = Florence2Processor.from_checkpoint(Checkpoint.open(FOLDER), ImageLimits(min_side=100))
     with pytest.raises(InvalidImage, match="100 pixels"):
         strict.prepare(Request(PNG))
@@ -189,24 +189,24 @@ def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool
 def test_text_is_the_references(token: str, ids: list[int]) -> None:
     answer = [BOS, *ids, EOS]
     text = THEIRS.decode(answer, skip_special_tokens=False)
-    parsed = OURS.ground(answer, prepare(token), finished=True)
+    parsed = OURS.parse(answer, prepare(token), finished=True)
     assert parsed.text == THEIRS.post_process_generation(text=text, task=token, image_size=(9, 9))[token]
     assert (parsed.detections, parsed.truncated) == ((), False)
 
 
 def test_text_that_was_cut_says_so() -> None:
-    assert OURS.ground([BOS, 40], prepare("<CAPTION>"), finished=False).truncated
+    assert OURS.parse([BOS, 40], prepare("<CAPTION>"), finished=False).truncated
 
 
 def test_each_geometry_task_is_read_by_its_own_grammar() -> None:
     answer = (BOS, *OURS.vocabulary.encode("a red car" + BAR + BAR), EOS)
-    od = OURS.ground(answer, prepare("<OD>"), finished=True)
+    od = OURS.parse(answer, prepare("<OD>"), finished=True)
     assert [(d.kind, d.label, d.spans) for d in od.detections] == [("box", "a red car", ())] * 2
     assert od.text is None
-    ocr = OURS.ground(answer, prepare("<OCR_WITH_REGION>"), finished=True)
+    ocr = OURS.parse(answer, prepare("<OCR_WITH_REGION>"), finished=True)
     assert [(d.kind, d.text, d.label) for d in ocr.detections] == [("quad", "a red car", None)]
     assert ocr.text is None
-    grounded = OURS.ground(answer, prepare("", Task("ground", text="see a red car")), finished=True)
+    grounded = OURS.parse(answer, prepare("", Task("ground", text="see a red car")), finished=True)
     assert [(d.kind, d.label, d.spans) for d in grounded.detections] == [("box", "a red car", ((4, 13),))] * 2
     assert grounded.text == "see a red car"
 
@@ -214,7 +214,7 @@ def test_each_geometry_task_is_read_by_its_own_grammar() -> None:
 def test_points_are_the_centres_of_detected_boxes() -> None:
     answer = (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
     for task in (Task("point"), Task("point", labels=("car",))):
-        (point,) = OURS.ground(answer, prepare("", task), finished=True).detections
+        (point,) = OURS.parse(answer, prepare("", task), finished=True).detections
         box = Box(0.0015, 0.0025, 0.0035, 0.0045)
         assert (point.kind, point.label, point.box, point.polygons) == ("point", "a red car", box, None)
         assert point.point == Point((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2)
@@ -222,7 +222,7 @@ def test_points_are_the_centres_of_detected_boxes() -> None:
 
 def test_a_region_is_left_out_of_the_text_and_kept_as_a_box() -> None:
     answer = (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
-    parsed = OURS.ground(answer, prepare(f"<REGION_TO_DESCRIPTION>{REGION}"), finished=True)
+    parsed = OURS.parse(answer, prepare(f"<REGION_TO_DESCRIPTION>{REGION}"), finished=True)
     box = Box(0.0015, 0.0025, 0.0035, 0.0045)
     assert parsed == Parsed("a red car", (Detection("box", label="a red car", box=box),))
     assert OURS.decode(answer) == parsed.text
@@ -240,7 +240,7 @@ def test_locations_that_are_no_special_tokens_are_no_text_either(tmp_path: Path)
     assert plain.decode(answer) == OURS.decode(answer) == "a red car"
     asked = Request(PNG, f"<REGION_TO_CATEGORY>{REGION}")
     assert plain.prepare(asked).encoder_ids == OURS.prepare(asked).encoder_ids
-    assert plain.ground(answer, plain.prepare(asked), finished=True).text == "a red car"
+    assert plain.parse(answer, plain.prepare(asked), finished=True).text == "a red car"
 
 
 @settings(max_examples=100, deadline=None)
@@ -250,7 +250,7 @@ def test_locations_that_are_no_special_tokens_are_no_text_either(tmp_path: Path)
     finished=st.booleans(),
 )
 def test_whatever_is_written_can_be_read(ids: list[int], token: str, finished: bool) -> None:
-    parsed = OURS.ground(ids, prepare(example(token)), finished=finished)
+    parsed = OURS.parse(ids, prepare(example(token)), finished=finished)
     assert parsed.truncated or finished
     assert (parsed.text is None) == (BY_TOKEN[token].answer not in ("text", "phrases"))
 

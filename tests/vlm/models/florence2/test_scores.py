@@ -62,7 +62,7 @@ def likely(ids: Sequence[int]) -> list[float]:
 
 
 def read(token: str, ids: list[int], logprobs: Sequence[float] | None = None) -> Parsed:
-    return OURS.ground(ids, inputs_of(token), finished=True, logprobs=likely(ids) if logprobs is None else logprobs)
+    return OURS.parse(ids, inputs_of(token), finished=True, logprobs=likely(ids) if logprobs is None else logprobs)
 
 
 def scores(parsed: Parsed) -> list[float | None]:
@@ -77,7 +77,7 @@ def named(label: str) -> float:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_tasks_with_objects_are_scored(task: NativeTask) -> None:
     assert inputs_of(task.token).scored == (task.answer != "text")
-    assert inputs_of(task.token).words == (not inputs_of(task.token).scored)
+    assert inputs_of(task.token).has_text == (not inputs_of(task.token).scored)
 
 
 @pytest.mark.parametrize("token", ["<OD>", "<DENSE_REGION_CAPTION>", "<OPEN_VOCABULARY_DETECTION>"])
@@ -125,7 +125,7 @@ def test_points_have_their_boxes_scores() -> None:
     ids = tokens("star", "4")
     inputs = OURS.prepare(Request(png(), task=Task("point")))
     assert inputs.scored
-    parsed = OURS.ground(ids, inputs, finished=True, logprobs=likely(ids))
+    parsed = OURS.parse(ids, inputs, finished=True, logprobs=likely(ids))
     assert [found.kind for found in parsed.detections] == ["point"]
     assert scores(parsed) == pytest.approx([named("star")])
 
@@ -163,8 +163,8 @@ def test_whatever_is_written_scores_are_sound_and_change_nothing_else(
     given: list[tuple[int, float]], token: str, finished: bool
 ) -> None:
     ids, logprobs = [one for one, _ in given], [one for _, one in given]
-    scored = OURS.ground(ids, inputs_of(token), finished=finished, logprobs=logprobs)
-    plain = OURS.ground(ids, inputs_of(token), finished=finished)
+    scored = OURS.parse(ids, inputs_of(token), finished=finished, logprobs=logprobs)
+    plain = OURS.parse(ids, inputs_of(token), finished=finished)
     assert all(score is None or 0 <= score <= 1 for score in scores(scored))
     assert set(scores(plain)) <= {None}
     assert replace(scored, detections=tuple(replace(one, score=None) for one in scored.detections)) == plain

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoProcessor
 
 from vlm.errors import InvalidRequest, UnsupportedTask
-from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS, locations, understand
+from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, TASKS, locations, resolve_task
 from vlm.types import Box, CaptionLength, Request, Task, TaskResolution
 
 THEIRS: Any = AutoProcessor.from_pretrained(Path(__file__).parents[4] / "miniatures" / "florence-2-base")
@@ -26,12 +26,12 @@ REGION = Box(0.1, 0.2, 0.3, 1)
 
 
 def native(prompt: str = "", task: Task | None = None) -> tuple[str, str, TaskResolution]:
-    asked = understand(Request(None, prompt, task))
+    asked = resolve_task(Request(None, prompt, task))
     return asked.task.token, asked.argument, asked.resolution
 
 
 def sentence(prompt: str) -> str:
-    asked = understand(Request(None, prompt))
+    asked = resolve_task(Request(None, prompt))
     return asked.task.prompt(asked.argument)
 
 
@@ -172,7 +172,7 @@ def test_overlapping_ends_of_a_sentence_are_no_argument() -> None:
         ("What text is in the region <loc_1>?", "<CAPTION>"),
         ("Locate  in the image.", "<CAPTION>"),
         ("a <b> c < d", "<CAPTION>"),
-        ("Describe the picture", "<DETAILED_CAPTION>"),
+        ("Describe the image", "<DETAILED_CAPTION>"),
         ("in more DETAIL, please", "<DETAILED_CAPTION>"),
         ("Describe it in a paragraph", "<MORE_DETAILED_CAPTION>"),
         ("One Paragraph", "<MORE_DETAILED_CAPTION>"),
@@ -212,7 +212,7 @@ def test_named_tasks_without_an_argument(name: str, token: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["hello", "<CAPTION>", "<REGION_PROPOSAL>"])
 def test_a_named_task_leaves_the_prompt_aside_and_says_so(prompt: str) -> None:
-    asked = understand(Request(None, prompt, Task("detect")))
+    asked = resolve_task(Request(None, prompt, Task("detect")))
     assert (asked.task.token, asked.ignored) == ("<OD>", ("prompt",))
 
 
@@ -220,7 +220,7 @@ def test_grounding_takes_its_text_from_the_task_or_else_from_the_prompt() -> Non
     assert native(task=Task("ground", text=" a car ")) == (GROUND, "a car", "task")
     assert native("a car", Task("ground")) == (GROUND, "a car", "task")
     assert native(f"{GROUND} a car", Task("ground")) == (GROUND, "a car", "task")
-    both = understand(Request(None, "a dog", Task("ground", text="a car")))
+    both = resolve_task(Request(None, "a dog", Task("ground", text="a car")))
     assert (both.argument, both.ignored) == ("a car", ("prompt",))
 
 
@@ -233,7 +233,7 @@ def test_grounding_nothing_is_refused(task: Task) -> None:
 
 @pytest.mark.parametrize("name", ["detect", "point"])
 def test_one_label_is_looked_for_in_an_open_vocabulary(name: str) -> None:
-    asked = understand(Request(None, "hello", Task(name, labels=(" dog ",), text="a")))
+    asked = resolve_task(Request(None, "hello", Task(name, labels=(" dog ",), text="a")))
     assert (asked.task.token, asked.argument, asked.name) == ("<OPEN_VOCABULARY_DETECTION>", "dog", name)
     assert asked.ignored == ("prompt", "task.text")
 
@@ -252,8 +252,8 @@ def test_an_empty_label_is_refused() -> None:
 
 
 def test_a_point_is_a_name_for_detection_and_detection_is_none_for_points() -> None:
-    assert understand(Request(None, "", Task("point"))).name == "point"
-    assert understand(Request(None, "<OD>")).name == "detect"
+    assert resolve_task(Request(None, "", Task("point"))).name == "point"
+    assert resolve_task(Request(None, "<OD>")).name == "detect"
 
 
 REGION_TASKS = [
@@ -266,7 +266,7 @@ REGION_TASKS = [
 
 @pytest.mark.parametrize(("name", "token"), REGION_TASKS)
 def test_a_region_becomes_four_locations(name: str, token: str) -> None:
-    asked = understand(Request(None, "hello", Task(name, labels=("a",), region=REGION)))
+    asked = resolve_task(Request(None, "hello", Task(name, labels=("a",), region=REGION)))
     assert (asked.task.token, asked.argument, asked.name) == (token, LOCATIONS, name)
     assert asked.ignored == ("prompt", "task.labels")
 
@@ -323,7 +323,7 @@ def test_every_bins_lower_edge_and_centre_is_in_it() -> None:
             assert locations(Box(value, value, 1, 1)) == f"<loc_{number}><loc_{number}><loc_999><loc_999>"
 
 
-def test_a_region_beyond_the_picture_ends_at_its_edge() -> None:
+def test_a_region_beyond_the_image_ends_at_its_edge() -> None:
     assert locations(Box(-1, float("-inf"), 2, float("inf"))) == "<loc_0><loc_0><loc_999><loc_999>"
 
 
@@ -335,11 +335,11 @@ def test_an_unknown_name_is_refused(name: str) -> None:
 
 def test_what_a_task_does_not_use_is_reported() -> None:
     everything = Task("ocr", labels=("dog",), text="a", region=Box(0, 0, 1, 1), length="long")
-    assert understand(Request(None, "b", everything)).ignored == (
+    assert resolve_task(Request(None, "b", everything)).ignored == (
         "prompt",
         "task.labels",
         "task.text",
         "task.region",
         "task.length",
     )
-    assert understand(Request(None, "", Task("caption", length="long"))).ignored == ()
+    assert resolve_task(Request(None, "", Task("caption", length="long"))).ignored == ()

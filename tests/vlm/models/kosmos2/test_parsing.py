@@ -60,7 +60,7 @@ def tags(text: str) -> tuple[int, ...]:
 
 
 def reference(ids: list[int]) -> tuple[str, list[Entity]]:
-    # the place of the picture, so that the first word keeps its space as it does in a whole sequence
+    # the place of the image, so that the first word keeps its space as it does in a whole sequence
     text = THEIRS.tokenizer.decode([*tags("<grounding>"), *ids], skip_special_tokens=True)
     clean: tuple[str, list[Entity]] = THEIRS.post_process_generation(text)
     return clean
@@ -191,7 +191,7 @@ def test_an_answer_that_was_cut_says_so() -> None:
     assert read(tags("a red circle"), VOCABULARY, finished=False).truncated
 
 
-def test_another_start_of_the_picture_leaves_the_text_as_it_is() -> None:
+def test_another_start_of_the_image_leaves_the_text_as_it_is() -> None:
     """The reference drops all before a second </image>; a stream cannot take back what it said."""
     ids = (*tags("a red circle"), VOCABULARY.tags["</image>"], *tags("left"))
     assert read(ids, VOCABULARY, finished=True).text == "a red circle left"

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"
 OURS = Kosmos2Processor.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
 PNG = scene(3)
-PICTURE = Image.open(io.BytesIO(PNG))
+IMAGE = Image.open(io.BytesIO(PNG))
 POSITIONS = 512
 
 PROMPTS = (
@@ -51,7 +51,7 @@ def asked(prompt: str = "", task: Task | None = None) -> Request:
 
 
 def reference_ids(prompt: str) -> tuple[int, ...]:
-    return tuple(THEIRS(images=PICTURE, text=prompt)["input_ids"])
+    return tuple(THEIRS(images=IMAGE, text=prompt)["input_ids"])
 
 
 def test_it_is_a_processor() -> None:
@@ -62,14 +62,14 @@ def test_it_is_a_processor() -> None:
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_pixels_and_ids_are_the_references(prompt: str) -> None:
     inputs = OURS.prepare(asked(prompt))
-    theirs = THEIRS(images=PICTURE, text=prompt, return_tensors="np")
+    theirs = THEIRS(images=IMAGE, text=prompt, return_tensors="np")
     assert inputs.pixels is not None
     assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
     assert inputs.prompt_ids == tuple(theirs["input_ids"][0].tolist())
     assert theirs["image_embeds_position_mask"][0, 2:66].all()
     assert (inputs.encoder_ids, inputs.native_task, inputs.resolution) == ((), prompt, "native")
     assert (inputs.image_tokens, inputs.text_tokens) == (64, len(inputs.prompt_ids) - 64)
-    assert inputs.image_size == PICTURE.size
+    assert inputs.image_size == IMAGE.size
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_pixels_and_ids_are_the_references(prompt: str) -> None:
 def test_named_tasks_have_the_ids_of_the_cards_prompts(task: Task, prompt: str) -> None:
     inputs = OURS.prepare(asked("", task))
     assert inputs.prompt_ids == reference_ids(prompt)
-    assert (inputs.task, inputs.resolution, inputs.words) == (task.name, "task", task.name != "detect")
+    assert (inputs.task, inputs.resolution, inputs.has_text) == (task.name, "task", task.name != "detect")
 
 
 def test_a_region_has_the_cells_that_the_reference_gives_it() -> None:
     region = (0.3, 0.1, 0.6, 0.7)
-    theirs = THEIRS(images=PICTURE, text="<grounding><phrase>It</phrase> is", bboxes=[region])["input_ids"]
+    theirs = THEIRS(images=IMAGE, text="<grounding><phrase>It</phrase> is", bboxes=[region])["input_ids"]
     assert OURS.prepare(asked("", Task("region_caption", region=Box(*region)))).prompt_ids == tuple(theirs)
 
 
@@ -117,7 +117,7 @@ def test_captions_phrases_and_native_prompts_are_echoed() -> None:
     for prompt in PROMPTS:
         inputs = OURS.prepare(asked(prompt))
         assert inputs.prompt_ids[-inputs.echo :] == reference_ids(prompt)[67:]
-        parsed = OURS.ground((), inputs, finished=True)
+        parsed = OURS.parse((), inputs, finished=True)
         assert parsed.text == THEIRS.post_process_generation(prompt)[0]
 
 
@@ -125,13 +125,13 @@ def test_a_question_of_the_clients_own_words_is_not_repeated() -> None:
     for request in (asked("How many?"), asked("", Task("query", text="How many?"))):
         inputs = OURS.prepare(request)
         assert inputs.echo == 0
-        assert OURS.ground(OURS.vocabulary.encode("two"), inputs, finished=True).text == "two"
+        assert OURS.parse(OURS.vocabulary.encode("two"), inputs, finished=True).text == "two"
 
 
 def test_a_detection_is_geometry_with_the_phrase_as_its_label() -> None:
     inputs = OURS.prepare(asked("", Task("detect", labels=("a red circle",))))
     ids = OURS.vocabulary.encode_tagged("<object><patch_index_0000><patch_index_0033></object>")
-    parsed = OURS.ground(ids, inputs, finished=True)
+    parsed = OURS.parse(ids, inputs, finished=True)
     [found] = parsed.detections
     assert (found.label, found.spans, parsed.text) == ("a red circle", ((0, 12),), "a red circle")
 
@@ -163,13 +163,13 @@ def test_the_references_clean_text_is_what_transformers_generates() -> None:
     assert ours.text == THEIRS.post_process_generation(raw)[0]
 
 
-def test_no_picture_is_an_error() -> None:
-    with pytest.raises(InvalidRequest, match="Kosmos-2 needs a picture") as caught:
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="Kosmos-2 needs an image") as caught:
         OURS.prepare(Request(None, "An image of"))
     assert caught.value.param == "image"
 
 
-def test_a_broken_picture_is_an_error() -> None:
+def test_a_broken_image_is_an_error() -> None:
     with pytest.raises(InvalidImage):
         OURS.prepare(Request(PNG[: len(PNG) // 2]))
 
@@ -179,7 +179,7 @@ def test_a_task_that_is_not_offered_is_an_error() -> None:
         OURS.prepare(asked("", Task("ocr")))
 
 
-def test_the_limits_on_pictures_are_the_callers() -> None:
+def test_the_limits_on_images_are_the_callers() -> None:
     strict = Kosmos2Processor.from_checkpoint(Checkpoint.open(FOLDER), ImageLimits(max_pixels=100))
     with pytest.raises(InvalidImage, match="100 pixels"):
         strict.prepare(asked())
@@ -201,8 +201,8 @@ def change_config(folder: Path, **changes: object) -> Checkpoint:
     return Checkpoint.open(folder)
 
 
-def test_a_picture_size_that_the_encoder_lacks_is_found_at_load(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"makes 96x96 pictures, but vision_config\.image_size is 224"):
+def test_an_image_size_that_the_encoder_lacks_is_found_at_load(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"makes 96x96 images, but vision_config\.image_size is 224"):
         Kosmos2Processor.from_checkpoint(change_config(tmp_path, vision_config={}))
 
 
@@ -225,7 +225,7 @@ def test_the_published_layout_gives_the_references_inputs(tmp_path: Path) -> Non
     config = {**tiny, "vision_config": {**tiny["vision_config"], "image_size": 224, "patch_size": 56}}
     synthesize(family, tmp_path, config, 1)
     inputs = Kosmos2Processor.from_checkpoint(Checkpoint.open(tmp_path)).prepare(asked("<grounding>An image of"))
-    theirs = AutoProcessor.from_pretrained(tmp_path)(images=PICTURE, text="<grounding>An image of", return_tensors="np")
+    theirs = AutoProcessor.from_pretrained(tmp_path)(images=IMAGE, text="<grounding>An image of", return_tensors="np")
     assert inputs.pixels is not None
     assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
     assert inputs.prompt_ids == tuple(theirs["input_ids"][0].tolist())

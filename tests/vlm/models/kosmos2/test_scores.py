@@ -49,7 +49,7 @@ def likely(ids: Sequence[int]) -> list[float]:
 
 def read(text: str, inputs: Inputs | None = None) -> Parsed:
     ids = OURS.vocabulary.encode_tagged(text)
-    return OURS.ground(ids, inputs or inputs_of(""), finished=True, logprobs=likely(ids))
+    return OURS.parse(ids, inputs or inputs_of(""), finished=True, logprobs=likely(ids))
 
 
 def scores(parsed: Parsed) -> list[float | None]:
@@ -70,7 +70,7 @@ def test_several_boxes_share_their_phrase_but_not_their_cells() -> None:
     ids = OURS.vocabulary.encode_tagged(f"<phrase> two circles</phrase>{TWO}")
     logprobs = likely(ids)
     logprobs[ids.index(OURS.vocabulary.tags["<patch_index_0911>"])] += 2 * math.log(0.1)
-    parsed = OURS.ground(ids, inputs_of(""), finished=True, logprobs=logprobs)
+    parsed = OURS.parse(ids, inputs_of(""), finished=True, logprobs=logprobs)
     assert scores(parsed) == pytest.approx([named(" two circles"), named(" two circles") * 0.1])
 
 
@@ -100,7 +100,7 @@ def test_there_is_none_without_a_log_probability_for_each_token() -> None:
     ids = OURS.vocabulary.encode_tagged(BOX)
     for logprobs in ((), likely(ids)[:-1], [*likely(ids), -1.0]):
         for prompt in PROMPTS:
-            assert scores(OURS.ground(ids, inputs_of(prompt), finished=True, logprobs=logprobs)) == [None]
+            assert scores(OURS.parse(ids, inputs_of(prompt), finished=True, logprobs=logprobs)) == [None]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -119,8 +119,8 @@ def test_whatever_is_written_scores_are_sound_and_change_nothing_else(
     given: list[tuple[int, float]], prompt: str, finished: bool
 ) -> None:
     ids, logprobs = [one for one, _ in given], [one for _, one in given]
-    scored = OURS.ground(ids, inputs_of(prompt), finished=finished, logprobs=logprobs)
-    plain = OURS.ground(ids, inputs_of(prompt), finished=finished)
+    scored = OURS.parse(ids, inputs_of(prompt), finished=finished, logprobs=logprobs)
+    plain = OURS.parse(ids, inputs_of(prompt), finished=finished)
     assert all(score is None or 0 <= score <= 1 for score in scores(scored))
     assert set(scores(plain)) <= {None}
     assert replace(scored, detections=tuple(replace(one, score=None) for one in scored.detections)) == plain

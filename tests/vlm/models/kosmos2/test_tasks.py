@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from vlm.errors import InvalidRequest, UnsupportedTask
-from vlm.models.kosmos2.tasks import BRIEF, DETAILED, OFFERED, Asked, understand
+from vlm.models.kosmos2.tasks import BRIEF, DETAILED, OFFERED, ResolvedTask, resolve_task
 from vlm.types import Box, Request, Task
 
 REGION = Box(0.3, 0.1, 0.6, 0.7)
 REGION_PROMPT = "<grounding><phrase>It</phrase><object><patch_index_0105><patch_index_0723></object> is"
 
 
-def asked(prompt: str = "", task: Task | None = None) -> Asked:
-    return understand(Request(b"", prompt, task))
+def asked(prompt: str = "", task: Task | None = None) -> ResolvedTask:
+    return resolve_task(Request(b"", prompt, task))
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "\n"])
 def test_nothing_means_a_brief_grounded_caption(prompt: str) -> None:
-    assert asked(prompt) == Asked("caption", BRIEF, None, "default")
+    assert asked(prompt) == ResolvedTask("caption", BRIEF, None, "default")
 
 
 @pytest.mark.parametrize(("length", "prompt"), [("short", BRIEF), ("normal", DETAILED), ("long", DETAILED)])

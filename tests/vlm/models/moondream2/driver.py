@@ -45,8 +45,8 @@ def cases() -> list[dict[str, Any]]:
     return found
 
 
-def picture(name: str) -> bytes:
-    """One of the pictures, as a file."""
+def sample_image(name: str) -> bytes:
+    """One of the images, as a file."""
     return (DATA / "images" / f"{name}.png").read_bytes()
 
 
@@ -68,9 +68,9 @@ class Alone:
 
 @torch.inference_mode()
 def features_of(model: Moondream2, inputs: Inputs) -> Tensor:
-    """What the model sees in the picture, alone in its batch."""
+    """What the model sees in the image, alone in its batch."""
     assert inputs.pixels is not None
-    [features] = model.see([torch.from_numpy(inputs.pixels)])
+    [features] = model.encode_images([torch.from_numpy(inputs.pixels)])
     return features
 
 
@@ -98,7 +98,7 @@ def answer(
 def prefilled(
     model: Moondream2, inputs: Inputs, features: Tensor | None, written: Sequence[int] = ()
 ) -> tuple[Growing, Tensor]:
-    """The picture, then the prompt and what is written: the context, and the last hidden state ``[1, width]``."""
+    """The image, then the prompt and what is written: the context, and the last hidden state ``[1, width]``."""
     context = Growing(prefix=0 if inputs.pixels is None else model.cache.prefix_positions)
     if inputs.pixels is not None:
         features = features_of(model, inputs) if features is None else features

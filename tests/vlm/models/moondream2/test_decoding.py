@@ -141,10 +141,10 @@ def test_a_coordinate_in_a_thought_says_which(both: tuple[Moondream2, Moondream2
 
 
 def test_time_to_think_is_up(both: tuple[Moondream2, Moondream2Processor]) -> None:
-    thinking = replace(asked(both)[2], thinking=2)
+    thinking = replace(asked(both)[2], max_reasoning_tokens=2)
     assert token_of(both[0], thinking, [40, 41]) == ANSWER
     assert stage(thinking, [40, 41, ANSWER], ANSWER) is Stage.FIRST
-    assert stage(replace(thinking, thinking=0), [], ANSWER) is Stage.ENOUGH
+    assert stage(replace(thinking, max_reasoning_tokens=0), [], ANSWER) is Stage.ENOUGH
 
 
 def test_objects_are_never_drawn(both: tuple[Moondream2, Moondream2Processor]) -> None:

@@ -1,4 +1,4 @@
-"""The original's answers once more, from the engine: all at once, pictures shared, blocks scarce."""
+"""The original's answers once more, from the engine: all at once, images shared, blocks scarce."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOME = ("c00", "c12", "c28", "c38", "c43")
 def as_alone(name: str, completion: Completion) -> Alone:
     """The ids, of which the answer to a short thought has no more than there."""
     ids, inputs = list(completion.token_ids), inputs_of(name)
-    end = len(ids) if inputs.thinking is None else ids.index(3) + 1 + MOST
+    end = len(ids) if inputs.max_reasoning_tokens is None else ids.index(3) + 1 + MOST
     return Alone(inputs, ids[:end])
 
 
@@ -57,7 +57,7 @@ def test_all_answers_in_one_batch_are_the_originals() -> None:
 
 @pytest.mark.real
 def test_all_answers_are_the_originals_though_blocks_are_scarce() -> None:
-    """Sequences are preempted, and pictures forgotten and seen again."""
+    """Sequences are preempted, and images forgotten and seen again."""
     check(NAMES, EngineConfig(cache_bytes=12 * 1024**2))
 
 

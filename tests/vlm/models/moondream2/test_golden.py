@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, picture, prefilled
+from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, prefilled, sample_image
 from vlm.errors import InvalidRequest
 from vlm.layers.attention import Growing
 from vlm.models.processor import Inputs
 from vlm.types import Box, Point, Request, Sampling, Task
 
 EXPECTED: dict[str, Tensor] = load_file(DATA / "expected.safetensors")
-PICTURES = ("small_224x160", "wide_800x400", pytest.param("std_1024x768", marks=pytest.mark.real))
+IMAGES = ("small_224x160", "wide_800x400", pytest.param("std_1024x768", marks=pytest.mark.real))
 CASES = {case["id"]: case for case in cases()}
 CRASHED = {name for name, case in CASES.items() if case["error"]}
 MARK_IN_WORDS = "c36"
@@ -29,7 +29,7 @@ MOST = 48
 def request_of(case: dict[str, Any]) -> Request:
     """The same request to ours. There, thought and answer may each have so many tokens; here, both together."""
     asked = case["args"]
-    image = None if case["image"] is None else picture(case["image"])
+    image = None if case["image"] is None else sample_image(case["image"])
     sampling = Sampling(max_tokens=2 * MOST + 1 if asked.get("reasoning") else MOST)
     return Request(image, task=task_of(case["task"], asked), sampling=sampling)
 
@@ -53,13 +53,13 @@ def inputs_of(name: str) -> Inputs:
 @cache
 def seen(image: str) -> Tensor:
     model, processor = golden()
-    return features_of(model, processor.prepare(Request(picture(image))))
+    return features_of(model, processor.prepare(Request(sample_image(image))))
 
 
 def answered(name: str) -> Alone:
     image, inputs = CASES[name]["image"], inputs_of(name)
     features = None if image is None else seen(image)
-    if inputs.thinking is None:
+    if inputs.max_reasoning_tokens is None:
         return answer(golden()[0], inputs, MOST, features)
     row = answer(golden()[0], inputs, 2 * MOST + 1, features)
     end = row.generated.index(golden()[1].ids.answer) + 1 + MOST  # of a short thought, the answer has nothing there
@@ -75,13 +75,13 @@ def result_of(row: Alone) -> dict[str, Any]:
         return {"objects": [dict(zip(corners, one, strict=True)) for one in processor.reader.corners(ids)]}
     if name == "point":
         return {"points": [{"x": x, "y": y} for x, y in processor.reader.pairs(ids)]}
-    if row.inputs.thinking is None:
+    if row.inputs.max_reasoning_tokens is None:
         return {"caption" if name == "caption" else "answer": processor.decode(ids)}
     return {"reasoning": thought(row), "answer": processor.decode(ids[ids.index(processor.ids.answer) + 1 :])}
 
 
 def thought(row: Alone) -> dict[str, Any]:
-    parsed = golden()[1].ground(row.generated, row.inputs, finished=True, logprobs=row.logprobs)
+    parsed = golden()[1].parse(row.generated, row.inputs, finished=True, logprobs=row.logprobs)
     parts: dict[tuple[int, int], list[list[float]]] = {}
     for found in parsed.detections:
         assert found.point is not None
@@ -133,9 +133,9 @@ def test_the_original_crashes_where_it_does() -> None:
 @pytest.mark.parametrize("name", sorted(CRASHED))
 def test_where_the_original_crashes_there_is_an_answer(name: str) -> None:
     row = answered(name)
-    parsed = golden()[1].ground(row.generated, row.inputs, finished=True, logprobs=row.logprobs)
+    parsed = golden()[1].parse(row.generated, row.inputs, finished=True, logprobs=row.logprobs)
     assert parsed.text
-    assert (parsed.reasoning is not None) == (row.inputs.thinking is not None)
+    assert (parsed.reasoning is not None) == (row.inputs.max_reasoning_tokens is not None)
 
 
 def test_no_objects_at_all_cannot_be_asked_for() -> None:
@@ -145,14 +145,14 @@ def test_no_objects_at_all_cannot_be_asked_for() -> None:
         inputs_of(NO_OBJECTS)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_features_are_the_originals(name: str) -> None:
     torch.testing.assert_close(seen(name)[::9], EXPECTED[f"{name}.image_embeds"], atol=2e-5, rtol=0)
 
 
 def test_what_is_seen_in_a_crop_is_the_originals() -> None:
     model, processor = golden()
-    pixels = processor.prepare(Request(picture("wide_800x400"))).pixels
+    pixels = processor.prepare(Request(sample_image("wide_800x400"))).pixels
     assert pixels is not None
     with torch.inference_mode():
         crops, rows, columns = model.vision.crops(torch.from_numpy(pixels))
@@ -162,7 +162,7 @@ def test_what_is_seen_in_a_crop_is_the_originals() -> None:
         torch.testing.assert_close(found[::9], EXPECTED[f"wide_800x400.vision_out_{expected}"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_prefix_is_the_originals(name: str) -> None:
     model = golden()[0]
     context = Growing(prefix=model.cache.prefix_positions)

@@ -39,7 +39,7 @@ answers = st.lists(st.integers(0, WORDS - 1), max_size=10)
 
 def growing() -> Sequence:
     decode = PROCESSOR.decode
-    return Sequence(inputs(), Sampling(), Detokenizer(decode), thought=Detokenizer(decode, strip=False))
+    return Sequence(inputs(), Sampling(), Detokenizer(decode), reasoning=Detokenizer(decode, strip=False))
 
 
 @settings(deadline=None)
@@ -48,9 +48,9 @@ def test_pieces_of_a_thought_joined_are_what_is_read_at_once(thought: list[int],
     """Half characters, stray bytes and marks anywhere; the answer may lack."""
     ids = thought if answer is None else [*thought, ANSWER, *answer]
     sequence = growing()
-    said = [sequence.say(token) for token in ids] + [sequence.finish()]
-    parsed = PROCESSOR.ground(ids, inputs(), finished=True)
-    assert "".join(piece.thought for piece in said) == parsed.reasoning
+    said = [sequence.append(token) for token in ids] + [sequence.finish()]
+    parsed = PROCESSOR.parse(ids, inputs(), finished=True)
+    assert "".join(piece.reasoning for piece in said) == parsed.reasoning
     assert "".join(piece.text for piece in said) == parsed.text
     sequence.generated.extend(ids)
     assert sequence.reasoning_tokens == len(thought) + (answer is not None)
@@ -59,7 +59,7 @@ def test_pieces_of_a_thought_joined_are_what_is_read_at_once(thought: list[int],
 @settings(deadline=None)
 @given(thoughts)
 def test_spans_lie_in_order_within_the_thought(thought: list[int]) -> None:
-    parsed = PROCESSOR.ground([*thought, ANSWER], inputs(), finished=True)
+    parsed = PROCESSOR.parse([*thought, ANSWER], inputs(), finished=True)
     spans = [found.spans[0] for found in parsed.detections]
     assert spans == sorted(spans)
     assert parsed.reasoning is not None
@@ -70,7 +70,7 @@ def test_spans_lie_in_order_within_the_thought(thought: list[int]) -> None:
 
 def test_a_mark_within_a_character_leaves_it_whole() -> None:
     ids = [HALF, POINTS, WORDS + 512, WORDS + 256, OTHER_HALF, GROUND, ANSWER]
-    parsed = PROCESSOR.ground(ids, inputs(), finished=True)
+    parsed = PROCESSOR.parse(ids, inputs(), finished=True)
     assert parsed.reasoning == "é"
     [found] = parsed.detections
     assert (found.point is not None, found.spans) == (True, ((1, 1),))
@@ -80,5 +80,5 @@ def test_a_mark_within_a_character_leaves_it_whole() -> None:
 def test_a_short_thought_is_half_of_what_may_be_written(max_tokens: int) -> None:
     request = Request(None, task=Task("query", text="Why?", reasoning=True), sampling=Sampling(max_tokens=max_tokens))
     asked = PROCESSOR.prepare(request)
-    assert asked.thinking == (max_tokens - 1) // 2
-    assert replace(inputs(), thinking=asked.thinking) == asked
+    assert asked.max_reasoning_tokens == (max_tokens - 1) // 2
+    assert replace(inputs(), max_reasoning_tokens=asked.max_reasoning_tokens) == asked

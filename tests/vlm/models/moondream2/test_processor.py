@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.vlm.models.moondream2.driver import DATA, golden, picture
+from tests.vlm.models.moondream2.driver import DATA, golden, sample_image
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidImage, InvalidRequest, UnsupportedTask
 from vlm.image.decode import ImageLimits
@@ -20,7 +20,7 @@ from vlm.models.processor import Inputs, Processor
 from vlm.types import Box, Point, Request, Sampling, Task
 
 OURS = golden()[1]
-PNG = picture("small_224x160")
+PNG = sample_image("small_224x160")
 WORDS, BINS = 1024, 1024
 
 
@@ -33,18 +33,18 @@ def test_it_is_a_processor() -> None:
     assert processor.tasks == ("caption", "detect", "ground", "point", "query")
 
 
-def test_a_picture_stands_before_the_prompt() -> None:
+def test_an_image_stands_before_the_prompt() -> None:
     inputs = prepared(Task("caption"))
     assert inputs.pixels is not None
     assert inputs.pixels.shape == (3, 378, 378)
     assert inputs.pixels.dtype == np.float32
     assert (inputs.image_size, inputs.image_tokens, inputs.text_tokens) == ((224, 160), 730, 5)
-    assert (inputs.words, inputs.scored, inputs.limit, inputs.thinking, inputs.text_after) == (
+    assert (inputs.has_text, inputs.scored, inputs.limit, inputs.max_reasoning_tokens, inputs.reasoning_end_id) == (
         True, False, None, None, None,
     )  # fmt: skip
 
 
-def test_without_a_picture_the_prompt_begins_at_the_beginning() -> None:
+def test_without_an_image_the_prompt_begins_at_the_beginning() -> None:
     inputs = prepared(Task("query", text="is there a dog"), image=None)
     assert inputs.prompt_ids[:2] == (0, 1)
     assert (inputs.pixels, inputs.image_size, inputs.image_tokens) == (None, None, 0)
@@ -54,8 +54,8 @@ def test_without_a_picture_the_prompt_begins_at_the_beginning() -> None:
 def test_geometry_is_scored_and_bounded() -> None:
     detect = prepared(Task("detect", labels=("dog",)))
     point = prepared(Task("point", labels=("dog",), max_objects=7))
-    assert (detect.words, detect.scored, detect.limit, detect.native_task) == (False, True, 150, "detect")
-    assert (point.words, point.scored, point.limit, point.native_task) == (False, True, 14, "point")
+    assert (detect.has_text, detect.scored, detect.limit, detect.native_task) == (False, True, 150, "detect")
+    assert (point.has_text, point.scored, point.limit, point.native_task) == (False, True, 14, "point")
     ground = prepared(Task("ground", text="dog"))
     assert (ground.task, ground.native_task, ground.prompt_ids) == ("ground", "detect", detect.prompt_ids)
 
@@ -71,13 +71,18 @@ def test_references_are_placeholders_and_their_numbers() -> None:
 @pytest.mark.parametrize(("most", "thought"), [(None, (MAX_NEW_TOKENS - 1) // 2), (97, 48), (1, 0)])
 def test_half_of_the_answer_may_be_thought(most: int | None, thought: int) -> None:
     inputs = prepared(Task("query", text="dog", reasoning=True), max_tokens=most)
-    assert (inputs.thinking, inputs.text_after, inputs.scored, inputs.words) == (thought, 3, True, True)
+    assert (inputs.max_reasoning_tokens, inputs.reasoning_end_id, inputs.scored, inputs.has_text) == (
+        thought,
+        3,
+        True,
+        True,
+    )
     assert inputs.prompt_ids[-2:] == (3, 4)
 
 
 def test_no_thought_uses_up_the_context() -> None:
     inputs = prepared(Task("query", text="dog", reasoning=True), max_tokens=5000)
-    assert inputs.thinking == (2048 - 730 - len(inputs.prompt_ids) - 1) // 2
+    assert inputs.max_reasoning_tokens == (2048 - 730 - len(inputs.prompt_ids) - 1) // 2
 
 
 def test_a_prompt_must_leave_room_for_an_answer() -> None:
@@ -90,8 +95,8 @@ def test_a_prompt_must_leave_room_for_an_answer() -> None:
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_pictures_are_upright_and_have_no_alpha() -> None:
-    """The original leaves a picture as its camera lay."""
+def test_images_are_upright_and_have_no_alpha() -> None:
+    """The original leaves an image as its camera lay."""
     image = Image.new("RGBA", (400, 900), (200, 10, 10, 0))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -124,7 +129,7 @@ def size(width: int, height: int) -> int:
 def test_a_box_is_clipped_and_has_a_score() -> None:
     inputs = prepared(Task("detect", labels=("red square",)))
     ids = [coordinate(0), coordinate(512), size(1023, 920), 0]
-    parsed = OURS.ground(ids, inputs, finished=True, logprobs=[-0.1, -0.2, -0.5, 0.0])
+    parsed = OURS.parse(ids, inputs, finished=True, logprobs=[-0.1, -0.2, -0.5, 0.0])
     [found] = parsed.detections
     assert (found.kind, found.label, found.box) == (
         "box",
@@ -143,7 +148,7 @@ def _half(bin_: int) -> float:
 def test_points_have_the_label_and_their_score() -> None:
     inputs = prepared(Task("point", labels=("dog",)))
     ids = [coordinate(1), coordinate(2), coordinate(3), coordinate(4), 0]
-    parsed = OURS.ground(ids, inputs, finished=True, logprobs=[-1.0, -3.0, 0.0, 0.0, 0.0])
+    parsed = OURS.parse(ids, inputs, finished=True, logprobs=[-1.0, -3.0, 0.0, 0.0, 0.0])
     assert [(one.point, one.label) for one in parsed.detections] == [
         (Point(1 / 1024, 2 / 1024), "dog"), (Point(3 / 1024, 4 / 1024), "dog"),
     ]  # fmt: skip
@@ -154,14 +159,14 @@ def test_a_mark_in_a_label_is_mere_letters() -> None:
     label = "<|md_reserved_2|> dog"
     inputs = prepared(Task("detect", labels=(label,)))
     assert inputs.prompt_ids.count(3) == 1
-    [found] = OURS.ground([coordinate(1), coordinate(2), size(3, 4)], inputs, finished=False).detections
+    [found] = OURS.parse([coordinate(1), coordinate(2), size(3, 4)], inputs, finished=False).detections
     assert (found.label, found.score) == (label, None)
 
 
 @pytest.mark.parametrize("count", range(1, 8))
 def test_an_answer_that_was_cut_keeps_its_whole_objects(count: int) -> None:
     ids = [coordinate(1), coordinate(2), size(3, 4), coordinate(1), coordinate(2), size(3, 4), 0][:count]
-    parsed = OURS.ground(ids, prepared(Task("detect", labels=("dog",))), finished=False)
+    parsed = OURS.parse(ids, prepared(Task("detect", labels=("dog",))), finished=False)
     assert len(parsed.detections) == count // 3
     assert parsed.truncated == (count % 3 != 0 and count != 7)
 
@@ -174,7 +179,7 @@ def test_a_thought_has_parts_and_points_and_then_the_answer() -> None:
         coordinate(4), coordinate(5), 3, *words(" a dog"), 0,
     ]  # fmt: skip
     logprobs = [-float(place) for place in range(len(ids))]
-    parsed = OURS.ground(ids, inputs, finished=True, logprobs=logprobs)
+    parsed = OURS.parse(ids, inputs, finished=True, logprobs=logprobs)
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see the dog there", "a dog", False)
     assert [(one.label, one.spans, one.point) for one in parsed.detections] == [
         ("the dog", ((4, 11),), Point(1 / 1024, 2 / 1024)),
@@ -185,7 +190,7 @@ def test_a_thought_has_parts_and_points_and_then_the_answer() -> None:
 
 
 def test_a_thought_that_was_cut_has_no_answer() -> None:
-    parsed = OURS.ground(
+    parsed = OURS.parse(
         [*OURS.vocabulary.encode("see")], prepared(Task("query", text="a", reasoning=True)), finished=False
     )
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see", "", True)
@@ -207,7 +212,7 @@ ANY_ID = st.one_of(st.integers(0, 30), st.integers(0, WORDS + BINS + 1024**2 + 9
     finished=st.booleans(),
 )
 def test_any_ids_can_be_read(ids: list[int], task: Task, finished: bool) -> None:
-    parsed = OURS.ground(ids, prepared(task), finished=finished, logprobs=[-0.5] * len(ids))
+    parsed = OURS.parse(ids, prepared(task), finished=finished, logprobs=[-0.5] * len(ids))
     spoken = parsed.reasoning or ""
     for found in parsed.detections:
         assert found.score == pytest.approx(np.exp(-0.5)) or task.name == "detect"

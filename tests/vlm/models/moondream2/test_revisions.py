@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.vlm.models.moondream2.driver import DATA, picture
+from tests.vlm.models.moondream2.driver import DATA, sample_image
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, InvalidRequest
 from vlm.models.moondream2.config import REVISIONS, settings
@@ -19,7 +19,7 @@ from vlm.models.moondream2.vocabulary import Ids
 from vlm.types import Point, Request, Task
 
 OLDER = [name for name in REVISIONS if name != "2025-06-21"]
-PNG = picture("small_224x160")
+PNG = sample_image("small_224x160")
 LONGEST = 1023
 
 
@@ -77,7 +77,7 @@ def test_words_are_put_behind_a_space_or_not(tmp_path: Path, name: str, space: s
     assert question.prompt_ids == (429, *encode(f"{space}dog"), 34)
     label = processor.prepare(Request(PNG, task=Task("detect", labels=("dog",))))
     assert label.prompt_ids == (1, 589, 665, 2, *encode(f"{space}dog"), 3)
-    [found] = processor.ground([1024, 1025, 3000], label, finished=False).detections
+    [found] = processor.parse([1024, 1025, 3000], label, finished=False).detections
     assert found.label == "dog"
 
 
@@ -87,7 +87,7 @@ def test_what_is_newer_is_refused(tmp_path: Path, name: str) -> None:
     for what, task, image in (
         ("reasoning", Task("query", text="a", reasoning=True), PNG),
         ("references", Task("query", text="a", references=(Point(0, 0),)), PNG),
-        ("questions without a picture", Task("query", text="a"), None),
+        ("questions without an image", Task("query", text="a"), None),
     ):
         with pytest.raises(InvalidRequest, match=f"This revision of Moondream 2 has no {what}"):
             processor.prepare(Request(image, task=task))

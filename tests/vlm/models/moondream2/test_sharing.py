@@ -1,4 +1,4 @@
-"""Moondream 2 in a full engine: pictures shared by many, company that comes and goes, and pictures of every kind."""
+"""Moondream 2 in a full engine: images shared by many, company that comes and goes, and images of every kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vlm.models.moondream2.model import FAMILY
 from vlm.types import Box, Chunk, Completion, Point, Request, Sampling, Task
 
 SIZES = ((10, 10), (31, 101), (31, 129), (31, 38), (31, 31), (31, 52), (31, 66))
-"""Of pictures that are cut into 1, 7, 8, 9, 10, 11 and 13 crops."""
+"""Of images that are cut into 1, 7, 8, 9, 10, 11 and 13 crops."""
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load(folder, dtype="float32", device="cpu")
 
 
-def config(loaded: LoadedModel, blocks: int = 2000, image_cache_bytes: int = 2**20) -> EngineConfig:
+def config(loaded: LoadedModel, blocks: int = 2000, encoder_cache_bytes: int = 2**20) -> EngineConfig:
     return EngineConfig(
-        max_batch=32, cache_bytes=least_bytes(loaded, 0, blocks), image_cache_bytes=image_cache_bytes, prepare_threads=2
+        max_batch=32,
+        cache_bytes=least_bytes(loaded, 0, blocks),
+        encoder_cache_bytes=encoder_cache_bytes,
+        prepare_threads=2,
     )
 
 
 def questions(count: int, image: bytes) -> list[Request]:
-    """All different, about one picture."""
+    """All different, about one image."""
     asked = (f"What is the colour of {'the ' * (number % 5)}shape {number}?" for number in range(count))
     return [
         Request(image, text, sampling=Sampling(max_tokens=5 + number, temperature=1.0, seed=number))
@@ -53,9 +56,9 @@ def questions(count: int, image: bytes) -> list[Request]:
 
 
 def mixed(count: int, seed: int = 0) -> list[Request]:
-    """Every task, with and without a picture, on pictures of different numbers of crops."""
+    """Every task, with and without an image, on images of different numbers of crops."""
     rng = random.Random(seed)
-    pictures = [png(Image.open(BytesIO(scene(index))).resize(size)) for index, size in enumerate(SIZES)]
+    images = [png(Image.open(BytesIO(scene(index))).resize(size)) for index, size in enumerate(SIZES)]
     about = (Point(0.25, 0.5), Box(0.1, 0.2, 0.5, 0.9))
     tasks = (
         Task("caption", length="short"), Task("caption", length="long"), Task("query", text="What is it?"),
@@ -68,7 +71,7 @@ def mixed(count: int, seed: int = 0) -> list[Request]:
         how = Sampling(max_tokens=rng.choice([1, 7, 30, 140]), temperature=rng.choice([0.0, 1.3]), seed=number)
         task = tasks[number % len(tasks)]
         blind = task.name == "query" and not task.references and rng.random() < 0.5
-        return Request(None if blind else rng.choice(pictures), task=task, sampling=how)
+        return Request(None if blind else rng.choice(images), task=task, sampling=how)
 
     return [one(number) for number in range(count)]
 
@@ -95,7 +98,7 @@ def scheduler_of(engine: Engine) -> Scheduler:
 
 
 async def assert_empty(engine: Engine) -> None:
-    """Nobody is there any more, and pictures are all that is kept."""
+    """Nobody is there any more, and images are all that is kept."""
     async with asyncio.timeout(10):
         while (stats := engine.stats()).accepted or stats.running or stats.waiting:
             await asyncio.sleep(0.01)
@@ -104,10 +107,10 @@ async def assert_empty(engine: Engine) -> None:
     assert scheduler.pool.used == scheduler.prefixes.blocks == stats.cached_blocks
 
 
-# One picture
+# One image
 
 
-def test_questions_about_one_picture_share_its_encode_and_its_blocks(loaded: LoadedModel) -> None:
+def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: LoadedModel) -> None:
     prefix, most = loaded.model.cache.prefix_positions, 0
     seen: list[tuple[int, int]] = []
     computed: list[int] = []
@@ -119,10 +122,10 @@ def test_questions_about_one_picture_share_its_encode_and_its_blocks(loaded: Loa
     def count_blocks(*_: object) -> None:
         nonlocal most
         scheduler = scheduler_of(engine)
-        lanes = [lane for sequence in scheduler.running for lane in sequence.lanes]
-        own = [blocks_for(lane.length) - prefix // BLOCK_SIZE for lane in lanes]
+        beams = [beam for sequence in scheduler.running for beam in sequence.beams]
+        own = [blocks_for(beam.length) - prefix // BLOCK_SIZE for beam in beams]
         seen.append((scheduler.pool.used, blocks_for(prefix) + sum(own)))
-        most = max(most, len(lanes))
+        most = max(most, len(beams))
 
     watched = faulty_model(faulty_model(loaded, "embed_prefix", note_prefix), "forward", count_blocks)
     with Engine(watched, config(loaded)) as engine:
@@ -138,12 +141,12 @@ def test_questions_about_one_picture_share_its_encode_and_its_blocks(loaded: Loa
     assert list(map(said, answers)) == alone(loaded, asked)
 
 
-def test_a_picture_that_is_given_up_for_want_of_blocks_is_not_encoded_again(loaded: LoadedModel) -> None:
+def test_an_image_that_is_given_up_for_want_of_blocks_is_not_encoded_again(loaded: LoadedModel) -> None:
     """Its features are still there, and only its keys and values are computed anew."""
-    pictures = [scene(index) for index in range(12)]
+    images = [scene(index) for index in range(12)]
 
     async def twice(engine: Engine) -> None:
-        for image in [*pictures, *pictures]:
+        for image in [*images, *images]:
             await engine.complete(Request(image, "What is it?", sampling=Sampling(max_tokens=3)))
 
     with Engine(loaded, config(loaded, blocks=18)) as engine:
@@ -153,7 +156,7 @@ def test_a_picture_that_is_given_up_for_want_of_blocks_is_not_encoded_again(load
     assert (stats.images_encoded, stats.image_hits) == (12, 12)
 
 
-def test_a_picture_that_could_not_be_read_by_the_device_is_looked_at_again(loaded: LoadedModel) -> None:
+def test_an_image_that_could_not_be_read_by_the_device_is_looked_at_again(loaded: LoadedModel) -> None:
     calls = []
 
     def fail_once(*_: object) -> None:
@@ -182,9 +185,9 @@ def expected(loaded: LoadedModel) -> list[tuple[object, ...]]:
     return alone(loaded, mixed(48))
 
 
-@pytest.mark.parametrize(("blocks", "image_cache_bytes"), [(2000, 2**20), (2000, 0), (20, 2**20), (20, 0)])
+@pytest.mark.parametrize(("blocks", "encoder_cache_bytes"), [(2000, 2**20), (2000, 0), (20, 2**20), (20, 0)])
 def test_answers_do_not_depend_on_company(
-    loaded: LoadedModel, expected: list[tuple[object, ...]], blocks: int, image_cache_bytes: int
+    loaded: LoadedModel, expected: list[tuple[object, ...]], blocks: int, encoder_cache_bytes: int
 ) -> None:
     asked = mixed(len(expected))
 
@@ -195,13 +198,13 @@ def test_answers_do_not_depend_on_company(
 
     prefills: list[int] = []
     watched = faulty_model(loaded, "embed", lambda inputs, *_: prefills.append(len(inputs)))
-    with Engine(watched, config(loaded, blocks, image_cache_bytes)) as engine:
+    with Engine(watched, config(loaded, blocks, encoder_cache_bytes)) as engine:
         answers = asyncio.run(work(engine))
         stats = engine.stats()
     assert list(map(said, answers)) == expected
     assert sum(prefills) == len(asked) or blocks < 100, "none is sent back where there is room for all"
-    with_picture = sum(request.image is not None for request in asked)
-    assert stats.images_encoded + stats.image_hits >= with_picture, "of each picture it is known where it came from"
+    with_image = sum(request.image is not None for request in asked)
+    assert stats.images_encoded + stats.image_hits >= with_image, "of each image it is known where it came from"
 
 
 def test_others_who_leave_change_nothing_and_leave_nothing(loaded: LoadedModel) -> None:
@@ -251,7 +254,7 @@ def test_a_stream_is_the_answer_thought_included(loaded: LoadedModel) -> None:
     assert any(streamed.grounding.reasoning for streamed, _ in answers)
 
 
-# Pictures
+# Images
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -281,17 +284,17 @@ def kinds() -> dict[str, bytes]:
     }
 
 
-def test_pictures_of_every_kind_are_answered(loaded: LoadedModel) -> None:
-    pictures = kinds()
+def test_images_of_every_kind_are_answered(loaded: LoadedModel) -> None:
+    images = kinds()
     asked = [
         Request(image, task=task, sampling=Sampling(max_tokens=6))
-        for image in pictures.values()
+        for image in images.values()
         for task in (Task("caption"), Task("detect", ("dog",), max_objects=2))
     ]
     with Engine(loaded, config(loaded)) as engine:
         answers = asyncio.run(together(engine, asked))
-        assert engine.stats().images_encoded == len(pictures)
-    with_size = {name: answer.grounding.image_size for name, answer in zip(pictures, answers[::2], strict=True)}
+        assert engine.stats().images_encoded == len(images)
+    with_size = {name: answer.grounding.image_size for name, answer in zip(images, answers[::2], strict=True)}
     assert (with_size["one pixel"], with_size["8000x600"], with_size["60000x600"]) == (
         (1, 1),
         (8000, 600),
@@ -305,12 +308,12 @@ def test_pictures_of_every_kind_are_answered(loaded: LoadedModel) -> None:
     [
         (png(Image.new("1", (100_000, 600))), "image_too_large"),
         (b"", "empty_image_file"),
-        (b"no picture", "invalid_image_format"),
+        (b"no image", "invalid_image_format"),
         (scene(5)[:-200], "image_parse_error"),
     ],
     ids=["too large", "empty", "none", "cut short"],
 )
-def test_what_is_no_picture_is_refused_and_the_next_one_answered(loaded: LoadedModel, image: bytes, code: str) -> None:
+def test_what_is_no_image_is_refused_and_the_next_one_answered(loaded: LoadedModel, image: bytes, code: str) -> None:
     async def work(engine: Engine) -> None:
         with pytest.raises(InvalidImage) as caught:
             await engine.complete(Request(image))

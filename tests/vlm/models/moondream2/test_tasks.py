@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 
 from vlm.errors import InvalidRequest, UnsupportedTask
-from vlm.models.moondream2.tasks import MAX_OBJECTS, OFFERED, Asked, understand
+from vlm.models.moondream2.tasks import MAX_OBJECTS, OFFERED, ResolvedTask, resolve_task
 from vlm.types import Box, Point, Request, Task
 
 SPOT = Point(0.25, 0.5)
 
 
-def asked(prompt: str = "", task: Task | None = None, image: bytes | None = b"") -> Asked:
-    return understand(Request(image, prompt, task))
+def asked(prompt: str = "", task: Task | None = None, image: bytes | None = b"") -> ResolvedTask:
+    return resolve_task(Request(image, prompt, task))
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "\n"])
 def test_nothing_means_a_caption(prompt: str) -> None:
-    assert asked(prompt) == Asked("caption", "caption", "", "default")
+    assert asked(prompt) == ResolvedTask("caption", "caption", "", "default")
 
 
 @pytest.mark.parametrize("prompt", ["What is it?", " <OD> ", "<|md_reserved_2|>"])
 def test_words_are_a_question_letter_for_letter(prompt: str) -> None:
-    assert asked(prompt) == Asked("query", "query", prompt, "plain")
+    assert asked(prompt) == ResolvedTask("query", "query", prompt, "plain")
     assert asked(prompt, image=None).task == "query"
 
 
@@ -75,7 +75,7 @@ def test_a_question_may_be_thought_about_and_refer_to_places() -> None:
     assert (found.reasoning, found.references, found.ignored) == (True, (SPOT, Box(0, 0, 1, 1)), ())
 
 
-def test_only_a_question_about_no_place_needs_no_picture() -> None:
+def test_only_a_question_about_no_place_needs_no_image() -> None:
     assert asked("", Task("query", text="What?", reasoning=True), image=None).reasoning
     for task in (
         Task("caption"),
@@ -84,10 +84,10 @@ def test_only_a_question_about_no_place_needs_no_picture() -> None:
         Task("point", labels=("a",)),
         Task("query", text="a", references=(SPOT,)),
     ):
-        with pytest.raises(InvalidRequest, match="needs a picture") as caught:
+        with pytest.raises(InvalidRequest, match="needs an image") as caught:
             asked("", task, image=None)
         assert caught.value.param == "image"
-    with pytest.raises(InvalidRequest, match="needs a picture for the task 'caption'"):
+    with pytest.raises(InvalidRequest, match="needs an image for the task 'caption'"):
         asked("", image=None)
 
 

@@ -1,4 +1,4 @@
-"""How pictures are cut, against the original's own numbers."""
+"""How images are cut, against the original's own numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.vlm.models.moondream2.driver import DATA, golden, picture
+from tests.vlm.models.moondream2.driver import DATA, golden, sample_image
 from vlm.errors import CheckpointError
 from vlm.models.moondream2.config import settings
 from vlm.models.moondream2.tiling import Tiling, normalised
@@ -27,7 +27,7 @@ LONGEST = 11.7
 
 
 def image(name: str) -> Image.Image:
-    return Image.open(io.BytesIO(picture(name))).convert("RGB")
+    return Image.open(io.BytesIO(sample_image(name))).convert("RGB")
 
 
 def test_the_published_sizes() -> None:
@@ -44,13 +44,13 @@ def test_tiles_are_the_originals_up_to_their_bound() -> None:
 
 
 @pytest.mark.parametrize(("size", "tiles"), [((100_000, 600), (1, 12)), ((600, 100_000), (12, 1))])
-def test_no_picture_has_more_tiles_than_the_bound(size: tuple[int, int], tiles: tuple[int, int]) -> None:
+def test_no_image_has_more_tiles_than_the_bound(size: tuple[int, int], tiles: tuple[int, int]) -> None:
     """The original gives the first one 47."""
     assert TILING.tiles(*size) == tiles
 
 
 @given(width=st.integers(1, 40_000), height=st.integers(1, 40_000))
-def test_every_picture_has_a_tile_and_not_too_many(width: int, height: int) -> None:
+def test_every_image_has_a_tile_and_not_too_many(width: int, height: int) -> None:
     rows, columns = TILING.tiles(width, height)
     assert rows >= 1 <= columns
     assert rows * columns <= TILING.most

@@ -35,7 +35,7 @@ def test_tiles_are_stitched_and_pooled_as_by_the_original() -> None:
     torch.testing.assert_close(model.pooled(seen, 2, 3), UNITS["recon.pooled_2x3"], atol=1e-6, rtol=0)
 
 
-def test_a_single_tile_is_the_whole_picture() -> None:
+def test_a_single_tile_is_the_whole_image() -> None:
     seen = torch.randn(1, 16, 24)
     model = tiny()
     assert torch.equal(model.pooled(seen, 1, 1), seen[0])
@@ -53,10 +53,10 @@ def test_tiles_overlap_by_two_margins() -> None:
 
 @pytest.mark.parametrize("most", [1, 5, 64])
 @torch.inference_mode()
-def test_pictures_are_seen_as_if_alone(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_seen_as_if_alone(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vision, "CROPS_AT_ONCE", most)
     model = tiny()
-    pictures = [canvas(1, 1, 1), canvas(2, 5, 2), canvas(12, 1, 3), canvas(1, 1, 4)]
-    for together, picture in zip(model(pictures), pictures, strict=True):
+    images = [canvas(1, 1, 1), canvas(2, 5, 2), canvas(12, 1, 3), canvas(1, 1, 4)]
+    for together, image in zip(model(images), images, strict=True):
         assert together.shape == (16, 32)
-        torch.testing.assert_close(together, model([picture])[0])
+        torch.testing.assert_close(together, model([image])[0])

@@ -1,9 +1,9 @@
-"""Draws the pictures for people to try, and writes README.md beside them.
+"""Draws the images for people to try, and writes README.md beside them.
 
-python docs/generate/pictures.py             everything, into docs/pictures/
-python docs/generate/pictures.py --into DIR  somewhere else
+python docs/generate/images.py             everything, into docs/images/
+python docs/generate/images.py --into DIR  somewhere else
 
-No model is asked: the page says what is true of each picture.
+No model is asked: the page says what is true of each image.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that a checko
 import numpy as np
 from PIL import Image
 
-from docs.generate.pictures_page import written
-from docs.generate.scenes import PICTURES
+from docs.generate.images_page import written
+from docs.generate.scenes import IMAGES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     into: Path = _parser().parse_args(argv).into
     into.mkdir(parents=True, exist_ok=True)
-    for picture in PICTURES:
-        (into / f"{picture.name}.png").write_bytes(png(picture.drawn()))
-    (into / "README.md").write_text(written(PICTURES), "utf-8")
+    for image in IMAGES:
+        (into / f"{image.name}.png").write_bytes(png(image.drawn()))
+    (into / "README.md").write_text(written(IMAGES), "utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Draw the pictures to try, and write the page that lists them.")
+    parser = argparse.ArgumentParser(description="Draw the images to try, and write the page that lists them.")
     parser.add_argument(
-        "--into", type=Path, default=Path(__file__).resolve().parents[1] / "pictures", help="folder to write to"
+        "--into", type=Path, default=Path(__file__).resolve().parents[1] / "images", help="folder to write to"
     )
     return parser
 
 
 def png(image: Image.Image) -> bytes:
-    """An RGB picture as a small PNG file that loses nothing."""
+    """An RGB image as a small PNG file that loses nothing."""
     buffer = io.BytesIO()
     _paletted(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -20,7 +20,7 @@ def test_a_prompt_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{ANSWER}\n"
 
 
-def test_json_has_no_picture_s_name_and_notes_go_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_no_image_s_name_and_notes_go_without_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([MOONDREAM, "--prompt", QUESTION, "--task", "query", "--length", "long", "--json", *HOW]) == 0
     captured = capsys.readouterr()
     answer = json.loads(captured.out)
@@ -31,12 +31,12 @@ def test_json_has_no_picture_s_name_and_notes_go_without_it(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("checkpoint", "options", "said"),
     [
-        (MOONDREAM, ["--task", "detect", "--label", "dog", "--prompt", "?"], "needs a picture for the task 'detect'"),
+        (MOONDREAM, ["--task", "detect", "--label", "dog", "--prompt", "?"], "needs an image for the task 'detect'"),
         (MOONDREAM, ["--task", "query", "--region", "0,0,64,64"], "a region in pixels needs an image"),
-        (str(ROOT / "miniatures" / "blip-large"), [], "BLIP needs a picture"),
+        (str(ROOT / "miniatures" / "blip-large"), [], "BLIP needs an image"),
     ],
 )
-def test_what_needs_a_picture_is_bad_input(
+def test_what_needs_an_image_is_bad_input(
     checkpoint: str, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([checkpoint, "--prompt", "why?", *options, *HOW]) == 2
@@ -47,7 +47,7 @@ def test_what_needs_a_picture_is_bad_input(
     ("options", "said"),
     [([], "name an image"), (["--prompt", " "], "name an image"), (["--prompt", "?", "--draw", "x.png"], "--draw")],
 )
-def test_without_a_picture_there_must_be_a_question_and_no_drawing(
+def test_without_an_image_there_must_be_a_question_and_no_drawing(
     options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -1,4 +1,4 @@
-"""The page of the pictures to try: what is true of each, whom to ask about it, and how to draw one's own.
+"""The page of the images to try: what is true of each, whom to ask about it, and how to draw one's own.
 
 Owns the page's words. Knows nothing of files; asks no model.
 """
@@ -9,20 +9,20 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from docs.generate.scenes import Picture, Thing, name_of
+from docs.generate.scenes import SampleImage, Thing, name_of
 from training.data.scenes import Word
 from training.data.sentences import dense
 from training.data.shapes import BACKGROUNDS, COLOURS, KINDS, Colour
 
 _START = """\
-# Pictures to try
+# Images to try
 
-Small pictures of the [miniatures' world](../miniatures.md): coloured shapes and words in capitals. Pictures and
-this page are made by one command, which asks no model; what stands here is true of the pictures, whatever a miniature
+Small images of the [miniatures' world](../miniatures.md): coloured shapes and words in capitals. Images and
+this page are made by one command, which asks no model; what stands here is true of the images, whatever a miniature
 says. [The gallery](../gallery/README.md) shows answers.
 
 ```sh
-python docs/generate/pictures.py
+python docs/generate/images.py
 ```
 
 To ask what the table proposes, start the server with `make serve` and, in a second terminal, tell the shell how:
@@ -32,14 +32,14 @@ ask() {
   curl -s http://127.0.0.1:8000/v1/chat/completions -d '{
     "model": "'"$2"'", "task": '"$3"',
     "messages": [{"role": "user", "content": [{"type": "image_url", "image_url":
-      {"url": "data:image/png;base64,'"$(base64 < docs/pictures/$1.png | tr -d '\\n')"'"}}]}]
+      {"url": "data:image/png;base64,'"$(base64 < docs/images/$1.png | tr -d '\\n')"'"}}]}]
   }'
 }
 ```
 
 Boxes are in pixels: left, top, right, bottom.
 
-| picture | true of it | ask |
+| image | true of it | ask |
 |---|---|---|
 """
 
@@ -75,34 +75,34 @@ Ask, without a server:
 .venv/bin/python -m vlm miniatures/florence-2-base mine.png --task detect --draw found.png
 ```
 
-`python docs/generate/draw.py OUT.png` draws the picture of the top page in the same way.
+`python docs/generate/draw.py OUT.png` draws the image of the top page in the same way.
 """
 
 
-def written(pictures: Sequence[Picture]) -> str:
+def written(images: Sequence[SampleImage]) -> str:
     """The whole page."""
-    return "".join((_START, *map(_row, pictures), _own(), _END))
+    return "".join((_START, *map(_row, images), _own(), _END))
 
 
-def command(picture: Picture) -> str:
-    """The line for the shell that asks about a picture."""
-    return f"ask {picture.name} {picture.model} '{json.dumps(picture.task)}'"
+def command(image: SampleImage) -> str:
+    """The line for the shell that asks about an image."""
+    return f"ask {image.name} {image.model} '{json.dumps(image.task)}'"
 
 
-def _row(picture: Picture) -> str:
-    width, height = picture.size
-    shown = f'<img src="{picture.name}.png" width="{min(240, width)}" alt="{picture.caption}">'
+def _row(image: SampleImage) -> str:
+    width, height = image.size
+    shown = f'<img src="{image.name}.png" width="{min(240, width)}" alt="{image.caption}">'
     facts = [
-        f"*{picture.caption}*",
-        *(_placed(picture, thing) for thing in picture.scene.things),
-        f"{width} by {height}, {picture.scene.background} background",
+        f"*{image.caption}*",
+        *(_placed(image, thing) for thing in image.scene.things),
+        f"{width} by {height}, {image.scene.background} background",
     ]
-    return f"| {shown}<br>`{picture.name}.png` | {'<br>'.join(facts)} | `{command(picture)}` |\n"
+    return f"| {shown}<br>`{image.name}.png` | {'<br>'.join(facts)} | `{command(image)}` |\n"
 
 
-def _placed(picture: Picture, thing: Thing) -> str:
+def _placed(image: SampleImage, thing: Thing) -> str:
     name = f"the word {name_of(thing)}" if isinstance(thing, Word) else dense(thing)
-    return f"{name} `{' '.join(map(str, picture.corners(thing)))}`"
+    return f"{name} `{' '.join(map(str, image.corners(thing)))}`"
 
 
 def _own() -> str:
@@ -124,17 +124,17 @@ def _facts() -> Iterator[str]:
     """What the miniatures know, each in a sentence or two."""
     yield (
         "One to five shapes (of four or five, at most two large ones), or one word, or a word with one or two shapes. "
-        "Nothing overlaps; between any two things there is at least a fiftieth of the picture. Or one shape of "
+        "Nothing overlaps; between any two things there is at least a fiftieth of the image. Or one shape of "
         "0.14 to 0.17 in the middle of a circle, square or diamond of 0.4 (sizes as below)."
     )
     yield (
-        f"Kinds: {_listed(KINDS)}; upright, filled, about as wide as high. No two shapes of a picture are alike in "
+        f"Kinds: {_listed(KINDS)}; upright, filled, about as wide as high. No two shapes of an image are alike in "
         "both kind and colour, and no two have their middles in the same ninth of it."
     )
     yield f"Colours: {_shades(COLOURS)}. Shades may differ by a few levels."
     yield f"Backgrounds: {_shades(BACKGROUNDS)}."
     yield (
-        "Sizes, in parts of the root of the picture's area (554 pixels for 640 by 480): small shapes are 0.17 to 0.22 "
+        "Sizes, in parts of the root of the image's area (554 pixels for 640 by 480): small shapes are 0.17 to 0.22 "
         "wide, large ones 0.31 to 0.41. What lies between has no name."
     )
     yield (
@@ -142,8 +142,8 @@ def _facts() -> Iterator[str]:
         "0.34 of that root; black, or white on a black background."
     )
     yield (
-        "Pictures: 64 to 1600 pixels a side, and up to twice as long as wide. To be told where a shape is, keep its "
-        "middle away from the lines that cut the picture in thirds; to be told what is left of what, or above, do not "
+        "Images: 64 to 1600 pixels a side, and up to twice as long as wide. To be told where a shape is, keep its "
+        "middle away from the lines that cut the image in thirds; to be told what is left of what, or above, do not "
         "place two shapes on a diagonal."
     )
 

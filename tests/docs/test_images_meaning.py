@@ -1,4 +1,4 @@
-"""The bundled miniatures say what is in the pictures that people are given to try: all but a few, of every model."""
+"""The bundled miniatures say what is in the images that people are given to try: all but a few, of every model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from docs.generate.pictures import png
-from docs.generate.scenes import PICTURES
+from docs.generate.images import png
+from docs.generate.scenes import IMAGES
 from tests.oracle import MINIATURES, ask_all
 from training.data.sentences import questions
 from training.evaluation.metrics import overlap
@@ -25,7 +25,7 @@ ARTICLES = {"a", "an", "one", "another"}  # whichever repeats no run of three wo
 
 @cache
 def encoded() -> dict[str, bytes]:
-    return {one.name: png(one.drawn()) for one in PICTURES}
+    return {one.name: png(one.drawn()) for one in IMAGES}
 
 
 def answers(model: str, *requests: Request) -> list[Completion]:
@@ -40,10 +40,10 @@ def told(text: str) -> list[str]:
 
 @pytest.mark.parametrize("model", CAPTIONS)
 def test_captions_are_right_to_the_word(model: str) -> None:
-    given = answers(model, *(Request(encoded()[one.name], *CAPTIONS[model]) for one in PICTURES))
+    given = answers(model, *(Request(encoded()[one.name], *CAPTIONS[model]) for one in IMAGES))
     wrong = {
         one.name: (answer.text, one.caption)
-        for one, answer in zip(PICTURES, given, strict=True)
+        for one, answer in zip(IMAGES, given, strict=True)
         if told(answer.text) != told(one.caption)
     }
     assert len(wrong) <= 2, wrong
@@ -51,7 +51,7 @@ def test_captions_are_right_to_the_word(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["kosmos-2", "moondream-2"])
 def test_questions_are_answered(model: str) -> None:
-    asked = [(one, question) for one in PICTURES for question in questions(one.scene, random.Random(one.name))]
+    asked = [(one, question) for one in IMAGES for question in questions(one.scene, random.Random(one.name))]
     given = answers(model, *(Request(encoded()[one.name], question.text) for one, question in asked))
     wrong = [
         (one.name, question.text, answer.text)
@@ -62,10 +62,10 @@ def test_questions_are_answered(model: str) -> None:
 
 
 def test_shapes_are_where_florence_finds_them() -> None:
-    given = answers("florence-2-base", *(Request(encoded()[one.name], "<OD>") for one in PICTURES))
+    given = answers("florence-2-base", *(Request(encoded()[one.name], "<OD>") for one in IMAGES))
     missed = [
         (one.name, shape.name)
-        for one, answer in zip(PICTURES, given, strict=True)
+        for one, answer in zip(IMAGES, given, strict=True)
         for shape in one.scene.shapes
         if not any(
             found.label == shape.kind and found.box and overlap(found.box, shape.box) >= 0.7

@@ -1,4 +1,4 @@
-"""The pictures to try: one command makes them again, what their page says is true, and they keep the world's rules."""
+"""The images to try: one command makes them again, what their page says is true, and they keep the world's rules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from docs.generate.pictures import main
-from docs.generate.pictures_page import command
-from docs.generate.scenes import PICTURES, Corners, Picture, Thing
+from docs.generate.images import main
+from docs.generate.images_page import command
+from docs.generate.scenes import IMAGES, Corners, SampleImage, Thing
 from router.chat.schema import ChatBody, validated
 from training.data.scenes import THIRDS, Scene, Shape, Word, middle
 from training.data.sentences import detailed, paragraph
@@ -26,55 +26,55 @@ from training.data.world import scene
 from vlm.models.cards import cards
 from vlm.types import Box
 
-FOLDER = Path(__file__).parents[2] / "docs/pictures"
+FOLDER = Path(__file__).parents[2] / "docs/images"
 PAGE = (FOLDER / "README.md").read_text("utf-8")
-AGAIN = "; `python docs/generate/pictures.py` makes it again"
-of_each_picture = pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+AGAIN = "; `python docs/generate/images.py` makes it again"
+of_each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 
 
 def test_the_command_makes_what_is_here(tmp_path: Path) -> None:
     main(["--into", str(tmp_path)])
-    assert (tmp_path / "README.md").read_text("utf-8") == PAGE, "docs/pictures/README.md is old" + AGAIN
+    assert (tmp_path / "README.md").read_text("utf-8") == PAGE, "docs/images/README.md is old" + AGAIN
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in FOLDER.iterdir()}
 
 
-@of_each_picture
-def test_a_file_holds_the_pixels_that_are_drawn(picture: Picture) -> None:
-    with Image.open(FOLDER / f"{picture.name}.png") as kept:
-        changed = np.asarray(kept.convert("RGB")) != np.asarray(picture.drawn())
+@of_each_image
+def test_a_file_holds_the_pixels_that_are_drawn(image: SampleImage) -> None:
+    with Image.open(FOLDER / f"{image.name}.png") as kept:
+        changed = np.asarray(kept.convert("RGB")) != np.asarray(image.drawn())
     # another FreeType may draw the edges of letters differently
-    assert changed.mean() <= (0.02 if picture.scene.word else 0), f"{picture.name}.png is old" + AGAIN
+    assert changed.mean() <= (0.02 if image.scene.word else 0), f"{image.name}.png is old" + AGAIN
 
 
 def test_files_are_small() -> None:
-    sizes = {picture.name: (FOLDER / f"{picture.name}.png").stat().st_size for picture in PICTURES}
+    sizes = {image.name: (FOLDER / f"{image.name}.png").stat().st_size for image in IMAGES}
     assert max(sizes.values()) < 20_000, sizes
     assert sum(sizes.values()) < 100_000
 
 
 def test_all_kinds_colours_backgrounds_and_counts_occur() -> None:
-    scenes = [picture.scene for picture in PICTURES]
+    scenes = [image.scene for image in IMAGES]
     assert {len(one.shapes) for one in scenes} >= {0, 1, 2, 3, 5}
     assert {one.background for one in scenes} == set(BACKGROUNDS)
     assert {shape.kind for one in scenes for shape in one.shapes} == set(KINDS)
     assert {shape.colour for one in scenes for shape in one.shapes} == set(COLOURS)
-    assert {picture.model for picture in PICTURES} == {"blip-large", "florence-2-base", "kosmos-2"}
+    assert {image.model for image in IMAGES} == {"blip-large", "florence-2-base", "kosmos-2"}
 
 
-def test_every_sentence_is_true_of_one_picture_only() -> None:
-    for sentences in ([picture.caption for picture in PICTURES], *map(list, zip(*map(told, PICTURES), strict=True))):
-        assert len(set(sentences)) == len(PICTURES)
+def test_every_sentence_is_true_of_one_image_only() -> None:
+    for sentences in ([image.caption for image in IMAGES], *map(list, zip(*map(told, IMAGES), strict=True))):
+        assert len(set(sentences)) == len(IMAGES)
 
 
-def told(picture: Picture) -> tuple[str, str]:
-    return detailed(picture.scene), paragraph(picture.scene)
+def told(image: SampleImage) -> tuple[str, str]:
+    return detailed(image.scene), paragraph(image.scene)
 
 
-@of_each_picture
-def test_things_are_where_the_page_says(picture: Picture) -> None:
-    for thing in picture.scene.things:
-        corners = picture.corners(thing)
-        found = extent(picture.drawn(), ink(thing))
+@of_each_image
+def test_things_are_where_the_page_says(image: SampleImage) -> None:
+    for thing in image.scene.things:
+        corners = image.corners(thing)
+        found = extent(image.drawn(), ink(thing))
         assert all(abs(got - want) <= 3 for got, want in zip(found, corners, strict=True)), (found, corners)
         assert f"`{' '.join(map(str, corners))}`" in PAGE
 
@@ -85,9 +85,9 @@ def ink(thing: Thing) -> Colour:
     return (12, 12, 12) if thing.dark else (244, 244, 244)
 
 
-def extent(picture: Image.Image, colour: Colour) -> Corners:
+def extent(image: Image.Image, colour: Colour) -> Corners:
     """The box around everything that is roughly of that colour."""
-    channels = ImageChops.difference(picture, Image.new("RGB", picture.size, colour)).split()
+    channels = ImageChops.difference(image, Image.new("RGB", image.size, colour)).split()
     farthest = reduce(ImageChops.lighter, channels)
     box = farthest.point([255] * 45 + [0] * 211).getbbox()
     assert box is not None
@@ -97,9 +97,9 @@ def extent(picture: Image.Image, colour: Colour) -> Corners:
 # The rules as the page tells them; scenes of the world are held to them, too, so that the page is right about it.
 
 
-@of_each_picture
-def test_a_picture_keeps_the_rules(picture: Picture) -> None:
-    assert_keeps_the_rules(picture.scene)
+@of_each_image
+def test_an_image_keeps_the_rules(image: SampleImage) -> None:
+    assert_keeps_the_rules(image.scene)
 
 
 def test_the_world_keeps_them() -> None:
@@ -174,22 +174,22 @@ def assert_written_by_rule(word: Word, one: Scene) -> None:
 # What the page tells to run.
 
 
-@of_each_picture
-def test_a_request_is_a_valid_one_of_the_models_tasks(picture: Picture) -> None:
-    body = asked(picture)
+@of_each_image
+def test_a_request_is_a_valid_one_of_the_models_tasks(image: SampleImage) -> None:
+    body = asked(image)
     message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
     validated(ChatBody, {**body, "messages": [message]})
-    assert body == {"model": picture.model, "task": picture.task}
-    assert picture.task["name"] in {task.name for task in cards()[picture.model].tasks}
+    assert body == {"model": image.model, "task": image.task}
+    assert image.task["name"] in {task.name for task in cards()[image.model].tasks}
 
 
-def asked(picture: Picture) -> dict[str, object]:
+def asked(image: SampleImage) -> dict[str, object]:
     """What the page's shell function sends, the messages left out; a curl that only prints stands in for curl."""
     defined = re.search(r"^ask\(\) \{.*?^\}", PAGE, re.DOTALL | re.MULTILINE)
     assert defined is not None
-    assert f"`{command(picture)}`" in PAGE
+    assert f"`{command(image)}`" in PAGE
     fake = 'curl() { while [ "$1" != -d ]; do shift; done; printf "%s" "$2"; }'
-    script = f"{fake}\n{defined[0]}\n{command(picture)}"
+    script = f"{fake}\n{defined[0]}\n{command(image)}"
     done = subprocess.run(["bash", "-c", script], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=True)
     body: dict[str, object] = json.loads(done.stdout)
     assert json.dumps(body.pop("messages")).count("data:image/png;base64,iVBOR") == 1
