@@ -9,7 +9,8 @@
     ├── Overloaded              refused because the queue is full
     ├── DeadlineExceeded        the request took longer than its deadline allows
     ├── EngineFailure           the engine failed while it worked on the request
-    └── CheckpointError         a checkpoint cannot be loaded
+    ├── CheckpointError         a checkpoint cannot be loaded
+    └── ConfigError             a setting is unknown or has an impossible value
 
 ``router.asgi.errors`` gives each of them its HTTP status. Standard library only: an error pickles the same on every
 side of a Ray handle.
@@ -71,3 +72,7 @@ class EngineFailure(VlmError):
 
 class CheckpointError(VlmError):
     """A checkpoint folder or hub id cannot be loaded; the message says what to do."""
+
+
+class ConfigError(VlmError):
+    """A setting of the engine, a model or the router is unknown, missing or impossible; the message names it."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from vlm.errors import InvalidRequest
+from vlm.errors import InvalidRequest, VlmError
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
@@ -92,6 +92,7 @@ class Grounding:
         truncated: True where the model's output ended or was malformed in the middle of an object.
         raw: The decoded output with its special tokens.
         reasoning: What the model thought before it answered, whose parts ``detections`` ground; None where it did not.
+        below_threshold: Number of objects that were left out because their score is below the task's ``threshold``.
     """
 
     task: str
@@ -102,6 +103,7 @@ class Grounding:
     truncated: bool = False
     raw: str = ""
     reasoning: str | None = None
+    below_threshold: int = 0
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -306,6 +308,9 @@ class Completion:
 class Chunk:
     """A piece of an answer as it grows; the last one, and only it, carries the whole completion.
 
+    A replica that cannot answer sends ``error`` in the last chunk instead of raising it: what is raised in a Ray replica
+    is logged there with its traceback, also where the client alone is at fault. Engines raise; their chunks have none.
+
     ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text until the end.
     ``reasoning`` is what the model thinks before the text; joined, it is that of the completion's grounding.
     """
@@ -315,6 +320,7 @@ class Chunk:
     logprobs: tuple[float, ...] = ()
     completion: Completion | None = None
     reasoning: str = ""
+    error: VlmError | None = None
 
     @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
@@ -325,4 +331,25 @@ class Chunk:
             logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
             completion=chunks[-1].completion,
             reasoning="".join(chunk.reasoning for chunk in chunks),
+            error=chunks[-1].error,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a replica has loaded.
+
+    Attributes:
+        family: Folder of ``vlm.models`` that serves it (``"florence2"``).
+        checkpoint: Folder or hub id, as configured.
+        revision: Commit of the hub repository; None for a folder.
+        parameters: Number of the model's parameters.
+        dtype, device: Where and how it runs (``"float32"``, ``"cpu"``).
+    """
+
+    family: str
+    checkpoint: str
+    revision: str | None
+    parameters: int
+    dtype: str
+    device: str

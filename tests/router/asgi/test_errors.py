@@ -11,6 +11,7 @@ import vlm.errors
 from router.asgi.errors import TABLE, BodyTooLarge, encode, error_body, error_response, row_of
 from vlm.errors import (
     CheckpointError,
+    ConfigError,
     DeadlineExceeded,
     EngineFailure,
     InvalidImage,
@@ -51,7 +52,10 @@ def test_table(error: VlmError, status: int, kind: str, code: str | None, param:
 
 def test_every_error_of_the_library_has_a_row() -> None:
     kinds = {kind for kind in vars(vlm.errors).values() if isinstance(kind, type) and issubclass(kind, VlmError)}
-    assert kinds - TABLE.keys() == {CheckpointError}  # it ends the start of a replica and never meets a client
+    assert kinds - TABLE.keys() == {
+        CheckpointError,
+        ConfigError,
+    }  # they end the start of a process and never meet a client
 
 
 def test_a_subclass_gets_the_row_of_its_nearest_ancestor() -> None:
