@@ -41,11 +41,12 @@ test-latest:  ## run all tests on the newest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"
 
-check: installed-dev  ## lint, format, types and the rooms of the architecture
+check: installed-dev  ## lint, format, types, the rooms of the architecture, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(RUN) -m pytest -q tests/test_architecture.py
+	$(RUN) -m tools.audit
 
 format: installed-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
