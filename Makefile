@@ -1,9 +1,7 @@
 # The project's commands. CI calls exactly these; `make help` lists them.
 #
-#   PYTHON     the interpreter that .venv is made with (3.11 to 3.13)
-#   PIP_EXTRA  options for pip, such as another index: on Linux the plain wheel of torch brings gigabytes of CUDA
-#              libraries along, which a machine without a GPU spares itself with
-#              make serve PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+# Whatever a command needs is installed first, into .venv, at the versions that requirements/*.lock name. A set-up that
+# was interrupted, or that no longer fits, is made again (tools/environment.sh). docs/development.md has the rest.
 
 PYTHON ?= python3
 PIP_EXTRA ?=
@@ -12,52 +10,65 @@ CONFIG ?= serve_config.local.yaml
 
 BIN := .venv/bin
 RUN := $(BIN)/python
+LATEST := .venv-latest/bin/python
+LOCK := .venv-lock/bin
+
+export PYTHON PIP_EXTRA
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.NOTPARALLEL:
+.PHONY: help serve setup test test-latest check format bench lock clean installed installed-dev
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'PYTHON=python3.12   the interpreter to make .venv with: Python 3.11, 3.12 or 3.13.'
+	@echo 'PIP_EXTRA="..."     options for pip. On Linux, torch from PyPI brings 2.7 GB of CUDA along; without a GPU, take'
+	@echo '                    make serve PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"'
 
-serve: .venv/installed  ## run the whole system on http://127.0.0.1:8000 until Ctrl-C (PORT=8001: another port)
+serve: installed  ## run the whole system on http://127.0.0.1:8000 until Ctrl-C (PORT=8001: another port)
 	@exec $(RUN) -m deployments.local --port $(PORT) --config $(CONFIG)
 
-test: .venv/installed-dev  ## run all tests, those on a Ray cluster included
+setup: installed-dev  ## install everything that these commands need, and stop there
+
+test: installed-dev  ## run all tests, those on a Ray cluster included
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not ray and not real" -n 2
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "ray or real"
 
-check: .venv/installed-dev  ## lint, format, types and the rooms of the architecture
+test-latest:  ## run all tests on the newest versions that pyproject.toml allows, in .venv-latest
+	$(PYTHON) -m venv --clear .venv-latest
+	$(LATEST) -m pip --disable-pip-version-check install --quiet --editable '.[dev]' $(PIP_EXTRA)
+	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
+	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"
+
+check: installed-dev  ## lint, format, types, the rooms of the architecture, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(RUN) -m pytest -q tests/test_architecture.py
+	$(RUN) -m tools.audit
 
-format: .venv/installed-dev  ## rewrite the sources in the project's format
+format: installed-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed  ## measure the engine on the miniatures
+bench: installed  ## measure the engine on the miniatures
 	$(RUN) -m vlm.bench miniatures/blip-large
 	$(RUN) -m vlm.bench miniatures/florence-2-base
 	$(RUN) -m vlm.bench miniatures/kosmos-2
 	$(RUN) -m vlm.bench miniatures/moondream-2
 
-clean:  ## remove .venv and every cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+lock:  ## write requirements/*.lock anew: the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv-lock
+	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
+	$(LOCK)/python -m tools.lock $(LOCK)/uv
+
+clean:  ## remove every environment and every cache
+	rm -rf .venv .venv-latest .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Installed once, and again when pyproject.toml has changed. Editable: sources need no second installation.
+installed:
+	@tools/environment.sh run $(firstword $(MAKECMDGOALS))
 
-.venv/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
-		echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	@touch $@
-
-.venv/installed: pyproject.toml | .venv/python
-	$(RUN) -m pip install --quiet $(PIP_EXTRA) --editable .
-	@touch $@
-
-.venv/installed-dev: pyproject.toml | .venv/python
-	$(RUN) -m pip install --quiet $(PIP_EXTRA) --editable '.[dev]'
-	@touch $@ .venv/installed
+installed-dev:
+	@tools/environment.sh dev $(firstword $(MAKECMDGOALS))

@@ -1,7 +1,8 @@
 """python -m benchmarks.system: requests a second of a running system, beside transformers one at a time.
 
-    make serve                                                     in one shell
-    python -m benchmarks.system miniatures/blip-large miniatures/florence-2-base miniatures/kosmos-2      in another
+    make setup, and make serve                                     in one shell
+    .venv/bin/python -m benchmarks.system miniatures/blip-large miniatures/florence-2-base miniatures/kosmos-2
+                                                                   in another
 
 Each checkpoint folder is served under its own name, and is one that transformers can run. Between two levels of
 concurrency transformers answers a few of the same images in this process, so that the ratio is of the same minute on
@@ -22,13 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import httpx
 import torch
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.image.sample import sample_image
 from vlm.loading import find_family
 from vlm.reference import native_prompt, reference
+
+try:
+    import httpx
+except ModuleNotFoundError:  # `make serve` installs what serving takes, and that is not this
+    sys.exit("error: the benchmark sends its requests with httpx, which is not installed: run `make setup`")
 
 
 @dataclass(frozen=True, slots=True)

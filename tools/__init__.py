@@ -1,0 +1,1 @@
+"""What keeps the project's set-up in order. Nothing here is part of the product."""
