@@ -48,7 +48,9 @@ class Engine:
         beams = model.defaults.num_beams or 1
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         self._core = Core(loaded, self._plan, config.max_prefill, config.encoder_cache_bytes)
-        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.processor_cache_bytes)
+        self._preparer = Preparer(
+            model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
+        )
         self._places = self._plan.slots + config.max_waiting
         self._accepted: set[_Stream] = set()
         self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
