@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from vlm.errors import CheckpointError
+from vlm.errors import ConfigError
 from vlm.models.processor import CacheSpec
 
 BLOCK_SIZE = 16
@@ -49,14 +49,14 @@ class CachePlan:
             num_beams: Beams of a sequence whose client does not ask for another number.
 
         Raises:
-            CheckpointError: The budget cannot hold even one sequence of full length.
+            ConfigError: The budget cannot hold even one sequence of full length.
         """
         position = spec.bytes_per_position(element_size)
         cross, block = spec.cross_positions * position, BLOCK_SIZE * position
         full = blocks_for(spec.max_positions) + bool(spec.prefix_positions)  # whose last block is copied
         least = cross + (full + 1) * block
         if budget < least:
-            raise CheckpointError(
+            raise ConfigError(
                 f"cache_bytes is {budget}, but one sequence of this model needs {least} bytes of KV cache.",
                 param="cache_bytes",
             )

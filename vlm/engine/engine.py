@@ -42,7 +42,7 @@ class Engine:
         """Allocate the KV cache.
 
         Raises:
-            CheckpointError: ``cache_bytes`` cannot hold one sequence.
+            ConfigError: ``cache_bytes`` cannot hold one sequence.
         """
         model = loaded.model
         beams = model.defaults.num_beams or 1
@@ -89,20 +89,8 @@ class Engine:
         return not self._core.broken and (self._thread.ident is None or self._thread.is_alive())
 
     def stats(self) -> EngineStats:
-        """A look from any thread; the numbers may be of neighbouring steps."""
-        scheduler = self._core.scheduler
-        cached = scheduler.prefixes.blocks
-        return EngineStats(
-            accepted=len(self._accepted),
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            used_blocks=scheduler.pool.used - cached,
-            cached_blocks=cached,
-            total_blocks=scheduler.pool.total,
-            max_batch=self._plan.slots,
-            images_encoded=self._core.images.encoded,
-            image_hits=self._core.images.hits + scheduler.prefixes.hits,
-        )
+        """The counters, from any thread; they may belong to two neighbouring steps."""
+        return replace(self._core.stats(), accepted=len(self._accepted))
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer. Raises as :meth:`generate` does."""

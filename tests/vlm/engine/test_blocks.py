@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, CachePlan, blocks_for
-from vlm.errors import CheckpointError
+from vlm.errors import ConfigError
 from vlm.models.processor import CacheSpec
 
 specs = st.builds(CacheSpec, st.just(1), st.just(1), st.integers(1, 2048), st.integers(1, 2000), st.integers(0, 1000))
@@ -39,7 +39,7 @@ def test_the_least_budget_buys_one_row_and_a_byte_less_is_an_error_that_names_it
 ) -> None:
     least = least_bytes(spec, element_size)
     assert CachePlan.fit(spec, element_size, least, max_rows).slots >= 1
-    with pytest.raises(CheckpointError, match=re.escape(f"needs {least} bytes")) as caught:
+    with pytest.raises(ConfigError, match=re.escape(f"needs {least} bytes")) as caught:
         CachePlan.fit(spec, element_size, least - 1, max_rows)
     assert caught.value.param == "cache_bytes"
 
