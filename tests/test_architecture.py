@@ -81,6 +81,7 @@ TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocab
 ENTRY_POINTS = ("deployments/local/__main__.py",)
 BROAD_EXCEPTS = (
     "vlm/engine/core.py", "vlm/engine/prepare.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
+    "vlm/loading.py",
 )  # fmt: skip
 
 
