@@ -147,3 +147,8 @@ class CacheSpec:
     def bytes_per_position(self, element_size: int) -> int:
         """Bytes of keys and values of one position over all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * element_size
+
+
+def replace_surrogates(text: str) -> str:
+    """``text`` with "?" for each lone surrogate: JSON can spell them, but tokenizers only read valid Unicode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
