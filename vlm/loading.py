@@ -6,7 +6,7 @@ Families are the folders of ``vlm.models``; each says in its ``model.py`` which 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
 from vlm.models.family import Family
 
+log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -66,24 +67,60 @@ def _filled(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: 
 
 
 def families() -> Iterator[tuple[str, Family]]:
-    """Every family by its folder's name."""
-    for module in pkgutil.iter_modules(models.__path__):
-        if module.ispkg:
-            family = importlib.import_module(f"{models.__name__}.{module.name}.model").FAMILY
-            assert isinstance(family, Family)
-            yield module.name, family
+    """Every family that can be imported, by its folder's name; the log names the folders that are left out."""
+    for name in _folders():
+        family = _imported(name)
+        if isinstance(family, Family):
+            yield name, family
+        else:
+            log.warning("The model family %s is left out: %s", _path(name), _reason(family))
 
 
 def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
-    """The family that serves the checkpoint's ``model_type``, with its folder's name."""
-    known = dict(families())
+    """The family that serves the checkpoint's ``model_type``, with its folder's name.
+
+    Raises:
+        CheckpointError: No family serves it; the message also names families that could not be imported.
+    """
+    found = {name: _imported(name) for name in _folders()}
+    known = {name: family for name, family in found.items() if isinstance(family, Family)}
     for name, family in known.items():
         if checkpoint.model_type in family.model_types:
             return name, family
     served = ", ".join(sorted(kind for family in known.values() for kind in family.model_types))
+    broken = {name: error for name, error in found.items() if isinstance(error, Exception)}
     raise CheckpointError(
         f"{checkpoint.folder}/config.json has model_type {checkpoint.model_type!r}; this project serves {served}."
-    )
+        + "".join(f" {_path(name)} could not be imported: {_reason(error)}" for name, error in broken.items())
+    ) from next(iter(broken.values()), None)
+
+
+def _folders() -> Iterator[str]:
+    """Names of the folders of ``vlm.models`` that are families; the log names those that are not finished."""
+    found = (path for root in models.__path__ for path in Path(root).iterdir() if path.is_dir())
+    for folder in sorted(path for path in found if any(path.glob("*.py"))):
+        missing = [name for name in ("__init__.py", "model.py") if not (folder / name).exists()]
+        if missing:
+            log.warning("%s is not a model family yet: it has no %s", _path(folder.name), " and no ".join(missing))
+        else:
+            yield folder.name
+
+
+def _imported(name: str) -> Family | Exception:
+    """The family of that folder, or why it cannot be used: one that does not import must not take others down."""
+    try:
+        family = importlib.import_module(f"{models.__name__}.{name}.model").FAMILY
+    except Exception as error:  # noqa: BLE001  whatever the code of a family raises while it is imported
+        return error
+    return family if isinstance(family, Family) else TypeError(f"FAMILY is a {type(family).__name__}, not a Family")
+
+
+def _path(name: str) -> str:
+    return f"{models.__name__}.{name}".replace(".", "/")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def find_device(name: str) -> torch.device:

@@ -131,8 +131,8 @@ class Kosmos2Lesson:
     def _encode(self, text: str) -> list[int]:
         """As a prompt is read, but without the space that the tokenizer puts before a sign that follows a tag."""
         ids = self.vocabulary.encode_tagged(text)
-        space = self.vocabulary.whole.token_to_id("▁")
-        signs = {self.vocabulary.whole.token_to_id(sign) for sign in ".,"}
+        space = self.vocabulary.tokenizer.token_to_id("▁")
+        signs = {self.vocabulary.tokenizer.token_to_id(sign) for sign in ".,"}
         return [one for one, after in zip(ids, (*ids[1:], None), strict=True) if one != space or after not in signs]
 
     def export(self, folder: Path) -> None:

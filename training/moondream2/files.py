@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from training.data import sentences
 from training.data.world import HELD_OUT, scene
 from training.vision.recipe import HEADS, HIDDEN, LAYERS, PATCH, SIDE, WIDTH
-from vlm.models.moondream2.vocabulary import MARKS
+from vlm.models.moondream2.vocabulary import SPECIAL_TOKENS
 
 BINS = 256
 """Steps of a coordinate, and of a size."""
@@ -34,7 +34,7 @@ def write_files(folder: Path) -> Mapping[str, Any]:
     told = {
         "config.json": config,
         "generation_config.json": {"bos_token_id": 0, "eos_token_id": 0},
-        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": MARKS[0]},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL_TOKENS[0]},
     }
     for name, content in told.items():
         (folder / name).write_text(json.dumps(content, indent=2))
@@ -82,7 +82,7 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    marks = [AddedToken(mark, normalized=False, special=True) for mark in MARKS]
+    marks = [AddedToken(mark, normalized=False, special=True) for mark in SPECIAL_TOKENS]
     trainer = trainers.BpeTrainer(
         vocab_size=640, special_tokens=marks, min_frequency=40,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False,

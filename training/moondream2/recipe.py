@@ -57,7 +57,7 @@ class Moondream2Lesson:
             self.model = Moondream2(write_files(Path(folder)))
             self.fingerprint = fingerprint(Path(folder) / "tokenizer.json")
             vocabulary = Vocabulary.from_checkpoint(Checkpoint.open(folder), self.model.ids)
-        self.writer = Writer(self.model.ids, self.model.places, vocabulary)
+        self.writer = Writer(self.model.ids, self.model.locations, vocabulary)
         self.bells = init.neighbours(BINS, _REACH)
         self._begin()
         head = GridHead(WIDTH, CELLS)
@@ -109,14 +109,14 @@ class Moondream2Lesson:
 
     def _targets(self, written: Tensor) -> Targets:
         """A coordinate is also a word, its mark: where the step before an x chooses one, that is "a further object"."""
-        places = self.model.places
+        places = self.model.locations
         is_size = written >= places.sizes
-        is_place = (written >= places.words) & ~is_size
+        is_place = (written >= places.vocabulary) & ~is_size
         nothing = torch.full_like(written, IGNORED)
         pairs = written - places.sizes
         return Targets(
             words=torch.where(is_place, self.model.ids.coordinate, torch.where(is_size, nothing, written)),
-            coordinates=torch.where(is_place, written - places.words, nothing),
+            coordinates=torch.where(is_place, written - places.vocabulary, nothing),
             widths=torch.where(is_size, pairs // BINS, nothing),
             heights=torch.where(is_size, pairs % BINS, nothing),
         )

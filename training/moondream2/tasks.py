@@ -15,7 +15,7 @@ from training.data import sentences
 from training.data.scenes import Scene, Shape, Word, middle
 from training.data.shapes import COLOURS, KINDS
 from training.moondream2.files import BINS
-from vlm.models.moondream2.locations import PlaceIds
+from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
 from vlm.types import Box, CaptionLength, Point
 
@@ -57,7 +57,7 @@ class Writer:
     """Turns tasks into ids."""
 
     ids: Ids
-    places: PlaceIds
+    places: LocationIds
     vocabulary: Vocabulary
 
     def exercises(self, scene: Scene, rng: random.Random) -> list[Exercise]:
@@ -93,7 +93,7 @@ class Writer:
         return *self.point_ids(middle(box)), self.places.sizes + width * BINS + height
 
     def _coordinate(self, value: float) -> int:
-        return self.places.words + min(BINS - 1, max(0, round(value * BINS)))
+        return self.places.vocabulary + min(BINS - 1, max(0, round(value * BINS)))
 
     def _length(self, value: float) -> int:
         """The nearest bin; bins are even steps of the logarithm."""
@@ -122,7 +122,7 @@ class Writer:
 
     def _reasoned(self, scene: Scene) -> Exercise:
         """Shapes are counted by pointing at each."""
-        asked = self._asked("How many shapes are there?", (*self.ids.query[1], self.ids.thinking))
+        asked = self._asked("How many shapes are there?", (*self.ids.query[1], self.ids.reasoning))
         counted = [token for name, place in thought(scene) for token in self._pointed(name, place)]
         answer = self._said(sentences.NUMBERS[len(scene.shapes)])
         return Exercise(asked, (*counted, self.ids.answer, *answer), 1.0)

@@ -1,1 +1,1 @@
-"""One folder a model family. Importing this package imports no torch; see ``base`` for the contract."""
+"""Model families, a folder each; ``base`` and ``processor`` are the contract. Importing it needs no torch."""

@@ -1,6 +1,6 @@
-"""What a family's ``model.py`` offers as ``FAMILY``: what loading, drawing and verifying need, and the engine does not.
+"""``FAMILY`` in a family's ``model.py``: what it takes to load, synthesise and verify its checkpoints.
 
-``vlm/loading.py`` makes a model of it, ``vlm/checkpoint/synthesis.py`` draws a folder, ``vlm/verify`` looks at one.
+Used by ``vlm/loading.py`` and ``vlm/verify``; the engine gets the model and the processor that are made from it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from vlm.models.processor import Processor
 
 
 class ModelModule(VisionLanguageModel, Parameters, Protocol):
-    """A model as its family makes it: a torch module, which ``vlm/loading.py`` fills."""
+    """A model as its family makes it: a torch module without values, which ``vlm/loading.py`` fills."""
 
     def to(self, dtype: torch.dtype) -> Self:
-        """nn.Module's."""
+        """As in nn.Module."""
         ...
 
     def to_empty(self, *, device: torch.device) -> Self:
-        """nn.Module's: memory for every parameter and buffer, without values."""
+        """As in nn.Module: allocate every parameter and buffer, without values."""
         ...
 
     def eval(self) -> Self:
-        """nn.Module's."""
+        """As in nn.Module."""
         ...
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Called once, when the parameters have their values.
+        """Called once, after the parameters have been filled.
 
-        The place for what stands in the checkpoint's other files (defaults, ids), and for tables that are computed:
-        whatever ``__init__`` put into buffers is lost, since it ran on the meta device.
+        Read what is in the checkpoint's other files here (defaults, ids), and compute tables: values that ``__init__``
+        wrote into buffers are lost, because it ran on the meta device.
 
         Raises:
             CheckpointError: A file is missing or does not fit.
@@ -47,25 +47,25 @@ class ModelModule(VisionLanguageModel, Parameters, Protocol):
 
 
 def no_checks(checkpoint: Checkpoint) -> Iterable[Finding]:  # noqa: ARG001  the hook's signature
-    """For families whose files can hide no mistake that loading would not find."""
+    """No further checks: for families where loading finds every mistake in the files."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a family's ``model.py`` offers as ``FAMILY``.
+    """A model family; see ``docs/adding-a-model.md``.
 
     Attributes:
         model_types: Values of ``model_type`` in config.json that it serves.
-        model: Makes the model that the content of a config.json describes, without values; see :meth:`empty`.
-        processor: Builds the processor.
-        rules: Where each parameter lies in a checkpoint.
-        write_files: Writes everything of a checkpoint folder but the weights, made up for a config.json.
-        sizes: Configs to draw: "tiny", and "real" with the dimensions of the published checkpoint.
-        ignored: Regular expression of tensor names that are known and not needed.
-        native_tensors: Gives tensors the names (and forms) that ``rules`` speak of, where uploads differ.
-        checks: What ``python -m vlm.verify`` shall look at beyond what loading does, such as a tokenizer that is
-            readable but belongs to other weights. May raise CheckpointError.
+        model: Makes the model for the content of a config.json; see :meth:`empty`.
+        processor: Makes the processor of a checkpoint.
+        rules: Names of the model's parameters in a checkpoint.
+        write_files: Writes all files of a checkpoint folder but the weights, for the content of a config.json.
+        sizes: Contents of config.json to synthesise: "tiny", and "real" with the sizes of the published checkpoint.
+        ignored: Regular expression of the names of tensors that a checkpoint may have and the model does not need.
+        native_tensors: Converts tensors of other uploads to the names and shapes that ``rules`` expect.
+        checks: What ``python -m vlm.verify`` checks beyond what loading does, such as that a readable tokenizer is not
+            that of other weights. May raise CheckpointError.
     """
 
     model_types: tuple[str, ...]
@@ -79,6 +79,6 @@ class Family:
     checks: Callable[[Checkpoint], Iterable[Finding]] = no_checks
 
     def empty(self, config: Mapping[str, Any]) -> ModelModule:
-        """The model of a config.json on the meta device: every shape, no memory. Raises CheckpointError."""
+        """The model for a config.json on the meta device: shapes without memory. Raises CheckpointError."""
         with torch.device("meta"):
             return self.model(config)

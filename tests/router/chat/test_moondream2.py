@@ -311,7 +311,7 @@ def blind(**fields: Any) -> dict[str, Any]:
         (blind(**task_of("detect", labels=["dog"])), "messages", "needs an image"),
         (blind(tasks=["caption"]), "messages", "needs an image"),
         (blind(), "messages", "needs an image for the task 'caption'"),
-        (task_of("detect"), "task.labels", "exactly one label"),
+        (task_of("detect"), "task.labels", "needs labels: what to look for"),
         (task_of("query"), "task.text", "the text"),
         (task_of("ocr"), "task", "offers: caption, detect, ground, point, query"),
         ({"num_beams": 2}, "num_beams", "no beam search"),

@@ -1,15 +1,16 @@
-"""What every model family promises, checked on each folder of ``vlm.models`` with tiny drawn weights.
+"""The contract that every model family keeps, checked on each folder of ``vlm.models`` with small synthesised weights.
 
-A new family is found by being there; nothing here names one.
+A new family is found because its folder is there; no family is named here. For one family alone: ``-k <its folder>``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import random
+from collections import abc
 from collections.abc import Iterator
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from tests.images import scene
 from tests.oracle import without_scores
+from vlm import models
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.layers.attention import Growing
 from vlm.loading import families, load, synthesize
-from vlm.models.base import LoadedModel, Sampled
+from vlm.models.base import LoadedModel, Sampled, VisionLanguageModel
 from vlm.models.cards import BEAM_PARAMETERS, Card, TaskCard
-from vlm.models.processor import Inputs, Parsed
+from vlm.models.processor import Inputs, Parsed, Processor
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
 FAMILIES = dict(families())
@@ -34,14 +36,14 @@ CONFIG = EngineConfig(cache_bytes=32 * 1024**2)
 
 @dataclass(frozen=True)
 class Subject:
-    """One family, drawn, loaded and started."""
+    """One family: its model with synthesised weights, in a running engine."""
 
     loaded: LoadedModel
     cards: tuple[Card, ...]
     engine: Engine
 
     @property
-    def offered(self) -> list[TaskCard]:
+    def tasks(self) -> list[TaskCard]:
         return [task for task in self.cards[0].tasks if task.name in self.loaded.processor.tasks]
 
 
@@ -63,29 +65,29 @@ def _cards_of(family: str) -> tuple[Card, ...]:
 
 
 def some_task(card: TaskCard, rng: random.Random) -> Task:
-    """The task with all that it needs."""
+    """The task with all arguments that it needs."""
     given = {"labels": ("red circle",), "text": "a red circle", "region": Box(0.1, 0.2, 0.6, 0.7)}
-    assert set(card.needs) <= set(given), "a new kind of argument: teach this test what it is"
+    assert set(card.needs) <= set(given), "a new kind of argument: add a value for it here"
     return Task(card.name, **{name: given[name] for name in card.needs})  # type: ignore[arg-type]
 
 
 def requests(subject: Subject, count: int, **sampling: object) -> list[Request]:
-    """All tasks in turn, on images of all shapes."""
+    """So many requests: all tasks in turn, on different images."""
     rng = random.Random(1)
-    tasks = [some_task(card, rng) for card in subject.offered]
+    tasks = [some_task(card, rng) for card in subject.tasks]
     how = Sampling(max_tokens=24, **sampling)  # type: ignore[arg-type]
     return [Request(scene(index), task=tasks[index % len(tasks)], sampling=how) for index in range(count)]
 
 
-async def together(engine: Engine, asked: Rows[Request]) -> list[Completion]:
+async def together(engine: Engine, asked: abc.Sequence[Request]) -> list[Completion]:
     return await asyncio.gather(*map(engine.complete, asked))
 
 
-async def one_by_one(engine: Engine, asked: Rows[Request]) -> list[Completion]:
+async def one_by_one(engine: Engine, asked: abc.Sequence[Request]) -> list[Completion]:
     return [await engine.complete(request) for request in asked]
 
 
-def said(completion: Completion) -> tuple[object, ...]:
+def content(completion: Completion) -> tuple[object, ...]:
     return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason
 
 
@@ -97,15 +99,15 @@ def test_batched_equals_alone(subject: Subject, how: dict[str, object]) -> None:
         pytest.skip("this model has no beam search")
     asked = requests(subject, 12, **how)
     alone = asyncio.run(one_by_one(subject.engine, asked))
-    assert list(map(said, asyncio.run(together(subject.engine, asked)))) == list(map(said, alone))
+    assert list(map(content, asyncio.run(together(subject.engine, asked)))) == list(map(content, alone))
 
 
 def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
-    first, *others = requests(subject, len(subject.offered))
+    first, *others = requests(subject, len(subject.tasks))
     alone = [first, *(replace(first, task=other.task) for other in others)]
     together = replace(first, task=None, tasks=tuple(one.task for one in alone if one.task is not None))
     whole = asyncio.run(subject.engine.complete(together))
-    assert list(map(said, whole.parts)) == list(map(said, asyncio.run(one_by_one(subject.engine, alone))))
+    assert list(map(content, whole.parts)) == list(map(content, asyncio.run(one_by_one(subject.engine, alone))))
 
 
 def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
@@ -114,8 +116,8 @@ def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
         assert named == [subject.loaded.model.beam_search] * len(BEAM_PARAMETERS)
 
 
-def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:
-    """What the model sees in each image."""
+def features_of(loaded: LoadedModel, inputs: abc.Sequence[Inputs]) -> list[Tensor]:
+    """What the vision encoder makes of each image."""
     return list(loaded.model.encode_images([torch.from_numpy(one.pixels) for one in inputs if one.pixels is not None]))
 
 
@@ -124,7 +126,7 @@ class Alone:
     """The only row of a step."""
 
     inputs: Inputs
-    generated: Rows[int]
+    generated: abc.Sequence[int]
 
 
 @torch.inference_mode()
@@ -140,8 +142,8 @@ def recomputed(loaded: LoadedModel, inputs: Inputs, count: int) -> list[int]:
     return generated
 
 
-def forward_once(loaded: LoadedModel, inputs: Inputs, generated: Rows[int]) -> Tensor:
-    features = seen(loaded, [inputs])
+def forward_once(loaded: LoadedModel, inputs: Inputs, generated: abc.Sequence[int]) -> Tensor:
+    features = features_of(loaded, [inputs])
     prompts = loaded.model.embed([inputs], features, [generated])
     encoded, layers = prompts.encoded, range(loaded.model.cache.layers)
     cross = [] if encoded is None else [loaded.model.cross_keys_values(layer, encoded) for layer in layers]
@@ -156,22 +158,22 @@ def forward_once(loaded: LoadedModel, inputs: Inputs, generated: Rows[int]) -> T
 
 def test_prefill_then_decode_equals_full_forwards(subject: Subject) -> None:
     plain = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "forced_tokens": (), "num_beams": 1}
-    for request in requests(subject, len(subject.offered), **plain):
+    for request in requests(subject, len(subject.tasks), **plain):
         completion = asyncio.run(subject.engine.complete(request))
-        count = len(completion.token_ids) - (completion.finish_reason == "length")  # the last may be forced
+        count = len(completion.token_ids) - (completion.finish_reason == "length")  # the last token may be forced
         expected = recomputed(subject.loaded, subject.loaded.processor.prepare(request), count)
         assert list(completion.token_ids[:count]) == expected
 
 
 def test_what_was_generated_can_be_read_again_with_the_prompt(subject: Subject) -> None:
-    """As for a sequence that was preempted: same hidden state, whatever stands beside it in the batch."""
+    """As for a preempted sequence: the embeddings are the same, whatever else is in the batch."""
     model = subject.loaded.model
     all_inputs = [subject.loaded.processor.prepare(request) for request in requests(subject, 3)]
     generated = [[], [1, 5, 7], [2]]
     with torch.inference_mode():
-        prompts = model.embed(all_inputs, seen(subject.loaded, all_inputs), generated)
+        prompts = model.embed(all_inputs, features_of(subject.loaded, all_inputs), generated)
         for row, (inputs, ids) in enumerate(zip(all_inputs, generated, strict=True)):
-            alone = model.embed([inputs], seen(subject.loaded, [inputs]), [ids])
+            alone = model.embed([inputs], features_of(subject.loaded, [inputs]), [ids])
             assert prompts.lengths[row] == alone.lengths[0] == len(inputs.prompt_ids) + len(ids)
             length = alone.lengths[0]
             torch.testing.assert_close(prompts.embeddings[row, :length], alone.embeddings[0])
@@ -183,17 +185,17 @@ def test_what_was_generated_can_be_read_again_with_the_prompt(subject: Subject) 
 
 
 def test_prompts_leave_room_for_an_answer(subject: Subject) -> None:
-    for request in requests(subject, len(subject.offered)):
+    for request in requests(subject, len(subject.tasks)):
         inputs = subject.loaded.processor.prepare(request)
         assert 1 <= len(inputs.prompt_ids) < subject.loaded.model.cache.max_positions
         assert 0 <= inputs.echo <= len(inputs.prompt_ids)
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_any_ids_can_be_grounded(subject: Subject, finished: bool) -> None:
-    """Also ids that no tokenizer has: models have more rows than words."""
+def test_any_ids_can_be_parsed(subject: Subject, finished: bool) -> None:
+    """Also ids that the tokenizer does not have: embedding matrices have more rows than vocabularies tokens."""
     rng, processor = random.Random(2), subject.loaded.processor
-    for request in requests(subject, len(subject.offered)):
+    for request in requests(subject, len(subject.tasks)):
         inputs = processor.prepare(request)
         for length in (0, 1, 2, 5, 20, 60):
             ids = [rng.randrange(subject.loaded.model.vocabulary) for _ in range(length)]
@@ -226,8 +228,8 @@ def within(point: Point) -> bool:
     return 0 <= point.x <= 1 and 0 <= point.y <= 1
 
 
-def test_clients_that_leave_take_all_along(subject: Subject) -> None:
-    """The fixture sees at the end that nothing is held."""
+def test_clients_that_leave_release_everything(subject: Subject) -> None:
+    """The fixture checks at the end that nothing is still held."""
 
     async def leaves(request: Request, delay: float) -> None:
         task = asyncio.ensure_future(subject.engine.complete(request))
@@ -236,13 +238,13 @@ def test_clients_that_leave_take_all_along(subject: Subject) -> None:
         await asyncio.wait([task])
 
     async def all_leave() -> None:
-        await asyncio.gather(*(leaves(one, 0.002 * place) for place, one in enumerate(requests(subject, 20))))
+        await asyncio.gather(*(leaves(one, 0.002 * index) for index, one in enumerate(requests(subject, 20))))
 
     asyncio.run(all_leave())
     assert asyncio.run(subject.engine.complete(requests(subject, 1)[0])).token_ids
 
 
-def test_defaults_say_everything_that_a_request_may_leave_open(subject: Subject) -> None:
+def test_defaults_have_every_field_that_a_request_may_leave_open(subject: Subject) -> None:
     defaults = subject.loaded.model.defaults
     optional = {field.name for field in fields(Sampling) if field.default is None} - {"seed", "forced_last_token"}
     assert {name for name in optional if getattr(defaults, name) is None} == set()
@@ -257,10 +259,30 @@ def test_every_task_is_on_the_card(subject: Subject) -> None:
         assert {task.name for task in card.tasks} == set(subject.loaded.processor.tasks)
 
 
-def test_a_family_says_what_it_serves_and_can_draw_it(subject: Subject) -> None:
+def test_a_family_has_sizes_of_the_model_types_that_it_serves(subject: Subject) -> None:
     family = FAMILIES[subject.loaded.family]
     assert set(family.sizes) >= {"tiny", "real"}
     assert all(config["model_type"] in family.model_types for config in family.sizes.values())
+
+
+def test_every_part_of_the_contract_is_there(subject: Subject) -> None:
+    """Under its name, and methods with the parameters that the engine passes."""
+    for protocol, part in ((Processor, subject.loaded.processor), (VisionLanguageModel, subject.loaded.model)):
+        methods = {name for name, value in vars(protocol).items() if inspect.isfunction(value) and name[0] != "_"}
+        properties = {name for name, value in vars(protocol).items() if isinstance(value, property)}
+        assert methods
+        missing = [
+            name for name in methods | properties | {*inspect.get_annotations(protocol)} if not hasattr(part, name)
+        ]
+        assert missing == []
+        for name in methods:
+            expected = inspect.signature(getattr(protocol, name)).parameters
+            assert list(inspect.signature(getattr(type(part), name)).parameters) == list(expected), name
+
+
+def test_every_folder_with_a_model_is_a_family() -> None:
+    """One that does not import is left out by ``families()``, and would not be tested."""
+    assert [path.parent.name for path in sorted(Path(models.__path__[0]).glob("*/model.py"))] == list(FAMILIES)
 
 
 def test_no_model_type_is_served_twice() -> None:
@@ -269,7 +291,7 @@ def test_no_model_type_is_served_twice() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_same_seed_draws_the_same_folder(name: str, tmp_path: Path) -> None:
+def test_the_same_seed_synthesises_the_same_folder(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
     for folder, seed in (("one", 1), ("again", 1), ("other", 2)):
         synthesize(family, tmp_path / folder, family.sizes["tiny"], seed)

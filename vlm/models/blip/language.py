@@ -26,7 +26,7 @@ def text_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class BlipText(nn.Module):
-    """Tokens in, logits out; the output matrix is the token embedding with a bias of its own."""
+    """Token embedding, decoder and head; the output matrix is the token embedding, with a bias of its own."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""BLIP as the engine sees it: the image's vectors are what every decoder layer cross-attends to."""
+"""BLIP's half of the model contract that needs torch: every decoder layer cross-attends to the image's vectors."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 100
-"""Captions are one sentence; transformers' own default, 20 with the prompt, cuts longer ones."""
+"""Captions are one sentence; the default of transformers, 20 tokens with the prompt, would cut longer ones."""
 
 
 class Blip(TokenModel):
-    """transformers ``BlipForConditionalGeneration``; greedy, ends at [SEP]."""
+    """transformers ``BlipForConditionalGeneration``; greedy by default, an answer ends at [SEP]."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """``config`` is the content of config.json."""
         super().__init__()
-        settings = ConfigReader(config, "config.json")
-        text = settings.section("text_config")
-        self.vision = BlipVision(settings.section("vision_config"))
+        reader = ConfigReader(config, "config.json")
+        text = reader.section("text_config")
+        self.vision = BlipVision(reader.section("vision_config"))
         self.text = BlipText(text)
         spec = self.text.spec
         self.cache = CacheSpec(
@@ -44,7 +44,7 @@ class Blip(TokenModel):
             max_positions=self.text.max_positions,
             cross_positions=self.vision.tokens,
         )
-        # generate() itself stops at sep_token_id; the eos id in the hub's files means nothing.
+        # transformers' generate() stops at sep_token_id; the eos id in published files has no effect.
         self.eos_token_ids = frozenset({text.integer("sep_token_id", 102)})
         self.vocabulary = self.text.tokens.num_embeddings
         self.defaults = Sampling(
@@ -53,14 +53,14 @@ class Blip(TokenModel):
         )  # fmt: skip
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Images to what the decoder cross-attends to."""
+        """Images ``[3, side, side]`` to the vectors ``[image positions, width]`` that the decoder cross-attends to."""
         features: Tensor = self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype))
         return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Prompt ids (and what a preempted sequence had) to embeddings; images are the encoder output as they are."""
+        """Embeddings of the prompts and of ids generated before preemption; the images are the encoder output."""
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         return Prompts(
             embeddings=self.embed_tokens(right_padded(rows, self.device)),
@@ -83,7 +83,7 @@ class Blip(TokenModel):
         return self.text.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Ids to rows of the token matrix."""
+        """Ids of any shape to embeddings of that shape plus ``[width]``."""
         embeddings: Tensor = self.text.tokens(tokens)
         return embeddings
 

@@ -1,7 +1,7 @@
 """BLIP's processor: an image and the beginning of a caption to numbers, and token ids back to the caption.
 
-Owns what a BLIP prompt is: the first words of the caption, verbatim, or nothing. Knows no tensors and no engine.
-Source: the model card of Salesforce/blip-image-captioning-large and transformers' BlipProcessor.
+A prompt is ``[DEC]`` and the ids of the caption's beginning, as transformers' ``BlipProcessor`` and
+``BlipForConditionalGeneration.generate`` put it together.
 """
 
 from __future__ import annotations
@@ -13,20 +13,13 @@ from tokenizers import Tokenizer
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
-from vlm.errors import InvalidRequest, UnsupportedTask
+from vlm.errors import InvalidRequest
 from vlm.image.decode import ImageLimits, decode
 from vlm.image.preprocess import ImagePreprocessor
-from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
-from vlm.types import Request, Task, TaskResolution
-
-OFFERED: tuple[str, ...] = ("caption",)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    prefix: str
-    resolution: TaskResolution
-    ignored: tuple[str, ...] = ()
+from vlm.models.blip.tasks import OFFERED, resolve_task
+from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage, replace_surrogates
+from vlm.models.tasks import missing_image
+from vlm.types import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +27,11 @@ class BlipProcessor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Makes the pixels.
-        tokenizer: Never reads a special token out of a client's text.
-        start: Id that stands before every caption in place of ``[CLS]``.
-        image_positions: What the vision encoder makes of one image, its class position included.
-        max_positions: Longest caption in tokens, prefix and ``start`` included.
+        images: Resizes and normalises images.
+        tokenizer: Encodes the text of special tokens (``"[SEP]"``) as ordinary characters.
+        start: Id of ``[DEC]``, which stands before every caption in place of ``[CLS]``.
+        image_positions: Number of vectors that the vision encoder makes of one image, that of the class token included.
+        max_positions: Maximum number of a caption's tokens, prefix and ``start`` included.
         limits: What an image may be.
     """
 
@@ -53,10 +46,10 @@ class BlipProcessor:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, limits: ImageLimits = ImageLimits()) -> BlipProcessor:
-        """Read settings and tokenizer, with the defaults of transformers' BlipConfig where the config is silent.
+        """Read settings and tokenizer; what the config leaves open is as in transformers' ``BlipConfig``.
 
         Raises:
-            CheckpointError: A file is missing or broken, or the image size is not the vision encoder's.
+            CheckpointError: A file is missing or broken, or its image size is not the vision encoder's.
         """
         config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         text, vision = config.section("text_config"), config.section("vision_config")
@@ -83,14 +76,14 @@ class BlipProcessor:
         """Decode, resize and tokenise; the caption begins with the request's text, if it has one.
 
         Raises:
-            InvalidRequest: No image, or a prefix that leaves no room for a caption.
+            InvalidRequest: There is no image, or the prefix leaves no room for a caption.
             InvalidImage: The image cannot be read.
-            UnsupportedTask: Anything but a caption.
+            UnsupportedTask: The task is not a caption.
         """
-        asked = _understand(request)
+        resolved = resolve_task(request)
         if request.image is None:
-            raise InvalidRequest("BLIP needs an image.", param="image", code="invalid_value")
-        prompt_ids = self._prompt_ids(asked.prefix)
+            raise missing_image("BLIP")
+        prompt_ids = self._prompt_ids(resolved.prefix)
         image = (preprocess or self.preprocess)(request.image)
         return Inputs(
             pixels=image.pixels,
@@ -98,16 +91,16 @@ class BlipProcessor:
             encoder_ids=(),
             task="caption",
             native_task="",
-            resolution=asked.resolution,
+            resolution=resolved.resolution,
             image_size=image.size,
             image_tokens=self.image_positions,
             text_tokens=len(prompt_ids),
             echo=len(prompt_ids) - 1,
-            ignored=asked.ignored,
+            ignored=resolved.ignored,
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text."""
+        """Ids to text, as transformers' ``decode``; ids that the tokenizer does not have give no text."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
 
@@ -119,47 +112,18 @@ class BlipProcessor:
         finished: bool,
         logprobs: Sequence[float] = (),  # noqa: ARG002
     ) -> Parsed:
-        """The whole caption, prefix included: BLIP knows no places."""
+        """The whole caption, prefix included. BLIP's answers hold no geometry, so there are no detections."""
         prefix = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         return Parsed(text=self.decode((*prefix, *token_ids)).strip(), truncated=not finished)
 
     def _prompt_ids(self, prefix: str) -> tuple[int, ...]:
-        text = prefix.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half of a surrogate pair
-        ids = self.tokenizer.encode(text).ids  # [CLS] .. [SEP]
+        ids = self.tokenizer.encode(replace_surrogates(prefix)).ids  # [CLS] .. [SEP]
         prompt = (self.start, *ids[1:-1])
         if len(prompt) >= self.max_positions:
             raise InvalidRequest(
-                f"The caption's beginning has {len(prompt)} tokens; the model holds {self.max_positions}, "
+                f"The beginning of the caption has {len(prompt)} tokens; the model takes {self.max_positions}, "
                 "the rest of the caption included.",
                 param="prompt",
                 code="context_length_exceeded",
             )
         return prompt
-
-
-def _understand(request: Request) -> _Asked:
-    if request.task is None:
-        return _Asked(request.prompt, "native" if request.prompt.strip() else "default")
-    if request.task.name not in OFFERED:
-        raise UnsupportedTask(
-            f"BLIP has no task {request.task.name!r}; it offers: {', '.join(OFFERED)}.",
-            param="task",
-            code="unsupported_task",
-        )
-    if request.task.text is None:
-        return _Asked(request.prompt, "task", _unused(request.task))
-    dropped = ("prompt",) if request.prompt.strip() else ()
-    return _Asked(request.task.text, "task", dropped + _unused(request.task))
-
-
-def _unused(task: Task) -> tuple[str, ...]:
-    given = {
-        "labels": bool(task.labels),
-        "region": task.region is not None,
-        "length": task.length != "normal",
-        "threshold": task.threshold is not None,
-        "max_objects": task.max_objects is not None,
-        "reasoning": task.reasoning,
-        "references": bool(task.references),
-    }
-    return tuple(f"task.{name}" for name, there in given.items() if there)

@@ -1,4 +1,4 @@
-"""The files beside BLIP's weights, made up: the layout and the special ids are the hub's, the words are not."""
+"""Writes the files beside BLIP's weights: layout and special ids as published, the other words made up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SIZES = {
 
 
 def write_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Everything but the weights, as in Salesforce/blip-image-captioning-large."""
+    """Write all files but the weights, in the layout of Salesforce/blip-image-captioning-large."""
     text, side = config["text_config"], config["vision_config"]["image_size"]
     vocabulary = _vocabulary(text["vocab_size"])
     write_json(
@@ -74,7 +74,7 @@ def write_files(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _vocabulary(size: int) -> list[str]:
-    """[unused..] up to the special ids, letters and their ##continuations, made-up words, and BLIP's own two last."""
+    """[unused..] up to the special ids, letters and their ## forms, made-up words, and last [DEC] and [ENC]."""
     letters = [*ascii_lowercase, *digits, ".", ",", "'"]
     fixed = [f"[unused{index}]" for index in range(104)]
     for token, index in _SPECIAL.items():

@@ -25,7 +25,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class BlipVision(nn.Module):
-    """Images to one vector a patch, the class token first."""
+    """Images to one vector for each patch, after that of the class token."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where BLIP's parameters lie in a checkpoint; see :mod:`vlm.checkpoint.weight_rules`."""
+"""Names of BLIP's parameters in a checkpoint; see :mod:`vlm.checkpoint.weight_rules`."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ RULES = (
 )
 
 IGNORED = r".*\.position_ids"
-"""Buffers that old checkpoints carry and that are computed."""
+"""Buffers that old checkpoints hold; here they are computed."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a tokenizer that Florence-2 would read without complaint."""
+"""Checks of a tokenizer for mistakes that loading would not notice, such as one that belongs to other weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vlm.models.checks import Finding, added_tokens, round_trip, special_tokens
 from vlm.models.florence2.vocabulary import ADDED_TOKENS, Vocabulary
 
 PADDING = 64
-"""Native checkpoints round the matrix up to a multiple of this, with a row for ``<image>``."""
+"""Native checkpoints have a row for ``<image>`` and round the number of rows up to a multiple of this."""
 
 
 def checks(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """BART's first ids, marks in their order up to the matrix's end, and text that comes back."""
-    words = Vocabulary.from_checkpoint(checkpoint)
-    yield special_tokens(words.tokenizer, {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3})
+    """Check the ids of BART's special tokens, those of the added tokens, and that a text survives a round trip."""
+    vocabulary = Vocabulary.from_checkpoint(checkpoint)
+    yield special_tokens(vocabulary.tokenizer, {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3})
     text = ConfigReader(checkpoint.config, "config.json").section("text_config")
-    yield from added_tokens(words.tokenizer, ADDED_TOKENS, text.integer("vocab_size", 51289), spare=PADDING)
-    yield round_trip(words.encode, words.decode)
+    yield from added_tokens(vocabulary.tokenizer, ADDED_TOKENS, text.integer("vocab_size", 51289), spare=PADDING)
+    yield round_trip(vocabulary.encode, vocabulary.decode)

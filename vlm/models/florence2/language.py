@@ -9,7 +9,7 @@ from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
 from vlm.layers.transformer import ACTIVATIONS, LearnedPositions, TextTransformer, TransformerSpec
 
-_POSITION_OFFSET = 2  # BART's position table begins with two rows that nothing uses
+_POSITION_OFFSET = 2  # the first two rows of BART's position table are unused
 
 
 def text_spec(config: ConfigReader, part: str) -> TransformerSpec:
@@ -28,7 +28,7 @@ def text_spec(config: ConfigReader, part: str) -> TransformerSpec:
 
 
 class Bart(nn.Module):
-    """Token matrix, encoder and decoder."""
+    """Encoder and decoder, which share the token embedding; it is also the output matrix."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class Bart(nn.Module):
         return embeddings
 
     def encode(self, embeddings: Tensor, lengths: Tensor | None) -> Tensor:
-        """``[batch, positions, width]`` in and out; ``lengths`` int64 ``[batch]`` where rows are padded."""
+        """Embeddings to encoder output, both ``[batch, positions, width]``; ``lengths`` int64 ``[batch]`` if padded."""
         context = Bidirectional(embeddings.shape[1], lengths, embeddings.device)
         encoded: Tensor = self.encoder(embeddings, context)
         return encoded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``; the matrix is the token embedding, without bias."""
+        """``[batch, width]`` to ``[batch, vocabulary]``."""
         return F.linear(hidden, self.tokens.weight)

@@ -1,4 +1,4 @@
-"""Florence-2 as the engine sees it: image and prompt go through BART's encoder, whose output the decoder reads."""
+"""Florence-2's half of the model contract that needs torch: BART encodes image and prompt, its decoder answers."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 1024
-"""What the model card generates at most."""
+"""``max_new_tokens`` in the model card's example."""
 
 
 class Florence2(TokenModel):
-    """transformers ``Florence2ForConditionalGeneration``; greedy."""
+    """transformers ``Florence2ForConditionalGeneration``; greedy unless the checkpoint asks for beam search."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """``config`` is the content of config.json, in either naming."""
+        """``config`` is the content of config.json, in the native or the original naming."""
         super().__init__()
-        settings = ConfigReader(native_config(config), "config.json")
-        spec = DaVitSpec.read(settings.section("vision_config"))
+        reader = ConfigReader(native_config(config), "config.json")
+        spec = DaVitSpec.read(reader.section("vision_config"))
         self.vision = DaVit(spec)
         self.projector = Projector(spec)
-        self.bart = Bart(settings.section("text_config"))
+        self.bart = Bart(reader.section("text_config"))
         decoder = self.bart.decoder.spec
         self.cache = CacheSpec(
             layers=decoder.layers,
@@ -53,11 +53,13 @@ class Florence2(TokenModel):
         self.defaults = Sampling()
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Defaults from the generation config; ids from the tokenizer, since many uploads carry wrong ones."""
+        """Read defaults from the generation config, but ids from the tokenizer: many uploads configure wrong ones."""
         tokenizer = checkpoint.tokenizer()
         start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
         if start is None or end is None:
-            raise CheckpointError(f"{checkpoint.folder}/tokenizer.json has no <s> or no </s>: it is not Florence-2's.")
+            raise CheckpointError(
+                f"{checkpoint.folder}/tokenizer.json has no <s> or no </s>: it is not the tokenizer of Florence-2."
+            )
         settings = {**checkpoint.config.get("text_config", {}), **checkpoint.generation}
         self.eos_token_ids = frozenset({end})
         self.defaults = Sampling(
@@ -74,14 +76,14 @@ class Florence2(TokenModel):
         )
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Images to vectors of the language model's width."""
+        """Images ``[3, height, width]`` to vectors ``[image positions, width]`` of the language model's width."""
         features: Tensor = self.projector(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
         return features.unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Images and prompts through the encoder; the decoder's own prompt is its start token."""
+        """Encode images and prompts; the decoder's own prompt is its start token."""
         encoded, encoded_lengths = self._encode(inputs, features)
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         return Prompts(
@@ -113,7 +115,7 @@ class Florence2(TokenModel):
         return self.bart.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Ids to scaled rows of the token matrix."""
+        """Ids of any shape to embeddings of that shape plus ``[width]``, scaled."""
         return self.bart.embed(tokens)
 
 

@@ -1,9 +1,9 @@
-"""Generated token ids to labelled places: boxes, phrases of a caption, quadrilaterals of words, and polygons.
+"""Florence-2's answers: labelled boxes, phrases of a caption, quadrilaterals around text, and polygons.
 
-Owns the grammar of Florence-2's answers: words followed by location bins. Works on ids, so that no text a model writes
-can be taken for a location. Each piece carries its tokens' log-probabilities, which become scores. Agrees with
-transformers' Florence2PostProcessor on well-formed output, but keeps full precision and letters beyond ASCII; of
-malformed output it drops what is incomplete instead of guessing.
+An answer is text followed by location bins, again and again. It is read from ids and not from decoded text, so that no
+text that a model writes is taken for a location, and so that the tokens' log-probabilities can become scores. On
+well-formed output the result is that of transformers' ``Florence2PostProcessor``, but with full precision and with
+letters beyond ASCII; of malformed output, what is incomplete is left out.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from vlm.models.florence2.vocabulary import BINS, Vocabulary
 from vlm.models.processor import Parsed
 from vlm.types import Box, Detection, Point
 
-SMALLEST = 6
-"""Fewest bins of a polygon: three corners."""
+MIN_POLYGON_BINS = 6
+"""Three corners."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Words ("" for none) and the bins right after them: ``car<loc_1><loc_2><loc_3><loc_4>``.
+    """Text ("" for none) and the bins right after it: ``car<loc_1><loc_2><loc_3><loc_4>``.
 
-    ``word_logprobs`` and ``bin_logprobs`` are of the tokens of either; empty where they are not known.
+    ``text_logprobs`` and ``bin_logprobs`` are those of the tokens of the text and of the bins; empty if not known.
     """
 
-    words: str
+    text: str
     bins: tuple[int, ...]
-    word_logprobs: Logprobs = field(default=(), compare=False)
+    text_logprobs: Logprobs = field(default=(), compare=False)
     bin_logprobs: Logprobs = field(default=(), compare=False)
 
 
-NAMELESS = Run("", ())
+UNLABELLED = Run("", ())
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A label, stripped, the corners that belong to it, and how sure the model was of both."""
+class LabelledCorners:
+    """A label without the space around it, the corners of one object, and the score of both."""
 
     label: str
     corners: tuple[Point, ...]
@@ -48,157 +48,154 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The runs of one object, one a polygon, and the words that name it: ``a car<poly>..<sep>..</poly>``."""
+    """The label of one object and its polygons, a run each: ``a car<poly>..<sep>..</poly>``."""
 
-    named: Run
+    label: Run
     polygons: tuple[Run, ...]
-
-    @property
-    def words(self) -> str:
-        """Its name, "" for none."""
-        return self.named.words
 
 
 def runs(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = ()) -> tuple[Run, ...]:
-    """Cut ids into runs. ``<s>``, ``</s>`` and ``<pad>`` vanish; any other mark ends a run."""
-    return tuple(run for run, _ in _cut(token_ids, vocabulary, logprobs) if run.bins or run.words.strip())
+    """Split ids into runs. ``<s>``, ``</s>`` and ``<pad>`` are skipped; any other special token ends a run."""
+    return tuple(run for run, _ in _split(token_ids, vocabulary, logprobs) if run.bins or run.text.strip())
 
 
 def read_boxes(given: Sequence[Run], *, finished: bool) -> Parsed:
-    """``<OD>``: four bins (x_min, y_min, x_max, y_max) a box; a label owns all boxes that follow it."""
-    found, whole = _places(given, corners=2, several=True)
-    return Parsed(None, tuple(_box(place) for place in found), not (whole and finished))
+    """``<OD>``: four bins (x_min, y_min, x_max, y_max) for a box; a label holds for all boxes that follow it."""
+    found, complete = _labelled_corners(given, corners=2, several=True)
+    return Parsed(None, tuple(map(_box, found)), not (complete and finished))
 
 
 def read_regions(given: Sequence[Run], *, finished: bool) -> Parsed:
-    """``<REGION_PROPOSAL>``: boxes as above, but without labels; words have no place in the answer."""
-    nameless = [Run(" ", run.bins, bin_logprobs=run.bin_logprobs) for run in given if run.bins]
-    found, whole = _places(nameless, corners=2, several=True)
-    silent = not any(run.words.strip() for run in given)
-    return Parsed(None, tuple(_box(place) for place in found), not (whole and silent and finished))
+    """``<REGION_PROPOSAL>``: boxes as for ``<OD>`` but without labels; an answer with text is malformed."""
+    unlabelled = [Run(" ", run.bins, bin_logprobs=run.bin_logprobs) for run in given if run.bins]
+    found, complete = _labelled_corners(unlabelled, corners=2, several=True)
+    has_text = any(run.text.strip() for run in given)
+    return Parsed(None, tuple(map(_box, found)), not (complete and finished) or has_text)
 
 
 def read_region_text(given: Sequence[Run], text: str, *, finished: bool) -> Parsed:
-    """``<REGION_TO_DESCRIPTION>`` and its like: ``text`` about a region, and then the region itself or nothing.
+    """``<REGION_TO_DESCRIPTION>`` and similar tasks: ``text`` about a region, then the region itself or nothing.
 
-    The region was asked about, not found: it has no score.
+    The region is the one that was asked about: it has no score.
     """
     match [run.bins for run in given]:
         case [*before, (_, _, _, _) as bins] if not any(before):
-            box = _box(Place(text, _points(bins), None))
+            box = _box(LabelledCorners(text, _points(bins), None))
             return Parsed(text, (box,), not finished)
-        case every:
-            return Parsed(text, truncated=any(every) or not finished)
+        case bins_of_runs:
+            return Parsed(text, truncated=any(bins_of_runs) or not finished)
 
 
 def read_polygons(
-    token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, named: bool, finished: bool
+    token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, labelled: bool, finished: bool
 ) -> Parsed:
-    """Polygons of at least three corners (x, y), ``<sep>`` between those of one object.
+    """Polygons of at least three corners (x, y), with ``<sep>`` between those of one object.
 
-    ``<poly>`` and ``</poly>`` hold an object where there are several, or where it is ``named`` by words before it.
-    A corner without its y, and a polygon of fewer corners, are dropped.
+    ``<poly>`` and ``</poly>`` enclose an object where there are several, or where it is ``labelled`` by text before it.
+    A corner without its y, and a polygon of fewer corners, are left out.
     """
     given = list(outlines(token_ids, vocabulary, logprobs))
-    found = [_polygon(outline, named) for outline in given]
-    whole = _paired(token_ids, vocabulary) and all(_is_whole(outline, named) for outline in given)
-    return Parsed(None, tuple(one for one in found if one is not None), not (whole and finished))
+    found = [_polygon(outline, labelled) for outline in given]
+    complete = _are_paired(token_ids, vocabulary) and all(_is_complete(outline, labelled) for outline in given)
+    return Parsed(None, tuple(one for one in found if one is not None), not (complete and finished))
 
 
 def read_boxes_or_polygons(
     token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = (), *, finished: bool
 ) -> Parsed:
-    """``<OPEN_VOCABULARY_DETECTION>``: labelled polygons where there is any ``<poly>``, else boxes as for ``<OD>``."""
+    """``<OPEN_VOCABULARY_DETECTION>``: labelled polygons if there is a ``<poly>``, else boxes as for ``<OD>``."""
     if _id(vocabulary, "<poly>") in token_ids:
-        return read_polygons(token_ids, vocabulary, logprobs, named=True, finished=finished)
+        return read_polygons(token_ids, vocabulary, logprobs, labelled=True, finished=finished)
     return read_boxes(runs(token_ids, vocabulary, logprobs), finished=finished)
 
 
 def outlines(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs = ()) -> Iterator[Outline]:
-    """Cut ids into objects. Words name all groups ``<poly>..</poly>`` up to the next words or other mark."""
-    separator, start, end = (_id(vocabulary, mark) for mark in ("<sep>", "<poly>", "</poly>"))
-    named, polygons = NAMELESS, list[Run]()
-    for run, mark in _cut(token_ids, vocabulary, logprobs):
-        if run.words and polygons:  # behind a <sep>
-            yield Outline(named, tuple(polygons))
+    """Split ids into objects. A label holds for all groups ``<poly>..</poly>`` up to other text or special tokens."""
+    separator, start, end = (_id(vocabulary, token) for token in ("<sep>", "<poly>", "</poly>"))
+    label, polygons = UNLABELLED, list[Run]()
+    for run, ended_by in _split(token_ids, vocabulary, logprobs):
+        if run.text and polygons:  # after a <sep>
+            yield Outline(label, tuple(polygons))
             polygons = []
-        named = run if run.words else named
+        label = run if run.text else label
         polygons += [run] if run.bins else []
-        if mark == separator and polygons:
+        if ended_by == separator and polygons:
             continue
-        if polygons or mark == end or (run.words.strip() and mark != start):
-            yield Outline(named, tuple(polygons))
-        named, polygons = named if mark in (separator, start, end) else NAMELESS, []
+        if polygons or ended_by == end or (run.text.strip() and ended_by != start):
+            yield Outline(label, tuple(polygons))
+        label, polygons = label if ended_by in (separator, start, end) else UNLABELLED, []
 
 
 def as_points(parsed: Parsed) -> Parsed:
-    """The same answer with the centre of each box for its shape."""
+    """The same answer with points, the centre of each box, in place of its shapes."""
     return replace(parsed, detections=tuple(map(_centre, parsed.detections)))
 
 
 def read_phrases(given: Sequence[Run], caption: str, dropped: Set[str], *, finished: bool) -> Parsed:
-    """``<CAPTION_TO_PHRASE_GROUNDING>``: boxes as above, whose labels are phrases of ``caption``.
+    """``<CAPTION_TO_PHRASE_GROUNDING>``: boxes as for ``<OD>``, whose labels are phrases of ``caption``.
 
-    Phrases in ``dropped`` ("it", "the image") name nothing to point at. Each box carries its phrase's span in the
-    caption; phrases come in the caption's order, so a repeated one is looked for behind the one before.
+    Phrases in ``dropped`` ("it", "the image") are left out. Each box has the span of its phrase in the caption; phrases
+    come in the caption's order, so one that occurs again is searched for after the phrase before it.
     """
-    found, whole = _places(given, corners=2, several=True)
-    kept = [place for place in found if place.label not in dropped]
-    return Parsed(caption, tuple(_spanned(kept, caption)), not (whole and finished))
+    found, complete = _labelled_corners(given, corners=2, several=True)
+    kept = [one for one in found if one.label not in dropped]
+    return Parsed(caption, tuple(_spanned(kept, caption)), not (complete and finished))
 
 
 def read_quads(given: Sequence[Run], *, finished: bool) -> Parsed:
-    """``<OCR_WITH_REGION>``: eight bins, the corners (x, y) of one quadrilateral, after the words that it holds."""
-    found, whole = _places(given, corners=4, several=False)
-    return Parsed(None, tuple(_quad(place) for place in found), not (whole and finished))
+    """``<OCR_WITH_REGION>``: a text and eight bins, the corners (x, y) of the quadrilateral around it."""
+    found, complete = _labelled_corners(given, corners=4, several=False)
+    return Parsed(None, tuple(map(_quad, found)), not (complete and finished))
 
 
-def _cut(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs) -> Iterator[tuple[Run, int | None]]:
-    """Runs, each with the mark that ended it or None where no mark did."""
-    known = matching(token_ids, logprobs)
-    words: list[int] = []  # places in token_ids, as are bins
+def _split(token_ids: Sequence[int], vocabulary: Vocabulary, logprobs: Logprobs) -> Iterator[tuple[Run, int | None]]:
+    """Runs, each with the special token that ended it, or None if none did."""
+    logprobs, special = matching(token_ids, logprobs), vocabulary.special_tokens
+    text: list[int] = []  # indices in token_ids, as are bins
     bins: list[int] = []
-    for place, token in enumerate(token_ids):
+    for index, token in enumerate(token_ids):
         if token in (vocabulary.bos, vocabulary.eos, vocabulary.pad):
             continue
         if token in vocabulary.bins:
-            bins.append(place)
+            bins.append(index)
             continue
-        if bins or token in vocabulary.marks:
-            yield _run(words, bins, token_ids, known, vocabulary), token if token in vocabulary.marks else None
-            words, bins = [], []
-        if token not in vocabulary.marks:
-            words.append(place)
-    yield _run(words, bins, token_ids, known, vocabulary), None
+        if bins or token in special:
+            yield _run(text, bins, token_ids, logprobs, vocabulary), token if token in special else None
+            text, bins = [], []
+        if token not in special:
+            text.append(index)
+    yield _run(text, bins, token_ids, logprobs, vocabulary), None
 
 
 def _run(
-    words: Sequence[int], bins: Sequence[int], token_ids: Sequence[int], known: Logprobs, vocabulary: Vocabulary
+    text: Sequence[int], bins: Sequence[int], token_ids: Sequence[int], logprobs: Logprobs, vocabulary: Vocabulary
 ) -> Run:
-    """The run of the tokens at these places."""
+    """The run of the tokens at these indices."""
     return Run(
-        vocabulary.decode([token_ids[place] for place in words]),
-        tuple(vocabulary.bins[token_ids[place]] for place in bins),
-        tuple(known[place] for place in words if known),
-        tuple(known[place] for place in bins if known),
+        vocabulary.decode([token_ids[index] for index in text]),
+        tuple(vocabulary.bins[token_ids[index]] for index in bins),
+        tuple(logprobs[index] for index in text if logprobs),
+        tuple(logprobs[index] for index in bins if logprobs),
     )
 
 
-def _places(given: Sequence[Run], *, corners: int, several: bool) -> tuple[list[Place], bool]:
-    """Places of ``corners`` corners each, and whether they are all that the runs hold."""
-    found: list[Place] = []
-    size, whole = 2 * corners, True
+def _labelled_corners(given: Sequence[Run], *, corners: int, several: bool) -> tuple[list[LabelledCorners], bool]:
+    """Objects of so many ``corners`` each, one or ``several`` a label, and whether the runs hold nothing else."""
+    found: list[LabelledCorners] = []
+    size, complete = 2 * corners, True
     for run in given:
-        count = len(run.bins) // size if run.words else 0
+        count = len(run.bins) // size if run.text else 0
         count = count if several else min(count, 1)
-        whole = whole and count > 0 and len(run.bins) == count * size
+        complete = complete and count > 0 and len(run.bins) == count * size
         groups = (slice(start, start + size) for start in range(0, count * size, size))
-        found += [_place(run, group) for group in groups]
-    return found, whole
+        found += [_object(run, group) for group in groups]
+    return found, complete
 
 
-def _place(run: Run, group: slice) -> Place:
-    return Place(run.words.strip(), _points(run.bins[group]), score(run.bin_logprobs[group], run.word_logprobs))
+def _object(run: Run, group: slice) -> LabelledCorners:
+    return LabelledCorners(
+        run.text.strip(), _points(run.bins[group]), score(run.bin_logprobs[group], run.text_logprobs)
+    )
 
 
 def _points(bins: Sequence[int]) -> tuple[Point, ...]:
@@ -207,49 +204,49 @@ def _points(bins: Sequence[int]) -> tuple[Point, ...]:
     return tuple(Point(x, y) for x, y in zip(centres[::2], centres[1::2], strict=True))
 
 
-def _box(place: Place) -> Detection:
-    return Detection("box", label=place.label or None, score=place.score, box=Box.spanning(place.corners))
+def _box(one: LabelledCorners) -> Detection:
+    return Detection("box", label=one.label or None, score=one.score, box=Box.spanning(one.corners))
 
 
-def _quad(place: Place) -> Detection:
-    return Detection("quad", text=place.label, score=place.score, box=Box.spanning(place.corners), quad=place.corners)
+def _quad(one: LabelledCorners) -> Detection:
+    return Detection("quad", text=one.label, score=one.score, box=Box.spanning(one.corners), quad=one.corners)
 
 
-def _id(vocabulary: Vocabulary, mark: str) -> int | None:
-    found: int | None = vocabulary.tokenizer.token_to_id(mark)
+def _id(vocabulary: Vocabulary, token: str) -> int | None:
+    found: int | None = vocabulary.tokenizer.token_to_id(token)
     return found
 
 
-def _paired(token_ids: Sequence[int], vocabulary: Vocabulary) -> bool:
+def _are_paired(token_ids: Sequence[int], vocabulary: Vocabulary) -> bool:
     """Whether each ``<poly>`` is closed before the next one opens."""
     pair = [_id(vocabulary, "<poly>"), _id(vocabulary, "</poly>")]
-    marks = [token for token in token_ids if token in pair]
-    return marks == pair * (len(marks) // 2)
+    found = [token for token in token_ids if token in pair]
+    return found == pair * (len(found) // 2)
 
 
-def _polygon(outline: Outline, named: bool) -> Detection | None:
-    whole = [run for run in outline.polygons if len(run.bins) >= SMALLEST]
-    if not whole or (named and not outline.words):
+def _polygon(outline: Outline, labelled: bool) -> Detection | None:
+    complete = [run for run in outline.polygons if len(run.bins) >= MIN_POLYGON_BINS]
+    if not complete or (labelled and not outline.label.text):
         return None
-    polygons = tuple(_points(run.bins[: _even(run)]) for run in whole)
-    location = [logprob for run in whole for logprob in run.bin_logprobs[: _even(run)]]
+    polygons = tuple(_points(run.bins[: _even(run)]) for run in complete)
+    location = [logprob for run in complete for logprob in run.bin_logprobs[: _even(run)]]
     return Detection(
         "polygon",
-        label=(named and outline.words.strip()) or None,
-        score=score(location, outline.named.word_logprobs if named else ()),
+        label=(labelled and outline.label.text.strip()) or None,
+        score=score(location, outline.label.text_logprobs if labelled else ()),
         box=Box.spanning(tuple(corner for polygon in polygons for corner in polygon)),
         polygons=polygons,
     )
 
 
 def _even(run: Run) -> int:
-    """How many of its bins make whole corners."""
+    """Number of the run's bins that form complete corners."""
     return len(run.bins) // 2 * 2
 
 
-def _is_whole(outline: Outline, named: bool) -> bool:
-    fitting = all(len(run.bins) >= SMALLEST and len(run.bins) % 2 == 0 for run in outline.polygons)
-    return bool(outline.polygons) and fitting and bool(outline.words.strip()) == named
+def _is_complete(outline: Outline, labelled: bool) -> bool:
+    fits = all(len(run.bins) >= MIN_POLYGON_BINS and len(run.bins) % 2 == 0 for run in outline.polygons)
+    return bool(outline.polygons) and fits and bool(outline.label.text.strip()) == labelled
 
 
 def _centre(found: Detection) -> Detection:
@@ -258,14 +255,14 @@ def _centre(found: Detection) -> Detection:
     return replace(found, kind="point", point=point, polygons=None)
 
 
-def _spanned(places: Sequence[Place], caption: str) -> Iterator[Detection]:
+def _spanned(phrases: Sequence[LabelledCorners], caption: str) -> Iterator[Detection]:
     span: tuple[int, int] | None = None
     label: str | None = None
-    for place in places:
-        if place.label != label:
-            label = place.label
+    for one in phrases:
+        if one.label != label:
+            label = one.label
             span = _find(label, caption, span[1] if span else 0) or _find(label, caption, 0)
-        yield replace(_box(place), spans=(span,) if span else ())
+        yield replace(_box(one), spans=(span,) if span else ())
 
 
 def _find(phrase: str, caption: str, start: int) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
-"""Florence-2's processor: an image and a task to numbers, and generated token ids to text and places.
+"""Florence-2's processor: an image and a task to numbers, and generated token ids to text and geometry.
 
-Owns the layout of a prompt: image positions, ``<s>``, the task's sentence, ``</s>``. Knows no tensors and no engine.
-Source: transformers' Florence2Processor, and the processor that came with the original upload.
+The encoder reads the image's positions, ``<s>``, the task's sentence and ``</s>``. Sources: transformers'
+``Florence2Processor``, and the processor in the repository of microsoft/Florence-2-base.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vlm.models.florence2.parsing import (
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, NativeTask, ResolvedTask, resolve_task
 from vlm.models.florence2.vocabulary import Vocabulary
 from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.tasks import missing_image
 from vlm.types import Request
 
 DROPPED_PHRASES = frozenset({
@@ -39,7 +40,7 @@ DROPPED_PHRASES = frozenset({
     "this", "those", "us", "we", "what", "which", "who", "whom", "whose", "you", "your", "yours", "yourself",
     "yourselves",
 })  # fmt: skip
-"""Phrases that the original upload's post-processor never grounds; a native checkpoint brings its own list."""
+"""Phrases that the original upload's post-processor leaves out; a native checkpoint has its own list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class Florence2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Makes the pixels.
+        images: Resizes and normalises images.
         vocabulary: Text to ids and back.
-        image_positions: What the vision encoder makes of one image.
-        max_positions: Most positions that the text encoder reads, image positions included.
-        dropped_phrases: Phrases that grounding leaves out.
+        image_positions: Number of vectors that the vision encoder makes of one image.
+        max_positions: Maximum number of positions that the text encoder reads, image positions included.
+        dropped_phrases: Phrases that the task "ground" leaves out.
         limits: What an image may be.
     """
 
@@ -69,7 +70,7 @@ class Florence2Processor:
         """Read settings and tokenizer of a native or an original upload.
 
         Raises:
-            CheckpointError: A file is missing, broken, or no Florence-2 file.
+            CheckpointError: A file is missing, broken, or not of Florence-2.
         """
         config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         images = ImagePreprocessor.from_checkpoint(checkpoint)
@@ -91,45 +92,45 @@ class Florence2Processor:
         """Find the task, tokenise its sentence, decode and resize the image.
 
         Raises:
-            InvalidRequest: No image, an argument too many or missing, or a text longer than the encoder reads.
+            InvalidRequest: The image or an argument is missing, an argument does not fit, or the text is too long.
             InvalidImage: The image cannot be read.
-            UnsupportedTask: The task is not offered; the message lists those that are.
+            UnsupportedTask: The model does not have the task; the message lists those that it has.
         """
-        asked = resolve_task(request)
+        resolved = resolve_task(request)
         if request.image is None:
-            raise InvalidRequest("Florence-2 needs an image.", param="image", code="invalid_value")
-        encoder_ids = self._encoder_ids(asked)
+            raise missing_image("Florence-2")
+        encoder_ids = self._encoder_ids(resolved)
         image = (preprocess or self.preprocess)(request.image)
         return Inputs(
             pixels=image.pixels,
-            prompt_ids=(self.vocabulary.eos,),  # BART's decoders start from </s>
+            prompt_ids=(self.vocabulary.eos,),  # BART's decoder starts from </s>
             encoder_ids=encoder_ids,
-            task=asked.name,
-            native_task=asked.task.token,
-            resolution=asked.resolution,
+            task=resolved.name,
+            native_task=resolved.task.token,
+            resolution=resolved.resolution,
             image_size=image.size,
             image_tokens=self.image_positions,
             text_tokens=len(encoder_ids) - self.image_positions,
-            has_text=asked.task.answer == "text",
-            ignored=asked.ignored,
-            scored=asked.task.answer != "text",
+            has_text=resolved.task.answer == "text",
+            ignored=resolved.ignored,
+            scored=resolved.task.answer != "text",
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """Ids to text as transformers' ``decode`` does it; ids outside the tokenizer have no text.
+        """Ids to text, as transformers' ``decode``; ids that the tokenizer does not have give no text.
 
-        Without ``special`` there are no locations and marks, even where a file holds them for plain tokens.
+        Without ``special``, locations and special tokens are left out, even if a file says that they are ordinary ones.
         """
         return self.vocabulary.decode(token_ids, special=special)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """Read the answer of ``inputs.native_task``: text, or labelled places in 0..1 of the image."""
+        """Read the answer to ``inputs.native_task``: text, or labelled geometry in 0..1 of the image."""
         task = BY_TOKEN[inputs.native_task]
         if task.answer == "text":
             return self._text(task, token_ids, finished)
-        parsed = self._places(task, token_ids, logprobs, inputs, finished)
+        parsed = self._geometry(task, token_ids, logprobs, inputs, finished)
         return as_points(parsed) if inputs.task == POINT else parsed
 
     def _text(self, task: NativeTask, token_ids: Sequence[int], finished: bool) -> Parsed:
@@ -138,11 +139,11 @@ class Florence2Processor:
             return read_region_text(runs(token_ids, self.vocabulary), text, finished=finished)
         return Parsed(text, truncated=not finished)
 
-    def _places(
+    def _geometry(
         self, task: NativeTask, token_ids: Sequence[int], logprobs: Sequence[float], inputs: Inputs, finished: bool
     ) -> Parsed:
         if task.answer == "polygons":
-            return read_polygons(token_ids, self.vocabulary, logprobs, named=False, finished=finished)
+            return read_polygons(token_ids, self.vocabulary, logprobs, labelled=False, finished=finished)
         if task.answer == "boxes_or_polygons":
             return read_boxes_or_polygons(token_ids, self.vocabulary, logprobs, finished=finished)
         given = runs(token_ids, self.vocabulary, logprobs)
@@ -154,9 +155,9 @@ class Florence2Processor:
             return read_regions(given, finished=finished)
         return read_boxes(given, finished=finished)
 
-    def _encoder_ids(self, asked: ResolvedTask) -> tuple[int, ...]:
-        words = self.vocabulary
-        text = (words.bos, *words.encode(asked.task.prompt(asked.argument)), words.eos)
+    def _encoder_ids(self, resolved: ResolvedTask) -> tuple[int, ...]:
+        vocabulary = self.vocabulary
+        text = (vocabulary.bos, *vocabulary.encode(resolved.task.prompt(resolved.argument)), vocabulary.eos)
         room = self.max_positions - self.image_positions
         if len(text) > room:
             raise InvalidRequest(
@@ -164,7 +165,7 @@ class Florence2Processor:
                 param="prompt",
                 code="context_length_exceeded",
             )
-        return (words.image,) * self.image_positions + text
+        return (vocabulary.image,) * self.image_positions + text
 
     def _caption(self, task: NativeTask, inputs: Inputs) -> str:
         sentence = self.decode(inputs.encoder_ids[self.image_positions + 1 : -1], special=True)
@@ -172,7 +173,7 @@ class Florence2Processor:
 
 
 def _image_positions(checkpoint: Checkpoint, config: ConfigReader, images: ImagePreprocessor) -> int:
-    """One position for each cell of the vision tower's last stage, and one for their mean."""
+    """The number of cells of the vision tower's last stage, and one for their mean."""
     vision = config.section("vision_config")
     stages = zip(*(vision.integers(key) for key in ("patch_size", "patch_stride", "patch_padding")), strict=False)
     height, width = images.height, images.width
@@ -189,7 +190,7 @@ def _image_positions(checkpoint: Checkpoint, config: ConfigReader, images: Image
 
 
 def _dropped_phrases(checkpoint: Checkpoint) -> frozenset[str]:
-    """The list of ``processor_config.json``; the published one for an upload without post-processing settings."""
+    """The list of ``processor_config.json``; the published one if the upload has no post-processing settings."""
     settings = (checkpoint.json("processor_config.json") or {}).get("post_processor_config")
     if settings is None:
         return DROPPED_PHRASES

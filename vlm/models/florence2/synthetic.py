@@ -1,4 +1,4 @@
-"""The files beside Florence-2's weights, made up: the layout and the special ids are the hub's, the words are not."""
+"""Writes the files beside Florence-2's weights: layout and special ids as published, the other words made up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 def _config(vision: Mapping[str, Any], text: Mapping[str, int], words: int) -> dict[str, Any]:
-    """``words``: size of the BART vocabulary, which location and task tokens follow."""
+    """``words`` is the size of BART's vocabulary; the location and task tokens follow it."""
     image_token = words + len(ADDED_TOKENS)
     return {
         "model_type": "florence2",
@@ -74,7 +74,7 @@ def _grid(config: Mapping[str, Any]) -> int:
 
 
 def write_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Everything but the weights, as in florence-community/Florence-2-base."""
+    """Write all files but the weights, in the layout of florence-community/Florence-2-base."""
     side = _side(config)
     write_json(
         folder,
@@ -111,7 +111,7 @@ _NAMED = {
 
 
 def _tokenizer(words: int) -> Tokenizer:
-    """Every byte, made-up words and <mask>, then what Florence-2 adds; no merges, so text becomes single bytes."""
+    """Every byte, made-up words and <mask>, then Florence-2's own tokens; without merges, text becomes single bytes."""
     fixed = [*_FIRST, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokens = [*fixed, *islice(made_up_words(), words - len(fixed) - 1), "<mask>"]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))

@@ -1,17 +1,18 @@
-"""Florence-2's tasks: their tokens, the sentences that stand for them, and which one a request means.
+"""Florence-2's fifteen tasks: the token and the sentence of each, and which one a request means.
 
-Owns the table of all fifteen tasks and the spelling of a region in a prompt. Knows nothing of token ids, nor of how
-answers are read. Sources: the model card of microsoft/Florence-2-base, transformers' Florence2Processor.
+Sources: the model card of microsoft/Florence-2-base, and transformers' ``Florence2Processor``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.florence2.vocabulary import BINS
+from vlm.models.tasks import ignored_fields, unsupported_task
 from vlm.types import Box, Request, Task, TaskResolution
 
 Answer = Literal["text", "boxes", "phrases", "quads", "regions", "polygons", "boxes_or_polygons"]
@@ -23,13 +24,13 @@ _REGION = re.compile(r"(?:\s*<loc_(?:0|[1-9][0-9]{0,2})>){4}")
 
 @dataclass(frozen=True, slots=True)
 class NativeTask:
-    """One thing that Florence-2 was trained to do.
+    """A task that Florence-2 was trained for.
 
     Attributes:
         token: Its name in a prompt (``"<OD>"``).
-        sentence: What the model reads instead; ``{input}`` stands for the argument, if it takes one.
+        sentence: What the model reads instead of the token; ``{input}`` stands for the argument, if the task takes one.
         name: The canonical name.
-        answer: How the output is written.
+        answer: The form of the output.
         region: Whether the argument is a region: four location tokens.
     """
 
@@ -41,11 +42,11 @@ class NativeTask:
 
     @property
     def takes_argument(self) -> bool:
-        """Whether the sentence has a place for one."""
+        """Whether the sentence contains ``{input}``."""
         return _SLOT in self.sentence
 
     def prompt(self, argument: str) -> str:
-        """The sentence with ``argument`` in its place."""
+        """The sentence with ``argument`` for ``{input}``."""
         return self.sentence.replace(_SLOT, argument)
 
     def argument(self, prompt: str) -> str | None:
@@ -57,13 +58,13 @@ class NativeTask:
         return prompt[len(before) : len(prompt) - len(after)] if fits else None
 
     def fits(self, argument: str) -> bool:
-        """Whether ``argument`` is what the sentence needs: a region, some text, or nothing where none is taken."""
+        """Whether ``argument`` is what the task takes: a region, some text, or nothing."""
         if self.region:
             return _REGION.fullmatch(argument) is not None
         return bool(argument.strip()) == self.takes_argument
 
 
-TASKS = (  # those without an argument first: the reference looks for their tokens first
+TASKS = (  # those without an argument first: transformers looks for their tokens first
     NativeTask("<OCR>", "What is the text in the image?", "ocr", "text"),
     NativeTask("<OCR_WITH_REGION>", "What is the text in the image, with regions?", "ocr_regions", "quads"),
     NativeTask("<CAPTION>", "What does the image describe?", "caption", "text"),
@@ -84,7 +85,7 @@ TASKS = (  # those without an argument first: the reference looks for their toke
 )
 BY_TOKEN = {task.token: task for task in TASKS}
 POINT = "point"
-"""Derived: no task of the model's own, but the centres of what detection finds."""
+"""Derived from detection: the centres of the boxes that it finds."""
 OFFERED = tuple(sorted({POINT, *(task.name for task in TASKS)}))
 
 _CAPTIONS = {"short": "<CAPTION>", "normal": "<DETAILED_CAPTION>", "long": "<MORE_DETAILED_CAPTION>"}
@@ -106,10 +107,10 @@ class ResolvedTask:
 
     Attributes:
         task: What the model is asked.
-        argument: What stands in the sentence's place; "" for none.
+        argument: What replaces ``{input}`` in its sentence; "" for a task without.
         resolution: How the task was found.
-        ignored: Which fields of the request play no part.
-        points: Whether the centres of the boxes are what is wanted.
+        ignored: Paths of the request's fields that play no part.
+        points: Whether the answer is the centres of the boxes.
     """
 
     task: NativeTask
@@ -125,11 +126,11 @@ class ResolvedTask:
 
 
 def resolve_task(request: Request) -> ResolvedTask:
-    """Find the task: a named one, else a task token or sentence in the prompt, else plain words mean a caption.
+    """Find the task: a named one, else that of a task token or sentence in the prompt; other prompts mean a caption.
 
     Raises:
-        UnsupportedTask: A task that Florence-2 does not have; the message lists those that it has.
-        InvalidRequest: An argument is missing or is no region where one is taken, or there is one where none is taken.
+        UnsupportedTask: Florence-2 does not have the task; the message lists those that it has.
+        InvalidRequest: An argument is missing or is not a region where one is needed, or the task takes no argument.
     """
     if request.task is not None:
         return _named(request.task, request.prompt)
@@ -144,7 +145,7 @@ def locations(region: Box) -> str:
     """
     if not (region.x_min < region.x_max and region.y_min < region.y_max):
         raise InvalidRequest(
-            "The region is empty: send task.region.box as [x1, y1, x2, y2] with x1 < x2 and y1 < y2.",
+            "The region is empty: its corners x1, y1, x2, y2 must have x1 < x2 and y1 < y2.",
             param="task.region",
             code="invalid_value",
         )
@@ -160,15 +161,24 @@ def _named(task: Task, prompt: str) -> ResolvedTask:
     native = BY_TOKEN[_token_of(task)]
     points = task.name == POINT
     field = _argument_field(native)
-    unused = _unused(task, native, field)
+    ignored = ignored_fields(task, prompt, frozenset(_used(task, native, field)))
     if not field:
-        return ResolvedTask(native, "", "task", ("prompt", *unused) if prompt.strip() else unused, points)
+        return ResolvedTask(native, "", "task", ignored, points)
     given = _given(task, field)
-    if given is not None and prompt.strip():
-        unused = ("prompt", *unused)
-    return ResolvedTask(
-        native, _argument(native, prompt if given is None else given, f"task.{field}"), "task", unused, points
-    )
+    argument = _argument(native, prompt if given is None else given, f"task.{field}")
+    return ResolvedTask(native, argument, "task", ignored, points)
+
+
+def _used(task: Task, native: NativeTask, field: str) -> Iterator[str]:
+    """Names of the fields that the task uses; ``field`` is that of its argument, or "" for a task without."""
+    if field:
+        yield field
+        if _given(task, field) is None:
+            yield "prompt"
+    if native.name == "caption":
+        yield "length"
+    if native.answer != "text":
+        yield "threshold"
 
 
 def _token_of(task: Task) -> str:
@@ -186,7 +196,7 @@ def _token_of(task: Task) -> str:
 def _detection(task: Task) -> str:
     if len(task.labels) > 1:
         raise UnsupportedTask(
-            f"Florence-2 looks for one label at a time and {len(task.labels)} were given: send one request per label, "
+            f"Florence-2 looks for one label at a time, and {len(task.labels)} were given: make one request per label, "
             "or use the task 'ground' with the labels as its text.",
             param="task.labels",
             code="unsupported_task",
@@ -199,7 +209,7 @@ def _segmentation(task: Task) -> str:
         return "<REFERRING_EXPRESSION_SEGMENTATION>"
     if task.text is not None:
         raise InvalidRequest(
-            "Florence-2 segments what a text names or what a region holds: send task.text or task.region, not both.",
+            "Florence-2 segments what a text names, or what is in a region: give a text or a region, not both.",
             param="task.region",
             code="invalid_value",
         )
@@ -207,7 +217,7 @@ def _segmentation(task: Task) -> str:
 
 
 def _argument_field(native: NativeTask) -> str:
-    """The field of a named task that holds the argument; "" where none is taken."""
+    """The field of a named task that has the argument; "" for a task without an argument."""
     if native.region:
         return "region"
     if native.answer == "boxes_or_polygons":
@@ -216,24 +226,10 @@ def _argument_field(native: NativeTask) -> str:
 
 
 def _given(task: Task, field: str) -> str | None:
-    """The argument as the task has it; None leaves it to the prompt."""
+    """The argument in the task's field; None where the prompt has it."""
     if field == "region":
         return None if task.region is None else locations(task.region)
     return task.labels[0] if field == "labels" else task.text
-
-
-def _unused(task: Task, native: NativeTask, field: str) -> tuple[str, ...]:
-    given = {
-        "labels": bool(task.labels),
-        "text": task.text is not None,
-        "region": task.region is not None,
-        "length": task.length != "normal" and native.name != "caption",
-        "threshold": task.threshold is not None and native.answer == "text",
-        "max_objects": task.max_objects is not None,
-        "reasoning": task.reasoning,
-        "references": bool(task.references),
-    }
-    return tuple(f"task.{name}" for name, there in given.items() if there and name != field)
 
 
 def _by_token(prompt: str) -> ResolvedTask | None:
@@ -250,7 +246,7 @@ def _with_token(task: NativeTask, prompt: str) -> ResolvedTask:
     if task.takes_argument:
         return ResolvedTask(task, _argument(task, prompt, "prompt"), "native")
     if prompt.strip() != task.token:
-        raise InvalidRequest(f"{task.token} takes no other text beside it.", param="prompt", code="invalid_value")
+        raise InvalidRequest(f"{task.token} takes no other text.", param="prompt", code="invalid_value")
     return ResolvedTask(task, "", "native")
 
 
@@ -258,18 +254,18 @@ def _by_sentence(prompt: str) -> ResolvedTask | None:
     for task in TASKS:
         argument = task.argument(prompt)
         if argument is None or not task.fits(argument):
-            continue  # "What is the region .. ?" may well be plain words
+            continue  # "What is the region .. ?" may also be an ordinary question
         return ResolvedTask(task, argument.strip(), "native")
     return None
 
 
 def _plain(prompt: str) -> ResolvedTask:
-    words = prompt.casefold()
-    if not words.strip():
+    text = prompt.casefold()
+    if not text.strip():
         return ResolvedTask(BY_TOKEN["<CAPTION>"], "", "default")
-    if "paragraph" in words:
+    if "paragraph" in text:
         return ResolvedTask(BY_TOKEN["<MORE_DETAILED_CAPTION>"], "", "plain")
-    detailed = "describe" in words or "detail" in words
+    detailed = "describe" in text or "detail" in text
     return ResolvedTask(BY_TOKEN["<DETAILED_CAPTION>" if detailed else "<CAPTION>"], "", "plain")
 
 
@@ -283,16 +279,13 @@ def _argument(task: NativeTask, text: str, param: str) -> str:
 def _wanted(task: NativeTask) -> str:
     if task.region:
         return (
-            "a region: send task.region.box as [x1, y1, x2, y2] in 0..1 of the image, or the prompt "
-            f"{task.token}<loc_x1><loc_y1><loc_x2><loc_y2> with numbers in 0..{BINS - 1}"
+            "a region: its corners x1, y1, x2, y2 from 0 to 1, or the prompt "
+            f"{task.token}<loc_x1><loc_y1><loc_x2><loc_y2> with numbers from 0 to {BINS - 1}"
         )
-    return "the text, or a region, to work on" if task.name == "segment" else "the text to work on"
+    if task.name == "segment":
+        return "a text or a region: what to segment"
+    return "a label: what to look for" if task.name == "detect" else "a text: the phrases to find"
 
 
 def _unsupported(name: str) -> UnsupportedTask:
-    native = ", ".join(task.token for task in TASKS)
-    return UnsupportedTask(
-        f"There is no task {name} here; Florence-2 offers: {', '.join(OFFERED)} (as prompts: {native}).",
-        param="task",
-        code="unsupported_task",
-    )
+    return unsupported_task("Florence-2", name, OFFERED, prompts=[task.token for task in TASKS])

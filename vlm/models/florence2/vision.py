@@ -1,7 +1,7 @@
 """Florence-2's vision tower (DaViT, Ding et al. 2022, arXiv:2204.03645) and its projection into the language model.
 
-transformers ``Florence2VisionBackbone`` and ``Florence2MultiModalProjector``. Grids are kept as
-``[batch, height, width, channels]``: convolutions see the same memory as channels-last, so going between costs nothing.
+transformers ``Florence2VisionBackbone`` and ``Florence2MultiModalProjector``. Grids have the shape
+``[batch, height, width, channels]``; to a convolution the same memory is channels-last, so no copy is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlm.layers.transformer import ACTIVATIONS, Activation, Mlp
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One of DaViT's stages: a strided convolution, then ``depth`` pairs of a window and a channel block."""
+    """Sizes of one of DaViT's stages: a strided convolution, then ``depth`` pairs of a window and a channel block."""
 
     channels_in: int
     channels: int
@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class DaVitSpec:
-    """The tower from ``vision_config``."""
+    """Sizes of the tower, from ``vision_config``."""
 
     stages: tuple[Stage, ...]
     window: int
@@ -47,7 +47,7 @@ class DaVitSpec:
 
     @classmethod
     def read(cls, config: ConfigReader) -> DaVitSpec:
-        """From the native names of transformers' ``Florence2VisionConfig``."""
+        """Read the native names of transformers' ``Florence2VisionConfig``. Raises CheckpointError."""
         widths = config.integers("embed_dim")
         columns = (
             (config.integer("in_channels", 3), *widths[:-1]),
@@ -57,7 +57,9 @@ class DaVitSpec:
             config.flags("patch_prenorm"),
         )
         if len({len(column) for column in columns}) != 1:
-            raise CheckpointError("config.json vision_config: its lists must have one entry a stage, all as many.")
+            raise CheckpointError(
+                "config.json vision_config: its lists must be of the same length, one entry for each stage."
+            )
         return cls(
             stages=tuple(Stage(*row) for row in zip(*columns, strict=True)),
             window=config.integer("window_size", 12),
@@ -71,7 +73,7 @@ class DaVitSpec:
 
 
 class Embedding(nn.Module):
-    """The convolution that begins a stage, with a norm before or after it."""
+    """The convolution at the start of a stage, with a norm before or after it."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
@@ -94,7 +96,7 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Attention of the positions within each window; the grid is padded with zeros that take part, as in the paper."""
+    """Attention of the positions within each window; zeros that pad the grid take part, as in the paper."""
 
     def __init__(self, channels: int, heads: int, window: int, bias: bool) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention of the channels of a group to each other, over all positions."""
+    """Attention among the channels of a group, over all positions."""
 
     def __init__(self, channels: int, groups: int, bias: bool) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class ChannelAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Depthwise convolution, attention, depthwise convolution, MLP: each added to what it reads."""
+    """Depthwise convolution, attention, depthwise convolution, MLP: each is added to its input."""
 
     def __init__(self, attention: nn.Module, channels: int, spec: DaVitSpec) -> None:
         super().__init__()
@@ -195,14 +197,14 @@ class DaVit(nn.Module):
 
 
 class Projector(nn.Module):
-    """Adds positions, puts the mean of all features in front, and projects to the language model's width."""
+    """Adds positions, prepends the mean of all features, and projects to the language model's width."""
 
     def __init__(self, spec: DaVitSpec) -> None:
         super().__init__()
         channels = spec.stages[-1].channels
         self.rows = nn.Parameter(torch.empty(spec.positions, channels // 2))
         self.columns = nn.Parameter(torch.empty(spec.positions, channels - channels // 2))
-        self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # only the first: an image is one frame
+        self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # one image uses the first only
         self.projection = nn.Linear(channels, spec.projection, bias=False)
         self.norm = nn.LayerNorm(spec.projection)
 

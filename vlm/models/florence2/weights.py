@@ -1,4 +1,4 @@
-"""Where Florence-2's parameters lie in a checkpoint, in transformers' names and in Microsoft's original ones."""
+"""Names of Florence-2's parameters in a checkpoint: those of transformers, and Microsoft's original ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LAYER = r"bart\.(encoder|decoder)\.layers\.(\d+)"
 
 
 def _blocks(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    """Rules of one part of the window block and the channel block. ``ours`` has one group, the last one."""
+    """Rules for one part of the window block and of the channel block; the pattern ``ours`` ends with a group."""
     return (
         Rule(rf"vision\.stages\.(\d+)\.spatial\.(\d+)\.{ours}", (rf"{_STAGE}.spatial_block.{theirs}",)),
         Rule(
@@ -84,10 +84,10 @@ _ORIGINAL = (
 
 
 def native_tensors(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors under transformers' names, whichever of the two namings they come in.
+    """Tensors with transformers' names, from a checkpoint in either naming.
 
-    Two differ in more than the name: the original projection multiplies from the right, so it is transposed, and the
-    bias of the output, always zero, is dropped.
+    Two tensors of the original upload differ in more than the name: its projection multiplies from the right, so it is
+    transposed, and the bias of its output, which is always zero, is dropped.
     """
     for name, tensor in tensors:
         if name == _ORIGINAL_PROJECTION:
@@ -108,7 +108,7 @@ def _native_name(name: str) -> str:
 
 
 def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json under transformers' names, whichever of the two namings it comes in."""
+    """config.json with transformers' names, from a checkpoint in either naming."""
     vision = dict(config.get("vision_config") or {})
     if "dim_embed" in vision:
         vision["embed_dim"] = vision.pop("dim_embed")

@@ -1,1 +1,1 @@
-"""Kosmos-2: captions, answers and phrases that are tied to places in the image (microsoft/kosmos-2-patch14-224)."""
+"""Kosmos-2: captions, answers and phrases whose words are linked to boxes (Peng et al. 2023, arXiv:2306.14824)."""

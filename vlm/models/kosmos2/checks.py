@@ -1,4 +1,4 @@
-"""What can be wrong with a tokenizer that Kosmos-2 would read without complaint."""
+"""Checks of a tokenizer for mistakes that loading would not notice, such as one that belongs to other weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vlm.models.kosmos2.vocabulary import ADDED_TOKENS, Vocabulary
 
 
 def checks(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """fairseq's first ids, tags and cells in their order up to the matrix's end, and text that comes back."""
-    words = Vocabulary.from_checkpoint(checkpoint)
-    yield special_tokens(words.whole, {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3})
+    """Check the ids of fairseq's special tokens, those of the tags and cells, and that a text survives a round trip."""
+    vocabulary = Vocabulary.from_checkpoint(checkpoint)
+    yield special_tokens(vocabulary.tokenizer, {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3})
     text = ConfigReader(checkpoint.config, "config.json").section("text_config")
-    yield from added_tokens(words.whole, ADDED_TOKENS, text.integer("vocab_size", 65037))
-    yield round_trip(words.encode, words.decode)
+    yield from added_tokens(vocabulary.tokenizer, ADDED_TOKENS, text.integer("vocab_size", 65037))
+    yield round_trip(vocabulary.encode, vocabulary.decode)

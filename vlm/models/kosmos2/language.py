@@ -1,4 +1,4 @@
-"""Kosmos-2's decoder: pre-norm with a further norm within each part (transformers ``Kosmos2TextForCausalLM``)."""
+"""Kosmos-2's decoder: pre-norm, with a second norm inside each block (transformers ``Kosmos2TextForCausalLM``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.transformer import ACTIVATIONS, SinusoidalPositions, TextTransformer, TransformerSpec
 
 POSITION_OFFSET = 2
-"""fairseq counts positions from the row after the padding's, which is 1."""
+"""fairseq numbers positions from the id of the padding token, 1, plus one."""
 
 
 def text_spec(config: ConfigReader) -> TransformerSpec:
@@ -28,7 +28,7 @@ def text_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Kosmos2Text(nn.Module):
-    """Tokens in, logits out, both by the same matrix."""
+    """Token embedding and decoder; the output matrix is the token embedding."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Kosmos2Text(nn.Module):
         self.transformer = TextTransformer(self.spec, SinusoidalPositions(self.spec.width, POSITION_OFFSET))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Ids of any shape to scaled rows of the matrix."""
+        """Ids of any shape to embeddings of that shape plus ``[width]``, scaled."""
         rows: Tensor = self.tokens(tokens)
         return rows * self.scale
 

@@ -1,4 +1,4 @@
-"""Kosmos-2 as the engine sees it: an image is 64 vectors within the prompt, read like words."""
+"""Kosmos-2's half of the model contract that needs torch: an image is 64 vectors inside the prompt."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from vlm.models.processor import CacheSpec, Inputs
 from vlm.types import Sampling
 
 MAX_NEW_TOKENS = 128
-"""What the model card generates at most."""
+"""``max_new_tokens`` in the model card's example."""
 
 
 class Kosmos2(TokenModel):
-    """transformers ``Kosmos2ForConditionalGeneration``; greedy."""
+    """transformers ``Kosmos2ForConditionalGeneration``; greedy by default."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """``config`` is the content of config.json."""
         super().__init__()
-        settings = ConfigReader(config, "config.json")
-        text = settings.section("text_config")
-        self.vision = Kosmos2Vision(settings.section("vision_config"))
+        reader = ConfigReader(config, "config.json")
+        text = reader.section("text_config")
+        self.vision = Kosmos2Vision(reader.section("vision_config"))
         self.text = Kosmos2Text(text)
         spec = self.text.spec
-        self.image_positions = settings.integer("latent_query_num", 64)
+        self.image_positions = reader.integer("latent_query_num", 64)
         self.latents = LatentProjection(self.vision.width, spec.width, spec.heads, self.image_positions)
         self.cache = CacheSpec(
             layers=spec.layers,
@@ -51,7 +51,7 @@ class Kosmos2(TokenModel):
         self.defaults = Sampling()
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Defaults from the generation config."""
+        """Read the defaults from generation_config.json."""
         generation = ConfigReader(checkpoint.generation, "generation_config.json")
         self.defaults = Sampling(
             max_tokens=MAX_NEW_TOKENS, temperature=0.0, top_p=1.0, repetition_penalty=1.0,
@@ -60,14 +60,14 @@ class Kosmos2(TokenModel):
         )  # fmt: skip
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Images to the latents that stand in the text for them."""
+        """Images ``[3, side, side]`` to the scaled latents ``[positions, width]`` that stand for them."""
         latents: Tensor = self.latents(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
         return (latents * self.text.scale).unbind()
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Prompt ids (and what a preempted sequence had) to embeddings, the images' vectors in their places."""
+        """Embeddings of prompts, the latents at the images' positions, and of ids generated before preemption."""
         rows = [[*one.prompt_ids, *ids] for one, ids in zip(inputs, generated, strict=True)]
         embeddings = self.embed_tokens(right_padded(rows, self.device))
         embeddings[:, IMAGE_START : IMAGE_START + self.image_positions] = torch.stack(tuple(features))
@@ -83,7 +83,7 @@ class Kosmos2(TokenModel):
         return self.text.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Ids to scaled rows of the token matrix."""
+        """Ids of any shape to embeddings of that shape plus ``[width]``, scaled."""
         return self.text.embed(tokens)
 
 

@@ -1,7 +1,7 @@
 """Kosmos-2's processor: an image and a prompt to numbers, and generated token ids to text and boxes.
 
-Owns the layout of a sequence: ``<s> <image>``, one id for each image position, ``</image>``, the prompt. Knows no
-tensors and no engine. Source: transformers' Kosmos2Processor.
+A sequence is ``<s> <image>``, one id for each image position, ``</image>`` and the prompt, as transformers'
+``Kosmos2Processor`` builds it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from vlm.models.kosmos2.parsing import read
 from vlm.models.kosmos2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.kosmos2.vocabulary import Vocabulary
 from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.tasks import missing_image
 from vlm.types import Request
 
 IMAGE_START = 2
-"""The image's vectors stand after ``<s> <image>``."""
+"""Position of the image's first vector: after ``<s> <image>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class Kosmos2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Makes the pixels.
+        images: Resizes and normalises images.
         vocabulary: Text to ids and back.
-        image_positions: How many vectors the decoder reads of one image.
-        max_positions: Longest sequence, image and answer included.
+        image_positions: Number of vectors that the decoder reads for one image.
+        max_positions: Maximum length of a sequence, image and answer included.
         limits: What an image may be.
     """
 
@@ -47,10 +48,10 @@ class Kosmos2Processor:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, limits: ImageLimits = ImageLimits()) -> Kosmos2Processor:
-        """Read settings and tokenizer, with the defaults of transformers' Kosmos2Config where the config is silent.
+        """Read settings and tokenizer; what the config leaves open is as in transformers' ``Kosmos2Config``.
 
         Raises:
-            CheckpointError: A file is missing or broken, or the image size is not the vision encoder's.
+            CheckpointError: A file is missing or broken, or its image size is not the vision encoder's.
         """
         config = ConfigReader(checkpoint.config, f"config.json in {checkpoint.folder}")
         images = ImagePreprocessor.from_checkpoint(checkpoint)
@@ -73,60 +74,61 @@ class Kosmos2Processor:
         """Find the task, tokenise its prompt, decode and resize the image.
 
         Raises:
-            InvalidRequest: No image, a missing argument, or a prompt that leaves no room for an answer.
+            InvalidRequest: The image or an argument is missing, or the prompt leaves no room for an answer.
             InvalidImage: The image cannot be read.
-            UnsupportedTask: The task is not offered; the message lists those that are.
+            UnsupportedTask: The model does not have the task; the message lists those that it has.
         """
-        asked = resolve_task(request)
+        resolved = resolve_task(request)
         if request.image is None:
-            raise InvalidRequest("Kosmos-2 needs an image.", param="image", code="invalid_value")
-        prompt = self._prompt(asked)
+            raise missing_image("Kosmos-2")
+        prompt = self._prompt(resolved)
         sequence = self._sequence(prompt)
         image = (preprocess or self.preprocess)(request.image)
         return Inputs(
             pixels=image.pixels,
             prompt_ids=sequence,
             encoder_ids=(),
-            task=asked.task,
-            native_task=asked.prompt,
-            resolution=asked.resolution,
+            task=resolved.task,
+            native_task=resolved.prompt,
+            resolution=resolved.resolution,
             image_size=image.size,
             image_tokens=self.image_positions,
             text_tokens=len(sequence) - self.image_positions,
-            echo=len(prompt) if asked.echoes else 0,
-            has_text=asked.task != "detect",  # as elsewhere, the answer to "detect" is its boxes
-            ignored=asked.ignored,
-            scored=not self.vocabulary.marks.isdisjoint(prompt),  # without a tag, no boxes are asked for
+            echo=len(prompt) if resolved.echo else 0,
+            has_text=resolved.task != "detect",  # as for the other models, the answer to "detect" is boxes alone
+            ignored=resolved.ignored,
+            scored=not self.vocabulary.special_tokens.isdisjoint(prompt),  # a prompt without tags asks for no boxes
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """Ids to clean text; ``special`` keeps tags and cells."""
+        """Ids to text without tags and cells; ``special`` keeps them."""
         return self.vocabulary.decode(token_ids, special=special)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """The text, prompt included where it is echoed, and its phrases with their boxes.
+        """The text, which begins with the prompt's where that is echoed, and its phrases with their boxes.
 
-        What stands in the prompt was not chosen by the model: a box there has no score, and a phrase no part in one.
+        The model did not choose the prompt: a box that stands there has no score, and a phrase there adds nothing to
+        the score of its boxes.
         """
         prompt = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-        known = (*[math.nan] * len(prompt), *logprobs)
-        return read((*prompt, *token_ids), self.vocabulary, known, finished=finished)
+        all_logprobs = (*[math.nan] * len(prompt), *logprobs)
+        return read((*prompt, *token_ids), self.vocabulary, all_logprobs, finished=finished)
 
-    def _prompt(self, asked: ResolvedTask) -> tuple[int, ...]:
-        before, words, after = asked.parts
+    def _prompt(self, resolved: ResolvedTask) -> tuple[int, ...]:
+        before, text, after = resolved.parts
         tagged = self.vocabulary.encode_tagged
-        return tagged(before) + self.vocabulary.encode(words) + tagged(after)
+        return tagged(before) + self.vocabulary.encode(text) + tagged(after)
 
     def _sequence(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
-        known = self.vocabulary
-        # The ids of the image's places are those after <unk>'s: words, but the model never sees their vectors.
-        image = range(known.unknown + 1, known.unknown + 1 + self.image_positions)
-        sequence = (known.bos, known.tags["<image>"], *image, known.tags["</image>"], *prompt)
+        vocabulary = self.vocabulary
+        # transformers gives image positions the ids after that of <unk>; latents replace the embeddings of these ids.
+        image = range(vocabulary.unknown + 1, vocabulary.unknown + 1 + self.image_positions)
+        sequence = (vocabulary.bos, vocabulary.tags["<image>"], *image, vocabulary.tags["</image>"], *prompt)
         if len(sequence) >= self.max_positions:
             raise InvalidRequest(
-                f"Prompt and image have {len(sequence)} tokens; the model holds {self.max_positions}, "
+                f"Prompt and image have {len(sequence)} tokens; the model takes {self.max_positions}, "
                 "the answer included.",
                 param="prompt",
                 code="context_length_exceeded",

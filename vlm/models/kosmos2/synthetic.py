@@ -1,4 +1,4 @@
-"""The files beside Kosmos-2's weights, made up: the layout and the special ids are the hub's, the words are not."""
+"""Writes the files beside Kosmos-2's weights: layout and special ids as published, the other words made up."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SIZES = {
 
 
 def write_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Everything but the weights, as in microsoft/kosmos-2-patch14-224."""
+    """Write all files but the weights, in the layout of microsoft/kosmos-2-patch14-224."""
     write_json(
         folder,
         {
@@ -81,7 +81,7 @@ def write_files(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _image_size(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The published form for the published size: transformers 5 takes any other size in it for 224."""
+    """The published form for the published size: transformers 5 reads every size in that form as 224."""
     side = config["vision_config"]["image_size"]
     square = {"height": side, "width": side}
     if side == 224:
@@ -90,11 +90,11 @@ def _image_size(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(size: int) -> Tokenizer:
-    """A Unigram model of letters and made-up words, with the ids of the special tokens, then <mask> and the tags."""
+    """A Unigram model: the special tokens, letters and made-up words, then <mask> and the tags."""
     tokens = [*_FIRST, "▁", *ascii_letters, *digits, *".,:;?!'\"-()<>/"]
     words = islice(made_up_words(), size - len(tokens) - 1 - len(ADDED_TOKENS))
     tokens += [f"▁{word}" for word in words] + ["<mask>"]
-    tokenizer = Tokenizer(models.Unigram([(token, -float(bool(place))) for place, token in enumerate(tokens)], 3))
+    tokenizer = Tokenizer(models.Unigram([(token, -float(bool(index))) for index, token in enumerate(tokens)], 3))
     space = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), space])
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")

@@ -1,6 +1,6 @@
-"""Kosmos-2's tasks: the prompts that stand for them, and which one a request means.
+"""Kosmos-2's tasks: the prompt of each, and which one a request means.
 
-Owns the prompts of the model card. Knows nothing of token ids. Source: the card of microsoft/kosmos-2-patch14-224.
+The prompts are those of the model card of microsoft/kosmos-2-patch14-224.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.kosmos2.parsing import cells_of
 from vlm.models.kosmos2.vocabulary import CELLS, TAGS
+from vlm.models.tasks import ignored_fields, missing_argument, text_of, unsupported_task
 from vlm.types import Box, Request, Task, TaskResolution
 
 BRIEF = "<grounding>An image of"
@@ -34,6 +34,7 @@ _USED = {
     "query": {"text"},
     "region_caption": {"region", "threshold"},
 }
+"""Which fields of a Task each task uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +43,39 @@ class ResolvedTask:
 
     Attributes:
         task: Canonical name.
-        template: What the model reads; ``{}`` stands for ``words``, and tags are tags.
-        words: A client's words, in which nothing is a tag; None where the template is all.
-        resolution: How it was found.
-        echoes: Whether the answer's text begins with the prompt's.
-        ignored: Request fields that play no part.
+        template: What the model reads, tags included; ``{}`` stands for ``text``.
+        text: A client's text, in which nothing is a tag; None where the template has no ``{}``.
+        resolution: How the task was found.
+        echo: Whether the answer's text begins with the prompt's.
+        ignored: Paths of the request's fields that play no part.
     """
 
     task: str
     template: str
-    words: str | None
+    text: str | None
     resolution: TaskResolution
-    echoes: bool = True
+    echo: bool = True
     ignored: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
         """All that the model reads, as one text."""
-        return self.template if self.words is None else self.template.replace(_SLOT, self.words)
+        return self.template if self.text is None else self.template.replace(_SLOT, self.text)
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """Before the client's words, these, and after."""
-        if self.words is None:
+        """The prompt before the client's text, that text, and the prompt after it."""
+        if self.text is None:
             return self.template, "", ""
         before, _, after = self.template.partition(_SLOT)
-        return before, self.words, after
+        return before, self.text, after
 
 
 def resolve_task(request: Request) -> ResolvedTask:
-    """Find the task: a named one, else a prompt of the card or with tags, else plain words are a question.
+    """Find the task: a named one, else a prompt of the model card or one with tags; any other prompt is a question.
 
     Raises:
-        UnsupportedTask: A task that Kosmos-2 does not have; the message lists those offered.
+        UnsupportedTask: Kosmos-2 does not have the task; the message lists those that it has.
         InvalidRequest: An argument is missing.
     """
     if request.task is not None:
@@ -84,7 +85,7 @@ def resolve_task(request: Request) -> ResolvedTask:
         return ResolvedTask("caption", BRIEF, None, "default")
     if TAGS.search(prompt) or _UNTAGGED.fullmatch(prompt.strip()):
         return ResolvedTask(_kind(prompt.strip()), prompt, None, "native")
-    return ResolvedTask("query", _QUESTION, prompt.strip(), "plain", echoes=False)
+    return ResolvedTask("query", _QUESTION, prompt.strip(), "plain", echo=False)
 
 
 def _kind(prompt: str) -> str:
@@ -93,12 +94,8 @@ def _kind(prompt: str) -> str:
 
 def _named(task: Task, prompt: str) -> ResolvedTask:
     if task.name not in OFFERED:
-        raise UnsupportedTask(
-            f"Kosmos-2 has no task {task.name!r}; it offers: {', '.join(OFFERED)}.",
-            param="task",
-            code="unsupported_task",
-        )
-    ignored = _ignored(task, prompt)
+        raise unsupported_task("Kosmos-2", task.name, OFFERED)
+    ignored = ignored_fields(task, prompt, _USED[task.name])
     match task.name:
         case "caption":
             return ResolvedTask(task.name, BRIEF if task.length == "short" else DETAILED, None, "task", ignored=ignored)
@@ -107,45 +104,26 @@ def _named(task: Task, prompt: str) -> ResolvedTask:
         case "detect":
             return ResolvedTask(task.name, _PHRASE, _label(task.labels), "task", ignored=ignored)
         case "ground":
-            return ResolvedTask(task.name, _PHRASE, _text(task, prompt), "task", ignored=ignored)
-    return ResolvedTask(task.name, _QUESTION, _text(task, prompt), "task", echoes=False, ignored=ignored)
+            return ResolvedTask(task.name, _PHRASE, _text(task, prompt, "phrase to find"), "task", ignored=ignored)
+    return ResolvedTask(task.name, _QUESTION, _text(task, prompt, "question"), "task", echo=False, ignored=ignored)
 
 
-def _ignored(task: Task, prompt: str) -> tuple[str, ...]:
-    given = {
-        "labels": bool(task.labels),
-        "text": task.text is not None,
-        "region": task.region is not None,
-        "length": task.length != "normal",
-        "threshold": task.threshold is not None,
-        "max_objects": task.max_objects is not None,
-        "reasoning": task.reasoning,
-        "references": bool(task.references),
-    }
-    takes_prompt = "text" in _USED[task.name] and task.text is None
-    dropped = ("prompt",) if prompt.strip() and not takes_prompt else ()
-    return dropped + tuple(f"task.{name}" for name, there in given.items() if there and name not in _USED[task.name])
-
-
-def _text(task: Task, prompt: str) -> str:
-    words = (prompt if task.text is None else task.text).strip()
-    if not words:
-        raise _missing(task.name, "task.text", "the text to work on")
-    return words
+def _text(task: Task, prompt: str, what: str) -> str:
+    text = text_of(task, prompt).strip()
+    if not text:
+        raise missing_argument(task.name, "text", f"a text: the {what}")
+    return text
 
 
 def _label(labels: tuple[str, ...]) -> str:
+    """The label of one generation: the engine asks about several one by one."""
     if len(labels) != 1 or not labels[0].strip():
-        raise _missing("detect", "task.labels", "exactly one label a request")
+        raise missing_argument("detect", "labels", "labels: what to look for, no label blank")
     return labels[0].strip()
 
 
 def _region_prompt(region: Box | None) -> str:
     if region is None:
-        raise _missing("region_caption", "task.region", "the region to describe")
+        raise missing_argument("region_caption", "region", "a region: the part of the image to describe")
     first, last = (CELLS[cell] for cell in cells_of(region))
     return f"<grounding><phrase>It</phrase><object>{first}{last}</object> is"
-
-
-def _missing(task: str, param: str, what: str) -> InvalidRequest:
-    return InvalidRequest(f"Kosmos-2's task {task!r} needs {what}.", param=param, code="invalid_value")

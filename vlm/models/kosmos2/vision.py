@@ -1,4 +1,7 @@
-"""Kosmos-2's eyes: a CLIP ViT, and the latent queries that sum it up (transformers ``Kosmos2VisionModel``)."""
+"""Kosmos-2's vision tower, a CLIP ViT, and the resampler that reduces its output to a fixed number of vectors.
+
+transformers ``Kosmos2VisionModel`` and ``Kosmos2ImageToTextProjection``.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Kosmos2Vision(nn.Module):
-    """Images to one vector of length one a patch, the class token first."""
+    """Images to one vector for each patch, after that of the class token; every vector is normalised to length 1."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class Kosmos2Vision(nn.Module):
 
 
 class LatentProjection(nn.Module):
-    """A fixed number of learned queries attend to the image and to themselves; the decoder reads what they find."""
+    """Learned queries, a fixed number, attend to the image and to themselves; the decoder reads the result."""
 
     def __init__(self, vision_width: int, width: int, heads: int, queries: int) -> None:
         super().__init__()

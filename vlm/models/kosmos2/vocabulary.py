@@ -1,6 +1,7 @@
-"""Kosmos-2's tokens: words, tags and cells of the grid, and which id is which.
+"""Kosmos-2's tokens: text, tags, and the cells of the grid in which boxes are given.
 
-Owns the tokenizer, and keeps a client's words apart from tags. Does not know what a prompt or an answer looks like.
+A client's text never becomes a tag or a special token. Source: transformers' ``Kosmos2Processor`` and the tokenizer of
+microsoft/kosmos-2-patch14-224.
 """
 
 from __future__ import annotations
@@ -14,17 +15,27 @@ from tokenizers import AddedToken, Tokenizer
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError
+from vlm.models.processor import replace_surrogates
+from vlm.models.vocabulary import token_id
 
 GRID = 32
-"""Boxes are given by two cells of a grid of so many columns and rows."""
+"""Number of columns, and of rows, of the grid; a box is given by two of its cells."""
 
-WRITTEN = ("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "<grounding>")
-"""Tags that a prompt may hold."""
+PROMPT_TAGS = ("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "<grounding>")
+"""Tags that a prompt may contain."""
 
 CELLS = tuple(f"<patch_index_{number:04d}>" for number in range(GRID**2))
-ADDED_TOKENS = ("</doc>", "<image>", "</image>", "</chunk>", "</line>", *WRITTEN, *CELLS)  # in the order of their ids
+ADDED_TOKENS = (
+    "</doc>",
+    "<image>",
+    "</image>",
+    "</chunk>",
+    "</line>",
+    *PROMPT_TAGS,
+    *CELLS,
+)  # in the order of their ids
 
-TAGS = re.compile(f"({'|'.join(map(re.escape, WRITTEN))}|<patch_index_(?:0[0-9]{{3}}|10[01][0-9]|102[0-3])>)")
+TAGS = re.compile(f"({'|'.join(map(re.escape, PROMPT_TAGS))}|<patch_index_(?:0[0-9]{{3}}|10[01][0-9]|102[0-3])>)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,75 +43,68 @@ class Vocabulary:
     """Text to ids and back.
 
     Attributes:
-        words: The tokenizer without its marks: whatever a text holds, it reads words.
-        whole: The tokenizer with them.
+        tokenizer: The checkpoint's tokenizer, special tokens included.
+        text_tokenizer: The same without its special tokens: any text, ``</s>`` too, is encoded as ordinary characters.
         bos, unknown: Ids of ``<s>`` and ``<unk>``.
         tags: Ids of the tags and cells, by their text.
-        cells: Cell number of each id that is one.
-        marks: Ids of everything that is no word: tags, cells, ``<s>``, ``</s>`` and their like.
+        cells: Number of the cell, by the id.
+        special_tokens: Ids of everything that is not text: tags, cells, ``<s>``, ``</s>`` and so on.
     """
 
-    words: Tokenizer
-    whole: Tokenizer
+    tokenizer: Tokenizer
+    text_tokenizer: Tokenizer
     bos: int
     unknown: int
     tags: Mapping[str, int]
     cells: Mapping[int, int]
-    marks: frozenset[int]
+    special_tokens: frozenset[int]
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Vocabulary:
-        """Read ``tokenizer.json``, and add the tags that it lacks.
+        """Read ``tokenizer.json`` and add the tags that are missing there.
 
         Raises:
-            CheckpointError: The file is missing or broken, or is no Kosmos-2 tokenizer.
+            CheckpointError: The file is missing or broken, or is not the tokenizer of Kosmos-2.
         """
-        whole = checkpoint.tokenizer()
-        bos, unknown = (_id(whole, token, checkpoint) for token in ("<s>", "<unk>"))
-        whole.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in ADDED_TOKENS])
-        tags = {token: _id(whole, token, checkpoint) for token in ADDED_TOKENS}
+        tokenizer = checkpoint.tokenizer()
+        bos, unknown = (token_id(tokenizer, token, checkpoint, "Kosmos-2") for token in ("<s>", "<unk>"))
+        tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in ADDED_TOKENS])
+        tags = {token: token_id(tokenizer, token, checkpoint, "Kosmos-2") for token in ADDED_TOKENS}
         cells = {tags[token]: number for number, token in enumerate(CELLS)}
-        marks = frozenset(whole.get_added_tokens_decoder())
-        return cls(_words_alone(whole, checkpoint), whole, bos, unknown, tags, cells, marks)
+        special_tokens = frozenset(tokenizer.get_added_tokens_decoder())
+        text_tokenizer = _without_special_tokens(tokenizer, checkpoint)
+        return cls(tokenizer, text_tokenizer, bos, unknown, tags, cells, special_tokens)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of ``text``, all of it words: ``</s>`` and ``<image>`` are mere letters."""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half of a surrogate pair
-        ids: list[int] = self.words.encode(text, add_special_tokens=False).ids
+        """Ids of ``text``, in which ``</s>`` and ``<image>`` are ordinary characters."""
+        ids: list[int] = self.text_tokenizer.encode(replace_surrogates(text), add_special_tokens=False).ids
         return tuple(ids)
 
     def encode_tagged(self, text: str) -> tuple[int, ...]:
-        """Ids of ``text``, where the tags that a prompt may hold are tags; other tags are mere letters."""
+        """Ids of ``text``, in which the tags that a prompt may contain are tags; others are ordinary characters."""
         ids: list[int] = []
-        for place, piece in enumerate(TAGS.split(text)):
-            ids += (self.tags[piece],) if place % 2 else self.encode(piece)
+        for index, part in enumerate(TAGS.split(text)):  # text and tags alternate
+            ids += (self.tags[part],) if index % 2 else self.encode(part)
         return tuple(ids)
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """Ids to text, without tags, cells and special tokens; ``special`` keeps them all.
 
-        What each id adds depends on nothing after it, so that a text can be given out as it grows. Ids outside the
-        tokenizer have no text.
+        What each id adds does not depend on the ids after it, so text can be streamed as it grows. Ids that the
+        tokenizer does not have give no text.
         """
-        kept = list(token_ids) if special else [token for token in token_ids if token not in self.marks]
-        text: str = self.whole.decode(kept, skip_special_tokens=False)
+        kept = list(token_ids) if special else [token for token in token_ids if token not in self.special_tokens]
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=False)
         return text
 
 
-def _id(tokenizer: Tokenizer, token: str, checkpoint: Checkpoint) -> int:
-    found: int | None = tokenizer.token_to_id(token)
-    if found is None:
-        raise CheckpointError(f"tokenizer.json in {checkpoint.folder} has no {token}: it is no Kosmos-2 tokenizer.")
-    return found
-
-
-def _words_alone(whole: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer without its marks, which a SentencePiece model also holds as ordinary pieces."""
-    content = json.loads(whole.to_str())
+def _without_special_tokens(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer without its special tokens, which a SentencePiece model also has as ordinary pieces."""
+    content = json.loads(tokenizer.to_str())
     if content["model"]["type"] != "Unigram":
-        raise CheckpointError(f"tokenizer.json in {checkpoint.folder} is no Unigram model, as Kosmos-2's is.")
-    marks = {token.content for token in whole.get_added_tokens_decoder().values()}
+        raise CheckpointError(f"tokenizer.json in {checkpoint.folder} is not a Unigram model, as that of Kosmos-2 is.")
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     pieces = content["model"]["vocab"]
-    # A name with a space is one that no word has; to remove the piece would renumber all.
-    content["model"]["vocab"] = [[f"{name} " if name in marks else name, score] for name, score in pieces]
+    # Removing a piece would renumber the others; one with a plain space in its name never matches any text.
+    content["model"]["vocab"] = [[f"{name} " if name in special else name, score] for name, score in pieces]
     return Tokenizer.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))

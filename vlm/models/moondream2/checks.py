@@ -1,4 +1,4 @@
-"""What can be wrong with a tokenizer that Moondream 2 would read without complaint."""
+"""Checks of a tokenizer for mistakes that loading would not notice, such as one that belongs to other weights."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections.abc import Iterator
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.models.checks import Finding, round_trip, special_tokens, vocabulary
-from vlm.models.moondream2.config import settings
-from vlm.models.moondream2.vocabulary import END_OF_TEXT, MARKS, Ids, Vocabulary
+from vlm.models.moondream2.revisions import read_config
+from vlm.models.moondream2.vocabulary import END_OF_TEXT, SPECIAL_TOKENS, Ids, Vocabulary
 
 OLDER_SPARE = 1024
-"""Rows of the matrix that CodeGen's tokenizer has no token for, at most."""
+"""Maximum number of rows of the embedding matrix without a token in CodeGen's tokenizer."""
 
 
 def checks(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The tokenizer of the weights' generation, its marks first, as many ids as the matrix has rows, and text back."""
-    config = settings(checkpoint.config)
+    """Check the ids of the special tokens, the size of the vocabulary, and that a text survives a round trip."""
+    config = read_config(checkpoint.config)
     ids = Ids.of(config.section("tokenizer"))
-    words = Vocabulary.from_checkpoint(checkpoint, ids)  # refuses one of another generation
-    marks = {mark: place for place, mark in enumerate(MARKS)} if ids.thinks else {END_OF_TEXT: ids.eos}
-    yield special_tokens(words.whole, marks)
-    yield vocabulary(words.size, config.section("text").integer("vocab_size"), spare=0 if ids.thinks else OLDER_SPARE)
-    yield round_trip(words.encode, words.decode)
+    known = Vocabulary.from_checkpoint(checkpoint, ids)  # raises for the tokenizer of another generation
+    expected = (
+        {token: index for index, token in enumerate(SPECIAL_TOKENS)} if ids.can_reason else {END_OF_TEXT: ids.eos}
+    )
+    spare = 0 if ids.can_reason else OLDER_SPARE
+    yield special_tokens(known.tokenizer, expected)
+    yield vocabulary(known.size, config.section("text").integer("vocab_size"), spare)
+    yield round_trip(known.encode, known.decode)

@@ -1,4 +1,7 @@
-"""Moondream 2's decoder: parallel blocks with rotary positions, as Phi's, and a head of its own."""
+"""Moondream 2's decoder: parallel blocks with rotary positions, as in Phi, and an output matrix of its own.
+
+``text.py`` in the repository of vikhyatk/moondream2.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from vlm.layers.transformer import Transformer, TransformerSpec
 
 
 def text_spec(config: ConfigReader) -> TransformerSpec:
-    """The decoder's transformer from config.json's ``text``. Half of each head has rotary positions."""
+    """The decoder's transformer from config.json's ``text``; rotary positions apply to half of each head."""
     width, heads = config.integer("dim"), config.integer("n_heads")
     return TransformerSpec(
         layers=config.integer("n_layers"),
@@ -26,7 +29,7 @@ def text_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Moondream2Text(nn.Module):
-    """Tokens in, logits out, by two matrices."""
+    """Token embedding, decoder and output matrix."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class Moondream2Text(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``[batch, width]`` to ``[batch, vocabulary]``.
 
-        The norm belongs to the head: places are read from what stands before it.
+        The norm is part of the head: coordinates and sizes are read from the hidden state before it.
         """
         logits: Tensor = self.head(self.norm(hidden))
         return logits

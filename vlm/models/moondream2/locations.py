@@ -1,7 +1,7 @@
-"""Ids beyond the vocabulary: where Moondream 2 means a place, it takes a step like any other, and the step has an id.
+"""Ids beyond the vocabulary: a step that gives a coordinate or a size has an id as every other step has.
 
-After the words come the coordinates, then the sizes, each a pair of width and height. So what the model has written is
-one list of ids. Plain arithmetic: knows no tensors.
+After the vocabulary come the coordinates, then the sizes, each a pair of width and height. So an answer is one list of
+ids, whatever it holds. Plain arithmetic, without tensors.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from vlm.checkpoint.config_reader import ConfigReader
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceIds:
+class LocationIds:
     """Which id stands for which bins.
 
     Attributes:
-        words: Ids of the vocabulary; those from here on are places.
-        bins: Coordinates that the model can name, evenly from 0 up to 1.
-        size_bins: Widths, and heights, that it can name.
-        even_sizes: True where sizes are even steps too, as in the first revision; else each is a power of two.
+        vocabulary: Number of ids in the vocabulary, and so the first id of a coordinate.
+        bins: Number of coordinates, evenly spaced from 0 to below 1.
+        size_bins: Number of widths, and of heights.
+        even_sizes: Whether sizes are evenly spaced, as in the first revision; else they are powers of two.
     """
 
-    words: int
+    vocabulary: int
     bins: int
     size_bins: int
     even_sizes: bool = False
 
     @classmethod
-    def of(cls, config: ConfigReader) -> PlaceIds:
-        """From config.json's sections."""
+    def of(cls, config: ConfigReader) -> LocationIds:
+        """From the sections of config.json."""
         region = config.section("region")
         return cls(
-            words=config.section("text").integer("vocab_size"),
+            vocabulary=config.section("text").integer("vocab_size"),
             bins=region.integer("coord_out_dim"),
             size_bins=region.integer("size_out_dim") // 2,
             even_sizes=region.flag("even_sizes", False),
@@ -41,14 +41,14 @@ class PlaceIds:
     @property
     def sizes(self) -> int:
         """The first id of a size."""
-        return self.words + self.bins
+        return self.vocabulary + self.bins
 
     def coordinate(self, token: int) -> float | None:
-        """What an id says: a coordinate in [0, 1), or None where it is no coordinate."""
-        return (token - self.words) / self.bins if self.words <= token < self.sizes else None
+        """The coordinate, in [0, 1), that an id stands for, or None for another id."""
+        return (token - self.vocabulary) / self.bins if self.vocabulary <= token < self.sizes else None
 
     def size(self, token: int) -> tuple[float, float] | None:
-        """(width, height), each above 0 and at most 1, or None where the id is no size."""
+        """The (width, height) that an id stands for, each at most 1, or None for another id."""
         if not self.sizes <= token < self.sizes + self.size_bins**2:
             return None
         width, height = divmod(token - self.sizes, self.size_bins)

@@ -1,7 +1,7 @@
-"""Moondream 2's processor: an image and words to numbers, and generated ids to text, boxes and points.
+"""Moondream 2's processor: an image and a task to numbers, and generated ids to text, boxes and points.
 
-Owns the layout of a prompt, which follows the image's own positions. Knows no tensors and no engine. Images are
-turned upright by their EXIF orientation first, which the original does not do; all else is as there.
+A prompt follows the positions of its image. It is built as ``moondream.py`` in the repository of vikhyatk/moondream2
+does, except that images are first turned upright by their EXIF orientation.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidRequest
 from vlm.image.decode import ImageLimits, decode
-from vlm.models.moondream2.config import grid, settings
-from vlm.models.moondream2.locations import PlaceIds
+from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.parsing import Reader
-from vlm.models.moondream2.stages import OBJECTS
+from vlm.models.moondream2.revisions import grid, read_config
+from vlm.models.moondream2.stages import OBJECT_STAGES
 from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.moondream2.tiling import Tiling, normalised
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
@@ -23,7 +23,7 @@ from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
-"""What the original generates at most; what is thought counts."""
+"""Default of the original's ``max_tokens``; here reasoning counts too."""
 
 Values = tuple[tuple[float, ...], ...]
 
@@ -33,19 +33,19 @@ class Moondream2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        tiling: Cuts the images.
-        ids: Marks and prompts.
+        tiling: Cuts images into crops.
+        ids: Special tokens and prompts.
         vocabulary: Text to ids and back.
-        places: Ids that are places.
-        prefix: Positions that an image takes before the prompt.
-        max_positions: Longest sequence, image and answer included.
+        locations: Ids of coordinates and sizes.
+        prefix: Number of positions that an image takes before the prompt.
+        max_positions: Maximum length of a sequence, image and answer included.
         limits: What an image may be.
     """
 
     tiling: Tiling
     ids: Ids
     vocabulary: Vocabulary
-    places: PlaceIds
+    locations: LocationIds
     prefix: int
     max_positions: int
     limits: ImageLimits = ImageLimits()
@@ -59,14 +59,14 @@ class Moondream2Processor:
         Raises:
             CheckpointError: A file is missing or broken, or the tokenizer is not that of the weights.
         """
-        config = settings(checkpoint.config)
+        config = read_config(checkpoint.config)
         ids = Ids.of(config.section("tokenizer"))
         vision = config.section("vision")
         return cls(
             tiling=Tiling.of(vision),
             ids=ids,
             vocabulary=Vocabulary.from_checkpoint(checkpoint, ids),
-            places=PlaceIds.of(config),
+            locations=LocationIds.of(config),
             prefix=1 + grid(vision) ** 2,
             max_positions=config.section("text").integer("max_context"),
             limits=limits,
@@ -78,101 +78,109 @@ class Moondream2Processor:
         return ProcessedImage(normalised(self.tiling.canvas(decoded)), decoded.size)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
-        """Find the task, tokenise its words, decode and cut the image.
+        """Find the task, tokenise its prompt, decode the image and cut it into crops.
 
         Raises:
-            InvalidRequest: An image or an argument is missing, or the words leave no room for an answer.
+            InvalidRequest: The image or an argument is missing, or the prompt leaves no room for an answer.
             InvalidImage: The image cannot be read.
-            UnsupportedTask: The task is not offered; the message lists those that are.
+            UnsupportedTask: The model does not have the task; the message lists those that it has.
         """
-        asked = resolve_task(request)
+        resolved = resolve_task(request)
         has_image = request.image is not None
-        self._refuse_what_is_newer(asked, has_image=has_image)
-        prompt = self._prompt(asked) if has_image else (self.ids.bos, *self._prompt(asked))
+        self._check_revision(resolved, has_image=has_image)
+        prompt = self._prompt(resolved) if has_image else (self.ids.bos, *self._prompt(resolved))
         room = self._room(len(prompt), has_image)
         image = None if request.image is None else (preprocess or self.preprocess)(request.image)
-        steps = OBJECTS.get(asked.native)
+        steps = OBJECT_STAGES.get(resolved.native)
         return Inputs(
             pixels=None if image is None else image.pixels,
             prompt_ids=prompt,
             encoder_ids=(),
-            task=asked.task,
-            native_task=asked.native,
-            resolution=asked.resolution,
+            task=resolved.task,
+            native_task=resolved.native,
+            resolution=resolved.resolution,
             image_size=None if image is None else image.size,
             image_tokens=self.prefix if has_image else 0,
             text_tokens=len(prompt),
             has_text=steps is None,
-            ignored=asked.ignored,
-            scored=asked.reasoning or steps is not None,
-            limit=None if steps is None else len(steps) * asked.max_objects,
-            values=tuple(value for reference in asked.references for value in _values(reference)),
-            max_reasoning_tokens=_thinking(request, room) if asked.reasoning else None,
-            reasoning_end_id=self.ids.answer if asked.reasoning else None,
+            ignored=resolved.ignored,
+            scored=resolved.reasoning or steps is not None,
+            limit=None if steps is None else len(steps) * resolved.max_objects,
+            values=tuple(value for reference in resolved.references for value in _values(reference)),
+            max_reasoning_tokens=_max_reasoning_tokens(request, room) if resolved.reasoning else None,
+            reasoning_end_id=self.ids.answer if resolved.reasoning else None,
         )
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """Ids to text; places have none, and marks only if ``special``."""
+        """Ids to text; special tokens only if ``special``. Coordinates and sizes have no text."""
         return self.vocabulary.decode(token_ids, special=special)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """The answer's text, or the objects that it says, with the words that were asked for as their label."""
+        """The answer's text and reasoning, or its objects, labelled with the text that was asked for."""
         if inputs.native_task == "detect":
             return self.reader.boxes(token_ids, logprobs, self._label(inputs, self.ids.detect))
         if inputs.native_task == "point":
             return self.reader.points(token_ids, logprobs, self._label(inputs, self.ids.point))
         if inputs.max_reasoning_tokens is not None:
-            return self.reader.thought(token_ids, logprobs, finished=finished)
+            return self.reader.reasoning(token_ids, logprobs, finished=finished)
         return self.reader.text(token_ids, finished=finished)
 
     @property
     def reader(self) -> Reader:
-        """What reads the answers."""
-        return Reader(self.places, self.ids, self.decode)
+        """Reads the answers."""
+        return Reader(self.locations, self.ids, self.decode)
 
-    def _prompt(self, asked: ResolvedTask) -> tuple[int, ...]:
-        known, encode = self.ids, self.vocabulary.encode
-        match asked.native:
+    def _prompt(self, resolved: ResolvedTask) -> tuple[int, ...]:
+        ids, encode = self.ids, self.vocabulary.encode
+        match resolved.native:
             case "caption":
-                return known.captions[asked.length]
+                return ids.captions[resolved.length]
             case "query":
-                before, after = known.query
-                places = tuple(token for reference in asked.references for token in self._placeholders(reference))
-                return (*before, *places, *encode(known.before_question + asked.words), *after, *self._ending(asked))
+                before, after = ids.query
+                references = tuple(
+                    token for reference in resolved.references for token in self._placeholders(reference)
+                )
+                return (
+                    *before,
+                    *references,
+                    *encode(ids.before_question + resolved.text),
+                    *after,
+                    *self._ending(resolved),
+                )
             case _:
-                before, after = known.detect if asked.native == "detect" else known.point
-                return (*before, *encode(known.before_label + asked.words), *after)
+                before, after = ids.detect if resolved.native == "detect" else ids.point
+                return (*before, *encode(ids.before_label + resolved.text), *after)
 
-    def _ending(self, asked: ResolvedTask) -> tuple[int, ...]:
-        """What follows the end of a question: the original ends one twice, as in training, that needs no thought."""
-        if asked.reasoning:
-            return (self.ids.thinking,)
-        return self.ids.query[1] if self.ids.thinks else ()
+    def _ending(self, resolved: ResolvedTask) -> tuple[int, ...]:
+        """What follows the end of a question; without reasoning, the original repeats the end, as in its training."""
+        if resolved.reasoning:
+            return (self.ids.reasoning,)
+        return self.ids.query[1] if self.ids.can_reason else ()
 
-    def _refuse_what_is_newer(self, asked: ResolvedTask, *, has_image: bool) -> None:
-        """Older revisions know fewer tasks."""
+    def _check_revision(self, resolved: ResolvedTask, *, has_image: bool) -> None:
+        """Raise InvalidRequest for what an older revision does not have."""
         missing = {
-            "long captions": ("task.length", asked.native == "caption" and not self.ids.captions[asked.length]),
-            "reasoning": ("task.reasoning", asked.reasoning and not self.ids.thinks),
-            "references": ("task.references", bool(asked.references) and not self.ids.thinks),
-            "questions without an image": ("image", not has_image and not self.ids.thinks),
+            "long captions": ("task.length", resolved.native == "caption" and not self.ids.captions[resolved.length]),
+            "reasoning": ("task.reasoning", resolved.reasoning and not self.ids.can_reason),
+            "references": ("task.references", bool(resolved.references) and not self.ids.can_reason),
+            "questions without an image": ("image", not has_image and not self.ids.can_reason),
         }
-        for what, (param, asked_for) in missing.items():
-            if asked_for:
+        for what, (param, is_missing) in missing.items():
+            if is_missing:
                 raise InvalidRequest(f"This revision of Moondream 2 has no {what}.", param=param, code="invalid_value")
 
     def _placeholders(self, reference: Point | Box) -> tuple[int, ...]:
-        place = (self.ids.coordinate, self.ids.coordinate)
-        return place if isinstance(reference, Point) else (*place, self.ids.size)
+        point = (self.ids.coordinate, self.ids.coordinate)
+        return point if isinstance(reference, Point) else (*point, self.ids.size)
 
     def _room(self, prompt: int, has_image: bool) -> int:
-        """Positions left for the answer."""
+        """Number of positions left for the answer. Raises InvalidRequest if there are none."""
         read = prompt + self.prefix * has_image
         if read >= self.max_positions:
             raise InvalidRequest(
-                f"Prompt and image have {read} tokens; the model holds {self.max_positions}, the answer included.",
+                f"Prompt and image have {read} tokens; the model takes {self.max_positions}, the answer included.",
                 param="prompt",
                 code="context_length_exceeded",
             )
@@ -184,17 +192,17 @@ class Moondream2Processor:
 
 
 def _values(reference: Point | Box) -> Values:
-    """A point's x and y; a box's middle, then its size."""
+    """A point's x and y; for a box, those of its middle, then (width, height)."""
     if isinstance(reference, Point):
         return (reference.x,), (reference.y,)
     middle = ((reference.x_min + reference.x_max) / 2,), ((reference.y_min + reference.y_max) / 2,)
     return (*middle, (reference.x_max - reference.x_min, reference.y_max - reference.y_min))
 
 
-def _thinking(request: Request, room: int) -> int:
-    """Most ids of thought: half of what may be written, so that an answer always follows.
+def _max_reasoning_tokens(request: Request, room: int) -> int:
+    """Half of the tokens that may be generated, so that an answer always follows.
 
-    The original allows as many for the answer again.
+    The original allows ``max_tokens`` for reasoning, and as many again for the answer.
     """
-    most = request.sampling.max_tokens or MAX_NEW_TOKENS
-    return (min(most, room) - 1) // 2
+    max_tokens = request.sampling.max_tokens or MAX_NEW_TOKENS
+    return (min(max_tokens, room) - 1) // 2

@@ -1,4 +1,7 @@
-"""Where Moondream 2 points: coordinates and sizes to vectors, and hidden states to their logits."""
+"""Coordinates and sizes to vectors, and hidden states to logits of coordinates and sizes.
+
+``region.py`` in the repository of vikhyatk/moondream2.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from vlm.layers.transformer import Mlp
 
 
 class Region(nn.Module):
-    """Numbers in and out of the decoder, by random Fourier features (Tancik et al. 2020, arXiv:2006.10739)."""
+    """Encoders, on random Fourier features (Tancik et al. 2020, arXiv:2006.10739), and decoders of such numbers."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
         width, inner = config.integer("dim"), config.integer("inner_dim")
         coordinate, size = config.integer("coord_feat_dim"), config.integer("size_feat_dim")
-        self.bins, both = config.integer("coord_out_dim"), config.integer("size_out_dim")
-        self.size_bins = both // 2
+        self.bins, size_out = config.integer("coord_out_dim"), config.integer("size_out_dim")
+        self.size_bins = size_out // 2
         self.even_sizes = config.flag("even_sizes", False)
         self.coordinate_features = nn.Parameter(torch.empty(1, coordinate // 2))
         self.coordinate_encoder = nn.Linear(coordinate, width)
         self.coordinate_decoder = Mlp(width, inner, "gelu_tanh", out_width=self.bins)
         self.size_features = nn.Parameter(torch.empty(2, size // 2))
         self.size_encoder = nn.Linear(size, width)
-        self.size_decoder = Mlp(width, inner, "gelu_tanh", out_width=both)
+        self.size_decoder = Mlp(width, inner, "gelu_tanh", out_width=size_out)
 
     def embed(self, values: Tensor) -> Tensor:
         """Coordinates ``[..., 1]`` or sizes ``[..., 2]`` in 0..1 to ``[..., width]``."""
@@ -37,11 +40,11 @@ class Region(nn.Module):
         return out
 
     def embed_bins(self, bins: Tensor) -> Tensor:
-        """Coordinates by their bins, int64 of any shape, to ``[..., width]``."""
+        """Bins of coordinates, int64 of any shape, to ``[..., width]``."""
         return self.embed((bins.float() / self.bins)[..., None])
 
     def embed_size_bins(self, pairs: Tensor) -> Tensor:
-        """Sizes by the pair of their bins as one number, int64 of any shape, to ``[..., width]``."""
+        """Bins of sizes, width and height as one number, int64 of any shape, to ``[..., width]``."""
         bins = torch.stack([pairs // self.size_bins, pairs % self.size_bins], dim=-1).float()
         if self.even_sizes:
             return self.embed(bins / self.size_bins)

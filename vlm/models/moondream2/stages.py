@@ -1,7 +1,6 @@
-"""What each step of an answer is: the choice of a token, or the reading of a place.
+"""What each step of an answer chooses: a token, or a coordinate or size.
 
-A pure function of what was asked and what has been written, so that nothing has to be remembered beside the ids. Knows
-no tensors.
+A pure function of the request and the ids generated so far, so that a sequence has no other state.
 """
 
 from __future__ import annotations
@@ -13,35 +12,35 @@ from vlm.models.processor import Inputs
 
 
 class Stage(IntEnum):
-    """What a row is at."""
+    """What the next step of a row chooses."""
 
     FIRST = auto()
     """The first token of an answer: any."""
     ANSWER = auto()
-    """A further token of an answer, which is not the answer mark."""
-    FIRST_THOUGHT = auto()
-    """The first token of what is thought."""
-    THOUGHT = auto()
-    """A further one, which is neither the end nor a size; it may be a coordinate."""
-    ENOUGH = auto()
-    """Time to answer: the answer mark, whatever the model would say."""
+    """A later token of an answer: any but the answer token."""
+    FIRST_REASONING = auto()
+    """The first token of reasoning: any but the end of text; it may be a coordinate."""
+    REASONING = auto()
+    """A later token of reasoning: any but the end of text and the size token; it may be a coordinate."""
+    END_REASONING = auto()
+    """The answer token, because reasoning has reached its limit."""
     NEXT_OBJECT = auto()
-    """The end, or else the x of a further object."""
+    """The x of another object, or the end of text."""
     Y = auto()
     """The y of that object."""
     SIZE = auto()
     """Its width and height."""
 
 
-CHOOSING = frozenset({Stage.FIRST, Stage.ANSWER, Stage.FIRST_THOUGHT, Stage.THOUGHT, Stage.NEXT_OBJECT})
-"""Stages that need the words' logits."""
+TOKEN_STAGES = frozenset({Stage.FIRST, Stage.ANSWER, Stage.FIRST_REASONING, Stage.REASONING, Stage.NEXT_OBJECT})
+"""Stages that need the logits of tokens."""
 
-THINKING = frozenset({Stage.FIRST_THOUGHT, Stage.THOUGHT})
+REASONING_STAGES = frozenset({Stage.FIRST_REASONING, Stage.REASONING})
 
-PLACING = frozenset({Stage.FIRST_THOUGHT, Stage.THOUGHT, Stage.NEXT_OBJECT, Stage.Y, Stage.SIZE})
-"""Stages that may write a place."""
+LOCATION_STAGES = frozenset({Stage.FIRST_REASONING, Stage.REASONING, Stage.NEXT_OBJECT, Stage.Y, Stage.SIZE})
+"""Stages that may choose a coordinate or a size."""
 
-OBJECTS = {
+OBJECT_STAGES = {
     "detect": (Stage.NEXT_OBJECT, Stage.Y, Stage.SIZE),
     "point": (Stage.NEXT_OBJECT, Stage.Y),
 }
@@ -49,8 +48,8 @@ OBJECTS = {
 
 
 def stage(inputs: Inputs, generated: Sequence[int], answer: int) -> Stage:
-    """What comes next; ``answer`` is the id of the answer mark."""
-    steps = OBJECTS.get(inputs.native_task)
+    """The stage of the step after ``generated``; ``answer`` is the id of the answer token."""
+    steps = OBJECT_STAGES.get(inputs.native_task)
     if steps is not None:
         return steps[len(generated) % len(steps)]
     if inputs.max_reasoning_tokens is None:
@@ -58,5 +57,5 @@ def stage(inputs: Inputs, generated: Sequence[int], answer: int) -> Stage:
     if answer in generated:
         return Stage.FIRST if generated.index(answer) == len(generated) - 1 else Stage.ANSWER
     if len(generated) >= inputs.max_reasoning_tokens:
-        return Stage.ENOUGH
-    return Stage.THOUGHT if generated else Stage.FIRST_THOUGHT
+        return Stage.END_REASONING
+    return Stage.REASONING if generated else Stage.FIRST_REASONING

@@ -1,4 +1,4 @@
-"""The files beside Moondream 2's weights, made up: the layout and the ids are the hub's, most words are not."""
+"""Writes the files beside Moondream 2's weights: layout and ids as published, most words made up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from vlm.checkpoint.synthesis import made_up_words, write_json
-from vlm.models.moondream2.config import settings
-from vlm.models.moondream2.vocabulary import MARKS, Ids
+from vlm.models.moondream2.revisions import read_config
+from vlm.models.moondream2.vocabulary import SPECIAL_TOKENS, Ids
 
 _HUB: Mapping[str, Any] = {"model_type": "moondream1", "architectures": ["HfMoondream"], "torch_dtype": "bfloat16"}
-_FIRST = len(MARKS) + 256
-"""Words begin after the marks and the bytes."""
+_FIRST = len(SPECIAL_TOKENS) + 256
+"""Id of the first word: after the special tokens and the bytes."""
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
@@ -49,24 +49,24 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 
 
 def write_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Everything but the weights, as in vikhyatk/moondream2, with the tokenizer of moondream/starmie-v1."""
+    """Write all files but the weights, laid out as vikhyatk/moondream2, with a tokenizer as moondream/starmie-v1."""
     write_json(
         folder,
         {
             "config.json": config,
             "generation_config.json": {"bos_token_id": 0, "eos_token_id": 0},
-            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": MARKS[0]},
+            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL_TOKENS[0]},
         },
     )
-    sections = settings(config)
+    sections = read_config(config)
     ids = Ids.of(sections.section("tokenizer"))
     _tokenizer(sections.section("text").integer("vocab_size"), ids).save(str(folder / "tokenizer.json"))
 
 
 def _tokenizer(size: int, ids: Ids) -> Tokenizer:
-    """Marks, every byte, and words, those of the prompts where they belong; no merges, so text becomes single bytes."""
+    """Special tokens, every byte, and words, those of the prompts at their ids; without merges, text becomes bytes."""
     named = _prompt_words(ids)
-    fixed = dict(enumerate((*MARKS, *sorted(pre_tokenizers.ByteLevel.alphabet()))))
+    fixed = dict(enumerate((*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()))))
     words = islice((word for word in made_up_words() if word not in named.values()), size)
     vocabulary = {fixed.get(token) or named.get(token) or next(words): token for token in range(size)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -77,12 +77,12 @@ def _tokenizer(size: int, ids: Ids) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer
 
 
 def _prompt_words(ids: Ids) -> dict[int, str]:
-    """What the ids within the prompts say."""
-    said: dict[int, str] = {ids.captions[length][3]: length for length in ids.captions}
-    said |= {ids.captions["short"][1]: "describe", ids.query[0][1]: "query", ids.point[0][1]: "point"}
-    return said | {ids.detect[0][1]: "detect", ids.detect[0][2]: "Ġall"}
+    """The words of the ids in the prompts."""
+    words: dict[int, str] = {ids.captions[length][3]: length for length in ids.captions}
+    words |= {ids.captions["short"][1]: "describe", ids.query[0][1]: "query", ids.point[0][1]: "point"}
+    return words | {ids.detect[0][1]: "detect", ids.detect[0][2]: "Ġall"}

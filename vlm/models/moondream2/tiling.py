@@ -1,6 +1,6 @@
-"""An image of any size as crops of one size: all of it small, and tiles of it large. numpy and PIL only.
+"""An image of any size as crops of one size: the whole image scaled down, and tiles of it at a higher resolution.
 
-Owns how many tiles an image gets, and the canvas on which they travel. Does not know what is seen in them.
+``image_crops.py`` in the repository of vikhyatk/moondream2. Needs numpy and PIL, but no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.checkpoint.config_reader import ConfigReader
-from vlm.models.moondream2.config import grid
+from vlm.models.moondream2.revisions import grid
 
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -25,13 +25,13 @@ class Tiling:
 
     Attributes:
         crop: Side of a crop in pixels.
-        margin: Pixels by which a tile reaches over the part that is its own, on each side.
-        most: Most tiles of one image.
+        margin: Pixels by which a tile overlaps its neighbour, on each side.
+        max_tiles: Maximum number of tiles of one image.
     """
 
     crop: int
     margin: int
-    most: int
+    max_tiles: int
 
     @classmethod
     def of(cls, vision: ConfigReader) -> Tiling:
@@ -45,52 +45,52 @@ class Tiling:
         return self.crop - 2 * self.margin
 
     def tiles(self, width: int, height: int) -> tuple[int, int]:
-        """(rows, columns) for a picture of that size in pixels.
+        """(rows, columns) of tiles for an image of that size in pixels.
 
-        As the original does it, but for very long pictures (from about 11.7:1 on): there they can have any number of
-        tiles, here the longer side has fewer, so that ``most`` holds.
+        As in the original, except for very long images (from about 11.7:1): there they can have any number of tiles,
+        here the longer side has fewer, so that there are at most ``max_tiles``.
         """
         wide, high = width - 2 * self.margin, height - 2 * self.margin
         if wide <= self.stride or high <= self.stride:
             return 1, 1
         least_rows, least_columns = math.ceil(high / self.stride), math.ceil(wide / self.stride)
-        if least_rows * least_columns > self.most:
-            ratio = math.sqrt(self.most / (least_rows * least_columns))
+        if least_rows * least_columns > self.max_tiles:
+            ratio = math.sqrt(self.max_tiles / (least_rows * least_columns))
             return self._within(math.floor(least_rows * ratio), math.floor(least_columns * ratio))
-        rows = max(math.floor(math.sqrt(self.most * high / wide)), least_rows)
-        columns = max(math.floor(math.sqrt(self.most * wide / high)), least_columns)
+        rows = max(math.floor(math.sqrt(self.max_tiles * high / wide)), least_rows)
+        columns = max(math.floor(math.sqrt(self.max_tiles * wide / high)), least_columns)
         return self._within(rows, columns)
 
     def _within(self, rows: int, columns: int) -> tuple[int, int]:
         rows, columns = max(1, rows), max(1, columns)
-        if rows * columns <= self.most:
+        if rows * columns <= self.max_tiles:
             return rows, columns
-        return (rows, self.most // rows) if columns > rows else (self.most // columns, columns)
+        return (rows, self.max_tiles // rows) if columns > rows else (self.max_tiles // columns, columns)
 
     def canvas(self, image: Image.Image) -> Bytes:
-        """An upright RGB image as uint8 ``[height, width, 3]``: what the tiles are cut from, and all of it below.
+        """An upright RGB image as one array, uint8 ``[height, width, 3]``, that all its crops are cut from.
 
-        The upper part is the image squashed to ``stride`` pixels for each tile, and two margins; the lower part, of
-        one crop's height, holds the whole image at its left. An image of one tile has the lower part only, for the
-        tile would be the same. So the size of the canvas says how many rows and columns of tiles it has.
+        The upper part is the image resized to ``stride`` pixels for each tile and two margins. The lower part, of one
+        crop's height, has the whole image at its left. An image of one tile has the lower part only, because the tile
+        would be the same. So the size of the canvas tells the number of rows and columns of tiles.
         """
-        overview = _squashed(image, self.crop, self.crop)
+        overview = _resized(image, self.crop, self.crop)
         rows, columns = self.tiles(*image.size)
         if rows * columns == 1:
             return overview
         height, width = (count * self.stride + 2 * self.margin for count in (rows, columns))
         canvas = np.zeros((height + self.crop, width, 3), dtype=np.uint8)
-        canvas[:height] = _squashed(image, width, height)
+        canvas[:height] = _resized(image, width, height)
         canvas[height:, : self.crop] = overview
         return canvas
 
 
-def _squashed(image: Image.Image, width: int, height: int) -> Bytes:
+def _resized(image: Image.Image, width: int, height: int) -> Bytes:
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def normalised(canvas: Bytes) -> Array:
-    """uint8 ``[height, width, 3]`` to float32 ``[3, height, width]`` in -1..1, rounded to bfloat16 at every step."""
+    """uint8 ``[height, width, 3]`` to float32 ``[3, height, width]`` in -1..1, each step rounded to bfloat16."""
     table = _table()
     out = np.empty((3, *canvas.shape[:2]), dtype=np.float32)
     for channel in range(3):
@@ -106,7 +106,7 @@ def _table() -> Array:
 
 
 def _bfloat16(values: Array) -> Array:
-    """Rounded to bfloat16, the upper half of a float32, ties to even."""
+    """Values rounded to bfloat16 (the upper half of a float32), ties to even."""
     bits = values.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32)

@@ -1,4 +1,7 @@
-"""Moondream 2's eyes: a ViT on each crop, the tiles put together again, and a projection to the decoder's width."""
+"""Moondream 2's vision tower: a ViT on each crop, the tiles put together again, and a projection.
+
+``vision.py`` in the repository of vikhyatk/moondream2.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from torch import Tensor, nn
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
 from vlm.layers.transformer import Mlp, Transformer, TransformerSpec
-from vlm.models.moondream2.config import grid
+from vlm.models.moondream2.revisions import grid
 
 CROPS_AT_ONCE = 64
-"""Most crops in one pass of the ViT: what bounds its memory."""
+"""Maximum number of crops in one pass of the ViT, which bounds its memory."""
 
 
 def vision_spec(config: ConfigReader) -> TransformerSpec:
@@ -31,7 +34,7 @@ def vision_spec(config: ConfigReader) -> TransformerSpec:
 
 
 class Moondream2Vision(nn.Module):
-    """Images to ``grid * grid`` vectors each, of whatever size."""
+    """Images of any size to ``grid * grid`` vectors each."""
 
     def __init__(self, config: ConfigReader) -> None:
         super().__init__()
@@ -49,8 +52,8 @@ class Moondream2Vision(nn.Module):
     def forward(self, canvases: Sequence[Tensor]) -> Sequence[Tensor]:
         """Canvases as :mod:`~vlm.models.moondream2.tiling` makes them, to ``[grid * grid, proj_out_dim]`` each."""
         cut = [self.crops(canvas) for canvas in canvases]
-        seen = self._encode_all(torch.cat([crops for crops, _, _ in cut]))
-        by_image = seen.split_with_sizes([len(crops) for crops, _, _ in cut])
+        encoded = self._encode_all(torch.cat([crops for crops, _, _ in cut]))
+        by_image = encoded.split_with_sizes([len(crops) for crops, _, _ in cut])
         pooled = [self.pooled(one, rows, columns) for one, (_, rows, columns) in zip(by_image, cut, strict=True)]
         both = [torch.cat([one[0], tiles], dim=-1) for one, tiles in zip(by_image, pooled, strict=True)]
         features: Tensor = self.projection(torch.stack(both))
@@ -59,7 +62,7 @@ class Moondream2Vision(nn.Module):
     def crops(self, canvas: Tensor) -> tuple[Tensor, int, int]:
         """A canvas ``[3, height, width]`` to crops ``[1 + tiles, 3, side, side]``, and its rows and columns of tiles.
 
-        The whole image comes first, then the tiles row by row; a single tile would be the same again, and is not cut.
+        The whole image comes first, then the tiles row by row; a single tile would be the same again and is left out.
         """
         side, stride = self.grid * self.patch, (self.grid - 2 * self.margin) * self.patch
         overview, detail = canvas[None, :, -side:, :side], canvas[:, :-side]
@@ -77,24 +80,27 @@ class Moondream2Vision(nn.Module):
         """``[crops, 3, side, side]`` to ``[crops, grid * grid, width]``."""
         patches = F.pixel_unshuffle(crops, self.patch).flatten(2).transpose(1, 2)
         x = self.patches(patches) + self.positions
-        seen: Tensor = self.transformer(x, Bidirectional(self.grid**2, device=crops.device))
-        return seen
+        features: Tensor = self.transformer(x, Bidirectional(self.grid**2, device=crops.device))
+        return features
 
-    def pooled(self, seen: Tensor, rows: int, columns: int) -> Tensor:
-        """What was seen in the tiles of one image ``[1 + tiles, grid * grid, width]``, as one grid of that size."""
+    def pooled(self, features: Tensor, rows: int, columns: int) -> Tensor:
+        """Features of one image's crops ``[1 + tiles, grid * grid, width]`` to one grid ``[grid * grid, width]``."""
         if rows * columns == 1:
-            return seen[0]
-        stitched = self.stitched(seen[1:].view(rows * columns, self.grid, self.grid, -1), rows, columns)
+            return features[0]
+        stitched = self.stitched(features[1:].view(rows * columns, self.grid, self.grid, -1), rows, columns)
         pooled = F.adaptive_avg_pool2d(stitched.permute(2, 0, 1), self.grid)
         return pooled.flatten(1).transpose(0, 1)
 
     def stitched(self, tiles: Tensor, rows: int, columns: int) -> Tensor:
-        """Tiles ``[rows * columns, grid, grid, width]`` side by side, without the margins that neighbours have too."""
+        """Tiles ``[rows * columns, grid, grid, width]`` side by side, without the margins in which they overlap."""
         strips = [
-            torch.cat([tiles[row * columns + at][:, self._own(at, columns)] for at in range(columns)], dim=1)
+            torch.cat(
+                [tiles[row * columns + column][:, self._own(column, columns)] for column in range(columns)], dim=1
+            )
             for row in range(rows)
         ]
         return torch.cat([strip[self._own(row, rows)] for row, strip in enumerate(strips)])
 
-    def _own(self, place: int, count: int) -> slice:
-        return slice(self.margin if place else 0, self.grid if place == count - 1 else self.grid - self.margin)
+    def _own(self, index: int, count: int) -> slice:
+        """The part of a tile, in patches, that is kept; it is the tile ``index`` of ``count`` in its row or column."""
+        return slice(self.margin if index else 0, self.grid if index == count - 1 else self.grid - self.margin)

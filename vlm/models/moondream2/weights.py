@@ -1,4 +1,4 @@
-"""Where Moondream 2's parameters lie in a checkpoint, in the published names and in those of its training."""
+"""Names of Moondream 2's parameters in a checkpoint: the published ones, and those of its training code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from vlm.checkpoint.weight_rules import Rule, Tensors
-from vlm.models.moondream2.config import int4_error
+from vlm.models.moondream2.revisions import int4_error
 
 _VISION = r"model.vision.blocks.\1"
 _TEXT = r"model.text.blocks.\1"
@@ -44,31 +44,31 @@ RULES = (
 )
 
 IGNORED = r"model\.text\.(attn_mask|freqs_cis)"
-"""Tables that old checkpoints may carry and that are computed."""
+"""Tables that old checkpoints may hold; here they are computed."""
 
-_SEEN = r"vision_encoder\.encoder\.model\.visual"
-_SAID = r"text_model\.transformer"
-_TRAINED = (
-    (rf"{_SEEN}\.patch_embed\.linear\.(.+)", r"vision.patch_emb.\1"),
-    (rf"{_SEEN}\.pos_embed", r"vision.pos_emb"),
-    (rf"{_SEEN}\.norm\.(.+)", r"vision.post_ln.\1"),
-    (rf"{_SEEN}\.blocks\.(\d+)\.norm([12])\.(.+)", r"vision.blocks.\1.ln\2.\3"),
-    (rf"{_SEEN}\.blocks\.(\d+)\.((?:attn|mlp)\..+)", r"vision.blocks.\1.\2"),
+_VISION_MODEL = r"vision_encoder\.encoder\.model\.visual"
+_TEXT_MODEL = r"text_model\.transformer"
+_TRAINING_NAMES = (
+    (rf"{_VISION_MODEL}\.patch_embed\.linear\.(.+)", r"vision.patch_emb.\1"),
+    (rf"{_VISION_MODEL}\.pos_embed", r"vision.pos_emb"),
+    (rf"{_VISION_MODEL}\.norm\.(.+)", r"vision.post_ln.\1"),
+    (rf"{_VISION_MODEL}\.blocks\.(\d+)\.norm([12])\.(.+)", r"vision.blocks.\1.ln\2.\3"),
+    (rf"{_VISION_MODEL}\.blocks\.(\d+)\.((?:attn|mlp)\..+)", r"vision.blocks.\1.\2"),
     (r"vision_encoder\.projection\.mlp\.(.+)", r"vision.proj_mlp.\1"),
-    (rf"{_SAID}\.embd\.wte\.weight", r"text.wte"),
-    (rf"{_SAID}\.h\.(\d+)\.mixer\.Wqkv\.(.+)", r"text.blocks.\1.attn.qkv.\2"),
-    (rf"{_SAID}\.h\.(\d+)\.mixer\.out_proj\.(.+)", r"text.blocks.\1.attn.proj.\2"),
-    (rf"{_SAID}\.h\.(\d+)\.((?:ln|mlp)\..+)", r"text.blocks.\1.\2"),
+    (rf"{_TEXT_MODEL}\.embd\.wte\.weight", r"text.wte"),
+    (rf"{_TEXT_MODEL}\.h\.(\d+)\.mixer\.Wqkv\.(.+)", r"text.blocks.\1.attn.qkv.\2"),
+    (rf"{_TEXT_MODEL}\.h\.(\d+)\.mixer\.out_proj\.(.+)", r"text.blocks.\1.attn.proj.\2"),
+    (rf"{_TEXT_MODEL}\.h\.(\d+)\.((?:ln|mlp)\..+)", r"text.blocks.\1.\2"),
     (r"text_model\.lm_head\.ln\.(.+)", r"text.post_ln.\1"),
     (r"text_model\.lm_head\.linear\.(.+)", r"text.lm_head.\1"),
     (r"region_model\.(coordinate|size)_features\.weight", r"region.\1_features"),
     (r"region_model\.((?:coordinate|size)_(?:en|de)coder\..+)", r"region.\1"),
 )
-_TURNED = re.compile(r"region_model\.(?:coordinate|size)_features\.weight")
+_TRANSPOSED = re.compile(r"region_model\.(?:coordinate|size)_features\.weight")
 
 
-def published(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """Tensors with their published names, whichever of the accepted ones they have.
+def native_tensors(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """Tensors with their published names, from a checkpoint in either naming.
 
     Raises:
         CheckpointError: The weights are packed as int4.
@@ -77,11 +77,11 @@ def published(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
         name = given.replace("._orig_mod", "")
         if name.endswith("weight.packed"):
             raise int4_error()
-        yield _name(name), tensor.t() if _TURNED.fullmatch(name) else tensor
+        yield _name(name), tensor.t() if _TRANSPOSED.fullmatch(name) else tensor
 
 
 def _name(name: str) -> str:
-    for pattern, template in _TRAINED:
+    for pattern, template in _TRAINING_NAMES:
         match = re.fullmatch(pattern, name)
         if match:
             return f"model.{match.expand(template).replace('.coordinate_', '.coord_')}"

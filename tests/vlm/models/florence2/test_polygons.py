@@ -69,7 +69,7 @@ def tokens(text: str) -> list[int]:
 
 def segment(given: list[int] | str, *, named: bool = False, finished: bool = True) -> Parsed:
     ids = tokens(given) if isinstance(given, str) else given
-    return read_polygons(ids, VOCABULARY, named=named, finished=finished)
+    return read_polygons(ids, VOCABULARY, labelled=named, finished=finished)
 
 
 def find(given: list[int] | str, *, finished: bool = True) -> Parsed:

@@ -23,12 +23,12 @@ from vlm.types import Request, Task
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 OURS = Florence2Processor.from_checkpoint(Checkpoint.open(FOLDER))
 BINS = sorted(OURS.vocabulary.bins)
-MARKS = sorted(OURS.vocabulary.marks)
+SPECIAL_TOKENS = sorted(OURS.vocabulary.special_tokens)
 BOS, EOS = OURS.vocabulary.bos, OURS.vocabulary.eos
 REGION = "<loc_100><loc_200><loc_300><loc_400>"
 LOCATION, WORDS, OTHER = 0.5, 0.9, 0.001  # probabilities of tokens, by what they are
 
-TOKEN = st.one_of(st.integers(0, 1599), st.sampled_from(BINS), st.sampled_from(MARKS))
+TOKEN = st.one_of(st.integers(0, 1599), st.sampled_from(BINS), st.sampled_from(SPECIAL_TOKENS))
 LOGPROB = st.one_of(st.floats(-40, 0), st.just(math.nan), st.just(-math.inf))
 
 
@@ -57,7 +57,7 @@ def tokens(*parts: str) -> list[int]:
 def likely(ids: Sequence[int]) -> list[float]:
     """Log-probabilities by which one sees what a score is made of."""
     known = OURS.vocabulary
-    silent = {BOS, EOS, *known.marks}
+    silent = {BOS, EOS, *known.special_tokens}
     return [math.log(OTHER if one in silent else LOCATION if one in known.bins else WORDS) for one in ids]
 
 

@@ -56,7 +56,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 def test_the_original_layout_gets_the_native_ids(original: Vocabulary) -> None:
     assert original.tokenizer.get_vocab() == NATIVE.tokenizer.get_vocab()
     assert original.bins == NATIVE.bins
-    assert original.marks == NATIVE.marks
+    assert original.special_tokens == NATIVE.special_tokens
     assert original.image == NATIVE.image == THEIRS.image_token_id
 
 
@@ -78,7 +78,7 @@ def test_ids_are_the_tokenizers() -> None:
 
 
 def test_marks_are_all_added_tokens_with_a_meaning_of_their_own() -> None:
-    tokens = set(THEIRS.tokenizer.convert_ids_to_tokens(sorted(NATIVE.marks)))
+    tokens = set(THEIRS.tokenizer.convert_ids_to_tokens(sorted(NATIVE.special_tokens)))
     assert {"<od>", "</ocr>", "<sep>", "<poly>", "<and>", "<image>", "<unk>", "<mask>"} <= tokens
     assert not tokens & {"<s>", "</s>", "<pad>", "<loc_0>", "<loc_999>"}
 
@@ -91,7 +91,7 @@ def test_a_tokenizer_of_another_family_is_refused(tmp_path: Path, token: str) ->
         content["added_tokens"] = [added for added in content["added_tokens"] if added["content"] != token]
         content["post_processor"] = None
 
-    with pytest.raises(CheckpointError, match=f"has no {token}: it is no Florence-2 tokenizer"):
+    with pytest.raises(CheckpointError, match=f"has no {token}: it is not the tokenizer of Florence-2"):
         Vocabulary.from_checkpoint(rewritten(tmp_path, rename))
 
 
@@ -119,7 +119,7 @@ def test_what_only_looks_like_a_location_is_letters(text: str) -> None:
 @given(pieces=st.lists(st.one_of(TEXT, st.sampled_from(ADDED)), max_size=8))
 def test_no_text_can_inject_a_mark(pieces: list[str]) -> None:
     ids = set(NATIVE.encode("".join(pieces)))
-    assert not ids & (NATIVE.marks | {NATIVE.bos, NATIVE.eos, NATIVE.pad})
+    assert not ids & (NATIVE.special_tokens | {NATIVE.bos, NATIVE.eos, NATIVE.pad})
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,6 @@ def test_a_mark_that_the_file_calls_ordinary_is_kept_out_of_text_all_the_same(tm
 
     words = Vocabulary.from_checkpoint(rewritten(tmp_path, ordinary))
     ids = words.encode("a <od></s><loc_5> b")
-    assert not set(ids) & (words.marks | {words.bos, words.eos})
+    assert not set(ids) & (words.special_tokens | {words.bos, words.eos})
     assert [words.bins[one] for one in ids if one in words.bins] == [5]
-    assert words.marks == NATIVE.marks
+    assert words.special_tokens == NATIVE.special_tokens

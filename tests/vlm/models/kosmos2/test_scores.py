@@ -44,7 +44,9 @@ def inputs_of(prompt: str) -> Inputs:
 def likely(ids: Sequence[int]) -> list[float]:
     """Log-probabilities by which one sees what a score is made of."""
     known = OURS.vocabulary
-    return [math.log(LOCATION if one in known.cells else OTHER if one in known.marks else WORDS) for one in ids]
+    return [
+        math.log(LOCATION if one in known.cells else OTHER if one in known.special_tokens else WORDS) for one in ids
+    ]
 
 
 def read(text: str, inputs: Inputs | None = None) -> Parsed:

@@ -24,12 +24,12 @@ def test_nothing_means_a_brief_grounded_caption(prompt: str) -> None:
 @pytest.mark.parametrize(("length", "prompt"), [("short", BRIEF), ("normal", DETAILED), ("long", DETAILED)])
 def test_captions_have_two_lengths(length: str, prompt: str) -> None:
     found = asked("", Task("caption", length=length))  # type: ignore[arg-type]  # one of three literals
-    assert (found.prompt, found.echoes, found.resolution, found.ignored) == (prompt, True, "task", ())
+    assert (found.prompt, found.echo, found.resolution, found.ignored) == (prompt, True, "task", ())
 
 
 def test_plain_words_are_a_question() -> None:
     found = asked(" What is it? ")
-    assert (found.task, found.resolution, found.echoes) == ("query", "plain", False)
+    assert (found.task, found.resolution, found.echo) == ("query", "plain", False)
     assert found.prompt == "Question: What is it? Answer:"
     assert found.parts == ("Question: ", "What is it?", " Answer:")
 
@@ -52,7 +52,7 @@ def test_plain_words_are_a_question() -> None:
 )
 def test_prompts_of_the_card_and_prompts_with_tags_pass_verbatim(prompt: str, task: str) -> None:
     found = asked(prompt)
-    assert (found.task, found.prompt, found.resolution, found.echoes) == (task, prompt, "native", True)
+    assert (found.task, found.prompt, found.resolution, found.echo) == (task, prompt, "native", True)
     assert found.parts == (prompt, "", "")
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_prompt_of_the_card_is_a_question(prompt: str) -> None:
 
 def test_a_phrase_is_grounded() -> None:
     found = asked("a red circle", Task("ground"))
-    assert (found.prompt, found.echoes) == ("<grounding><phrase>a red circle</phrase>", True)
+    assert (found.prompt, found.echo) == ("<grounding><phrase>a red circle</phrase>", True)
     assert asked("", Task("ground", text="{}")).prompt == "<grounding><phrase>{}</phrase>"
 
 
@@ -73,7 +73,7 @@ def test_one_label_is_detected() -> None:
 
 @pytest.mark.parametrize("labels", [(), ("dog", "cat"), (" ",)])
 def test_no_label_and_several_are_errors(labels: tuple[str, ...]) -> None:
-    with pytest.raises(InvalidRequest, match="exactly one label") as caught:
+    with pytest.raises(InvalidRequest, match="needs labels: what to look for") as caught:
         asked("", Task("detect", labels=labels))
     assert caught.value.param == "task.labels"
 
@@ -83,14 +83,14 @@ def test_a_region_is_described() -> None:
 
 
 def test_a_region_must_be_there() -> None:
-    with pytest.raises(InvalidRequest, match="needs the region") as caught:
+    with pytest.raises(InvalidRequest, match="needs a region") as caught:
         asked("", Task("region_caption"))
     assert caught.value.param == "task.region"
 
 
 @pytest.mark.parametrize("name", ["ground", "query"])
 def test_a_text_must_be_there(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="needs the text") as caught:
+    with pytest.raises(InvalidRequest, match="needs a text: the") as caught:
         asked(" ", Task(name))
     assert caught.value.param == "task.text"
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 from vlm.checkpoint.files import Checkpoint
 from vlm.engine.detokenizer import Detokenizer
 from vlm.errors import CheckpointError
-from vlm.models.kosmos2.vocabulary import ADDED_TOKENS, CELLS, WRITTEN, Vocabulary
+from vlm.models.kosmos2.vocabulary import ADDED_TOKENS, CELLS, PROMPT_TAGS, Vocabulary
 
 FOLDER = Path(__file__).parents[4] / "miniatures" / "kosmos-2"
 OURS = Vocabulary.from_checkpoint(Checkpoint.open(FOLDER))
@@ -23,10 +23,10 @@ THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=30)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-HIDDEN = tuple(token for token in ADDED_TOKENS if token not in (*WRITTEN, *CELLS))
+HIDDEN = tuple(token for token in ADDED_TOKENS if token not in (*PROMPT_TAGS, *CELLS))
 WORD = st.integers(4, THEIRS.tokenizer.mask_token_id - 1)
 TOKEN = st.integers(0, len(THEIRS.tokenizer) - 1)
-PIECE = st.one_of(WORDS, st.sampled_from(WRITTEN), st.sampled_from(CELLS), st.sampled_from([" ", " a red", "\n"]))
+PIECE = st.one_of(WORDS, st.sampled_from(PROMPT_TAGS), st.sampled_from(CELLS), st.sampled_from([" ", " a red", "\n"]))
 
 
 def reference_ids(text: str) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ def test_what_no_prompt_may_hold_is_mere_letters(token: str) -> None:
         assert id_ not in OURS.encode(f"a {token} red")
 
 
-@pytest.mark.parametrize("token", [*WRITTEN, CELLS[0], CELLS[-1]])
+@pytest.mark.parametrize("token", [*PROMPT_TAGS, CELLS[0], CELLS[-1]])
 def test_tags_in_words_are_mere_letters(token: str) -> None:
     assert OURS.tags[token] in OURS.encode_tagged(token)
     assert not set(OURS.encode(f"a {token} red")) & set(OURS.tags.values())
@@ -68,7 +68,7 @@ def test_tags_in_words_are_mere_letters(token: str) -> None:
     "text", ["<patch_index_1024>", "<patch_index_44>", "<patch_index_00044>", "<Phrase>", "< phrase>"]
 )
 def test_what_looks_like_a_tag_is_none(text: str) -> None:
-    assert not set(OURS.encode_tagged(text)) & OURS.marks - {OURS.unknown}
+    assert not set(OURS.encode_tagged(text)) & OURS.special_tokens - {OURS.unknown}
 
 
 def test_half_a_surrogate_pair_is_no_crash() -> None:
@@ -115,9 +115,9 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     content["added_tokens"], content["post_processor"] = [], None
     content["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="has no <s>: it is no Kosmos-2 tokenizer"):
+    with pytest.raises(CheckpointError, match="has no <s>: it is not the tokenizer of Kosmos-2"):
         Vocabulary.from_checkpoint(checkpoint)
     content["model"]["vocab"] = {"a": 0, "<s>": 1, "<unk>": 2}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="is no Unigram model"):
+    with pytest.raises(CheckpointError, match="is not a Unigram model"):
         Vocabulary.from_checkpoint(checkpoint)

@@ -53,7 +53,7 @@ def test_rows_of_all_stages_are_decoded_as_if_alone(both: tuple[Moondream2, Moon
     together = model.decode(hidden, rows, greedy)
     assert together.logprobs is not None
     stages = {stage(row.inputs, row.generated, ANSWER) for row in rows}
-    assert stages >= set(Stage) - {Stage.ENOUGH}
+    assert stages >= set(Stage) - {Stage.END_REASONING}
     for place, row in enumerate(rows):
         alone = model.decode(hidden[place : place + 1], [row], greedy)
         assert alone.logprobs is not None
@@ -136,7 +136,7 @@ def test_a_coordinate_in_a_thought_says_which(both: tuple[Moondream2, Moondream2
     choosing(biased, {COORDINATE: 9.0})
     thinking, question = asked(both)[2], asked(both)[1]
     for written in ([], [40]):
-        assert biased.places.coordinate(token_of(biased, thinking, written)) is not None
+        assert biased.locations.coordinate(token_of(biased, thinking, written)) is not None
     assert token_of(biased, question, [40]) == COORDINATE
 
 
@@ -144,7 +144,7 @@ def test_time_to_think_is_up(both: tuple[Moondream2, Moondream2Processor]) -> No
     thinking = replace(asked(both)[2], max_reasoning_tokens=2)
     assert token_of(both[0], thinking, [40, 41]) == ANSWER
     assert stage(thinking, [40, 41, ANSWER], ANSWER) is Stage.FIRST
-    assert stage(replace(thinking, max_reasoning_tokens=0), [], ANSWER) is Stage.ENOUGH
+    assert stage(replace(thinking, max_reasoning_tokens=0), [], ANSWER) is Stage.END_REASONING
 
 
 def test_objects_are_never_drawn(both: tuple[Moondream2, Moondream2Processor]) -> None:

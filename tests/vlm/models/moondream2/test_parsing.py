@@ -17,7 +17,7 @@ from vlm.types import Request, Sampling, Task
 
 ANSWER, POINTS, GROUND = 3, 7, 9
 PROCESSOR = golden()[1]
-WORDS = PROCESSOR.places.words
+WORDS = PROCESSOR.locations.vocabulary
 HALF, OTHER_HALF = PROCESSOR.vocabulary.encode("é")
 
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tests.vlm.models.moondream2.driver import DATA, golden
-from vlm.models.moondream2.config import settings
-from vlm.models.moondream2.locations import PlaceIds
+from vlm.models.moondream2.locations import LocationIds
+from vlm.models.moondream2.revisions import read_config
 
 UNITS = load_file(DATA / "units.safetensors")
-PLACES = PlaceIds.of(settings({}))
+LOCATIONS = LocationIds.of(read_config({}))
 
 
 @torch.inference_mode()
@@ -31,17 +31,17 @@ def test_vectors_and_logits_are_the_originals() -> None:
 def test_bins_stand_for_what_ids_say() -> None:
     region = golden()[0].region
     bins = torch.tensor([0, 1, 500, 1023])
-    values = torch.tensor([[PLACES.coordinate(PLACES.words + int(one))] for one in bins])
+    values = torch.tensor([[LOCATIONS.coordinate(LOCATIONS.vocabulary + int(one))] for one in bins])
     torch.testing.assert_close(region.embed_bins(bins), region.embed(values))
     pairs = torch.tensor([0, 1023, 1024, 1024**2 - 1, 500 * 1024 + 3])
-    sizes = torch.tensor([PLACES.size(PLACES.sizes + int(one)) for one in pairs])
+    sizes = torch.tensor([LOCATIONS.size(LOCATIONS.sizes + int(one)) for one in pairs])
     torch.testing.assert_close(region.embed_size_bins(pairs), region.embed(sizes), atol=1e-4, rtol=0)
 
 
 def test_places_are_the_originals() -> None:
-    found = [PLACES.coordinate(51200 + one) for one in range(1024)]
+    found = [LOCATIONS.coordinate(51200 + one) for one in range(1024)]
     assert found == UNITS["region.coord_values_f32"].tolist()
-    widths = [PLACES.size(51200 + 1024 + 1024 * one) for one in range(1024)]
+    widths = [LOCATIONS.size(51200 + 1024 + 1024 * one) for one in range(1024)]
     expected = UNITS["region.size_values_f32"].double()
     assert (torch.tensor([one[0] for one in widths if one], dtype=torch.double) - expected).abs().max() < 4e-7
     assert {one[1] for one in widths if one} == {2.0**-10}
@@ -50,9 +50,9 @@ def test_places_are_the_originals() -> None:
 @given(token=st.integers(0, 51200 + 1024 + 1024**2 + 5000))
 def test_an_id_is_a_word_or_a_coordinate_or_a_size(token: int) -> None:
     is_place = 51200 <= token < 51200 + 1024 + 1024**2
-    assert (PLACES.coordinate(token) is not None) + (PLACES.size(token) is not None) == is_place
+    assert (LOCATIONS.coordinate(token) is not None) + (LOCATIONS.size(token) is not None) == is_place
 
 
 def test_even_sizes_of_the_first_revision() -> None:
-    places = PlaceIds(10, 4, 4, even_sizes=True)
+    places = LocationIds(10, 4, 4, even_sizes=True)
     assert [places.size(14 + one) for one in (0, 5, 15)] == [(0.0, 0.0), (0.25, 0.25), (0.75, 0.75)]

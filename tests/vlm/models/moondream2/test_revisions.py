@@ -12,9 +12,9 @@ import pytest
 from tests.vlm.models.moondream2.driver import DATA, sample_image
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, InvalidRequest
-from vlm.models.moondream2.config import REVISIONS, settings
-from vlm.models.moondream2.locations import PlaceIds
+from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.processor import Moondream2Processor
+from vlm.models.moondream2.revisions import REVISIONS, read_config
 from vlm.models.moondream2.vocabulary import Ids
 from vlm.types import Point, Request, Task
 
@@ -24,7 +24,7 @@ LONGEST = 1023
 
 
 def ids_of(revision: str) -> Ids:
-    return Ids.of(settings({"config": {"revision": revision}}).section("tokenizer"))
+    return Ids.of(read_config({"config": {"revision": revision}}).section("tokenizer"))
 
 
 def folder_of(folder: Path, revision: str) -> Checkpoint:
@@ -45,27 +45,27 @@ def folder_of(folder: Path, revision: str) -> Checkpoint:
 def older_ids(tokenizer: dict[str, Any]) -> dict[str, Any]:
     """Ids that the small tokenizer has; all else is the revision's."""
     templates = tokenizer["templates"] | {"query": {"prefix": [429], "suffix": [34]}}
-    return {"bos_id": LONGEST, "eos_id": LONGEST, "query_says": "query", "templates": templates}
+    return {"bos_id": LONGEST, "eos_id": LONGEST, "query_text": "query", "templates": templates}
 
 
 def test_the_published_one_is_what_a_silent_config_means() -> None:
     assert (
         ids_of("2025-06-21")
-        == Ids.of(settings({}).section("tokenizer"))
-        == Ids.of(settings({"config": {}}).section("tokenizer"))
+        == Ids.of(read_config({}).section("tokenizer"))
+        == Ids.of(read_config({"config": {}}).section("tokenizer"))
     )
 
 
 @pytest.mark.parametrize("name", OLDER)
 def test_older_ones_begin_and_end_with_codegens_mark(name: str) -> None:
     ids = ids_of(name)
-    assert (ids.bos, ids.eos, ids.thinks) == (50256, 50256, False)
+    assert (ids.bos, ids.eos, ids.can_reason) == (50256, 50256, False)
     assert ids.captions["normal"] == (198, 198, 24334, 1159, 25)
     assert ids.query == ((198, 198, 24361, 25), (198, 198, 33706, 25))
 
 
 def test_only_the_first_has_even_sizes_and_no_long_captions() -> None:
-    even = [name for name in REVISIONS if PlaceIds.of(settings({"config": {"revision": name}})).even_sizes]
+    even = [name for name in REVISIONS if LocationIds.of(read_config({"config": {"revision": name}})).even_sizes]
     assert even == ["2025-01-09"] == [name for name in REVISIONS if not ids_of(name).captions["long"]]
 
 
@@ -111,4 +111,4 @@ def test_a_newer_tokenizer_beside_older_weights_is_refused(tmp_path: Path) -> No
 
 def test_an_unknown_revision_is_an_error() -> None:
     with pytest.raises(CheckpointError, match="'2024-08-26' is not known here; it may be 2025-06-21"):
-        settings({"config": {"revision": "2024-08-26"}})
+        read_config({"config": {"revision": "2024-08-26"}})

@@ -29,7 +29,7 @@ def test_words_are_a_question_letter_for_letter(prompt: str) -> None:
 @pytest.mark.parametrize("length", ["short", "normal", "long"])
 def test_captions_have_three_lengths(length: str) -> None:
     found = asked("", Task("caption", length=length))  # type: ignore[arg-type]  # one of three literals
-    assert (found.length, found.words, found.resolution, found.ignored) == (length, "", "task", ())
+    assert (found.length, found.text, found.resolution, found.ignored) == (length, "", "task", ())
 
 
 def test_another_length_is_an_error() -> None:
@@ -40,18 +40,18 @@ def test_another_length_is_an_error() -> None:
 @pytest.mark.parametrize("name", ["detect", "point"])
 def test_one_label_is_looked_for(name: str) -> None:
     found = asked("", Task(name, labels=(" red square",)))
-    assert (found.native, found.words, found.max_objects) == (name, " red square", MAX_OBJECTS)
+    assert (found.native, found.text, found.max_objects) == (name, " red square", MAX_OBJECTS)
     assert asked("", Task(name, labels=("a",), max_objects=3)).max_objects == 3
 
 
 def test_a_phrase_is_grounded_by_detection() -> None:
     for found in (asked("", Task("ground", text="a dog")), asked("a dog", Task("ground"))):
-        assert (found.task, found.native, found.words) == ("ground", "detect", "a dog")
+        assert (found.task, found.native, found.text) == ("ground", "detect", "a dog")
 
 
 @pytest.mark.parametrize("labels", [(), ("dog", "cat"), (" ",)])
 def test_no_label_and_several_are_errors(labels: tuple[str, ...]) -> None:
-    with pytest.raises(InvalidRequest, match="exactly one label") as caught:
+    with pytest.raises(InvalidRequest, match="needs labels: what to look for") as caught:
         asked("", Task("detect", labels=labels))
     assert caught.value.param == "task.labels"
 
@@ -65,7 +65,7 @@ def test_at_least_one_object_is_looked_for(most: int) -> None:
 
 @pytest.mark.parametrize("name", ["ground", "query"])
 def test_a_text_must_be_there(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="needs the text") as caught:
+    with pytest.raises(InvalidRequest, match="needs a text: the") as caught:
         asked(" ", Task(name))
     assert caught.value.param == "task.text"
 

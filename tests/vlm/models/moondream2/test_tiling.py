@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from tests.vlm.models.moondream2.driver import DATA, golden, sample_image
 from vlm.errors import CheckpointError
-from vlm.models.moondream2.config import settings
+from vlm.models.moondream2.revisions import read_config
 from vlm.models.moondream2.tiling import Tiling, normalised
 
-TILING = Tiling.of(settings({}).section("vision"))
+TILING = Tiling.of(read_config({}).section("vision"))
 EXPECTED: dict[str, Any] = json.loads((DATA / "preprocess.json").read_text("utf-8"))
-SMALL = Tiling(crop=28, margin=7, most=12)
+SMALL = Tiling(crop=28, margin=7, max_tiles=12)
 LONGEST = 11.7
 
 
@@ -31,12 +31,12 @@ def image(name: str) -> Image.Image:
 
 
 def test_the_published_sizes() -> None:
-    assert Tiling(crop=378, margin=56, most=12) == TILING
+    assert Tiling(crop=378, margin=56, max_tiles=12) == TILING
     assert TILING.stride == 266
 
 
 def test_tiles_are_the_originals_up_to_their_bound() -> None:
-    over = [one for one in EXPECTED["tiles_by_size"] if one[2] * one[3] > TILING.most]
+    over = [one for one in EXPECTED["tiles_by_size"] if one[2] * one[3] > TILING.max_tiles]
     assert over == [[8000, 379, 1, 13], [8000, 480, 1, 13], [8000, 644, 1, 13]]
     for width, height, rows, columns in EXPECTED["tiles_by_size"]:
         expected = (1, 12) if [width, height, rows, columns] in over else (rows, columns)
@@ -53,7 +53,7 @@ def test_no_image_has_more_tiles_than_the_bound(size: tuple[int, int], tiles: tu
 def test_every_image_has_a_tile_and_not_too_many(width: int, height: int) -> None:
     rows, columns = TILING.tiles(width, height)
     assert rows >= 1 <= columns
-    assert rows * columns <= TILING.most
+    assert rows * columns <= TILING.max_tiles
     assert TILING.tiles(height, width) == (columns, rows)
 
 
@@ -115,4 +115,4 @@ def test_a_canvas_says_its_tiles_by_its_size(width: int, height: int) -> None:
 @pytest.mark.parametrize("changes", [{"crop_size": 380}, {"overlap_margin": 14}, {"crop_size": 112}])
 def test_sizes_that_do_not_fit_together_are_found_at_load(changes: dict[str, int]) -> None:
     with pytest.raises(CheckpointError, match="must be a whole number of patches"):
-        Tiling.of(settings({"config": {"vision": changes}}).section("vision"))
+        Tiling.of(read_config({"config": {"vision": changes}}).section("vision"))

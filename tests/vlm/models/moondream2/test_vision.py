@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from tests.vlm.models.moondream2.driver import DATA, golden
 from vlm.models.moondream2 import vision
-from vlm.models.moondream2.config import settings
+from vlm.models.moondream2.revisions import read_config
 from vlm.models.moondream2.synthetic import SIZES
 from vlm.models.moondream2.vision import Moondream2Vision
 
@@ -17,7 +17,7 @@ UNITS = load_file(DATA / "units.safetensors")
 
 def tiny() -> Moondream2Vision:
     torch.manual_seed(1)
-    model = Moondream2Vision(settings(SIZES["tiny"]).section("vision"))
+    model = Moondream2Vision(read_config(SIZES["tiny"]).section("vision"))
     with torch.no_grad():
         model.positions.normal_()
     return model.eval()

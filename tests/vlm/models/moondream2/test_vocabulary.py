@@ -17,7 +17,7 @@ from tests.vlm.models.moondream2.driver import DATA, golden
 from vlm.checkpoint.files import Checkpoint, HubFile
 from vlm.errors import CheckpointError
 from vlm.models.moondream2.processor import Moondream2Processor
-from vlm.models.moondream2.vocabulary import MARKS, TOKENIZER
+from vlm.models.moondream2.vocabulary import SPECIAL_TOKENS, TOKENIZER
 
 OURS = golden()[1].vocabulary
 THEIRS = Tokenizer.from_file(str(DATA / "tokenizer.json"))
@@ -25,8 +25,8 @@ WORDS = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 def test_marks_are_the_first_ids() -> None:
-    assert OURS.marks == frozenset(range(21))
-    assert [THEIRS.id_to_token(token) for token in range(21)] == list(MARKS)
+    assert OURS.special_tokens == frozenset(range(21))
+    assert [THEIRS.id_to_token(token) for token in range(21)] == list(SPECIAL_TOKENS)
 
 
 @given(text=WORDS.filter(lambda text: "<|" not in text))
@@ -35,18 +35,20 @@ def test_words_have_the_originals_ids(text: str) -> None:
     assert OURS.decode(OURS.encode(text)) == text
 
 
-@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("mark", SPECIAL_TOKENS)
 def test_a_mark_in_words_is_mere_letters(mark: str) -> None:
     assert THEIRS.token_to_id(mark) in THEIRS.encode(f"a {mark} dog").ids, "the original lets a client write it"
     for text in (mark, f"a {mark} dog", f"{mark}{mark}", f"<|{mark}|>", f"{mark} ", f" {mark}"):
-        assert not set(OURS.encode(text)) & OURS.marks
+        assert not set(OURS.encode(text)) & OURS.special_tokens
         assert OURS.decode(OURS.encode(text)) == text
 
 
-@given(pieces=st.lists(st.one_of(WORDS, st.sampled_from([*MARKS, "<|", "|>", "md_reserved_", "3"])), max_size=8))
+@given(
+    pieces=st.lists(st.one_of(WORDS, st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "md_reserved_", "3"])), max_size=8)
+)
 def test_no_text_becomes_a_mark(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert not set(OURS.encode(text)) & OURS.marks
+    assert not set(OURS.encode(text)) & OURS.special_tokens
     assert OURS.decode(OURS.encode(text)) == text
 
 
@@ -104,8 +106,8 @@ def plain_marks(content: dict[str, Any]) -> None:
 
 def test_marks_need_not_be_flagged_special(tmp_path: Path) -> None:
     words = Moondream2Processor.from_checkpoint(changed(tmp_path, plain_marks)).vocabulary
-    assert words.decode([1, *words.encode(f"a {MARKS[3]}")]) == f"a {MARKS[3]}"
-    assert not set(words.encode(f"a {MARKS[3]}")) & words.marks
+    assert words.decode([1, *words.encode(f"a {SPECIAL_TOKENS[3]}")]) == f"a {SPECIAL_TOKENS[3]}"
+    assert not set(words.encode(f"a {SPECIAL_TOKENS[3]}")) & words.special_tokens
 
 
 def whole_words(content: dict[str, Any]) -> None:
@@ -114,8 +116,8 @@ def whole_words(content: dict[str, Any]) -> None:
 
 def test_not_even_a_tokenizer_that_looks_whole_words_up_finds_a_mark(tmp_path: Path) -> None:
     words = Moondream2Processor.from_checkpoint(changed(tmp_path, whole_words)).vocabulary
-    for mark in MARKS:
-        assert not set(words.encode(mark)) & words.marks
+    for mark in SPECIAL_TOKENS:
+        assert not set(words.encode(mark)) & words.special_tokens
 
 
 def from_the_hub(folder: Path) -> Checkpoint:

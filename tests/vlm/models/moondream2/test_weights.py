@@ -1,4 +1,4 @@
-"""The published tensors find their places, under each of the names that they have had."""
+"""The published tensors are loaded, under each of the names that they have had."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlm.errors import CheckpointError
 from vlm.loading import synthesize
 from vlm.models.moondream2.model import FAMILY, Moondream2
 from vlm.models.moondream2.synthetic import SIZES
-from vlm.models.moondream2.weights import RULES, published
+from vlm.models.moondream2.weights import RULES, native_tensors
 
 GIVEN = load_file(DATA / "model.safetensors")
 """The small model's tensors, under the published names."""
@@ -132,7 +132,7 @@ def test_what_is_missing_and_what_is_too_much_is_named(tmp_path: Path) -> None:
 def test_int4_is_refused_with_what_to_do(tmp_path: Path) -> None:
     packed = [("model.text.blocks.0.attn.qkv.weight.packed", torch.zeros(1, dtype=torch.uint8))]
     with pytest.raises(CheckpointError, match="packed as int4, which is not supported; use the bfloat16 revision"):
-        list(published(packed))
+        list(native_tensors(packed))
     with pytest.raises(CheckpointError, match="int4"):
         FAMILY.empty({"config": {"text": {"group_size": 128}}})
 

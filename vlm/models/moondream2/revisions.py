@@ -1,8 +1,8 @@
-"""Moondream 2's sizes and ids: what a config.json says under ``config``, over what the model was published with.
+"""Sizes, ids and prompts of each published revision of Moondream 2, and what a config.json changes of them.
 
-The published config.json says nothing (``"config": {}``), so the defaults here are the model's real sizes, and the ids
-and prompts of :data:`REVISION`. For weights of an older one, ``config`` must name it: ``{"revision": "2025-04-14"}``.
-Plain data: knows no tensors and no tokenizer.
+The published config.json is empty (``"config": {}``), so the defaults here are the real sizes, and the ids and prompts
+of :data:`REVISION`. For older weights, ``config`` must name their revision: ``{"revision": "2025-04-14"}``. Source:
+``config.py`` and ``moondream.py`` in the repository of vikhyatk/moondream2, at each revision.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "tokenizer": {
         "bos_id": 0, "eos_id": 0, "answer_id": 3, "thinking_id": 4, "coord_id": 5, "size_id": 6,
         "start_ground_points_id": 7, "end_ground_id": 9, "templates": _TEMPLATES,
-        "thinks": True, "query_says": "query", "before_question": "", "before_label": " ",
+        "can_reason": True, "query_text": "query", "before_question": "", "before_label": " ",
     },
 }  # fmt: skip
 
 
-def _older(spoken: Mapping[str, Any], captions: Mapping[str, list[int]]) -> Mapping[str, Any]:
-    """The ids of CodeGen's tokenizer. It has none for thoughts: those named here are rows that no token has."""
+def _older(spaces: Mapping[str, Any], captions: Mapping[str, list[int]]) -> Mapping[str, Any]:
+    """Ids and prompts for CodeGen's tokenizer. It has no tokens for reasoning, so those ids are of unused rows."""
     return {
         "bos_id": 50256, "eos_id": 50256, "answer_id": 51199, "thinking_id": 51198, "coord_id": 51197, "size_id": 51196,
-        "start_ground_points_id": 51195, "end_ground_id": 51194, "thinks": False, "query_says": "Question:",
-        **spoken,
+        "start_ground_points_id": 51195, "end_ground_id": 51194, "can_reason": False, "query_text": "Question:",
+        **spaces,
         "templates": {
             "caption": {"short": [198, 198, 16438, 8305, 25], "normal": [198, 198, 24334, 1159, 25], **captions},
             "query": {"prefix": [198, 198, 24361, 25], "suffix": [198, 198, 33706, 25]},
@@ -72,18 +72,18 @@ REVISIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "region": {"even_sizes": True},
     },
 }
-"""What each revision has otherwise than :data:`PUBLISHED`. The network is the same in all."""
+"""How each revision differs from :data:`PUBLISHED`. The network is the same in all."""
 
 
-def settings(config: Mapping[str, Any]) -> ConfigReader:
+def read_config(config: Mapping[str, Any]) -> ConfigReader:
     """The sections ``text``, ``vision``, ``region`` and ``tokenizer``, each complete.
 
     Args:
         config: The content of config.json.
 
     Raises:
-        CheckpointError: ``config`` or one of its sections is no object, the revision is not known, or the weights are
-            said to be quantised.
+        CheckpointError: ``config`` or one of its sections is not an object, the revision is unknown, or the weights
+            are quantised.
     """
     given = config.get("config") or {}
     if not isinstance(given, Mapping):
@@ -95,15 +95,15 @@ def settings(config: Mapping[str, Any]) -> ConfigReader:
         )
     sections = {name: {**PUBLISHED[name], **REVISIONS[revision].get(name, {})} for name in PUBLISHED}
     return ConfigReader(
-        {name: _over(sections[name], name, given.get(name, {})) for name in PUBLISHED}, "config.json config"
+        {name: _merged(sections[name], name, given.get(name, {})) for name in PUBLISHED}, "config.json config"
     )
 
 
 def grid(vision: ConfigReader) -> int:
-    """Patches along each side of a crop.
+    """Number of patches along each side of a crop.
 
     Raises:
-        CheckpointError: The crop is no whole number of patches, or its margins leave nothing of it.
+        CheckpointError: The crop is not a whole number of patches, or its margins leave nothing of it.
     """
     crop, patch, margin = (vision.integer(key) for key in ("crop_size", "enc_patch_size", "overlap_margin"))
     if crop % patch or crop // patch <= 2 * margin:
@@ -114,7 +114,7 @@ def grid(vision: ConfigReader) -> int:
     return crop // patch
 
 
-def _over(known: Mapping[str, Any], name: str, given: object) -> dict[str, Any]:
+def _merged(known: Mapping[str, Any], name: str, given: object) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise CheckpointError(f"config.json config: {name} must be an object.")
     if given.get("group_size") is not None:
@@ -123,7 +123,7 @@ def _over(known: Mapping[str, Any], name: str, given: object) -> dict[str, Any]:
 
 
 def int4_error() -> CheckpointError:
-    """What to say to a quantised checkpoint."""
+    """The error for a quantised checkpoint."""
     return CheckpointError(
         "The checkpoint's weights are packed as int4, which is not supported; use the bfloat16 revision of the model."
     )
