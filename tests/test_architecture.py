@@ -46,7 +46,24 @@ ROOMS: dict[str, set[str]] = {
     "vlm/__main__": {
         "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
-    "router": {"vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
+    "router": set(),
+    "router/suggest": set(),
+    "router/config": {"vlm/errors", "vlm/image", "router/suggest"},
+    "router/backends/base": {"vlm/errors", "vlm/types"},
+    "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
+    # What every route needs: knows no format of requests, and not where answers come from.
+    "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
+    # A format of requests and answers: it does not know who answers.
+    "router/chat": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config", "router/asgi",
+        "router/images",
+    },
+    "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    "router/app": {
+        "vlm/errors", "vlm/models/cards", "router/config", "router/asgi", "router/backends", "router/backends/base",
+        "router/catalogue", "router/chat", "router/images",
+    },
     "deployments": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     # What trains and examines the bundled checkpoints: nobody imports it, and it may import the families one by one.
     "training": {
