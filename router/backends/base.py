@@ -7,16 +7,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vlm.errors import ModelNotFound
-from vlm.types import Chunk, Request
+from vlm.types import Chunk, ModelInfo, Request
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Whether a model can answer now; ``detail`` says why not, or how it stands."""
+    """Whether a model can answer now.
+
+    Attributes:
+        name: Canonical name.
+        ready: Whether it can answer.
+        detail: Why it cannot, or its state.
+        info: What its replicas have loaded; None where that is not known.
+    """
 
     name: str
     ready: bool
     detail: str
+    info: ModelInfo | None = None
 
 
 class Backend(Protocol):

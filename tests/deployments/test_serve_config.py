@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from deployments.config import ModelArgs, ModelArgsError
 from router.config import RouterConfig
+from vlm.errors import ConfigError
 from vlm.models.cards import cards
 
 with warnings.catch_warnings():
@@ -72,7 +73,7 @@ def application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         return
     try:
         ARGS[target].from_args(application["args"])
-    except ValueError as error:
+    except (ConfigError, ValueError) as error:
         yield f"{name}.args: {error}"
     for deployment in application["deployments"]:
         if deployment["name"] != DEPLOYMENTS[target]:
