@@ -14,8 +14,9 @@ from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
+from router.asgi.validation import validated
 from router.chat.response import Content, ResponseOptions
-from router.chat.schema import ChatBody, ImagePart, Message, TextPart, validated
+from router.chat.schema import ChatBody, ImagePart, Message, TextPart
 from router.chat.tasks import Size, read_task
 from router.config import RouterConfig
 from router.images import upright_size_of

@@ -303,7 +303,7 @@ def blind(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("asked", "param", "said"),
     [
-        (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "greater than or equal to 1"),
+        (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "at least 1"),
         (task_of("query", text="?", references=[{"point": [1.1, 0]}]), "task.references[0].point[0]", "1"),
         (task_of("query", text="?", references=[{"point_px": [0, 161]}]), "task.references[0].point_px", "224 x 160"),
         (blind(**task_of("query", text="?", references=[{"point_px": [0, 1]}])), "messages", "needs an image"),
