@@ -1,4 +1,4 @@
-"""Types and ranges of the request's JSON, and what is said of a wrong field."""
+"""Types and ranges of the request's JSON, and the message for a wrong field."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ def test_null_and_absent_are_the_same() -> None:
         ({"name": "ocr", "region": {"box_px": [0, 0, float("nan"), 3]}}, "invalid_value", "region.box_px[2]"),
     ],
 )
-def test_a_bad_argument_of_a_task_has_its_path_alone_and_among_others(
-    task: dict[str, Any], code: str, path: str
-) -> None:
+def test_a_bad_argument_of_a_task_has_its_path(task: dict[str, Any], code: str, path: str) -> None:
     alone, among = refused(body(task=task)), refused(body(tasks=["caption", task]))
     assert (alone.code, alone.param) == (code, f"task.{path}")
     assert (among.code, among.param) == (code, f"tasks[1].{path}")
