@@ -34,15 +34,15 @@ from vlm.models.cards import canonical_name
 
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
-    endpoints = Endpoints(backend, config)
+    status = StatusRoutes(backend, config)
     chat = Endpoint(ChatFormat(config), backend, DataUrlLoader(config.image_limits), config, meter)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
-            Route("/v1/models", endpoints.models),
-            Route("/v1/models/{id:path}", endpoints.model),
-            Route("/healthz", endpoints.healthz),
-            Route("/readyz", endpoints.readyz),
+            Route("/v1/models", status.models),
+            Route("/v1/models/{id:path}", status.model),
+            Route("/healthz", status.healthz),
+            Route("/readyz", status.readyz),
         ],
         middleware=[Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
@@ -51,8 +51,8 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     return app
 
 
-class Endpoints:
-    """The small routes."""
+class StatusRoutes:
+    """The routes that say which models there are and whether they can answer."""
 
     def __init__(self, backend: Backend, config: RouterConfig) -> None:
         self._backend = backend

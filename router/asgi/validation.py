@@ -1,4 +1,4 @@
-"""A JSON object as a pydantic model, and what is said of the first field that is wrong. Knows no format's fields."""
+"""A JSON object as a pydantic model, and the error for the first field that is wrong."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ _RULES = {
     "string_too_short": ("must have at least {min_length} characters", "invalid_value"),
     "string_too_long": ("has more than {max_length} characters", "string_above_max_length"),
     "greater_than_equal": ("must be at least {ge}", "invalid_value"),
+    "greater_than": ("must be greater than {gt}", "invalid_value"),
     "less_than_equal": ("must be at most {le}", "invalid_value"),
     "less_than": ("must be less than {lt}", "invalid_value"),
 }
-"""What is said of each kind of fault, and its code."""
+"""The message for each kind of fault, and its code. Names in braces are of :func:`_as_invalid` or the fault's own."""
 
 
 def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> InvalidRequest:
@@ -103,9 +104,9 @@ def _limits(fault: ErrorDetails) -> Json:
 
 
 def _typed(models: Sequence[type[BaseModel]]) -> str:
-    """What to say of an object that may be read as one of several ``models``, which its ``type`` tells apart."""
+    """The types from which an object must have one, where its ``type`` decides which of ``models`` it is."""
     tags = [tag for model in models if "type" in model.model_fields for tag in _literals(model)]
-    return f" with a type of: {', '.join(tags)}" if len(models) > 1 else ""
+    return f" with a type of: {', '.join(tags)}" if len(tags) > 1 else ""
 
 
 def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:
