@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("vlm", "router", "deployments", "training")
+PRODUCT = ("vlm", "serve_args", "router", "deployments", "training")
 
 # A room is the longest of these prefixes that a module's path begins with; it may know itself and what stands here.
 ROOMS: dict[str, set[str]] = {
@@ -46,8 +46,9 @@ ROOMS: dict[str, set[str]] = {
     "vlm/__main__": {
         "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
-    "router": {"vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
-    "deployments": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "serve_args": {"vlm/errors"},
+    "router": {"serve_args", "vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
+    "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     # What trains and examines the bundled checkpoints: nobody imports it, and it may import the families one by one.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -71,7 +72,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
-    "pydantic": ("router/", "deployments/"),
+    "pydantic": ("serve_args/", "router/", "deployments/"),
     "PIL": (
         "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",
     ),
