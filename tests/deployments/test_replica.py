@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import pytest
 
-from deployments.config import ModelArgs
+from deployments.config import ModelConfig
 from deployments.pacing import paced
 from deployments.replica import Replica
 from tests.images import hand_drawn
+from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError, EngineFailure, InvalidImage, Overloaded
 from vlm.types import Chunk, Completion, Request, Sampling
@@ -27,8 +28,8 @@ BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repe
 
 
 def small(name: str) -> Replica:
-    args = {"device": "cpu", "max_batch": 2, "max_waiting": 1, "cache_bytes": 16 * 1024**2, "prepare_threads": 1}
-    return Replica(ModelArgs.from_args({"checkpoint": str(MINIATURES / name), **args}))
+    engine = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=16 * 1024**2, prepare_threads=1)
+    return Replica(ModelConfig(checkpoint=str(MINIATURES / name), device="cpu", engine=engine))
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_stopped_replica_refuses(replica: Replica) -> None:
 
 def test_a_checkpoint_that_is_not_there_is_named() -> None:
     with pytest.raises(CheckpointError, match="miniatures/none"):
-        Replica(ModelArgs("miniatures/none"))
+        Replica(ModelConfig(checkpoint="miniatures/none"))
 
 
 # The pace of chunks
