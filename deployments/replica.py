@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deployments.config import ModelConfig
 from deployments.pacing import paced
-from vlm.errors import EngineFailure
+from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, Request
 
 if TYPE_CHECKING:
@@ -42,10 +42,19 @@ class Replica:
         log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """The answer as it grows. Closing the generator frees all that the request holds."""
-        async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        """The answer as it grows. Closing the generator frees everything that the request holds.
+
+        An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
+        router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
+        """
+        try:
+            async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except VlmError as error:
+            if isinstance(error, EngineFailure):
+                log.error("a request failed: %s", error)  # noqa: TRY400  # the engine has logged the traceback
+            yield Chunk(error=error)
 
     async def stats(self) -> EngineStats:
         """What the engine holds at this moment."""

@@ -40,6 +40,9 @@ class RayBackend:
         answer, started, finished = handle.generate.remote(request), False, False
         try:
             async for chunk in answer:
+                if chunk.error is not None:
+                    finished = True
+                    raise chunk.error
                 started = True
                 yield chunk
             finished = True

@@ -318,6 +318,18 @@ async def test_ray_errors_in_general() -> None:
         assert type(await failure(error)) is EngineFailure
 
 
+async def test_ray_raises_the_error_that_a_replica_sends_as_its_last_chunk() -> None:
+    for before in ((), (Chunk("a"),)):
+        error = InvalidRequest("No.", "prompt", "invalid_value")
+        serve = Serve(*before, Chunk(error=error), blip=application())
+        chunks = on_ray(serve).generate("blip", REQUEST)
+        assert [await anext(chunks) for _ in before] == list(before)
+        with pytest.raises(InvalidRequest) as caught:
+            await anext(chunks)
+        assert caught.value is error
+        assert serve.handles[0].answers[0].cancelled == 0
+
+
 async def test_ray_leaves_our_own_errors_as_they_are() -> None:
     error = Overloaded("Full.")
     with pytest.raises(Overloaded) as caught:
