@@ -47,8 +47,12 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
     "serve_args": {"vlm/errors"},
-    "router": {"serve_args", "vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
+    "router/config": {"serve_args", "vlm/errors", "vlm/image"},
+    "router": {
+        "router/config", "serve_args", "vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json",
+    },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/local": {"deployments", "router/config", "vlm/errors"},
     # What trains and examines the bundled checkpoints: nobody imports it, and it may import the families one by one.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
