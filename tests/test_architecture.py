@@ -47,9 +47,23 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
     "serve_args": {"vlm/errors"},
+    "router": set(),
+    "router/suggest": set(),
     "router/config": {"serve_args", "vlm/errors", "vlm/image"},
-    "router": {
-        "router/config", "serve_args", "vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json",
+    "router/backends/base": {"vlm/errors", "vlm/types"},
+    "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
+    # What every route needs: knows no format of requests, and not where answers come from.
+    "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
+    # A format of requests and answers: it does not know who answers.
+    "router/chat": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config", "router/asgi",
+        "router/images",
+    },
+    "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    "router/app": {
+        "vlm/errors", "vlm/models/cards", "router/config", "router/asgi", "router/backends", "router/backends/base",
+        "router/catalogue", "router/chat", "router/images",
     },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/local": {"deployments", "router/config", "vlm/errors"},

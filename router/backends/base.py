@@ -15,6 +15,8 @@ class ModelStatus:
     """Whether a model can answer now.
 
     Attributes:
+        name: Canonical name.
+        ready: Whether it can answer.
         detail: Its state in words, which says why it is not ready.
         info: What is loaded; None where no replica has been asked yet or none answers.
     """

@@ -8,9 +8,9 @@ import pytest
 
 from router.app import OneRequestId, Router, build, create_app
 from router.backends.base import ModelStatus
-from router.config import ConfigError, RouterConfig
+from router.config import RouterConfig
 from tests.router.world import FakeBackend, check_error, client
-from vlm.errors import ModelNotReady
+from vlm.errors import ConfigError, ModelNotReady
 
 pytestmark = pytest.mark.anyio
 

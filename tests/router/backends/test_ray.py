@@ -33,7 +33,7 @@ async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:
 
 
 def test_the_router_starts_without_torch_and_without_ray() -> None:
-    modules = "router.app, router.backends.ray, router.chat.endpoint, vlm.models.cards; vlm.models.cards.cards()"
+    modules = "router.app, router.backends.ray, router.chat.format, vlm.models.cards; vlm.models.cards.cards()"
     check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; {check}"], check=True)
 
