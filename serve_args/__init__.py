@@ -21,7 +21,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 _RULES: Mapping[str, str] = {
     "missing": "is missing",
-    "string_type": "must be text",
+    "string_type": "must be text; in YAML, put it in quotes",
     "string_too_short": "must not be empty",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
@@ -29,6 +29,8 @@ _RULES: Mapping[str, str] = {
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "mapping_type": "must be a mapping",
     "model_type": "must be a mapping of settings",
     "dataclass_type": "must be a mapping of settings",
     "greater_than": "must be above {gt}",
@@ -95,5 +97,7 @@ def _keys(kind: Any, section: tuple[int | str, ...]) -> tuple[str, ...]:
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     """``("engine", "max_batch")`` as ``engine.max_batch``; an index into a list as ``names[0]``."""
+    if location[-1:] == ("[key]",):  # pydantic's mark of a fault in the key itself
+        return f"the key {location[-2]!r} of {_dotted(location[:-2])}"
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
     return "".join(steps).removeprefix(".")

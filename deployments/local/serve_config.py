@@ -61,7 +61,7 @@ def _wrong_args(applications: Applications) -> Iterator[str]:
         try:
             if reader is not None:
                 reader(application.get("args") or {})
-        except (ConfigError, ValueError) as error:
+        except ConfigError as error:
             yield f"application {application.get('name')!r}: {error}"
 
 

@@ -76,7 +76,7 @@ def application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         return
     try:
         ARGS[target].from_args(application["args"])
-    except (ConfigError, ValueError) as error:
+    except ConfigError as error:
         yield f"{name}.args: {error}"
     for deployment in application["deployments"]:
         if deployment["name"] != DEPLOYMENTS[target]:
@@ -204,8 +204,8 @@ ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
         ),
         ({}, "checkpoint is missing."),
         ({"checkpoint": ""}, "checkpoint must not be empty."),
-        ({"checkpoint": 1}, "checkpoint must be text."),
-        ({"checkpoint": "x", "revision": 7}, "revision must be text."),
+        ({"checkpoint": 1}, "checkpoint must be text; in YAML, put it in quotes."),
+        ({"checkpoint": "x", "revision": 7}, "revision must be text; in YAML, put it in quotes."),
         ({"checkpoint": "x", "threads": -1}, "threads must be at least 0."),
         ({"checkpoint": "x", "engine": None}, "engine must be a mapping of settings."),
         ({"checkpoint": "x", "engine": {"max_batch": "8"}}, "engine.max_batch must be a whole number."),

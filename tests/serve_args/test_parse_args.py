@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -19,10 +20,11 @@ class Limits:
 
 
 class Example(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     models: tuple[str, ...] = ()
+    prices: Mapping[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     verbose: bool = False
     share: float = Field(default=1.0, gt=0, le=1)
     engine: Limits = Limits()
@@ -44,11 +46,15 @@ def test_reads_lists_as_tuples_and_mappings_as_sections() -> None:
     ("args", "message"),
     [
         ({}, "name is missing."),
-        ({"name": 1}, "name must be text."),
+        ({"name": 1}, "name must be text; in YAML, put it in quotes."),
         ({"name": ""}, "name must not be empty."),
         ({"name": "A"}, "name must be in lower case."),
         ({"name": "a", "models": "b"}, "models must be a list."),
-        ({"name": "a", "models": ["b", 1]}, "models[1] must be text."),
+        ({"name": "a", "models": ["b", 1]}, "models[1] must be text; in YAML, put it in quotes."),
+        ({"name": "a", "prices": ["b"]}, "prices must be a mapping."),
+        ({"name": "a", "prices": {"b": 1}}, "prices.b must be text; in YAML, put it in quotes."),
+        ({"name": "a", "prices": {"": "1"}}, "the key '' of prices must not be empty."),
+        ({"name": "a", "share": float("nan")}, "share must be a finite number."),
         ({"name": "a", "verbose": 1}, "verbose must be true or false."),
         ({"name": "a", "share": "1"}, "share must be a number."),
         ({"name": "a", "share": 0}, "share must be above 0.0."),
@@ -65,13 +71,13 @@ def test_reads_lists_as_tuples_and_mappings_as_sections() -> None:
         (
             {"name": "a", "max_batch": 8},
             "max_batch is not a known setting; write engine.max_batch. "
-            "Known keys: name, models, verbose, share, engine.",
+            "Known keys: name, models, prices, verbose, share, engine.",
         ),
         (
             {"name": "a", "zzz": 8},
-            "zzz is not a known setting. Known keys: name, models, verbose, share, engine.",
+            "zzz is not a known setting. Known keys: name, models, prices, verbose, share, engine.",
         ),
-        ({"share": "1", "name": 1}, "name must be text. share must be a number."),
+        ({"share": "1", "name": 1}, "name must be text; in YAML, put it in quotes. share must be a number."),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_path(args: dict[str, Any], message: str) -> None:
