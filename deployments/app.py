@@ -33,5 +33,5 @@ def build(args: Mapping[str, Any]) -> Any:
     from ray import serve
 
     config = ModelConfig.from_args(args)
-    deployment = serve.deployment(name="Replica", max_ongoing_requests=config.capacity + REFUSAL_MARGIN)
+    deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + REFUSAL_MARGIN)
     return deployment(Replica).bind(config)

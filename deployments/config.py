@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 
 from serve_args import parse_args
 from vlm.engine.config import EngineConfig
-from vlm.errors import ConfigError, VlmError
+from vlm.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ class ModelConfig(BaseModel):
         """The engine names its own fields; in a config they are under ``engine``."""
         try:
             return read(value)
-        except VlmError as error:
+        except ConfigError as error:
             raise ConfigError(f"engine.{error.message}", f"engine.{error.param}") from None
 
     @property
@@ -63,8 +63,3 @@ class ModelConfig(BaseModel):
         """The checkpoint as the loader takes it: a worker's working directory need not be the repository."""
         candidates = (directory / self.checkpoint for directory in (Path.cwd(), REPOSITORY))
         return next((str(path) for path in candidates if path.is_dir()), self.checkpoint)
-
-    @property
-    def capacity(self) -> int:
-        """Maximum number of requests that the engine holds at once."""
-        return self.engine.max_batch + self.engine.max_waiting

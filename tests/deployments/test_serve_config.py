@@ -225,11 +225,6 @@ def test_model_settings_default_to_the_engine_s() -> None:
     assert ModelConfig.from_args({"checkpoint": "x", "engine": {}}) == ModelConfig(checkpoint="x")
 
 
-def test_capacity_is_what_runs_and_what_waits() -> None:
-    config = ModelConfig.from_args({"checkpoint": "x", "engine": {"max_batch": 2, "max_waiting": 3}})
-    assert config.capacity == 5
-
-
 def test_a_config_is_read_without_torch_and_without_ray() -> None:
     check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-c", f"import sys, deployments.config; {check}"], check=True, cwd=ROOT)
