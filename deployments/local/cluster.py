@@ -160,7 +160,7 @@ def _why(application: Any) -> str:
 
 
 def _cause(application: Any) -> str:
-    """The last line of a traceback, which names the exception."""
+    """The last line, which in a traceback names the exception."""
     return _why(application).strip().splitlines()[-1]
 
 
