@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
         "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/processor",
     },
-    "vlm/loading": {"vlm/errors", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
+    "vlm/loading": {"vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/engine": {"vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
     "vlm/bench": {
