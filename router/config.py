@@ -6,24 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from router.suggest import did_you_mean
-from vlm.errors import ConfigError
+from serve_args import parse_args
 from vlm.image.decode import ImageLimits
 
 _LARGEST = ImageLimits()
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value  # YAML knows lists only
-
-
 def _price(value: str) -> str:
     if not _PRICE.fullmatch(value):
-        raise PydanticCustomError("price", 'must be decimal strings in US dollars, as "0.094"')
+        raise ValueError('must be a decimal string in US dollars, as "0.094"')
     return value
 
 
@@ -61,7 +55,7 @@ class RouterConfig(BaseModel):
     max_prompt_chars: Count = 32_768
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
-    required_models: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)] = ()
+    required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
 
@@ -72,31 +66,9 @@ class RouterConfig(BaseModel):
         Raises:
             ConfigError: A key is unknown or a value is not allowed; the message names the key.
         """
-        try:
-            return cls.model_validate(dict(args))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise _as_config_error(first, list(cls.model_fields)) from error
+        return parse_args(cls, args)
 
     @property
     def image_limits(self) -> ImageLimits:
         """The limits of one image."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)
-
-
-_RULES = {
-    "required_models": "must be a list of model names",
-    "prices": 'must map model names to decimal strings in US dollars, as {my-model: "0.094"}',
-}
-"""For settings with parts, of which pydantic would describe the part alone."""
-
-
-def _as_config_error(fault: ErrorDetails, known: list[str]) -> ConfigError:
-    name = str(fault["loc"][0])
-    if fault["type"] == "extra_forbidden":
-        return ConfigError(
-            f"Unknown router setting {name!r}.{did_you_mean(name, known)} "
-            f"The router's settings are: {', '.join(known)}."
-        )
-    rule = _RULES.get(name) or fault["msg"].replace("Input should be", "must be")
-    return ConfigError(f"Router setting {name!r} {rule}.")

@@ -30,10 +30,10 @@ def test_prices_are_decimal_strings() -> None:
 
 
 def test_an_unknown_key_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="Unknown router setting 'request_timeout'") as caught:
+    with pytest.raises(ConfigError, match="request_timeout is not a known setting") as caught:
         RouterConfig.from_args({"request_timeout": 5})
-    assert "Did you mean 'request_timeout_s'?" in caught.value.message
-    assert "The router's settings are: max_body_bytes, max_image_bytes, " in caught.value.message
+    assert "did you mean request_timeout_s?" in caught.value.message
+    assert "Known keys: max_body_bytes, max_image_bytes, " in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
     ],
 )
 def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"Router setting '{key}' must "):
+    with pytest.raises(ConfigError, match=rf"\b{key}\b.* must "):
         RouterConfig.from_args({key: value})
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from vlm.engine.sequence import Sequence, TextDelta
+from vlm.models.processor import Processor
 from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
-
-if TYPE_CHECKING:
-    from vlm.models.processor import Processor  # which imports torch
 
 
 def next_chunk(sequence: Sequence, said: TextDelta) -> Chunk:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import torch
+
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.completion import last_chunk, next_chunk
-from vlm.engine.encoder_cache import EncoderCache
+from vlm.engine.config import EngineStats
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Beam, Sequence, TextDelta
@@ -26,8 +28,6 @@ from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
 
 log = logging.getLogger(__name__)
-
-NOT_FINITE = "The model overflowed on this request; a wider dtype (float32, bfloat16) may help."
 
 News = TypeVar("News")
 
@@ -58,10 +58,20 @@ class Core:
         """True while a step would do something."""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
-    @property
-    def images(self) -> EncoderCache:
-        """Counts of images encoded and found."""
-        return self._runner.images
+    def stats(self) -> EngineStats:
+        """The counters, from any thread; they may belong to two neighbouring steps."""
+        scheduler, images = self.scheduler, self._runner.images
+        cached = scheduler.prefixes.blocks
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            max_batch=scheduler.slots,
+            total_blocks=scheduler.pool.total,
+            used_blocks=scheduler.pool.used - cached,
+            cached_blocks=cached,
+            images_encoded=images.encoded,
+            image_hits=images.hits + scheduler.prefixes.hits,
+        )
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence."""
@@ -122,8 +132,9 @@ class Core:
 
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         if not chosen.finite:
-            log.error("logits are not finite: %s", NOT_FINITE)
-            return self._fail([sequence], NOT_FINITE)
+            message = not_finite(self._model.dtype)
+            log.error("logits are not finite: %s", message)
+            return self._fail([sequence], message)
         sequence.first_token = sequence.first_token or time.perf_counter()
         return self._branch(sequence, chosen) if chosen.ranked else self._append(sequence, chosen)
 
@@ -157,7 +168,7 @@ class Core:
         sequence.generated.append(chosen.token)
         if sequence.wants_logprobs and chosen.logprob is not None:
             if math.isnan(chosen.logprob):
-                raise ArithmeticError(NOT_FINITE)
+                raise ArithmeticError(not_finite(self._model.dtype))
             sequence.logprobs.append(chosen.logprob)
         said = sequence.append(chosen.token)
         sequence.finish_reason = self._finish_reason(beam, chosen.token, forced)
@@ -179,3 +190,13 @@ class Core:
         if not sequence.stream and sequence.inputs.has_text:
             said = TextDelta(sequence.text.text)
         return Event(sequence, last_chunk(sequence, said, self._processor))
+
+
+def not_finite(dtype: torch.dtype) -> str:
+    """The message for logits that are NaN or infinite: in a narrow dtype they may overflow, in float32 they do not."""
+    name = str(dtype).removeprefix("torch.")
+    advice = {
+        torch.float16: "a wider dtype (bfloat16 or float32) may help",
+        torch.bfloat16: "a wider dtype (float32) may help",
+    }.get(dtype, "check the checkpoint's weights with `python -m vlm.verify`")
+    return f"The model's output on this request is not finite in {name}: {advice}."

@@ -42,13 +42,15 @@ class Engine:
         """Allocate the KV cache.
 
         Raises:
-            CheckpointError: ``cache_bytes`` cannot hold one sequence.
+            ConfigError: ``cache_bytes`` cannot hold one sequence.
         """
         model = loaded.model
         beams = model.defaults.num_beams or 1
         self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         self._core = Core(loaded, self._plan, config.max_prefill, config.encoder_cache_bytes)
-        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.processor_cache_bytes)
+        self._preparer = Preparer(
+            model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
+        )
         self._places = self._plan.slots + config.max_waiting
         self._accepted: set[_Stream] = set()
         self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
@@ -87,20 +89,8 @@ class Engine:
         return not self._core.broken and (self._thread.ident is None or self._thread.is_alive())
 
     def stats(self) -> EngineStats:
-        """A look from any thread; the numbers may be of neighbouring steps."""
-        scheduler = self._core.scheduler
-        cached = scheduler.prefixes.blocks
-        return EngineStats(
-            accepted=len(self._accepted),
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            used_blocks=scheduler.pool.used - cached,
-            cached_blocks=cached,
-            total_blocks=scheduler.pool.total,
-            max_batch=self._plan.slots,
-            images_encoded=self._core.images.encoded,
-            image_hits=self._core.images.hits + scheduler.prefixes.hits,
-        )
+        """The counters, from any thread; they may belong to two neighbouring steps."""
+        return replace(self._core.stats(), accepted=len(self._accepted))
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer. Raises as :meth:`generate` does."""

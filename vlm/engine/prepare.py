@@ -10,18 +10,14 @@ import hashlib
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.detokenizer import Detokenizer
 from vlm.engine.processor_cache import ImagePending, ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError
+from vlm.models.processor import Inputs, ModelFacts, ProcessedImage, Processor
 from vlm.types import Request, Sampling
-
-if TYPE_CHECKING:
-    from vlm.models.base import LoadedModel  # which imports torch
-    from vlm.models.processor import Inputs, ProcessedImage
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +25,10 @@ log = logging.getLogger(__name__)
 class Preparer:
     """Prepares requests for one model; used from several threads at once."""
 
-    def __init__(self, loaded: LoadedModel, blocks: int, processor_cache_bytes: int) -> None:
+    def __init__(self, model: ModelFacts, processor: Processor, blocks: int, processor_cache_bytes: int) -> None:
         """``blocks``: of the KV cache, which bound a beam search."""
-        self._model = loaded.model
-        self._processor = loaded.processor
+        self._model = model
+        self._processor = processor
         self._blocks = blocks
         self._images = ProcessorCache(processor_cache_bytes)
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from vlm.engine.beams import BeamSearch
 from vlm.engine.detokenizer import Detokenizer
+from vlm.models.processor import Inputs
 from vlm.types import FinishReason, Sampling
-
-if TYPE_CHECKING:
-    from vlm.models.processor import Inputs  # which imports torch
 
 
 @dataclass(frozen=True, slots=True)

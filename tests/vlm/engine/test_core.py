@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence as Rows
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from tests.oracle import MINIATURES
 from tests.vlm.engine.world import (
     BLIP,
     FLORENCE,
@@ -213,6 +216,22 @@ def test_only_a_broken_device_is_for_ever(error: Exception, broken: bool, caplog
     fault.calls_left = 1
     assert failed(one.step()) == set(sequences)
     assert one.broken is broken
+
+
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [("float32", "python -m vlm.verify"), ("bfloat16", "wider dtype (float32)")]
+)
+def test_weights_that_are_nan_fail_with_advice_that_fits_the_dtype(dtype: str, advice: str) -> None:
+    loaded = load(MINIATURES / BLIP, dtype=dtype, device="cpu")
+    for parameter in cast(torch.nn.Module, loaded.model).parameters():
+        parameter.data.fill_(math.nan)
+    one = core(loaded)
+    submitted(one, loaded, [REQUEST])
+    [event] = drained(one)
+    assert event.error is not None
+    assert advice in event.error.message
+    assert f"not finite in {dtype}" in event.error.message
+    assert_empty(one)
 
 
 def test_fail_all_ends_who_runs_and_who_waits() -> None:
