@@ -1,7 +1,7 @@
 """OpenAI's chat request, checked and turned into a ``vlm.types.Request``.
 
-Owns what its fields mean together, which are ignored, and which a small vision model can never honour. Native prompts
-pass through unchanged, because only the model's processor can interpret them.
+Decides what its fields mean together, which are ignored, and which a small vision model can never honour. Native
+prompts pass through unchanged, because only the model's processor can interpret them.
 """
 
 from __future__ import annotations
