@@ -25,7 +25,7 @@ from tests.vlm.engine.world import (
     sample_image,
 )
 from vlm.engine.core import Core, Event
-from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.output import OutputText
 from vlm.engine.runner import ModelRunner
 from vlm.engine.sequence import Sequence
 from vlm.loading import families, load, synthesize
@@ -40,8 +40,7 @@ def core(loaded: LoadedModel, rows: int = 16, blocks: int = 200, max_prefill: in
 def sequence(loaded: LoadedModel, request: Request) -> Sequence:
     inputs = loaded.processor.prepare(request)
     sampling = request.sampling.over(replace(loaded.model.defaults, num_beams=1))
-    echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-    return Sequence(inputs, sampling, Detokenizer(loaded.processor.decode, echo, sampling.stop))
+    return Sequence(inputs, sampling, OutputText(loaded.processor.decode, inputs, sampling.stop))
 
 
 def submitted(to: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Sequence]:
