@@ -81,8 +81,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/reference", "training",
     },
     "docs/generate": {
-        "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/backends/base", "router/chat",
-        "router/config", "training", "tests",
+        "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
+        "router/chat", "router/config", "training", "tests",
     },
     "examples": {"vlm", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip
@@ -91,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("deployments/", "router/app.py", "router/backends/ray.py"),
     "torch": (
-        "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
+        "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/sampler.py",
         "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py", "vlm/checkpoint/synthesis.py",
         "vlm/loading.py", "vlm/reference.py",
