@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,15 +108,16 @@ class Kosmos2Lesson:
         head = torch.tensor(self.head).expand(len(latents), -1)
         places = torch.zeros(head.shape, dtype=torch.bool)
         places[:, 2 : 2 + LATENTS] = True
-        before = text.model(
-            input_ids=head, image_embeds=latents, image_embeds_position_mask=places, use_cache=True
-        ).past_key_values
+        _, before = text.model(
+            input_ids=head, image_embeds=latents, image_embeds_position_mask=places, use_cache=True, return_dict=False
+        )
+        kept = _cache_argument(text.model)
         rows, wanted = zip(*map(self._row, exercises), strict=True)
         hidden, targets = [], []
         for group in by_length(rows):
             images = [place * len(latents) // len(rows) for place in group]
             read = padded([rows[place] for place in group], _PAD)
-            states = text.model(input_ids=read, past_key_values=_of(before, images), use_cache=True).last_hidden_state
+            states = text.model(input_ids=read, use_cache=True, **{kept: _of(before, images)}).last_hidden_state
             said = padded([wanted[place] for place in group], IGNORED)
             hidden.append(states[said != IGNORED])
             targets.append(said[said != IGNORED])
@@ -137,6 +139,11 @@ class Kosmos2Lesson:
         """Weights, configuration, tokenizer and processor."""
         write_tokenizer(folder)
         write_model(self.model, generation(), folder)
+
+
+def _cache_argument(model: torch.nn.Module) -> str:
+    """The name of ``forward``'s argument for earlier keys and values: transformers 5.24 renamed it."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def _of(cache: DynamicCache, images: list[int]) -> DynamicCache:
