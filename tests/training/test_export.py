@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from tests.oracle import Oracle, ask, ask_all
-from tests.training.recipes import batches, begun
+from tests.training.recipes import batches, untrained
 from training.data.drawing import draw
 from training.data.world import scene
 from training.evaluation.evaluate import _png
-from training.export import pack
-from training.kosmos2.recipe import Kosmos2Lesson
+from training.export import compact
+from training.kosmos2.recipe import TrainableKosmos2
 from training.kosmos2.tasks import exercises
 from training.losses import by_length
 from training.moondream2.context import Following, Prefix
-from training.moondream2.recipe import Moondream2Lesson
+from training.moondream2.recipe import TrainableMoondream2
 from vlm.layers.attention import Growing
 from vlm.loading import load
 
@@ -37,8 +37,8 @@ def export(name: str, folder: Path) -> Path:
     path = folder / name
     if not path.exists():
         path.mkdir()
-        begun(name).export(path)
-        pack(path)
+        untrained(name).export(path)
+        compact(path)
     return path
 
 
@@ -76,25 +76,25 @@ def test_moondream2_answers_every_task(exported: Path) -> None:
 
 def test_an_image_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
     """Kosmos-2's exercises share keys and values of what stands before their prompts."""
-    lesson = begun("kosmos-2")
-    assert isinstance(lesson, Kosmos2Lesson)
+    trainable = untrained("kosmos-2")
+    assert isinstance(trainable, TrainableKosmos2)
     batch = batches("kosmos-2").step(0)
     picked = [one for each in batch.scenes for one in exercises(each, batch.rng)[:2]]
     with torch.no_grad():
-        latents, _ = lesson.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
-        shared, targets = lesson._answers(latents, picked)
-        apart = [lesson._answers(latents[place // 2 : place // 2 + 1], [one]) for place, one in enumerate(picked)]
-    order = [place for group in by_length([lesson._row(one)[0] for one in picked]) for place in group]
+        latents, _ = trainable.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
+        shared, targets = trainable._answers(latents, picked)
+        apart = [trainable._answers(latents[place // 2 : place // 2 + 1], [one]) for place, one in enumerate(picked)]
+    order = [place for group in by_length([trainable._row(one)[0] for one in picked]) for place in group]
     assert torch.equal(torch.cat([apart[place][1] for place in order]), targets)
     torch.testing.assert_close(torch.cat([apart[place][0] for place in order]), shared, rtol=1e-4, atol=1e-4)
 
 
 def test_moondream2_is_taught_what_the_engine_will_run() -> None:
-    """The hidden states of a lesson equal those of a sequence that grows in one piece."""
-    lesson = begun("moondream-2")
-    assert isinstance(lesson, Moondream2Lesson)
-    transformer = lesson.model.text.transformer
-    width = lesson.model.text.spec.width
+    """The hidden states of a trainable equal those of a sequence that grows in one piece."""
+    trainable = untrained("moondream-2")
+    assert isinstance(trainable, TrainableMoondream2)
+    transformer = trainable.model.text.transformer
+    width = trainable.model.text.spec.width
     before, after = torch.randn(2, 65, width), torch.randn(4, 7, width)
     with torch.no_grad():
         prefix = Prefix(65)

@@ -15,7 +15,7 @@ from tests.training.recipes import trainer
 from training.init import neighbours
 from training.loss_curve import draw_curve
 from training.losses import IGNORED, Places, padded, token_loss
-from training.train import FOLDERS, main
+from training.train import PACKAGES, main
 from training.trainer import CURVE, PROGRESS, STATE, Schedule, Trainer
 from vlm.errors import CheckpointError
 
@@ -25,10 +25,10 @@ def silent(line: str) -> None:
 
 
 def weights(one: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in one.named.items()}
+    return {name: value.detach().clone() for name, value in one.parameters.items()}
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", PACKAGES)
 def test_a_resumed_run_is_bit_equal_to_one_without_interruption(name: str, tmp_path: Path) -> None:
     whole = trainer(name, tmp_path / "whole")
     first = weights(whole)
@@ -45,13 +45,13 @@ def test_a_resumed_run_is_bit_equal_to_one_without_interruption(name: str, tmp_p
 
 
 def test_progress_is_logged_drawn_and_forgotten_with_the_steps_that_were_lost(tmp_path: Path) -> None:
-    one = trainer("sight", tmp_path)
+    one = trainer("vision", tmp_path)
     lines: list[str] = []
     one.run(2, lines.append, every=1, save_every=100)
-    one.learn()
-    one._note({"loss": 1.0}, 0.1, lines.append)  # told, but not saved
+    one.train_step()
+    one._log({"loss": 1.0}, 0.1, lines.append)  # told, but not saved
     assert len((tmp_path / PROGRESS).read_text().splitlines()) == 3
-    again = trainer("sight", tmp_path)
+    again = trainer("vision", tmp_path)
     again.resume()
     assert [json.loads(line)["step"] for line in (tmp_path / PROGRESS).read_text().splitlines()] == [1, 2]
     assert lines[0].startswith("step 1/10")
@@ -61,33 +61,33 @@ def test_progress_is_logged_drawn_and_forgotten_with_the_steps_that_were_lost(tm
 
 
 def test_a_state_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    one = trainer("sight", tmp_path)
-    one.lesson.fingerprint = "of another one"  # type: ignore[misc]  # a property of the protocol, here an attribute
+    one = trainer("vision", tmp_path)
+    one.trainable.fingerprint = "of another one"  # type: ignore[misc]  # a property of the protocol, here an attribute
     one.save()
     with pytest.raises(CheckpointError, match="another vocabulary"):
-        trainer("sight", tmp_path).resume()
+        trainer("vision", tmp_path).resume()
 
 
 def test_without_a_state_there_is_nothing_to_resume(tmp_path: Path) -> None:
-    one = trainer("sight", tmp_path)
+    one = trainer("vision", tmp_path)
     assert not one.resume()
     assert one.step == 0
 
 
 def test_a_state_is_not_overwritten_by_a_fresh_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / STATE).touch()
-    assert main(["sight", "--folder", str(tmp_path)]) == 2
+    assert main(["vision", "--folder", str(tmp_path)]) == 2
     assert "--resume" in capsys.readouterr().err
 
 
 def test_the_loss_goes_down(tmp_path: Path) -> None:
-    one = trainer("sight", tmp_path)
-    losses = [one.learn()["loss"] for _ in range(8)]
+    one = trainer("vision", tmp_path)
+    losses = [one.train_step()["loss"] for _ in range(8)]
     assert losses[-1] < losses[0]
 
 
 def test_the_rate_warms_up_stays_and_cools_down() -> None:
-    schedule = Schedule(rate=1.0, steps=1000)
+    schedule = Schedule(learning_rate=1.0, steps=1000)
     rates = [schedule.at(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.005)
     assert set(rates[200:600]) == {1.0}

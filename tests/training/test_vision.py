@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tests.training.recipes import batches, begun
-from training.blip.recipe import BlipLesson
+from tests.training.recipes import batches, untrained
+from training.blip.recipe import TrainableBlip
 from training.data.normalisation import CLIP_MEAN, CLIP_STD
-from training.kosmos2.recipe import Kosmos2Lesson
-from training.moondream2.recipe import Moondream2Lesson
+from training.kosmos2.recipe import TrainableKosmos2
+from training.moondream2.recipe import TrainableMoondream2
 
 
 def alike(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -19,10 +19,10 @@ def alike(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_the_encoders_of_three_models_see_alike() -> None:
-    blip, kosmos, moondream = (begun(name) for name in ("blip-large", "kosmos-2", "moondream-2"))
-    assert isinstance(blip, BlipLesson)
-    assert isinstance(kosmos, Kosmos2Lesson)
-    assert isinstance(moondream, Moondream2Lesson)
+    blip, kosmos, moondream = (untrained(name) for name in ("blip-large", "kosmos-2", "moondream-2"))
+    assert isinstance(blip, TrainableBlip)
+    assert isinstance(kosmos, TrainableKosmos2)
+    assert isinstance(moondream, TrainableMoondream2)
     pixels = batches("blip-large").sample(4)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     clip: Any = kosmos.model.vision_model.model

@@ -1,4 +1,4 @@
-"""BLIP's lesson: a caption to every image, sometimes begun with words that the caption must go on from."""
+"""BLIP's trainable: a caption to every image, sometimes begun with words that the caption must go on from."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from training.data.batches import Batch, Batches
 from training.export import fingerprint, write_model
 from training.grid import GridHead
 from training.losses import IGNORED, padded, share
-from training.recipe import Course, Measures
+from training.recipe import Metrics, Recipe
 from training.vision.recipe import CELLS, SIDE, WIDTH
-from training.vision.transfer import Sight, give
+from training.vision.transfer import VisionWeights, copy_weights
 
 _SEP = 3
 _PREFIXED = 0.3
 """So many captions begin with a prefix."""
 
 
-class BlipLesson:
-    """Implements :class:`training.recipe.Lesson`."""
+class TrainableBlip:
+    """Implements :class:`training.recipe.TrainableModel`."""
 
-    def __init__(self, batches: Batches, sight: Sight | None) -> None:  # noqa: ARG002 - sight is all it begins with
+    def __init__(self, batches: Batches, vision: VisionWeights | None) -> None:  # noqa: ARG002 - part of the contract
         torch.manual_seed(0)
         with TemporaryDirectory() as folder:
             self.tokenizer = write_tokenizer(Path(folder))
@@ -46,13 +46,13 @@ class BlipLesson:
             embeddings.word_embeddings.weight.normal_(0, 0.05)
             embeddings.position_embeddings.weight.normal_(0, 0.03)
         head = GridHead(WIDTH, CELLS)
-        if sight is not None:
-            give(self.model.vision_model, sight.encoder)
-            give(head, sight.head)
+        if vision is not None:
+            copy_weights(self.model.vision_model, vision.encoder)
+            copy_weights(head, vision.head)
         self.module = nn.ModuleDict({"model": self.model, "head": head})
         self._ids = lru_cache(maxsize=200_000)(self._encode)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The captions' words, and the grid."""
         seen = self.model.vision_model(pixel_values=batch.pixels).last_hidden_state
         grid_loss, grid = self.module["head"](seen[:, 1:], batch.shown)
@@ -63,8 +63,8 @@ class BlipLesson:
         counted = wanted != IGNORED
         loss = F.cross_entropy(logits[counted], wanted[counted])
         right = share(logits[counted].argmax(-1) == wanted[counted])
-        measures = {"words": right, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
-        return loss + 0.3 * grid_loss, measures
+        metrics = {"words": right, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+        return loss + 0.3 * grid_loss, metrics
 
     def _captions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the decoder reads, and what it should say at each place."""
@@ -86,4 +86,6 @@ class BlipLesson:
         write_model(self.model, generation(self.words), folder)
 
 
-COURSE = Course("blip-large", BlipLesson, SIDE, batch=32, pages=8, steps=5000, rate=1.2e-3, sighted=True)
+RECIPE = Recipe(
+    "blip-large", TrainableBlip, SIDE, batch_size=32, pages=8, steps=5000, learning_rate=1.2e-3, pretrained_vision=True
+)

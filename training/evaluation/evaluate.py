@@ -29,16 +29,16 @@ from training.evaluation.clients import Asker, CannotExamine, Server, in_process
 from training.evaluation.metrics import Item, Mark, Row
 from training.model_card import add_scores
 from training.progress import Progress
-from training.train import FOLDERS
+from training.train import PACKAGES
 from vlm.errors import VlmError
 
 MINIATURES = Path(__file__).resolve().parents[2] / "miniatures"
-NAMES = tuple(name for name in FOLDERS if name != "sight")
+NAMES = tuple(name for name in PACKAGES if name != "vision")
 
 
 def examination(name: str) -> ModuleType:
     """The module with a model's ``items`` and ``ROWS``."""
-    return importlib.import_module(f"training.{FOLDERS[name]}.evaluation")
+    return importlib.import_module(f"training.{PACKAGES[name]}.evaluation")
 
 
 async def score(name: str, asker: Asker, scenes: Sequence[Scene]) -> Mapping[str, tuple[float, int]]:

@@ -109,7 +109,7 @@ def grid_side() -> int:
     return side
 
 
-@cache  # a lesson and its export need the same
+@cache  # a trainable and its export need the same
 def _train() -> tuple[dict[str, int], list[tuple[str, str]]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

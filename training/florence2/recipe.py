@@ -1,4 +1,4 @@
-"""Florence-2's lesson: several exercises on each image, which the vision tower looks at once."""
+"""Florence-2's trainable: several exercises on each image, which the vision tower looks at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from training.florence2.files import SIDE, configuration, generation, grid_side,
 from training.florence2.tasks import Exercise, chosen
 from training.grid import GridHead
 from training.losses import IGNORED, Places, by_length, padded, token_loss
-from training.recipe import Course, Measures
-from training.vision.transfer import Sight
+from training.recipe import Metrics, Recipe
+from training.vision.transfer import VisionWeights
 from vlm.models.florence2.vocabulary import BINS
 
 _BOS, _PAD, _EOS = 0, 1, 2
@@ -29,10 +29,10 @@ _REACH = 8.0
 """Standard deviation, in bins, of the bell around a location."""
 
 
-class Florence2Lesson:
-    """Implements :class:`training.recipe.Lesson`."""
+class TrainableFlorence2:
+    """Implements :class:`training.recipe.TrainableModel`."""
 
-    def __init__(self, batches: Batches, sight: Sight | None = None) -> None:  # noqa: ARG002 - sees in its own way
+    def __init__(self, batches: Batches, vision: VisionWeights | None = None) -> None:  # noqa: ARG002 - part of the contract
         torch.manual_seed(0)
         with TemporaryDirectory() as folder:
             self.tokenizer: BartTokenizer = write_tokenizer(Path(folder))
@@ -60,14 +60,14 @@ class Florence2Lesson:
         first = model.model.vision_tower.convs[0].conv
         init.whiten(first.weight, batches.sample(600), first.stride[0], gain=1.0)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Words and places of all answers, and the grid."""
         exercises = [one for scene in batch.scenes for one in chosen(scene, _EXERCISES, batch.rng)]
         features = self.model.model.get_image_features(batch.pixels).pooler_output  # [batch, 1 + cells, width]
         grid_loss, grid = self.module["head"](features[:, 1:], batch.shown)
         logits, targets = self._answers(features[: len(batch.scenes)].repeat_interleave(_EXERCISES, 0), exercises)
-        loss, measures = token_loss(logits, targets, self.places)
-        return loss + 0.4 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+        loss, metrics = token_loss(logits, targets, self.places)
+        return loss + 0.4 * grid_loss, {**metrics, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def _answers(self, features: Tensor, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
         """Logits and targets at every token of every answer."""
@@ -106,14 +106,14 @@ class Florence2Lesson:
         write_model(self.model, generation(), folder)
 
 
-COURSE = Course(
+RECIPE = Recipe(
     "florence-2-base",
-    Florence2Lesson,
+    TrainableFlorence2,
     SIDE,
-    batch=16,
+    batch_size=16,
     pages=4,
     steps=10600,
-    rate=1.5e-3,
+    learning_rate=1.5e-3,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )

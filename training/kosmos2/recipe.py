@@ -1,4 +1,4 @@
-"""Kosmos-2's lesson: several exercises on each image, all of which share what stands before them in the sequence."""
+"""Kosmos-2's trainable: several exercises on each image, all of which share what stands before them in the sequence."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training.grid import GridHead
 from training.kosmos2.files import LATENTS, configuration, generation, write_tokenizer
 from training.kosmos2.tasks import Exercise, chosen
 from training.losses import IGNORED, Places, by_length, padded, token_loss
-from training.recipe import Course, Measures
+from training.recipe import Metrics, Recipe
 from training.vision.recipe import CELLS, SIDE, WIDTH
-from training.vision.transfer import Sight, as_clip, give
+from training.vision.transfer import VisionWeights, copy_weights, to_clip
 from vlm.checkpoint.files import Checkpoint
 from vlm.models.kosmos2.vocabulary import CELLS as PLACES
 from vlm.models.kosmos2.vocabulary import GRID, Vocabulary
@@ -35,10 +35,10 @@ _FAINT, _SHARP = 0.1, 12.0
 """Size of the latent queries, and how sure they are of their patches."""
 
 
-class Kosmos2Lesson:
-    """Implements :class:`training.recipe.Lesson`."""
+class TrainableKosmos2:
+    """Implements :class:`training.recipe.TrainableModel`."""
 
-    def __init__(self, batches: Batches, sight: Sight | None) -> None:
+    def __init__(self, batches: Batches, vision: VisionWeights | None) -> None:
         torch.manual_seed(0)
         with TemporaryDirectory() as folder:
             self.words = len(write_tokenizer(Path(folder)))
@@ -55,9 +55,9 @@ class Kosmos2Lesson:
         self.places = Places(tags[PLACES[0]], bells, weight=1.0)
         self._begin()
         head = GridHead(WIDTH, CELLS)
-        if sight is not None:
-            give(self.model.vision_model.model, as_clip(sight.encoder))
-            give(head, sight.head)
+        if vision is not None:
+            copy_weights(self.model.vision_model.model, to_clip(vision.encoder))
+            copy_weights(head, vision.head)
         self._begin_latents(batches.sample(256))
         self.module = nn.ModuleDict({"model": self.model, "head": head})
         self._ids = lru_cache(maxsize=20_000)(self._encode)
@@ -92,15 +92,15 @@ class Kosmos2Lesson:
         seen = self.model.vision_model(pixel_values=pixels)[0]
         return F.normalize(self.model.vision_model.model.post_layernorm(seen).float(), dim=-1)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Words and cells of all answers, and the grid."""
         rows = [chosen(scene, _EXERCISES, batch.rng) for scene in batch.scenes]
         seen = self._seen(batch.pixels)
         grid_loss, grid = self.module["head"](seen[:, 1:] * WIDTH**0.5, batch.shown)
         latents, _ = self.model.image_to_text_projection(seen[: len(rows)])
         logits, targets = self._answers(latents, [one for row in rows for one in row])
-        loss, measures = token_loss(logits, targets, self.places)
-        return loss + 0.3 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+        loss, metrics = token_loss(logits, targets, self.places)
+        return loss + 0.3 * grid_loss, {**metrics, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def _answers(self, latents: Tensor, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
         """Logits and targets at every token of every answer. What stands before a prompt is read once an image."""
@@ -154,4 +154,13 @@ def _of(cache: DynamicCache, images: list[int]) -> DynamicCache:
     return out
 
 
-COURSE = Course("kosmos-2", Kosmos2Lesson, SIDE, batch=24, pages=8, steps=14000, rate=1.2e-3, sighted=True)
+RECIPE = Recipe(
+    "kosmos-2",
+    TrainableKosmos2,
+    SIDE,
+    batch_size=24,
+    pages=8,
+    steps=14000,
+    learning_rate=1.2e-3,
+    pretrained_vision=True,
+)

@@ -1,4 +1,4 @@
-"""Moondream 2's lesson: our own modules, several exercises on each image, words and places by their own heads."""
+"""Moondream 2's trainable: our own modules, several exercises on each image, words and places by their own heads."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from training.losses import IGNORED, by_length, padded, share
 from training.moondream2.context import Following, Prefix
 from training.moondream2.files import BINS, write_files
 from training.moondream2.tasks import Exercise, Writer
-from training.recipe import Course, Measures
+from training.recipe import Metrics, Recipe
 from training.vision.recipe import CELLS, SIDE, WIDTH
-from training.vision.transfer import Sight, as_moondream, give
+from training.vision.transfer import VisionWeights, copy_weights, to_moondream
 from vlm.checkpoint.files import Checkpoint
 from vlm.checkpoint.weight_rules import sources
 from vlm.models.moondream2.model import Moondream2
@@ -48,10 +48,10 @@ class Targets:
     heights: Tensor
 
 
-class Moondream2Lesson:
-    """Implements :class:`training.recipe.Lesson`."""
+class TrainableMoondream2:
+    """Implements :class:`training.recipe.TrainableModel`."""
 
-    def __init__(self, batches: Batches, sight: Sight | None) -> None:  # noqa: ARG002 - sight is all it begins with
+    def __init__(self, batches: Batches, vision: VisionWeights | None) -> None:  # noqa: ARG002 - part of the contract
         torch.manual_seed(0)
         with TemporaryDirectory() as folder:
             self.model = Moondream2(write_files(Path(folder)))
@@ -61,9 +61,9 @@ class Moondream2Lesson:
         self.bells = init.neighbours(BINS, _REACH)
         self._begin()
         head = GridHead(WIDTH, CELLS)
-        if sight is not None:
-            give(self.model.vision, as_moondream(sight.encoder))
-            give(head, sight.head)
+        if vision is not None:
+            copy_weights(self.model.vision, to_moondream(vision.encoder))
+            copy_weights(head, vision.head)
         self.module = nn.ModuleDict({"model": self.model, "head": head})
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ class Moondream2Lesson:
         self.model.region.coordinate_features.normal_(0, 2.0)
         self.model.region.size_features.normal_(0, 1.5)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Words and places of all answers, and the grid."""
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's backward is slower than the whole rest in bf16 on CPUs
             seen = self.model.vision.encode(batch.pixels)
@@ -87,8 +87,8 @@ class Moondream2Lesson:
             exercises = [one for scene in batch.scenes for one in self.writer.chosen(scene, _EXERCISES, batch.rng)]
             told = seen[: len(batch.scenes)]
             hidden, written = self._read(self.model.vision.projection(torch.cat([told, told], dim=-1)), exercises)
-        loss, measures = self._heads(hidden, self._targets(written))
-        return loss + 0.3 * grid_loss, {**measures, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+        loss, metrics = self._heads(hidden, self._targets(written))
+        return loss + 0.3 * grid_loss, {**metrics, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def _read(self, features: Tensor, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
         """Hidden states before each written id ``[tokens, width]``, and these ids."""
@@ -121,7 +121,7 @@ class Moondream2Lesson:
             heights=torch.where(is_size, pairs % BINS, nothing),
         )
 
-    def _heads(self, hidden: Tensor, targets: Targets) -> tuple[Tensor, Measures]:
+    def _heads(self, hidden: Tensor, targets: Targets) -> tuple[Tensor, Metrics]:
         said, placed, sized = (one != IGNORED for one in (targets.words, targets.coordinates, targets.widths))
         words = self.model.logits(hidden[said]).float()
         coordinates = self.model.region.coordinate_logits(hidden[placed])
@@ -136,8 +136,8 @@ class Moondream2Lesson:
             one.sum() for one, _ in bells
         )
         near = torch.cat([one for _, one in bells])
-        measures = {"words": share(words.argmax(-1) == targets.words[said]), "places": share(near)}
-        return loss / total, measures
+        metrics = {"words": share(words.argmax(-1) == targets.words[said]), "places": share(near)}
+        return loss / total, metrics
 
     def _bell(self, logits: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
         """Losses, and whether the likeliest bin is within two bells."""
@@ -166,15 +166,15 @@ def published(model: Moondream2) -> Mapping[str, Tensor]:
     }
 
 
-COURSE = Course(
+RECIPE = Recipe(
     "moondream-2",
-    Moondream2Lesson,
+    TrainableMoondream2,
     SIDE,
-    batch=24,
+    batch_size=24,
     pages=8,
     steps=10500,
-    rate=1.2e-3,
+    learning_rate=1.2e-3,
     mean=HALF,
     std=HALF,
-    sighted=True,
+    pretrained_vision=True,
 )

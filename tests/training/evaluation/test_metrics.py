@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.recipes import begun
+from tests.training.recipes import untrained
 from training.data.shapes import COLOURS
 from training.data.world import HELD_OUT, scene
 from training.evaluation.clients import in_process
@@ -87,7 +87,7 @@ def test_every_item_has_a_row(name: str) -> None:
 def test_an_untrained_miniature_is_marked(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     (tmp_path / "blip-large").mkdir()
-    begun("blip-large").export(tmp_path / "blip-large")
+    untrained("blip-large").export(tmp_path / "blip-large")
     with in_process(tmp_path / "blip-large") as asker:
         scores = asyncio.run(score("blip-large", asker, held_out(2)))
     assert scores["caption, exact"] == (0.0, 2)
