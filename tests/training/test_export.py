@@ -1,4 +1,4 @@
-"""Exported folders load in our loader, and our engine says what transformers says of them."""
+"""Exported checkpoints load, and the engine answers as transformers does."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.oracle import Oracle, ask, ask_all
 from tests.training.recipes import batches, untrained
 from training.data.drawing import draw
 from training.data.world import scene
-from training.evaluation.evaluate import _png
+from training.evaluate import _png
 from training.export import compact
 from training.kosmos2.recipe import TrainableKosmos2
-from training.kosmos2.tasks import exercises
+from training.kosmos2.tasks import all_examples
 from training.losses import by_length
-from training.moondream2.context import Following, Prefix
+from training.moondream2.context import Continuation, Prefix
 from training.moondream2.recipe import TrainableMoondream2
 from vlm.layers.attention import Growing
 from vlm.loading import load
 
 LARGEST, LARGEST_TOGETHER = 4_500_000, 12_000_000
-"""Bytes of a folder and of all: they live in the repository."""
+"""Maximum size in bytes of one checkpoint and of all: they are part of the repository."""
 PROMPTS = {"blip-large": "", "florence-2-base": "<DETAILED_CAPTION>", "kosmos-2": "<grounding>An image of"}
 
 
@@ -74,23 +74,23 @@ def test_moondream2_answers_every_task(exported: Path) -> None:
     assert answer.usage.image_tokens == 65
 
 
-def test_an_image_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
-    """Kosmos-2's exercises share keys and values of what stands before their prompts."""
+def test_examples_that_share_an_image_give_the_same_logits_as_alone() -> None:
+    """Kosmos-2's examples share the keys and values of the image before their prompts."""
     trainable = untrained("kosmos-2")
     assert isinstance(trainable, TrainableKosmos2)
     batch = batches("kosmos-2").step(0)
-    picked = [one for each in batch.scenes for one in exercises(each, batch.rng)[:2]]
+    picked = [one for each in batch.scenes for one in all_examples(each, batch.rng)[:2]]
     with torch.no_grad():
         latents, _ = trainable.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
         shared, targets = trainable._answers(latents, picked)
-        apart = [trainable._answers(latents[place // 2 : place // 2 + 1], [one]) for place, one in enumerate(picked)]
-    order = [place for group in by_length([trainable._row(one)[0] for one in picked]) for place in group]
-    assert torch.equal(torch.cat([apart[place][1] for place in order]), targets)
-    torch.testing.assert_close(torch.cat([apart[place][0] for place in order]), shared, rtol=1e-4, atol=1e-4)
+        apart = [trainable._answers(latents[index // 2 : index // 2 + 1], [one]) for index, one in enumerate(picked)]
+    order = [index for group in by_length([trainable._row(one)[0] for one in picked]) for index in group]
+    assert torch.equal(torch.cat([apart[index][1] for index in order]), targets)
+    torch.testing.assert_close(torch.cat([apart[index][0] for index in order]), shared, rtol=1e-4, atol=1e-4)
 
 
-def test_moondream2_is_taught_what_the_engine_will_run() -> None:
-    """The hidden states of a trainable equal those of a sequence that grows in one piece."""
+def test_moondream2_trains_on_the_hidden_states_that_the_engine_computes() -> None:
+    """Training computes the same hidden states as a sequence that grows step by step."""
     trainable = untrained("moondream-2")
     assert isinstance(trainable, TrainableMoondream2)
     transformer = trainable.model.text.transformer
@@ -99,12 +99,12 @@ def test_moondream2_is_taught_what_the_engine_will_run() -> None:
     with torch.no_grad():
         prefix = Prefix(65)
         transformer(before, prefix)
-        taught = transformer(after, Following(prefix, [0, 0, 1, 1], 7))
+        trained = transformer(after, Continuation(prefix, [0, 0, 1, 1], 7))
         for row in range(4):
             growing = Growing(prefix=65)
             grow = partial(_grown, transformer, growing)
             grow(before[row // 2 : row // 2 + 1])
-            torch.testing.assert_close(taught[row : row + 1], grow(after[row : row + 1]), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(trained[row : row + 1], grow(after[row : row + 1]), rtol=1e-4, atol=1e-4)
 
 
 def _grown(transformer: torch.nn.Module, growing: Growing, embeddings: torch.Tensor) -> torch.Tensor:

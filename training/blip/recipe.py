@@ -1,4 +1,4 @@
-"""BLIP's trainable: a caption to every image, sometimes begun with words that the caption must go on from."""
+"""BLIP's recipe: a caption for every image, some of them after a given beginning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.vision.transfer import VisionWeights, copy_weights
 
 _SEP = 3
 _PREFIXED = 0.3
-"""So many captions begin with a prefix."""
+"""Share of the captions that begin with a given prefix."""
 
 
 class TrainableBlip:
@@ -40,7 +40,7 @@ class TrainableBlip:
         self.model: Any = BlipForConditionalGeneration._from_config(
             configuration(self.words), attn_implementation="eager"
         )
-        init.spread(self.model, ("projection", "fc2", "output.dense"), skip=("predictions.decoder",))
+        init.scale_layers(self.model, ("projection", "fc2", "output.dense"), skip=("predictions.decoder",))
         with torch.no_grad():
             embeddings = self.model.text_decoder.bert.embeddings
             embeddings.word_embeddings.weight.normal_(0, 0.05)
@@ -53,35 +53,38 @@ class TrainableBlip:
         self._ids = lru_cache(maxsize=200_000)(self._encode)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The captions' words, and the grid."""
-        seen = self.model.vision_model(pixel_values=batch.pixels).last_hidden_state
-        grid_loss, grid = self.module["head"](seen[:, 1:], batch.shown)
-        read, wanted = self._captions(batch)
+        """Cross-entropy of the captions' tokens, and the loss of the grid head."""
+        features = self.model.vision_model(pixel_values=batch.pixels).last_hidden_state
+        grid_loss, grid = self.module["head"](features[:, 1:], batch.all_scenes)
+        inputs, targets = self._captions(batch)
         logits = self.model.text_decoder(
-            input_ids=read, attention_mask=(read != 0).long(), encoder_hidden_states=seen[: len(read)], use_cache=False
+            input_ids=inputs,
+            attention_mask=(inputs != 0).long(),
+            encoder_hidden_states=features[: len(inputs)],
+            use_cache=False,
         ).logits.float()
-        counted = wanted != IGNORED
-        loss = F.cross_entropy(logits[counted], wanted[counted])
-        right = share(logits[counted].argmax(-1) == wanted[counted])
-        metrics = {"words": right, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
+        counts = targets != IGNORED
+        loss = F.cross_entropy(logits[counts], targets[counts])
+        accuracy = share(logits[counts].argmax(-1) == targets[counts])
+        metrics = {"words": accuracy, "kind": grid.kind, "letter": grid.letter, "box": grid.box}
         return loss + 0.3 * grid_loss, metrics
 
     def _captions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the decoder reads, and what it should say at each place."""
-        rows, wanted = [], []
+        """Token ids for the decoder, and the target at each position: two tensors ``[scenes, longest]``."""
+        rows, targets = [], []
         for scene in batch.scenes:
             caption = self._ids(sentences.plain(sentences.caption(scene)))
             prefix = self._ids(batch.rng.choice(PREFIXES)) if batch.rng.random() < _PREFIXED else []
             rows.append([self.words, *prefix, *caption])
-            wanted.append([*[IGNORED] * len(prefix), *caption, _SEP])
-        return padded(rows, 0), padded(wanted, IGNORED)
+            targets.append([*[IGNORED] * len(prefix), *caption, _SEP])
+        return padded(rows, 0), padded(targets, IGNORED)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def export(self, folder: Path) -> None:
-        """Weights, configuration, tokenizer and processor."""
+        """Write weights, configuration, tokenizer and image processor."""
         write_tokenizer(folder)
         write_model(self.model, generation(self.words), folder)
 

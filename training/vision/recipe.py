@@ -36,20 +36,20 @@ class TrainableVision:
             image_size=SIDE, patch_size=PATCH, hidden_act="gelu", layer_norm_eps=1e-5,
         )  # fmt: skip
         self.model: Any = BlipVisionModel._from_config(config, attn_implementation="eager")
-        init.spread(self.model, ("projection", "fc2"))
+        init.scale_layers(self.model, ("projection", "fc2"))
         with torch.no_grad():
             embeddings = self.model.embeddings
             embeddings.class_embedding.normal_(0, 0.02)
             embeddings.position_embedding.normal_(0, 0.02)
-            embeddings.position_embedding[0, 1:] = init.grid_waves(CELLS, WIDTH) * 0.3
+            embeddings.position_embedding[0, 1:] = init.grid_sinusoids(CELLS, WIDTH) * 0.3
             embeddings.patch_embedding.bias.zero_()
-            init.whiten(embeddings.patch_embedding.weight, batches.sample(600), PATCH, gain=0.7)
+            init.whiten(embeddings.patch_embedding.weight, batches.first_images(600), PATCH, gain=0.7)
         self.module = nn.ModuleDict({"model": self.model, "head": GridHead(WIDTH, CELLS)})
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The loss of the grid head."""
         features = self.model(pixel_values=batch.pixels).last_hidden_state
-        loss, grid = self.module["head"](features[:, 1:], batch.shown)
+        loss, grid = self.module["head"](features[:, 1:], batch.all_scenes)
         return loss, {"kind": grid.kind, "letter": grid.letter, "box": grid.box}
 
     def export(self, folder: Path) -> None:
