@@ -36,6 +36,9 @@ def test_overlap_of_boxes_and_polygons() -> None:
     assert overlap(LEFT, LEFT) == pytest.approx(1)
     assert overlap(LEFT, RIGHT) == 0
     assert overlap(LEFT, Box(0.2, 0.0, 0.6, 1.0)) == pytest.approx(1 / 3)
+    box = Box(0.0, 0.0, 0.5, 0.5)
+    assert overlap(box, Box(0.25, 0.0, 0.75, 0.5)) == pytest.approx(1 / 3)
+    assert overlap(box, Box(0.6, 0.6, 0.9, 0.9)) == 0
     assert polygon_overlap([SQUARE], SQUARE) == Score(1, 1)
     assert polygon_overlap([], SQUARE) == Score(0, 1)
     half = (Point(0.25, 0.25), Point(0.75, 0.25), Point(0.75, 0.5), Point(0.25, 0.5))
