@@ -6,7 +6,6 @@ noise, blur, shapes that overlap, are partly hidden, of a mixed colour, far too 
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from training.data import sentences, shapes
-from training.data.drawing import draw
+from training.data.drawing import draw, png
 from training.data.scenes import FLAT, Scene, Shape, middle
 from training.data.shapes import Colour
+from training.data.world import are_near
 from vlm.types import Box
 
 COLOURS: tuple[str, ...] = tuple(shapes.COLOURS)[:6]
@@ -63,7 +63,7 @@ def make_image(seed: int, *, hard: bool) -> LabelledImage:
     chosen = frozenset(rng.sample(DISTURBANCES, rng.choice((1, 2)))) if hard else frozenset[str]()
     laid_out = _lay_out(rng, rng.randint(4, 5) if "crowd" in chosen else rng.randint(1, 3), chosen)
     scene, covers = _disturb_shapes(rng, laid_out, chosen)
-    return LabelledImage(_png(_disturb_pixels(rng, _cover(draw(scene), covers, scene.shade), chosen)), scene)
+    return LabelledImage(png(_disturb_pixels(rng, _cover(draw(scene), covers, scene.shade), chosen)), scene)
 
 
 # Layout
@@ -95,17 +95,12 @@ def _random_shape(rng: random.Random, sizes: Mapping[str, tuple[float, float]]) 
 def _fits(shape: Shape, others: Sequence[Shape], *, may_overlap: bool) -> bool:
     if any(shape.name == other.name or _distance(shape.box, other.box) < MIN_DISTANCE for other in others):
         return False
-    return may_overlap or not any(_touch(shape.box, other.box) for other in others)
+    return may_overlap or not any(are_near(shape.box, other.box) for other in others)
 
 
 def _distance(one: Box, other: Box) -> float:
     first, second = middle(one), middle(other)
     return math.dist((first.x, first.y), (second.x, second.y))
-
-
-def _touch(one: Box, other: Box, margin: float = 0.02) -> bool:
-    across = one.x_min < other.x_max + margin and other.x_min < one.x_max + margin
-    return across and one.y_min < other.y_max + margin and other.y_min < one.y_max + margin
 
 
 # Disturbances
@@ -160,9 +155,3 @@ def _disturb_pixels(rng: random.Random, image: Image.Image, chosen: frozenset[st
         noisy = np.asarray(image) + numbers.normal(0, rng.uniform(25, 80), (SIDE, SIDE, 3))
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     return image
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

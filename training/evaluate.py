@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import io
 import random
 import sys
 from collections import defaultdict
@@ -19,9 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from PIL import Image
 
-from training.data.drawing import draw
+from training.data.drawing import draw, png
 from training.data.scenes import FLAT, Scene
 from training.data.shapes import BACKGROUNDS, COLOURS
 from training.data.world import HELD_OUT, LARGEST_SIDE, SMALLEST_SIDE, scene
@@ -76,7 +74,7 @@ def plain(one: Scene) -> Scene:
 
 
 def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
-    items: Iterator[Item] = load_evaluation(name).items(one, _png(draw(one)), random.Random(number))
+    items: Iterator[Item] = load_evaluation(name).items(one, png(draw(one)), random.Random(number))
     yield from items
 
 
@@ -94,12 +92,6 @@ async def _answer_all(client: Client, items: Sequence[Item], progress: Progress)
 def _ratio(scores: Sequence[Score]) -> float:
     possible = sum(score.possible for score in scores)
     return sum(score.gained for score in scores) / possible if possible else 1.0
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

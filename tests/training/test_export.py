@@ -10,9 +10,8 @@ import torch
 
 from tests.oracle import Oracle, ask, ask_all
 from tests.training.recipes import batches, untrained
-from training.data.drawing import draw
+from training.data.drawing import draw, png
 from training.data.world import scene
-from training.evaluate import _png
 from training.export import compact
 from training.kosmos2.recipe import TrainableKosmos2
 from training.kosmos2.tasks import all_examples
@@ -46,7 +45,7 @@ def export(name: str, folder: Path) -> Path:
 def test_our_engine_and_transformers_read_the_same_checkpoint(name: str, exported: Path) -> None:
     folder = export(name, exported)
     oracle = Oracle(folder)
-    images = [_png(draw(scene(seed), 200)) for seed in (1, 2)]
+    images = [png(draw(scene(seed), 200)) for seed in (1, 2)]
     answers = ask_all(folder, [ask(image, PROMPTS[name], max_tokens=12) for image in images])
     for image, answer in zip(images, answers, strict=True):
         assert answer.token_ids == oracle.answer(image, PROMPTS[name], max_tokens=12).token_ids
@@ -69,7 +68,7 @@ def size_of(folder: Path) -> int:
 
 def test_moondream2_answers_every_task(exported: Path) -> None:
     folder = export("moondream-2", exported)
-    image = _png(draw(scene(3), 200))
+    image = png(draw(scene(3), 200))
     [answer] = ask_all(folder, [ask(image, "How many shapes are there?", max_tokens=4)])
     assert answer.usage.image_tokens == 65
 

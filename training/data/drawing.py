@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -26,6 +27,13 @@ def draw(scene: Scene, longest: int | None = None) -> Image.Image:
     for word in scene.words:
         _draw_word(pen, word, canvas.size)
     return _textured(canvas.reduce(factor), scene.texture)
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file, compressed for speed."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, size: tuple[int, int]) -> None:

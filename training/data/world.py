@@ -87,7 +87,7 @@ class Draft:
 
     def reserve(self, box: Box) -> bool:
         """Reserve a box unless something is near it; returns whether it was free."""
-        free = not any(_touch(box, other) for other in self.taken)
+        free = not any(are_near(box, other) for other in self.taken)
         if free:
             self.taken.append(box)
         return free
@@ -133,7 +133,7 @@ class Draft:
         for _ in range(30):
             box = self._random_box(size)
             name = self.rng.choice(KINDS), self.rng.choice(list(COLOURS))
-            if any(_touch(box, other) for other in self.taken) or _is_near_border(middle(box)):
+            if any(are_near(box, other) for other in self.taken) or _is_near_border(middle(box)):
                 continue
             shape = self._shape(*name, size, box)
             if not {shape.name, shape.region} & {fact for other in shapes for fact in (other.name, other.region)}:
@@ -205,7 +205,8 @@ def jittered(rng: random.Random, colour: Colour, reach: int) -> Colour:
     return red, green, blue
 
 
-def _touch(one: Box, other: Box, margin: float = 0.02) -> bool:
+def are_near(one: Box, other: Box, margin: float = 0.02) -> bool:
+    """Whether two boxes overlap or have less than ``margin`` between them."""
     apart = (
         one.x_max + margin < other.x_min, other.x_max + margin < one.x_min,
         one.y_max + margin < other.y_min, other.y_max + margin < one.y_min,

@@ -64,5 +64,5 @@ RECIPE = Recipe(
     pages=24,
     steps=4400,
     learning_rate=1.5e-3,
-    seed="sight",  # this recipe's name when the published checkpoints were trained: it repeats their batches
+    seed="sight",  # this recipe's name when the bundled checkpoints were trained: it repeats their batches
 )

@@ -25,9 +25,9 @@ from router.chat.tasks import read_task
 from router.config import RouterConfig
 from tests.listening import listening
 from tests.router.world import FakeBackend, words
-from training.data.drawing import draw
+from training.data.drawing import draw, png
 from training.data.world import HELD_OUT, scene
-from training.evaluate import MINIATURES, _png, load_evaluation, main
+from training.evaluate import MINIATURES, load_evaluation, main
 from training.evaluation.clients import Client, EngineClient, connect, read_detection, task_json
 from training.evaluation.metrics import Answer
 from training.model_card import CARD
@@ -104,7 +104,7 @@ async def answers_over_http(url: str, name: str, requests: Sequence[Request]) ->
 
 @pytest.mark.parametrize("name", TASKS)
 def test_answers_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
-    images = [_png(draw(scene(HELD_OUT + number))) for number in range(2)]
+    images = [png(draw(scene(HELD_OUT + number))) for number in range(2)]
     requests = [Request(image, task=task) for image in images for task in TASKS[name]]
     requests += [Request(image, prompt) for image in images for prompt in PROMPTS[name]]
     over_http = asyncio.run(answers_over_http(url, name, requests))
@@ -116,7 +116,7 @@ def test_answers_over_http_are_those_of_the_engine(name: str, url: str, engines:
 @pytest.mark.parametrize("name", TASKS)
 def test_scores_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
     one = scene(HELD_OUT)
-    items = list(load_evaluation(name).items(one, _png(draw(one)), random.Random(0)))
+    items = list(load_evaluation(name).items(one, png(draw(one)), random.Random(0)))
     requests = [item.request for item in items]
     over_http = asyncio.run(answers_over_http(url, name, requests))
     here = asyncio.run(answers_of(EngineClient(engines[name]), requests))
@@ -185,7 +185,7 @@ def test_the_router_reads_the_same_task(task: Task) -> None:
 def test_an_image_without_a_prompt_is_sent_without_text() -> None:
     backend = FakeBackend()
     with listening(create_app(backend, RouterConfig())) as address:
-        requests = [Request(_png(draw(scene(0)))), Request(_png(draw(scene(1))), " a ")]
+        requests = [Request(png(draw(scene(0)))), Request(png(draw(scene(1))), " a ")]
         answers = asyncio.run(answers_over_http(address, "blip-large", requests))
     assert [answer.text for answer in answers] == [words().text] * 2
     assert sorted(request.prompt for _, request in backend.asked) == ["", " a "]
@@ -205,7 +205,7 @@ class FullAtFirst(FakeBackend):
 def test_requests_to_a_full_server_are_retried() -> None:
     backend = FullAtFirst()
     with listening(create_app(backend, RouterConfig())) as address:
-        (answer,) = asyncio.run(answers_over_http(address, "blip-large", [Request(_png(draw(scene(0))))]))
+        (answer,) = asyncio.run(answers_over_http(address, "blip-large", [Request(png(draw(scene(0))))]))
     assert answer.text == words().text
     assert len(backend.asked) == 2
 
@@ -213,7 +213,7 @@ def test_requests_to_a_full_server_are_retried() -> None:
 def test_the_number_of_requests_in_flight_is_limited() -> None:
     backend = Counting(pause_s=0.01)
     with listening(create_app(backend, RouterConfig())) as address:
-        asyncio.run(answers_over_http(address, "blip-large", [Request(_png(draw(scene(0))))] * 24))
+        asyncio.run(answers_over_http(address, "blip-large", [Request(png(draw(scene(0))))] * 24))
     assert len(backend.asked) == 24
     assert 1 < backend.most <= 16
 
