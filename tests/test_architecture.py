@@ -1,4 +1,4 @@
-"""The house's order, as tables: who may know whom, which library may be used where, what is named in one place only.
+"""The architecture, as tables: which room may import which, and where each library may be imported.
 
 A failure names file and line. Change a table only together with docs/architecture.md.
 """
@@ -6,15 +6,20 @@ A failure names file and line. Change a table only together with docs/architectu
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("vlm", "router", "deployments", "training")
+PACKAGED = ("vlm", "router", "deployments")  # what the wheel holds
+PRODUCT = (*PACKAGED, "training")
+TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
-# A room is the longest of these prefixes that a module's path begins with; it may know itself and what stands here.
+# A room is the longest of these prefixes that a module's path begins with; it may import itself and what stands here.
 ROOMS: dict[str, set[str]] = {
     "vlm/errors": set(),
     "vlm/types": {"vlm/errors"},
@@ -48,11 +53,16 @@ ROOMS: dict[str, set[str]] = {
     },
     "router": {"vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
     "deployments": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
-    # What trains and examines the bundled checkpoints: nobody imports it, and it may import the families one by one.
+    # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
         "vlm/engine",
     },
+    "benchmarks": {
+        "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/reference", "training",
+    },
+    "docs/generate": {"vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router", "training", "tests"},
+    "examples": {"vlm", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip
 
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
@@ -77,7 +87,18 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-TORCH_FREE_MODELS = ("card.py", "processor.py", "tasks.py", "parsing.py", "vocabulary.py", "__init__.py")
+# What can be imported where there is no torch, directly or through other modules: the router and everything that it
+# needs, the halves of the model families that the router or a worker thread uses, and what decides in the engine.
+TORCH_FREE = (
+    "vlm/*.py", "vlm/checkpoint/config_reader.py", "vlm/checkpoint/files.py", "vlm/image/*.py", "vlm/engine/*.py",
+    "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/processor.py", "vlm/models/*/card.py",
+    "vlm/models/*/checks.py", "vlm/models/*/parsing.py", "vlm/models/*/processor.py", "vlm/models/*/tasks.py",
+    "vlm/models/*/vocabulary.py", "router/**/*.py", "deployments/**/*.py",
+)  # fmt: skip
+NEEDS_TORCH = (
+    "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",
+    "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/runner.py", "vlm/engine/sampler.py",
+)  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py",)
 BROAD_EXCEPTS = (
     "vlm/engine/core.py", "vlm/engine/prepare.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
@@ -105,20 +126,26 @@ class Module:
 
 
 def room_of(path: str) -> str:
+    if path.startswith("tests/"):
+        return "tests"
     fitting = [room for room in ROOMS if path == room or path.startswith(room + "/")]
     return max(fitting, key=len, default="vlm" if path == "vlm/__init__" else path)
 
 
 @cache
-def modules() -> tuple[Module, ...]:
-    files = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
+def modules(*folders: str) -> tuple[Module, ...]:
+    files = sorted(path for folder in folders or PRODUCT for path in (ROOT / folder).rglob("*.py"))
     return tuple(Module(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text("utf-8"))) for path in files)
 
 
+def everything() -> tuple[Module, ...]:
+    return modules(*PRODUCT, *TOOLS)
+
+
 def local_path(name: str) -> str | None:
-    """The product's module that a dotted import means, as a path without suffix; None for other libraries."""
+    """The module of this repository that a dotted import means, as a path without suffix; None for other libraries."""
     parts = name.split(".")
-    if parts[0] not in PRODUCT:
+    if parts[0] not in {*PRODUCT, *(tool.partition("/")[0] for tool in TOOLS), "tests"}:
         return None
     for end in (len(parts), len(parts) - 1):
         path = "/".join(parts[:end])
@@ -133,11 +160,11 @@ def report(faults: list[str]) -> None:
     assert not faults, "\n" + "\n".join(faults)
 
 
-def test_rooms_know_only_what_the_table_says() -> None:
+def test_rooms_import_only_what_the_table_says() -> None:
     report(
         [
-            f"{module.path}:{line}: {module.room} must not know {room_of(target)}"
-            for module in modules()
+            f"{module.path}:{line}: {module.room} must not import {room_of(target)}"
+            for module in everything()
             for name, line in module.imports()
             if (target := local_path(name)) is not None
             and room_of(target) not in {module.room, "vlm"} | ROOMS.get(module.room, set())
@@ -149,38 +176,76 @@ def test_the_table_itself_has_one_direction() -> None:
     left = {room: known - {room} for room, known in ROOMS.items()}
     while left:
         free = {room for room, known in left.items() if not known & left.keys()}
-        assert free, f"rooms that know each other: {sorted(left)}"
+        assert free, f"rooms that import each other: {sorted(left)}"
         left = {room: known for room, known in left.items() if room not in free}
 
 
 def test_every_file_belongs_to_a_room() -> None:
-    report([f"{module.path}: no room" for module in modules() if module.room not in {*ROOMS, "vlm"}])
+    report([f"{module.path}: no room" for module in everything() if module.room not in {*ROOMS, "vlm"}])
 
 
-def test_libraries_stay_in_their_places() -> None:
+def test_libraries_are_imported_only_where_the_table_says() -> None:
     report(
         [
-            f"{module.path}:{line}: {library} may only be imported in {', '.join(places)}"
+            f"{module.path}:{line}: {library} may only be imported in {', '.join(paths)}"
             for module in modules()
             for name, line in module.imports()
-            for library, places in LIBRARIES.items()
-            if name.split(".")[0] == library and not module.path.startswith(places)
+            for library, paths in LIBRARIES.items()
+            if name.split(".")[0] == library and not module.path.startswith(paths)
         ]
     )
 
 
-def test_what_the_router_may_import_needs_no_torch() -> None:
-    """Cards and processors of a model folder are read where there is no torch."""
+IMPORT_ALL = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(f"{name} imports torch; python -X importtime -c 'import {name}' shows how it gets there")
+"""
+
+
+def test_what_must_do_without_torch_does() -> None:
+    """Transitively, which the tables above cannot see: in another process, one import after the other."""
+    found = {path.relative_to(ROOT).as_posix() for pattern in TORCH_FREE for path in ROOT.glob(pattern)}
+    paths = sorted(found - set(NEEDS_TORCH))
+    names = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in paths]
+    command = [sys.executable, "-c", IMPORT_ALL, *names]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_torch_tables_name_files_that_exist() -> None:
+    missing = [path for path in NEEDS_TORCH if not (ROOT / path).exists()]
+    assert not missing + [pattern for pattern in TORCH_FREE if not [*ROOT.glob(pattern)]]
+
+
+def test_what_is_packaged_imports_nothing_that_is_not() -> None:
     report(
         [
-            f"{module.path}:{line}: must do without torch"
-            for module in modules()
+            f"{module.path}:{line}: imports {name}"
+            for module in modules(*PACKAGED)
             for name, line in module.imports()
-            if name.split(".")[0] == "torch"
-            and module.path.startswith("vlm/models/")
-            and Path(module.path).name in TORCH_FREE_MODELS
+            if name.split(".")[0] in {"training", "tests", "docs", "benchmarks", "examples"}
         ]
     )
+
+
+def plays_a_part(path: Path) -> bool:
+    """Whether a file is one of a model family or of a request format, which are folders of like-named files."""
+    folder = path.parent
+    return (folder / "model.py").exists() or (folder / "endpoint.py").exists()
+
+
+def test_no_two_modules_share_a_name() -> None:
+    """Within a package, except in folders whose files play the same part in each, and what is not imported by name."""
+    for package in PACKAGED:
+        named: dict[str, list[str]] = defaultdict(list)
+        for module in modules(package):
+            path = Path(module.path)
+            if not plays_a_part(ROOT / path) and path.stem not in {"__init__", "__main__"}:
+                named[path.stem].append(module.path)
+        report([" and ".join(paths) for paths in named.values() if len(paths) > 1])
 
 
 def test_the_engine_knows_no_concrete_model() -> None:
@@ -217,7 +282,7 @@ def test_no_import_cycle() -> None:
         module.path.removesuffix(".py"): {
             target for name, _ in module.imports() if (target := local_path(name)) is not None
         }
-        for module in modules()
+        for module in everything()
     }
     done: set[str] = set()
 

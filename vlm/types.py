@@ -6,8 +6,8 @@ module pickles the same on every side of a Ray handle. Knows nothing of models, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Self
 
 from vlm.errors import InvalidRequest, VlmError
@@ -134,6 +134,11 @@ class Task:
     reasoning: bool = False
     references: tuple[Point | Box, ...] = ()
     threshold: float | None = None
+
+    def unused(self, used: Collection[str]) -> tuple[str, ...]:
+        """Names of the arguments that are set but not ``used``, as ``"task.labels"``, in the order of the fields."""
+        arguments = [one for one in fields(self) if one.name != "name" and one.name not in used]
+        return tuple(f"task.{one.name}" for one in arguments if getattr(self, one.name) != one.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +313,8 @@ class Completion:
 class Chunk:
     """A piece of an answer as it grows; the last one, and only it, carries the whole completion.
 
-    A replica that cannot answer sends ``error`` in the last chunk instead of raising it: what is raised in a Ray replica
-    is logged there with its traceback, also where the client alone is at fault. Engines raise; their chunks have none.
+    A replica that cannot answer sends ``error`` in the last chunk instead of raising it: Ray logs what a replica raises
+    with its traceback, even where only the client is at fault. Engines raise; their chunks have no ``error``.
 
     ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text until the end.
     ``reasoning`` is what the model thinks before the text; joined, it is that of the completion's grounding.

@@ -129,6 +129,15 @@ def test_a_request_has_one_task_or_parts_within_bounds() -> None:
         assert (caught.value.param, caught.value.code) == ("tasks", "invalid_value")
 
 
+def test_a_task_names_the_arguments_that_are_set_but_not_used() -> None:
+    everything = Task("detect", ("dog",), "text", Box(0, 0, 1, 1), "long", 3, True, (Point(0, 1),), 0.5)
+    names = ("labels", "text", "region", "length", "max_objects", "reasoning", "references", "threshold")
+    assert everything.unused(()) == tuple(f"task.{name}" for name in names)
+    assert everything.unused({"labels", "threshold"}) == tuple(f"task.{name}" for name in names[1:-1])
+    assert everything.unused(names) == Task("detect").unused(()) == ()
+    assert Task("query", text="", max_objects=0).unused({"labels"}) == ("task.text", "task.max_objects")
+
+
 def test_over_takes_no_seed_stop_or_logprobs_from_the_defaults() -> None:
     defaults = Sampling(20, seed=1, stop=("x",), logprobs=True)
     assert Sampling().over(defaults) == Sampling(20)

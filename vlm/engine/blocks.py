@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
-from vlm.errors import CheckpointError
+from vlm.errors import ConfigError
+from vlm.models.processor import CacheSpec
 
 BLOCK_SIZE = 16
 """Positions in a block."""
 
 MAX_BEAMS = 8
 """Beams that even a single sequence may have; see ``types.Sampling``."""
-
-
-class Sized(Protocol):
-    """What is needed of a model's cache spec to count its memory; see ``models.base.CacheSpec``."""
-
-    @property
-    def max_positions(self) -> int: ...
-    @property
-    def cross_positions(self) -> int: ...
-    @property
-    def prefix_positions(self) -> int: ...
-    def bytes_per_position(self, element_size: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +38,7 @@ class CachePlan:
         return max(self.slots * self.num_beams, MAX_BEAMS)
 
     @classmethod
-    def fit(cls, spec: Sized, element_size: int, budget: int, max_slots: int, num_beams: int = 1) -> Self:
+    def fit(cls, spec: CacheSpec, element_size: int, budget: int, max_slots: int, num_beams: int = 1) -> Self:
         """As many slots as the budget holds, up to ``max_slots``, counting on sequences of a quarter of full length.
 
         Args:
@@ -60,14 +49,14 @@ class CachePlan:
             num_beams: Beams of a sequence whose client does not ask for another number.
 
         Raises:
-            CheckpointError: The budget cannot hold even one sequence of full length.
+            ConfigError: The budget cannot hold even one sequence of full length.
         """
         position = spec.bytes_per_position(element_size)
         cross, block = spec.cross_positions * position, BLOCK_SIZE * position
         full = blocks_for(spec.max_positions) + bool(spec.prefix_positions)  # whose last block is copied
         least = cross + (full + 1) * block
         if budget < least:
-            raise CheckpointError(
+            raise ConfigError(
                 f"cache_bytes is {budget}, but one sequence of this model needs {least} bytes of KV cache.",
                 param="cache_bytes",
             )

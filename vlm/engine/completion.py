@@ -1,36 +1,34 @@
-"""Turns a finished sequence into the answer that its client gets. Pure Python."""
+"""Makes the chunks and the completion that a client gets from a sequence. Pure Python."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from vlm.engine.sequence import Sequence, TextDelta
+from vlm.engine.output import TextDelta
+from vlm.engine.sequence import Sequence
+from vlm.models.processor import Processor
 from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
 
-if TYPE_CHECKING:
-    from vlm.models.processor import Processor  # which imports torch
 
-
-def next_chunk(sequence: Sequence, said: TextDelta) -> Chunk:
-    """A chunk with what was ``said`` and the tokens that no chunk has carried yet."""
-    start, sequence.reported = sequence.reported, len(sequence.generated)
+def next_chunk(sequence: Sequence, delta: TextDelta) -> Chunk:
+    """A chunk with ``delta`` and the tokens that no chunk has carried yet."""
+    start = sequence.output.report(len(sequence.generated))
     logprobs = sequence.logprobs if sequence.sampling.logprobs else []
-    return Chunk(said.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=said.reasoning)
+    return Chunk(delta.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=delta.reasoning)
 
 
-def last_chunk(sequence: Sequence, said: TextDelta, processor: Processor) -> Chunk:
-    """The last chunk: the rest of what is said and the whole completion."""
-    return replace(next_chunk(sequence, said), completion=_completion(sequence, processor))
+def last_chunk(sequence: Sequence, delta: TextDelta, processor: Processor) -> Chunk:
+    """The last chunk, with the whole completion."""
+    return replace(next_chunk(sequence, delta), completion=_completion(sequence, processor))
 
 
 def _completion(sequence: Sequence, processor: Processor) -> Completion:
     assert sequence.finish_reason is not None
     inputs = sequence.inputs
     return Completion(
-        text=sequence.text.text if inputs.has_text else "",
+        text=sequence.output.text if inputs.has_text else "",
         token_ids=tuple(sequence.generated),
         logprobs=tuple(sequence.logprobs if sequence.sampling.logprobs else ()),
         grounding=_grounding(sequence, processor),
@@ -46,12 +44,12 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
 def _usage(sequence: Sequence) -> Usage:
     inputs = sequence.inputs
     cached = inputs.image_tokens if sequence.image_cached else 0
-    written = len(sequence.generated)
-    return Usage(inputs.image_tokens, inputs.text_tokens, written, cached, sequence.reasoning_tokens)
+    generated = len(sequence.generated)
+    return Usage(inputs.image_tokens, inputs.text_tokens, generated, cached, sequence.reasoning_tokens)
 
 
 def _ignored(sequence: Sequence) -> tuple[str, ...]:
-    """What the answer does not use: an answer of geometry has no text to stop in."""
+    """The request's fields that had no effect; an answer that is geometry alone has no text for ``stop`` to end."""
     unused = ("stop",) if sequence.sampling.stop and not sequence.inputs.has_text else ()
     return (*sequence.inputs.ignored, *unused)
 
@@ -59,38 +57,38 @@ def _ignored(sequence: Sequence) -> tuple[str, ...]:
 def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
     inputs = sequence.inputs
     finished = sequence.finish_reason == "stop"
-    parsed = processor.parse(sequence.generated, inputs, finished=finished, logprobs=_chosen(sequence))
-    text = sequence.text.text if inputs.has_text else parsed.text
+    parsed = processor.parse(sequence.generated, inputs, finished=finished, logprobs=_chosen_logprobs(sequence))
+    text = sequence.output.text if inputs.has_text else parsed.text
     length = len((text if parsed.reasoning is None else parsed.reasoning) or "")
+    kept = [found for found in parsed.detections if _reaches(found, sequence.threshold)]
     return Grounding(
         task=inputs.task,
         native_task=inputs.native_task,
         text=text,
         image_size=inputs.image_size,
-        detections=tuple(_within(found, length) for found in parsed.detections if _is_kept(found, sequence.threshold)),
+        detections=tuple(_within(found, length) for found in kept),
         truncated=parsed.truncated,
         raw=processor.decode(sequence.generated, special=True),
         reasoning=parsed.reasoning,
+        below_threshold=len(parsed.detections) - len(kept),
     )
 
 
-def _chosen(sequence: Sequence) -> list[float]:
-    """Its log-probabilities, nan where a token was forced: the model did not choose it."""
-    sampling, known = sequence.sampling, sequence.logprobs
-    first = len(sampling.forced_tokens or ())
-    chosen = [math.nan] * len(known[:first]) + known[first:]
-    if chosen and sampling.forced_last_token is not None and len(chosen) == sampling.max_tokens:
-        chosen[-1] = math.nan
-    return chosen
+def _chosen_logprobs(sequence: Sequence) -> list[float]:
+    """The tokens' log-probabilities; nan for a token that was forced, because the model did not choose it."""
+    return [
+        math.nan if sequence.forced_token(index) is not None else logprob
+        for index, logprob in enumerate(sequence.logprobs)
+    ]
 
 
-def _is_kept(detection: Detection, threshold: float | None) -> bool:
-    """Whether it is sure enough; one without a score cannot be judged and stays."""
+def _reaches(detection: Detection, threshold: float | None) -> bool:
+    """Whether a detection is kept; one without a score cannot be judged and is."""
     return threshold is None or detection.score is None or detection.score >= threshold
 
 
 def _within(detection: Detection, length: int) -> Detection:
-    """Without the spans that lie beyond a text of that length: a stop string may have cut it."""
+    """The detection without spans that reach beyond a text of this length, which a stop string may have cut."""
     return replace(detection, spans=tuple(span for span in detection.spans if span[1] <= length))
 
 

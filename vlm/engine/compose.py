@@ -200,6 +200,7 @@ def _joined(groundings: Sequence[Grounding]) -> Grounding:
         detections=tuple(_in_joined_text(groundings)),
         truncated=any(one.truncated for one in groundings),
         raw="\n".join(one.raw for one in groundings),
+        below_threshold=sum(one.below_threshold for one in groundings),
     )
 
 

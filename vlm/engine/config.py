@@ -1,59 +1,78 @@
-"""How much an engine may use, and what it holds at one moment."""
+"""The engine's settings, and its counters at one moment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
-from vlm.errors import InvalidRequest
+from vlm.errors import ConfigError
+
+
+def _setting(default: int, minimum: int) -> int:
+    """A field with its smallest allowed value."""
+    number: int = field(default=default, metadata={"minimum": minimum})
+    return number
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How much the engine may use.
+    """The engine's settings: the single statement of their names, defaults and minima.
 
     Attributes:
-        max_batch: Most sequences that run at once; fewer where ``cache_bytes`` holds fewer. Beams do not count.
-        max_waiting: Most requests that wait beyond those; the next one is refused.
-        max_prefill: Most sequences that join in one step.
-        cache_bytes: Memory for keys and values, cross attention included. A beam search that could outgrow it is cut
-            at what it holds.
-        encoder_cache_bytes: Memory for what the model saw in images, for the next question about one; 0 is off.
-        processor_cache_bytes: Memory for images that are decoded and resized, likewise.
+        max_batch: Maximum number of sequences that run at once; fewer if ``cache_bytes`` holds fewer. A beam search
+            counts as one sequence.
+        max_waiting: Maximum number of requests that wait beyond those; the next one is refused with Overloaded.
+        max_prefill: Maximum number of sequences that start in one step.
+        cache_bytes: Bytes for keys and values, cross attention included. A beam search that could outgrow them
+            generates fewer tokens.
+        encoder_cache_bytes: Bytes for encoded images, kept for the next question about the same image; 0 keeps none.
+        processor_cache_bytes: Bytes for decoded and resized images, kept likewise.
         prepare_threads: Threads that decode and resize images.
+
+    Raises:
+        ConfigError: A value is below its minimum; ``param`` is the setting's name.
     """
 
-    max_batch: int = 64
-    max_waiting: int = 256
-    max_prefill: int = 8
-    cache_bytes: int = 2 * 1024**3
-    encoder_cache_bytes: int = 256 * 1024**2
-    processor_cache_bytes: int = 64 * 1024**2
-    prepare_threads: int = 4
+    max_batch: int = _setting(64, minimum=1)
+    max_waiting: int = _setting(256, minimum=0)
+    max_prefill: int = _setting(8, minimum=1)
+    cache_bytes: int = _setting(2 * 1024**3, minimum=1)
+    encoder_cache_bytes: int = _setting(256 * 1024**2, minimum=0)
+    processor_cache_bytes: int = _setting(64 * 1024**2, minimum=0)
+    prepare_threads: int = _setting(4, minimum=1)
 
     def __post_init__(self) -> None:
-        least = {"max_waiting": 0, "encoder_cache_bytes": 0, "processor_cache_bytes": 0, "max_batch": 1,
-                 "max_prefill": 1, "cache_bytes": 1, "prepare_threads": 1}  # fmt: skip
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InvalidRequest(f"{name} must be at least {value}.", param=name)
+        for setting in fields(self):
+            minimum = setting.metadata["minimum"]
+            if getattr(self, setting.name) < minimum:
+                raise ConfigError(f"{setting.name} must be at least {minimum}.", param=setting.name)
+
+    @property
+    def capacity(self) -> int:
+        """Maximum number of requests that an engine holds at once, running or waiting."""
+        return self.max_batch + self.max_waiting
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine holds at one moment. ``accepted`` counts requests from the door to their end.
+    """The engine's counters at one moment.
 
-    ``cached_blocks`` hold images that nobody asks about now; they are given up as soon as ``used_blocks`` grow.
-
-    ``images_encoded`` and ``image_hits`` count since the start: images that the vision encoder saw, and those that
-    it had seen before.
+    Attributes:
+        running, waiting: Sequences that are in the batch, and those that wait to be.
+        max_batch: Maximum number of sequences that run at once.
+        total_blocks: Blocks of the KV cache.
+        used_blocks: Blocks that sequences hold.
+        cached_blocks: Blocks that hold only images which no sequence uses now; they are freed when others need them.
+        images_encoded: Images that the vision encoder has encoded since the start.
+        image_hits: Images since the start that had been encoded before.
+        accepted: Requests that have been accepted and have not ended yet, including those that are being prepared.
     """
 
-    accepted: int
     running: int
     waiting: int
+    max_batch: int
+    total_blocks: int
     used_blocks: int
     cached_blocks: int
-    total_blocks: int
-    max_batch: int
     images_encoded: int
     image_hits: int
+    accepted: int = 0

@@ -1,6 +1,6 @@
-"""The engine's heart without threads: sequences in, one step at a time, chunks out.
+"""Scheduling, running and committing without threads: sequences in, one step at a time, chunks out.
 
-:class:`Core` is driven by one thread. It never waits: whatever a client does, a step takes only as long as the device.
+One thread drives a :class:`Core`. A step never waits for a client, so it takes only as long as the device needs.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import torch
+
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.completion import last_chunk, next_chunk
-from vlm.engine.encoder_cache import EncoderCache
+from vlm.engine.config import EngineStats
+from vlm.engine.output import TextDelta
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Beam, Sequence, TextDelta
+from vlm.engine.sequence import Beam, Sequence
 from vlm.errors import EngineFailure
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
 
 log = logging.getLogger(__name__)
 
-NOT_FINITE = "The model overflowed on this request; a wider dtype (float32, bfloat16) may help."
-
-News = TypeVar("News")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a sequence: a chunk, or the error that ended it."""
+    """What a client of a sequence is to hear: a chunk, or the error that ended it."""
 
     sequence: Sequence
     chunk: Chunk | None = None
@@ -42,9 +43,10 @@ class Event:
 
 
 class Core:
-    """Scheduler and runner, and what happens between them."""
+    """A scheduler and a runner, and the commit of what they give."""
 
     def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, encoder_cache_bytes: int = 0) -> None:
+        """Allocate the KV cache of ``plan``; for the other two, see :class:`~vlm.engine.config.EngineConfig`."""
         self.broken = False
         self.scheduler = Scheduler(
             BlockPool(plan.blocks), plan.rows, max_prefill, plan.slots, keep_prefixes=encoder_cache_bytes > 0
@@ -55,38 +57,49 @@ class Core:
 
     @property
     def busy(self) -> bool:
-        """True while a step would do something."""
+        """Whether there are sequences, so that a step has something to do."""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
-    @property
-    def images(self) -> EncoderCache:
-        """Counts of images encoded and found."""
-        return self._runner.images
+    def stats(self) -> EngineStats:
+        """The counters, from any thread; they may belong to two neighbouring steps."""
+        scheduler, images = self.scheduler, self._runner.images
+        cached = scheduler.prefixes.blocks
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            max_batch=scheduler.slots,
+            total_blocks=scheduler.pool.total,
+            used_blocks=scheduler.pool.used - cached,
+            cached_blocks=cached,
+            images_encoded=images.encoded,
+            image_hits=images.hits + scheduler.prefixes.hits,
+        )
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence."""
         self.scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
-        """Drop a sequence and free all that it holds, at once; a finished one is ignored."""
+        """Drop a sequence and free all that it holds at once; one that has finished is ignored."""
         self.scheduler.remove(sequence)
 
     def step(self) -> list[Event]:
-        """Let sequences join, and give each running one its next token."""
+        """Start waiting sequences as far as there is room, and generate one token for each running one."""
         batch = self.scheduler.schedule()
         now = time.perf_counter()
         for sequence in batch.prefill:
             sequence.started = sequence.started or now
-        # Both run before either is committed: a sequence that ends moves the last slot, which may just be joining.
+        # Both halves run before either is committed: a sequence that ends moves the last slot, which may just be
+        # starting.
         running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
         decoded = self._attempt(partial(self._runner.decode, batch.decode), running)
         prefilled = self._attempt(partial(self._runner.prefill, batch), batch.prefill)
-        self._note_prefixes(batch, written=prefilled is not None)
+        self._commit_prefixes(batch, computed=prefilled is not None)
         return [*self._commit_all(running, decoded), *self._commit_all(batch.prefill, prefilled)]
 
-    def _note_prefixes(self, batch: Batch, *, written: bool) -> None:
+    def _commit_prefixes(self, batch: Batch, *, computed: bool) -> None:
         prefixes = [job.prefix for job in batch.prefixes]
-        if written:
+        if computed:
             self.scheduler.prefixes.computed(prefixes)
         else:
             self.scheduler.prefixes.drop(prefixes)
@@ -95,8 +108,8 @@ class Core:
         """End every sequence with an error."""
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
 
-    def _attempt(self, work: Callable[[], list[News]], sequences: abc.Sequence[Sequence]) -> list[News] | None:
-        """What ``work`` on these sequences gives, or None where it failed: the others go on."""
+    def _attempt(self, work: Callable[[], list[T]], sequences: abc.Sequence[Sequence]) -> list[T] | None:
+        """The result of ``work`` on these sequences, or None if it raised; other sequences are not affected."""
         if not sequences:
             return []
         try:
@@ -122,13 +135,14 @@ class Core:
 
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         if not chosen.finite:
-            log.error("logits are not finite: %s", NOT_FINITE)
-            return self._fail([sequence], NOT_FINITE)
+            message = not_finite(self._model.dtype)
+            log.error("logits are not finite: %s", message)
+            return self._fail([sequence], message)
         sequence.first_token = sequence.first_token or time.perf_counter()
         return self._branch(sequence, chosen) if chosen.ranked else self._append(sequence, chosen)
 
     def _branch(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        """A beam search goes one token on; only its end is news."""
+        """Advance a beam search by one token; only its end makes an event."""
         search = sequence.search
         assert search is not None
         going_on = search.advance(sequence.beams, chosen.ranked)
@@ -138,18 +152,18 @@ class Core:
         return self._settle(sequence, search.best)
 
     def _settle(self, sequence: Sequence, best: Hypothesis) -> list[Event]:
-        """Let the sequence be what its search has found, up to a stop string."""
-        said = TextDelta()
+        """Take the best hypothesis of a search as the answer, up to a stop string."""
+        delta = TextDelta()
         for token in best.generated:
             sequence.generated.append(token)
-            said += sequence.append(token)
-            if sequence.text.stopped:
+            delta += sequence.output.append(token)
+            if sequence.output.stopped:
                 break
         sequence.logprobs += best.logprobs[: len(sequence.generated)]
-        cut = len(best.generated) == sequence.sampling.max_tokens and sequence.sampling.forced_last_token is not None
-        ended = best.generated[-1] in self._model.eos_token_ids and not cut
-        sequence.finish_reason = "stop" if ended or sequence.text.stopped else "length"
-        return [self._finish(sequence, said)]
+        last = len(best.generated) - 1
+        ended = best.generated[last] in self._model.eos_token_ids and not sequence.forces_last_token(last)
+        sequence.finish_reason = "stop" if ended or sequence.output.stopped else "length"
+        return [self._finish(sequence, delta)]
 
     def _append(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         (beam,) = sequence.beams
@@ -157,25 +171,35 @@ class Core:
         sequence.generated.append(chosen.token)
         if sequence.wants_logprobs and chosen.logprob is not None:
             if math.isnan(chosen.logprob):
-                raise ArithmeticError(NOT_FINITE)
+                raise ArithmeticError(not_finite(self._model.dtype))
             sequence.logprobs.append(chosen.logprob)
-        said = sequence.append(chosen.token)
+        delta = sequence.output.append(chosen.token)
         sequence.finish_reason = self._finish_reason(beam, chosen.token, forced)
         if sequence.finish_reason is not None:
-            return [self._finish(sequence, said)]
-        return [Event(sequence, next_chunk(sequence, said))] if said and sequence.stream else []
+            return [self._finish(sequence, delta)]
+        return [Event(sequence, next_chunk(sequence, delta))] if delta and sequence.stream else []
 
     def _finish_reason(self, beam: Beam, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced
-        if ended or beam.sequence.text.stopped:
+        if ended or beam.sequence.output.stopped:
             return "stop"
         if beam.budget:
             return None
-        return "stop" if len(beam.generated) == beam.inputs.limit else "length"  # at the limit, all has been said
+        return "stop" if len(beam.generated) == beam.inputs.limit else "length"  # at the task's limit it is complete
 
-    def _finish(self, sequence: Sequence, said: TextDelta) -> Event:
+    def _finish(self, sequence: Sequence, delta: TextDelta) -> Event:
         self.scheduler.remove(sequence)
-        said += sequence.finish()
+        delta += sequence.output.finish()
         if not sequence.stream and sequence.inputs.has_text:
-            said = TextDelta(sequence.text.text)
-        return Event(sequence, last_chunk(sequence, said, self._processor))
+            delta = TextDelta(sequence.output.text)
+        return Event(sequence, last_chunk(sequence, delta, self._processor))
+
+
+def not_finite(dtype: torch.dtype) -> str:
+    """The message for logits that are NaN or infinite: in a narrow dtype they may overflow, in float32 they do not."""
+    name = str(dtype).removeprefix("torch.")
+    advice = {
+        torch.float16: "a wider dtype (bfloat16 or float32) may help",
+        torch.bfloat16: "a wider dtype (float32) may help",
+    }.get(dtype, "check the checkpoint's weights with `python -m vlm.verify`")
+    return f"The model's output on this request is not finite in {name}: {advice}."

@@ -1,7 +1,8 @@
-"""The engine as its users see it: ``async for chunk in engine.generate(request)``.
+"""The engine as its users see it: ``async for chunk in engine.generate(request)``, or ``engine.answer(request)``.
 
-One thread owns the device and runs :class:`~vlm.engine.core.Core`; images are prepared in worker threads; clients
-live in their own event loops and are only ever notified. A client that leaves closes its generator, which frees all.
+One thread owns the device and runs :class:`~vlm.engine.core.Core`. Worker threads prepare images. Clients live in event
+loops of their own, which the device thread notifies and never waits for. Closing a client's generator frees all that
+its request holds.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, cast, overload
 
 from vlm.engine import compose
+from vlm.engine.blocking import BlockingCalls
 from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
 from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ImagePending
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, Overloaded
+from vlm.errors import EngineFailure, Overloaded, VlmError
 from vlm.models.base import LoadedModel
 from vlm.models.processor import ProcessedImage
 from vlm.types import Chunk, Completion, Request
@@ -32,28 +34,41 @@ from vlm.types import Chunk, Completion, Request
 log = logging.getLogger(__name__)
 
 STOPPING = "The engine is stopping."
-BROKEN = "The device failed; this replica is being replaced."
+BROKEN = "The device failed, so this engine answers no more requests."
 
 
 class Engine:
-    """A model that many clients share. Use it as a context manager, or call :meth:`start` and :meth:`stop`."""
+    """A model that many clients share: the requests of all are generated in one batch.
+
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Every method may be called from any thread::
+
+        with Engine(load("miniatures/blip-large")) as engine:
+            print(engine.answer(Request(Path("photo.jpg").read_bytes())).text)
+    """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig = EngineConfig()) -> None:
-        """Allocate the KV cache.
+        """Allocate the KV cache; :meth:`start` starts the device thread.
+
+        Args:
+            loaded: What :func:`vlm.loading.load` returns.
+            config: The engine's settings.
 
         Raises:
-            CheckpointError: ``cache_bytes`` cannot hold one sequence.
+            ConfigError: ``cache_bytes`` is too small for one sequence of the model's longest length.
         """
         model = loaded.model
         beams = model.defaults.num_beams or 1
-        self._plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
-        self._core = Core(loaded, self._plan, config.max_prefill, config.encoder_cache_bytes)
-        self._preparer = Preparer(loaded, self._core.scheduler.pool.total, config.processor_cache_bytes)
-        self._places = self._plan.slots + config.max_waiting
+        plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
+        self._core = Core(loaded, plan, config.max_prefill, config.encoder_cache_bytes)
+        self._preparer = Preparer(
+            model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
+        )
+        self._capacity = plan.slots + config.max_waiting
+        self._blocking = BlockingCalls(self.complete, self._capacity)
         self._accepted: set[_Stream] = set()
-        self._door = threading.Lock()  # whoever passes it is in the inbox before _Stop is
+        self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
-        self._streams: dict[Sequence, _Stream] = {}  # of the device thread alone
+        self._streams: dict[Sequence, _Stream] = {}  # only the device thread uses it
         self._workers = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
@@ -64,11 +79,11 @@ class Engine:
         return self
 
     def stop(self) -> None:
-        """End what is running with an error and stop the thread; again is harmless."""
-        self._shut_door()
+        """End every request with EngineFailure and stop the device thread; stopping again does nothing."""
+        self._refuse_requests()
         self._inbox.put(_Stop())
         if self._thread.ident is None:
-            self._run()  # never started: what waits is ended here
+            self._run()  # never started, so the requests that wait are ended here
         else:
             self._thread.join()
         self._workers.shutdown(wait=False)
@@ -83,50 +98,81 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """False once the device is broken or its thread has ended: the process should be replaced."""
+        """False once the device is broken or its thread has ended, so that the process should be replaced."""
         return not self._core.broken and (self._thread.ident is None or self._thread.is_alive())
 
     def stats(self) -> EngineStats:
-        """A look from any thread; the numbers may be of neighbouring steps."""
-        scheduler = self._core.scheduler
-        cached = scheduler.prefixes.blocks
-        return EngineStats(
-            accepted=len(self._accepted),
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            used_blocks=scheduler.pool.used - cached,
-            cached_blocks=cached,
-            total_blocks=scheduler.pool.total,
-            max_batch=self._plan.slots,
-            images_encoded=self._core.images.encoded,
-            image_hits=self._core.images.hits + scheduler.prefixes.hits,
-        )
+        """The counters, from any thread; they may belong to two neighbouring steps."""
+        return replace(self._core.stats(), accepted=len(self._accepted))
 
     async def complete(self, request: Request) -> Completion:
-        """The whole answer. Raises as :meth:`generate` does."""
+        """Answer a request as a whole. Raises as :meth:`generate` does."""
         completion = None
-        async for chunk in self.generate(
-            replace(request, stream=False)
-        ):  # to its end: only then has the request left its place
+        # To the generator's end: only then does the request no longer count against the capacity.
+        async for chunk in self.generate(replace(request, stream=False)):
             completion = chunk.completion
         assert completion is not None, "the last chunk carries the completion"
         return completion
 
+    def answer(self, request: Request) -> Completion:
+        """Answer a request and wait for it; for callers that are not asynchronous.
+
+        Any thread may call it, also one in which an event loop runs, which it then blocks. It waits while other
+        blocking calls use the engine's whole capacity.
+
+        Raises:
+            VlmError: As :meth:`generate`; Overloaded only where asynchronous clients use the engine's capacity.
+        """
+        [completion] = self.answer_all([request])
+        return completion
+
+    @overload
+    def answer_all(
+        self, requests: Iterable[Request], *, return_exceptions: Literal[False] = ...
+    ) -> list[Completion]: ...
+
+    @overload
+    def answer_all(
+        self, requests: Iterable[Request], *, return_exceptions: Literal[True]
+    ) -> list[Completion | VlmError]: ...
+
+    def answer_all(
+        self, requests: Iterable[Request], *, return_exceptions: bool = False
+    ) -> list[Completion] | list[Completion | VlmError]:
+        """Answer many requests and wait for all; for callers that are not asynchronous, as :meth:`answer` is.
+
+        Never more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed: a
+        generator that opens the images of a folder never has many of them in memory.
+
+        Args:
+            requests: Any number of them.
+            return_exceptions: Return the error of a request in its place, so that the others are answered.
+
+        Returns:
+            The answers in the order of the requests.
+
+        Raises:
+            VlmError: The first one that occurs. No further request is begun then, those in flight are cancelled, and
+                the error is raised once they have ended.
+        """
+        answers = self._blocking.answer_all(requests, return_exceptions=return_exceptions)
+        return cast("list[Completion]", answers)
+
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Answer a request chunk by chunk; the last chunk carries the completion.
 
-        Closing the generator (or cancelling the task that reads it) frees all that the request holds.
+        Closing the generator, or cancelling the task that reads it, frees all that the request holds.
 
         Raises:
-            Overloaded: Every place is taken; nothing was done.
-            InvalidRequest: Also as InvalidImage or UnsupportedTask; before the first chunk.
+            Overloaded: The engine already holds as many requests as its capacity; nothing was done.
+            InvalidRequest: The request cannot be answered (also InvalidImage and UnsupportedTask); before any chunk.
             EngineFailure: The model failed, or the engine is stopping.
         """
         if compose.is_compound(request):
-            yield await compose.answer(request, self.complete, self._places)
+            yield await compose.answer(request, self.complete, self._capacity)
             return
         stream = _Stream(asyncio.get_running_loop())
-        preparing = self._enter(stream, request)
+        preparing = self._accept(stream, request)
         try:
             sequence = await self._prepared(preparing, request)
             self._submit(sequence, stream)
@@ -140,29 +186,35 @@ class Engine:
             # No lock: the garbage collector may close a generator in a thread that holds it.
             self._accepted.discard(stream)
 
-    def _enter(self, stream: _Stream, request: Request) -> Future[Sequence]:
-        """Take a place and start to prepare."""
-        with self._door:
+    def _accept(self, stream: _Stream, request: Request) -> Future[Sequence]:
+        """Accept a request and start to prepare it."""
+        with self._lock:
             self._check_open()
-            if len(self._accepted) >= self._places:
-                raise Overloaded(f"All {self._places} places are taken; try again in a moment.", code="overloaded")
+            if len(self._accepted) >= self._capacity:
+                raise Overloaded(
+                    f"The engine already holds {self._capacity} requests, its capacity; try again in a moment.",
+                    code="overloaded",
+                )
             preparing = self._workers.submit(self._prepare, request)
             self._accepted.add(stream)
             return preparing
 
     async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
-        """The prepared request. While another one has the same image, this one waits here and in no thread."""
+        """The prepared request.
+
+        It waits without occupying a worker thread while another request preprocesses the same image.
+        """
         try:
             return await asyncio.wrap_future(preparing)
-        except ImagePending as busy:
-            image = await asyncio.wrap_future(busy.image)
-        with self._door:
+        except ImagePending as pending:
+            image = await asyncio.wrap_future(pending.image)
+        with self._lock:
             self._check_open()
             preparing = self._workers.submit(self._prepare, request, image)
         return await asyncio.wrap_future(preparing)
 
     def _submit(self, sequence: Sequence, stream: _Stream) -> None:
-        with self._door:
+        with self._lock:
             self._check_open()
             self._inbox.put(_Submit(sequence, stream))
 
@@ -172,8 +224,8 @@ class Engine:
         if self._stopping:
             raise EngineFailure(STOPPING)
 
-    def _shut_door(self) -> None:
-        with self._door:
+    def _refuse_requests(self) -> None:
+        with self._lock:
             self._stopping = True
 
     def _prepare(self, request: Request, image: ProcessedImage | None = None) -> Sequence:
@@ -183,7 +235,7 @@ class Engine:
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""
         try:
-            while self._obey(wait=not self._core.busy):
+            while self._drain_commands(wait=not self._core.busy):
                 self._deliver(self._core.step())
                 if self._core.broken:
                     self._deliver(self._core.fail_all(BROKEN))
@@ -191,22 +243,22 @@ class Engine:
             self._end()
 
     def _end(self) -> None:
-        """However the thread ends, nobody may wait for it: not who runs, and not who is still in the inbox."""
-        self._shut_door()
-        self._obey(wait=False)
+        """End every request with an error, however the thread ends: those that it has, and those in the inbox."""
+        self._refuse_requests()
+        self._drain_commands(wait=False)
         self._deliver([Event(sequence, error=EngineFailure(STOPPING)) for sequence in self._streams])
         self._core.fail_all(STOPPING)
 
-    def _obey(self, wait: bool) -> bool:
-        """Carry out all commands that are there; False once told to stop."""
+    def _drain_commands(self, wait: bool) -> bool:
+        """Execute all commands that are there; with ``wait``, wait for one first. Returns False on _Stop."""
         while wait or not self._inbox.empty():
             wait = False
             # No local names here: while the thread waits, they would keep the last sequence and its image alive.
-            if not self._carry_out(self._inbox.get()):
+            if not self._execute(self._inbox.get()):
                 return False
         return True
 
-    def _carry_out(self, command: _Command) -> bool:
+    def _execute(self, command: _Command) -> bool:
         match command:
             case _Submit(sequence, stream):
                 self._streams[sequence] = stream
@@ -229,7 +281,7 @@ class Engine:
         for loop, streams in woken.items():
             try:
                 loop.call_soon_threadsafe(_wake, streams)
-            except RuntimeError:  # the loop is closed: its clients are gone, and nobody is left to close their streams
+            except RuntimeError:  # the loop is closed, so its clients can no longer close their streams
                 log.warning("an event loop closed with %d requests unfinished", len(streams))
                 self._abandon(loop)
 
@@ -241,7 +293,7 @@ class Engine:
 
 
 class _Stream:
-    """One client's events, between the device thread and its event loop. Chunks that pile up are joined."""
+    """One client's events, from the device thread to its event loop. Chunks that it is slow to read are joined."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -250,7 +302,7 @@ class _Stream:
         self.ended = False
 
     async def receive(self) -> Chunk:
-        """All that has come since the last call, as one chunk; waits for the first. An error comes after it."""
+        """Wait for a chunk, and return it joined with all others that have come. Raises the error that follows them."""
         while not self.events:
             self.ready.clear()
             await self.ready.wait()

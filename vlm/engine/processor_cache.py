@@ -8,12 +8,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from vlm.errors import EngineFailure, VlmError
-
-if TYPE_CHECKING:
-    from vlm.models.processor import Preprocess, ProcessedImage  # which imports torch
+from vlm.models.processor import Preprocess, ProcessedImage
 
 
 class ImagePending(Exception):

@@ -117,8 +117,7 @@ class ModelRunner:
 
         features, cached = self.images.features([one.image_key for one in sequences], encode)
         for sequence, was_there in zip(sequences, cached, strict=True):
-            if sequence.image_cached is None:  # after a preemption its own encode is no news
-                sequence.image_cached = was_there
+            sequence.note_image(cached=was_there)
         return features
 
     def _cross_keys_values(self, encoded: Tensor, layer: int) -> tuple[Tensor, Tensor]:

@@ -197,8 +197,7 @@ class Scheduler:
 
     def _known_prefix(self, sequence: Sequence) -> Prefix | None:
         known = self.prefixes.find(sequence.image_key) if sequence.prefix else None
-        if known is not None and sequence.image_cached is None:  # after a preemption its own prefix is no news
-            sequence.image_cached = True
+        if known is not None and sequence.note_image(cached=True):
             self.prefixes.hits += 1
         return known and self.prefixes.use(known)
 
@@ -207,7 +206,7 @@ class Scheduler:
         blocks += self.pool.take(blocks_for(sequence.length) - len(blocks))
         if prefix is not None and sequence.prefix % BLOCK_SIZE:  # its last block goes on with the prompt
             copies.append(Copy(prefix.blocks[-1], blocks[len(prefix.blocks) - 1]))
-        sequence.enter()
+        sequence.start_running()
         sequence.slot = len(self.running)
         self.running.append(sequence)
         for number, beam in enumerate(sequence.beams):
@@ -229,7 +228,7 @@ class Scheduler:
             self._moves.append(Move(last.slot, sequence.slot))
             last.slot = sequence.slot
             self.running[last.slot] = last
-        sequence.leave()
+        sequence.stop_running()
         return freed
 
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.layers.attention import AttentionContext
-from vlm.models.processor import CacheSpec, Inputs, Processor
-from vlm.types import Sampling
+from vlm.models.processor import Inputs, ModelFacts, Processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +66,11 @@ class Row(Protocol):
     def generated(self) -> Sequence[int]: ...
 
 
-class VisionLanguageModel(Protocol):
+class VisionLanguageModel(ModelFacts, Protocol):
     """Numbers to numbers, for a whole batch at once."""
 
-    cache: CacheSpec
-    defaults: Sampling
-    """Every field set: what a request gets that says nothing."""
     eos_token_ids: frozenset[int]
-    vocabulary: int
-    beam_search: bool
-    """Whether each of its steps chooses a token and nothing else, so that several answers can be searched at once."""
+    """Ids that end an answer."""
 
     @property
     def device(self) -> torch.device:

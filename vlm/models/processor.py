@@ -11,9 +11,50 @@ from typing import Protocol
 
 import numpy as np
 
-from vlm.types import Detection, Request, TaskResolution
+from vlm.types import Detection, Request, Sampling, TaskResolution
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """Enough to size the KV cache.
+
+    Attributes:
+        layers, kv_heads, head_dim: Of the decoder.
+        max_positions: Longest sequence that the decoder can hold, prompt included.
+        cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
+        prefix_positions: Positions that an image takes before the prompt, of which each sees all and which depend on
+            nothing but the image, so that sequences share their keys and values; 0 without such a prefix.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    cross_positions: int = 0
+    prefix_positions: int = 0
+
+    def bytes_per_position(self, element_size: int) -> int:
+        """Bytes of keys and values of one position over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_size
+
+
+class ModelFacts(Protocol):
+    """What it takes to prepare a request for a model; every ``VisionLanguageModel`` of ``vlm/models/base.py`` has it.
+
+    Attributes:
+        cache: Sizes of the decoder's keys and values, and the longest sequence.
+        defaults: What a request gets that does not say otherwise; every field that has a default is set.
+        vocabulary: Number of token ids that the decoder can write.
+        beam_search: Whether each step chooses one token and nothing else, so that several answers can be searched at
+            once.
+    """
+
+    cache: CacheSpec
+    defaults: Sampling
+    vocabulary: int
+    beam_search: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +166,6 @@ class Processor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSpec:
-    """Enough to size the KV cache.
-
-    Attributes:
-        layers, kv_heads, head_dim: Of the decoder.
-        max_positions: Longest sequence that the decoder can hold, prompt included.
-        cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
-        prefix_positions: Positions that an image takes before the prompt, of which each sees all and which depend on
-            nothing but the image, so that sequences share their keys and values; 0 without such a prefix.
-    """
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    max_positions: int
-    cross_positions: int = 0
-    prefix_positions: int = 0
-
-    def bytes_per_position(self, element_size: int) -> int:
-        """Bytes of keys and values of one position over all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_size
+def replace_surrogates(text: str) -> str:
+    """``text`` with "?" for each lone surrogate: JSON can spell them, but tokenizers only read valid Unicode."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, CachePlan, blocks_for
-from vlm.errors import CheckpointError
+from vlm.errors import ConfigError
+from vlm.models.processor import CacheSpec
+
+specs = st.builds(CacheSpec, st.just(1), st.just(1), st.integers(1, 2048), st.integers(1, 2000), st.integers(0, 1000))
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A model's cache, as far as it is counted."""
-
-    max_positions: int
-    cross_positions: int
-    position_bytes: int
-    prefix_positions: int = 0
-
-    def bytes_per_position(self, element_size: int) -> int:
-        return self.position_bytes * element_size
-
-
-specs = st.builds(Spec, st.integers(1, 2000), st.integers(0, 1000), st.integers(1, 4096))
-
-
-def least_bytes(spec: Spec, element_size: int) -> int:
+def least_bytes(spec: CacheSpec, element_size: int) -> int:
     """Cross attention of one row, one sequence of full length, and the block for padding."""
     block = BLOCK_SIZE * spec.bytes_per_position(element_size)
     return spec.cross_positions * spec.bytes_per_position(element_size) + (blocks_for(spec.max_positions) + 1) * block
@@ -37,7 +23,7 @@ def least_bytes(spec: Spec, element_size: int) -> int:
 
 @given(specs, st.sampled_from([2, 4]), st.integers(1, 300), st.floats(1, 8) | st.floats(1, 500))
 def test_a_plan_keeps_its_budget_and_always_holds_one_full_sequence(
-    spec: Spec, element_size: int, max_rows: int, share: float
+    spec: CacheSpec, element_size: int, max_rows: int, share: float
 ) -> None:
     budget = int(least_bytes(spec, element_size) * share)
     plan = CachePlan.fit(spec, element_size, budget, max_rows)
@@ -49,17 +35,17 @@ def test_a_plan_keeps_its_budget_and_always_holds_one_full_sequence(
 
 @given(specs, st.sampled_from([2, 4]), st.integers(1, 300))
 def test_the_least_budget_buys_one_row_and_a_byte_less_is_an_error_that_names_it(
-    spec: Spec, element_size: int, max_rows: int
+    spec: CacheSpec, element_size: int, max_rows: int
 ) -> None:
     least = least_bytes(spec, element_size)
     assert CachePlan.fit(spec, element_size, least, max_rows).slots >= 1
-    with pytest.raises(CheckpointError, match=re.escape(f"needs {least} bytes")) as caught:
+    with pytest.raises(ConfigError, match=re.escape(f"needs {least} bytes")) as caught:
         CachePlan.fit(spec, element_size, least - 1, max_rows)
     assert caught.value.param == "cache_bytes"
 
 
 @given(specs, st.integers(1, 50))
-def test_memory_beyond_full_rows_is_not_taken(spec: Spec, max_rows: int) -> None:
+def test_memory_beyond_full_rows_is_not_taken(spec: CacheSpec, max_rows: int) -> None:
     plan = CachePlan.fit(spec, 4, 10**12, max_rows)
     assert (plan.slots, plan.blocks) == (max_rows, max_rows * blocks_for(spec.max_positions) + 1)
 

@@ -11,7 +11,7 @@ from tests.images import hand_drawn
 from tests.oracle import MINIATURES, ask_all
 from tests.vlm.engine.world import miniature
 from vlm.engine.engine import Engine
-from vlm.types import Detection, Request, Sampling, Task
+from vlm.types import Detection, Grounding, Request, Sampling, Task
 
 FLORENCE = MINIATURES / "florence-2-base"
 ONE_BEAM = Sampling(num_beams=1)
@@ -19,9 +19,13 @@ OBJECTS = Request(hand_drawn(), task=Task("detect"), sampling=ONE_BEAM)
 
 
 def asked(*requests: Request) -> list[tuple[Detection, ...]]:
-    async def together(engine: Engine) -> list[tuple[Detection, ...]]:
+    return [grounding.detections for grounding in groundings(*requests)]
+
+
+def groundings(*requests: Request) -> list[Grounding]:
+    async def together(engine: Engine) -> list[Grounding]:
         answers = await asyncio.gather(*map(engine.complete, requests))
-        return [answer.grounding.detections for answer in answers]
+        return [answer.grounding for answer in answers]
 
     with Engine(miniature("florence-2-base")) as engine:
         return asyncio.run(together(engine))
@@ -41,6 +45,13 @@ def test_objects_below_the_threshold_are_left_out() -> None:
     assert [found.label for found in none_out] == [found.label for found in every]
     assert [found.label for found in one_out] == [found.label for found in every if (found.score or 0) > middle]
     assert all_out == ()
+
+
+def test_objects_that_are_left_out_are_counted() -> None:
+    [every] = groundings(OBJECTS)
+    middle = sum(found.score or 0 for found in every.detections) / 2
+    found = groundings(*map(with_threshold, (0.0, middle, 1.0)))
+    assert [(len(one.detections), one.below_threshold) for one in (every, *found)] == [(2, 0), (2, 0), (1, 1), (0, 2)]
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -126,6 +126,14 @@ def test_labels_become_one_answer_without_parts() -> None:
     assert (whole.grounding.native_task, whole.grounding.raw) == ("<OD>", "</s>\n</s>")
 
 
+def test_objects_below_the_threshold_are_summed_for_labels_and_stay_apart_for_tasks() -> None:
+    answers = [replace(one, grounding=replace(one.grounding, below_threshold=count))
+               for one, count in ((completion("", a_box()), 2), (completion(""), 3))]  # fmt: skip
+    assert merge(Request(b"", task=LABELLED), answers).grounding.below_threshold == 5
+    whole = merge(Request(b"", tasks=(DETECT, DETECT)), answers)
+    assert [part.grounding.below_threshold for part in whole.parts] == [2, 3]
+
+
 def test_an_answer_that_waited_for_the_encode_was_no_hit() -> None:
     answers = [completion(), completion()]
     answers[1] = replace(answers[1], usage=replace(answers[1].usage, cached_tokens=0), finish_reason="length")

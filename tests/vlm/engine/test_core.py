@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence as Rows
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from tests.oracle import MINIATURES
 from tests.vlm.engine.world import (
     BLIP,
     FLORENCE,
@@ -22,7 +25,7 @@ from tests.vlm.engine.world import (
     sample_image,
 )
 from vlm.engine.core import Core, Event
-from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.output import OutputText
 from vlm.engine.runner import ModelRunner
 from vlm.engine.sequence import Sequence
 from vlm.loading import families, load, synthesize
@@ -37,8 +40,7 @@ def core(loaded: LoadedModel, rows: int = 16, blocks: int = 200, max_prefill: in
 def sequence(loaded: LoadedModel, request: Request) -> Sequence:
     inputs = loaded.processor.prepare(request)
     sampling = request.sampling.over(replace(loaded.model.defaults, num_beams=1))
-    echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
-    return Sequence(inputs, sampling, Detokenizer(loaded.processor.decode, echo, sampling.stop))
+    return Sequence(inputs, sampling, OutputText(loaded.processor.decode, inputs, sampling.stop))
 
 
 def submitted(to: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Sequence]:
@@ -213,6 +215,22 @@ def test_only_a_broken_device_is_for_ever(error: Exception, broken: bool, caplog
     fault.calls_left = 1
     assert failed(one.step()) == set(sequences)
     assert one.broken is broken
+
+
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [("float32", "python -m vlm.verify"), ("bfloat16", "wider dtype (float32)")]
+)
+def test_weights_that_are_nan_fail_with_advice_that_fits_the_dtype(dtype: str, advice: str) -> None:
+    loaded = load(MINIATURES / BLIP, dtype=dtype, device="cpu")
+    for parameter in cast(torch.nn.Module, loaded.model).parameters():
+        parameter.data.fill_(math.nan)
+    one = core(loaded)
+    submitted(one, loaded, [REQUEST])
+    [event] = drained(one)
+    assert event.error is not None
+    assert advice in event.error.message
+    assert f"not finite in {dtype}" in event.error.message
+    assert_empty(one)
 
 
 def test_fail_all_ends_who_runs_and_who_waits() -> None:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
@@ -32,7 +32,7 @@ from vlm.engine.blocks import blocks_for
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
+from vlm.errors import ConfigError, EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
 from vlm.types import Chunk, Completion, Request, Sampling
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
@@ -469,8 +469,22 @@ def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
         assert timings.prepare_ms + timings.first_token_ms <= timings.total_ms
 
 
-@pytest.mark.parametrize("setting", ["max_batch", "max_prefill", "cache_bytes", "prepare_threads"])
-def test_a_setting_below_one_is_an_error_that_names_it(setting: str) -> None:
-    wrong: dict[str, Any] = {setting: 0}
-    with pytest.raises(InvalidRequest, match=setting):
+MINIMA = {
+    "max_batch": 1, "max_waiting": 0, "max_prefill": 1, "cache_bytes": 1, "encoder_cache_bytes": 0,
+    "processor_cache_bytes": 0, "prepare_threads": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "minimum"), MINIMA.items())
+def test_a_setting_below_its_minimum_is_an_error_that_names_it(setting: str, minimum: int) -> None:
+    wrong: dict[str, Any] = {setting: minimum - 1}
+    with pytest.raises(ConfigError, match=f"{setting} must be at least {minimum}") as caught:
         EngineConfig(**wrong)
+    assert caught.value.param == setting
+    least: dict[str, Any] = {setting: minimum}
+    assert getattr(EngineConfig(**least), setting) == minimum
+
+
+def test_every_setting_is_tested() -> None:
+    assert [one.name for one in fields(EngineConfig)] == [*MINIMA]
+    assert EngineConfig(max_batch=3, max_waiting=4).capacity == 7

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
-from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.output import OutputText
 from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
 from vlm.engine.sequence import Beam, Sequence
 from vlm.models.base import Sampled
@@ -44,9 +44,9 @@ def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
 def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Beam:
     """One in ``row`` that has read ``prompt`` ids of ``history`` and written the rest."""
     inputs = Inputs(None, tuple(history[:prompt]), (), "caption", "", "default", None, 0, prompt)
-    text = Detokenizer(lambda ids: "", (), ())
-    sequence = Sequence(inputs, sampling.over(PLAIN), text, generated=list(history[prompt:]))
-    sequence.enter()
+    output = OutputText(lambda ids: "", inputs)
+    sequence = Sequence(inputs, sampling.over(PLAIN), output, generated=list(history[prompt:]))
+    sequence.start_running()
     (only,) = sequence.beams
     only.row = row
     return only

@@ -22,11 +22,10 @@ SHORT = 5  # less than a block: nothing is shared, only copied
 
 
 class Words:
-    """Stands in for inputs and a detokenizer: the scheduler counts, and reads nothing."""
+    """Stands in for inputs and output: the scheduler counts, and reads nothing."""
 
     def __init__(self, prompt: int) -> None:
         self.prompt_ids = (0,) * prompt
-        self.reasoning_end_id = None
 
 
 arrivals = count(1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vlm.models.moondream2.driver import golden
-from vlm.engine.detokenizer import Detokenizer
+from vlm.engine.output import OutputText
 from vlm.engine.sequence import Sequence
 from vlm.models.processor import Inputs
 from vlm.types import Request, Sampling, Task
@@ -38,8 +38,7 @@ answers = st.lists(st.integers(0, WORDS - 1), max_size=10)
 
 
 def growing() -> Sequence:
-    decode = PROCESSOR.decode
-    return Sequence(inputs(), Sampling(), Detokenizer(decode), reasoning=Detokenizer(decode, strip=False))
+    return Sequence(inputs(), Sampling(), OutputText(PROCESSOR.decode, inputs()))
 
 
 @settings(deadline=None)
@@ -48,7 +47,7 @@ def test_pieces_of_a_thought_joined_are_what_is_read_at_once(thought: list[int],
     """Half characters, stray bytes and marks anywhere; the answer may lack."""
     ids = thought if answer is None else [*thought, ANSWER, *answer]
     sequence = growing()
-    said = [sequence.append(token) for token in ids] + [sequence.finish()]
+    said = [sequence.output.append(token) for token in ids] + [sequence.output.finish()]
     parsed = PROCESSOR.parse(ids, inputs(), finished=True)
     assert "".join(piece.reasoning for piece in said) == parsed.reasoning
     assert "".join(piece.text for piece in said) == parsed.text
