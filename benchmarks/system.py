@@ -1,11 +1,11 @@
-"""python -m benchmarks.system: requests a second of a running system, beside transformers one at a time.
+"""Requests per second of a running system, compared with transformers answering one image at a time.
 
-    make serve                                                     in one shell
-    python -m benchmarks.system miniatures/blip-large miniatures/florence-2-base miniatures/kosmos-2      in another
+    make serve                                                                                     in one shell
+    make setup && .venv/bin/python -m benchmarks.system miniatures/blip-large miniatures/kosmos-2  in another
 
-Each checkpoint folder is served under its own name, and is one that transformers can run. Between two levels of
-concurrency transformers answers a few of the same images in this process, so that the ratio is of the same minute on
-a machine whose speed drifts. Knows nothing of what is inside the server.
+Each checkpoint folder must be served under its own name, and transformers must be able to run it. Before and after each
+level of concurrency, transformers answers a few images of the same kind in this process: the speed of a machine drifts,
+so the two rates of a ratio must come from the same minute.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import httpx
 import torch
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.image.sample import sample_image
 from vlm.loading import find_family
 from vlm.reference import native_prompt, reference
+
+try:
+    import httpx
+except ModuleNotFoundError:  # `make serve` installs what serving needs, which does not include it
+    sys.exit("error: the benchmark sends its requests with httpx, which is not installed: run `make setup`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{'':18}{'c':>4}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'transformers':>14}{'ratio':>8}")
     for folder in options.checkpoints:
         answer = _reference(folder, options.tokens)
-        unseen = itertools.count(secrets.randbelow(1_000_000))  # images that no replica remembers
+        unseen = itertools.count(secrets.randbelow(1_000_000))  # images that no replica has in its caches
         for level in levels:
             seeds = itertools.islice(unseen, options.requests + level)
             bodies = [_body(folder.name, seed, options.tokens) for seed in seeds]
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.system")
+    parser = argparse.ArgumentParser(prog=".venv/bin/python -m benchmarks.system")
     parser.add_argument("checkpoints", nargs="+", type=Path, help="folders; the last part is the model's name")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--requests", type=int, default=128)
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _reference(folder: Path, tokens: int) -> Callable[[bytes], tuple[int, ...]]:
     checkpoint = Checkpoint.open(folder)
     processor = find_family(checkpoint)[1].processor(checkpoint)
-    beams = checkpoint.generation.get("num_beams", 1)  # as many as the server takes by itself
+    beams = checkpoint.generation.get("num_beams", 1)  # the server's default
     return reference(checkpoint, prompt=native_prompt(processor, sample_image(0)), tokens=tokens, beams=beams)
 
 
@@ -104,7 +108,7 @@ def _reference_rate(answer: Callable[[bytes], object], images: int = 8) -> float
 
 
 async def _load(url: str, bodies: Sequence[object], level: int) -> tuple[float, list[float]]:
-    """Send all bodies, ``level`` in flight at once, the first ``level`` to warm up; any status but 200 is an error."""
+    """Send all bodies, at most ``level`` at once; the first ``level`` are a warm-up. Any status but 200 is an error."""
     gate = asyncio.Semaphore(level)
     async with httpx.AsyncClient(base_url=url, timeout=300, trust_env=False) as client:
 

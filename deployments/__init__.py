@@ -1,1 +1,1 @@
-"""The models on Ray Serve: thin. Starts engines and passes chunks on; knows nothing of HTTP or of any model."""
+"""The models on Ray Serve: starts an engine for each replica and passes its chunks on."""

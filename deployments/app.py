@@ -1,7 +1,8 @@
 """A model as a Ray Serve application: what a Serve config names as ``deployments.app:build``.
 
-Owns what Serve must know of every model; what differs between models is in the config. One application per model,
-named as the model: then a model comes or goes without touching the others, and the router finds it by its name.
+Holds what is the same for every model; what differs between models is in the config. There is one application per
+model, with the model's name, so that adding or removing a model leaves the others running and the router finds each by
+its name.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.config import ModelArgs
+from deployments.config import ModelConfig
 from deployments.replica import Replica
 
-MARGIN = 32
-"""Requests that Serve lets through beyond the engine's places, so that the engine refuses them with its own error."""
+REFUSAL_MARGIN = 32
+"""Requests that Serve lets through beyond the engine's capacity.
+
+A full engine refuses a request at once with ``Overloaded``. Beyond ``max_ongoing_requests`` Serve holds requests back
+instead, and they wait until their deadline. The margin lets the engine refuse a burst of this many.
+"""
 
 
 def build(args: Mapping[str, Any]) -> Any:
     """One model as a Serve application; its only deployment is named ``Replica`` in a Serve config.
 
-    ``args`` are the fields of :class:`~deployments.config.ModelArgs`; an unknown one is an error.
+    Args:
+        args: The fields of :class:`~deployments.config.ModelConfig`.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is impossible.
     """
     from ray import serve
 
-    settings = ModelArgs.from_args(args)
-    deployment = serve.deployment(name="Replica", max_ongoing_requests=settings.places + MARGIN)
-    return deployment(Replica).bind(settings)
+    config = ModelConfig.from_args(args)
+    deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + REFUSAL_MARGIN)
+    return deployment(Replica).bind(config)

@@ -1,93 +1,65 @@
-"""The settings of one model's replicas: a frozen object made from the ``args`` of a Serve application.
+"""The settings of one model's replicas: a frozen object read from the ``args`` of a Serve application.
 
-Owns names, defaults and checks. Knows neither Ray nor torch, so that a config can be checked in a blink; whether a
-checkpoint, dtype or device can be used is for the loader to say.
+Imports neither Ray nor torch, so that a config is checked in a fraction of a second. Whether the checkpoint, dtype and
+device can be used is checked by the loader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+
+from serve_args import parse_args
+from vlm.engine.config import EngineConfig
+from vlm.errors import ConfigError
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-_KINDS: Mapping[str, tuple[type, str]] = {"str": (str, "text"), "int": (int, "a whole number")}
 
-
-class ModelArgsError(ValueError):
-    """A setting is unknown, missing or of the wrong kind; the message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelArgs:
+class ModelConfig(BaseModel):
     """What one replica loads, and how much it may use.
 
     Attributes:
-        checkpoint: A folder (relative ones are sought in the working directory, then beside this package), or a hub id.
+        checkpoint: A folder (a relative one is searched for in the working directory, then beside this package), or a
+            hub id.
         revision: Commit of the hub repository; not for a folder.
         dtype, device: As :func:`vlm.loading.load` takes them.
-        threads: Threads of torch on the CPU; 0 leaves them as they are.
-        max_batch, max_waiting, max_prefill, cache_bytes, encoder_cache_bytes, processor_cache_bytes, prepare_threads:
-            See :class:`vlm.engine.config.EngineConfig`.
+        threads: Number of torch threads on the CPU; 0 keeps torch's own number.
+        engine: Limits and memory of the engine.
     """
 
-    checkpoint: str
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    checkpoint: str = Field(min_length=1)
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
-    threads: int = 0
-    max_batch: int = 64
-    max_waiting: int = 256
-    max_prefill: int = 8
-    cache_bytes: int = 2 * 1024**3
-    encoder_cache_bytes: int = 256 * 1024**2
-    processor_cache_bytes: int = 64 * 1024**2
-    prepare_threads: int = 4
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_kind(field.name, getattr(self, field.name), str(field.type))
-        _check(bool(self.checkpoint), "checkpoint", "must not be empty")
-        for name in ("max_batch", "max_prefill", "cache_bytes", "prepare_threads"):
-            _check(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("max_waiting", "encoder_cache_bytes", "processor_cache_bytes", "threads"):
-            _check(getattr(self, name) >= 0, name, "must not be negative")
+    threads: int = Field(default=0, ge=0)
+    engine: EngineConfig = EngineConfig()
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:
         """Read the ``args`` of a Serve application, or any mapping that came from YAML.
 
         Raises:
-            ModelArgsError: A key is unknown or missing, or a value impossible.
+            ConfigError: A key is unknown or missing, or a value is impossible; the message names it.
         """
-        known = [field.name for field in fields(cls)]
-        for key in args:
-            if key not in known:
-                raise ModelArgsError(f"Unknown model setting {key!r}; known are: {', '.join(known)}.")
-        _check("checkpoint" in args, "checkpoint", "is missing")
-        return cls(**args)
+        return parse_args(cls, args)
+
+    @field_validator("engine", mode="wrap")
+    @classmethod
+    def _name_the_section(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
+        """The engine names its own fields; in a config they are under ``engine``."""
+        try:
+            return read(value)
+        except ConfigError as error:
+            raise ConfigError(f"engine.{error.message}", f"engine.{error.param}") from None
 
     @property
     def source(self) -> str:
-        """The checkpoint, as the loader takes it: a worker's working directory need not be the repository."""
-        places = (folder / self.checkpoint for folder in (Path.cwd(), REPOSITORY))
-        return next((str(place) for place in places if place.is_dir()), self.checkpoint)
-
-    @property
-    def places(self) -> int:
-        """Most requests that the engine holds at once."""
-        return self.max_batch + self.max_waiting
-
-
-def _check_kind(name: str, value: object, declared: str) -> None:
-    if value is None and declared.endswith("| None"):
-        return
-    kind, words = _KINDS[declared.removesuffix(" | None")]
-    _check(isinstance(value, kind) and not isinstance(value, bool), name, f"must be {words}")
-
-
-def _check(holds: bool, name: str, rule: str) -> None:
-    if not holds:
-        raise ModelArgsError(f"Model setting {name!r} {rule}.")
+        """The checkpoint as the loader takes it: a worker's working directory need not be the repository."""
+        candidates = (directory / self.checkpoint for directory in (Path.cwd(), REPOSITORY))
+        return next((str(path) for path in candidates if path.is_dir()), self.checkpoint)

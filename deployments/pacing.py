@@ -1,6 +1,7 @@
-"""Fewer, larger chunks: each one that crosses a process costs about as much whether it holds one token or ten.
+"""Fewer, larger chunks.
 
-Owns when a chunk may wait and how those that waited are joined. Knows nothing of where they come from or go to.
+To send a chunk to another process costs about the same whether it holds one token or ten, so chunks that follow each
+other closely are joined.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from vlm.types import Chunk
 
 
 async def paced(chunks: AsyncIterator[Chunk], every_s: float) -> AsyncGenerator[Chunk, None]:
-    """The same text in at most one chunk per ``every_s``; the first and the last go out at once.
+    """The same text in at most one chunk per ``every_s`` seconds; the first and the last chunk are sent at once.
 
-    Closing the generator closes ``chunks`` too. Their error comes after what came before it.
+    Closing the generator closes ``chunks`` too. An error that they raise is raised after all chunks before it are sent.
     """
     held = _Held(every_s)
     pump = asyncio.create_task(_pump(chunks, held))
@@ -28,7 +29,7 @@ async def paced(chunks: AsyncIterator[Chunk], every_s: float) -> AsyncGenerator[
     finally:
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
-        held.forget()
+        held.cancel_timer()
 
 
 async def _pump(chunks: AsyncIterator[Chunk], held: _Held) -> None:
@@ -37,7 +38,7 @@ async def _pump(chunks: AsyncIterator[Chunk], held: _Held) -> None:
 
 
 class _Held:
-    """The chunks that wait for their turn; ``ready`` is set when it has come."""
+    """The chunks that have not been sent; ``ready`` is set when they may be."""
 
     def __init__(self, every_s: float) -> None:
         self.chunks: list[Chunk] = []
@@ -58,15 +59,14 @@ class _Held:
         joined = Chunk.joined(self.chunks)
         self.chunks = []
         self.ready.clear()
-        self.forget()
+        self.cancel_timer()
         self._due = self._loop.time() + self._every_s
         return joined
 
     def release(self) -> None:
         self.ready.set()
 
-    def forget(self) -> None:
-        """Stop the timer, if one runs."""
+    def cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

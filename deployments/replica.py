@@ -1,7 +1,6 @@
-"""One replica of a model: a process that owns one engine.
+"""One replica of a model: a process with one engine.
 
-Owns the engine's life and the pace of its chunks; what Ray needs to know of it is said in ``deployments.app``. Knows
-nothing of Ray but the names of the methods that Serve calls, nothing of HTTP, and no model.
+Starts and stops the engine and paces its chunks. What Serve must be told about a replica is in ``deployments.app``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from deployments.config import ModelArgs
+from deployments.config import ModelConfig
 from deployments.pacing import paced
-from vlm.errors import EngineFailure
+from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, Request
 
 if TYPE_CHECKING:
@@ -24,28 +23,38 @@ if TYPE_CHECKING:
 log = logging.getLogger("ray.serve")  # the logger that Serve sets up in every replica: files, and the starter's console
 
 CHUNK_EVERY_S = 0.025
+"""Shorter than people notice, and longer than most decode steps: a chunk then carries several tokens."""
 
 
 class Replica:
     """A model's engine behind a Serve handle."""
 
-    def __init__(self, args: ModelArgs) -> None:
-        """Load the checkpoint and start the engine: Serve sends requests once this returns.
+    def __init__(self, config: ModelConfig) -> None:
+        """Load the checkpoint and start the engine; Serve sends requests once this returns.
 
         Raises:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
         logging.getLogger("vlm").parent = log
         began = time.perf_counter()
-        self._engine = _engine(args)
+        self._engine = _engine(config)
         self._engine.start()
-        log.info("%s is ready after %.1f s", args.checkpoint, time.perf_counter() - began)
+        log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """The answer as it grows. Closing the generator frees all that the request holds."""
-        async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        """The answer as it grows. Closing the generator frees everything that the request holds.
+
+        An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
+        router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
+        """
+        try:
+            async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except VlmError as error:
+            if isinstance(error, EngineFailure):
+                log.error("a request failed: %s", error)  # noqa: TRY400  # the engine has logged the traceback
+            yield Chunk(error=error)
 
     async def stats(self) -> EngineStats:
         """What the engine holds at this moment."""
@@ -66,23 +75,13 @@ class Replica:
             self._engine.stop()
 
 
-def _engine(args: ModelArgs) -> Engine:
+def _engine(config: ModelConfig) -> Engine:
     import torch  # here, so that naming this class in a config does not wait for torch
 
-    from vlm.engine.config import EngineConfig
     from vlm.engine.engine import Engine
     from vlm.loading import load
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    loaded = load(args.source, revision=args.revision, dtype=args.dtype, device=args.device, report=log.info)
-    config = EngineConfig(
-        max_batch=args.max_batch,
-        max_waiting=args.max_waiting,
-        max_prefill=args.max_prefill,
-        cache_bytes=args.cache_bytes,
-        encoder_cache_bytes=args.encoder_cache_bytes,
-        processor_cache_bytes=args.processor_cache_bytes,
-        prepare_threads=args.prepare_threads,
-    )
-    return Engine(loaded, config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    loaded = load(config.source, revision=config.revision, dtype=config.dtype, device=config.device, report=log.info)
+    return Engine(loaded, config.engine)

@@ -19,23 +19,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.asgi.endpoint import Endpoint
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
+from router.asgi.metering import Meter, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.ray import RayBackend
 from router.catalogue import entry
-from router.chat.endpoint import ChatCompletions
+from router.chat.format import ChatFormat
 from router.config import RouterConfig
+from router.images import DataUrlLoader
 from vlm.errors import ModelNotReady, VlmError
 from vlm.models.cards import canonical_name
 
 
-def create_app(backend: Backend, config: RouterConfig) -> Starlette:
-    """The whole HTTP interface over ``backend``."""
+def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
+    """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     endpoints = Endpoints(backend, config)
+    chat = Endpoint(ChatFormat(config), backend, DataUrlLoader(config.image_limits), config, meter)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", ChatCompletions(backend, config), methods=["POST"], name="chat_completions"),
+            Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
             Route("/v1/models", endpoints.models),
             Route("/v1/models/{id:path}", endpoints.model),
             Route("/healthz", endpoints.healthz),

@@ -1,25 +1,49 @@
-"""What ``GET /v1/models`` says of each model: OpenAI's fields and what is really known besides.
+"""What ``GET /v1/models`` says of each model: OpenAI's fields, and what is really known besides.
 
-Joins a model's card with its present status. Knows nothing of requests or of where the status comes from.
+Joins what a replica has loaded, the card of the model or of its family, and the router's settings. What a card claims
+of the published weights is said only where they are what is loaded, or where nothing is known of that.
 """
 
 from __future__ import annotations
 
 import calendar
 import time
+from dataclasses import replace
 from typing import Any
 
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
-from vlm.models.cards import Card, TaskCard, card_of
-from vlm.types import MAX_TASKS
+from vlm.models.cards import Card, TaskCard, card_of, cards_of
+from vlm.types import MAX_TASKS, ModelInfo
 
 Json = dict[str, Any]
 
+PARAMETERS = (
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "logprobs",
+    "response_format",
+    "task",
+    "tasks",
+)
+"""Request fields that make a difference to a model."""
+
+BEAM_PARAMETERS = frozenset({"num_beams", "length_penalty", "early_stopping"})
+"""Those that make a difference only to a model with beam search."""
+
 
 def entry(status: ModelStatus, config: RouterConfig) -> Json:
-    """One model's entry; what is not known is null or left out, never guessed."""
-    card = card_of(status.name)
+    """One model's entry; what is not known is null, an empty list, or 0 for a date that must be a number."""
+    card = described(status)
     return {
         "id": status.name,
         "object": "model",
@@ -30,11 +54,11 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "name": card.display_name,
         "description": card.description,
         "hugging_face_id": card.hugging_face_id,
+        **_loaded(status.info, card),
         "context_length": card.context_length,
         "architecture": _architecture(card),
-        "parameters": card.parameters or None,
-        "price_per_1k_images_usd": card.price_per_1k_images_usd,
-        "supported_parameters": list(card.supported_parameters),
+        "price_per_1k_images_usd": config.prices.get(status.name),
+        "supported_parameters": [name for name in PARAMETERS if card.beam_search or name not in BEAM_PARAMETERS],
         "license": {"spdx": card.license, "url": card.license and f"https://spdx.org/licenses/{card.license}.html"},
         "tasks": [_task(task) for task in card.tasks],
         "limits": _limits(config),
@@ -43,8 +67,52 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
     }
 
 
+def described(status: ModelStatus) -> Card:
+    """The card of what is served under a name.
+
+    Weights other than the published ones keep what follows from their architecture: the tasks, the coordinate bins,
+    the context length and beam search.
+    """
+    if status.info is None:
+        return card_of(status.name)
+    card = _card_of_family(status.name, status.info)
+    if status.info.checkpoint == card.hugging_face_id:
+        return card if card.name == status.name else replace(card, name=status.name, aliases=())
+    return Card(
+        name=status.name,
+        aliases=card.aliases if card.name == status.name else (),
+        display_name=status.name,
+        description=f"A checkpoint of the {card.family_name} architecture loaded from {status.info.checkpoint}.",
+        family_name=card.family_name,
+        architecture=card.family_name,
+        tasks=card.tasks,
+        coordinate_bins=card.coordinate_bins,
+        context_length=card.context_length,
+        beam_search=card.beam_search,
+    )
+
+
+def _card_of_family(name: str, info: ModelInfo) -> Card:
+    """The family's card for these weights, else the one of this name, else its first."""
+    cards = cards_of(info.family) or (Card(name, family_name=info.family),)
+    by_weights = [card for card in cards if card.hugging_face_id == info.checkpoint]
+    by_name = [card for card in cards if card.name == name]
+    return (*by_weights, *by_name, *cards)[0]
+
+
+def _loaded(info: ModelInfo | None, card: Card) -> Json:
+    """What a replica has loaded; the number of parameters is the published one where that is not known."""
+    return {
+        "family": info and info.family,
+        "checkpoint": info and info.checkpoint,
+        "revision": info and info.revision,
+        "dtype": info and info.dtype,
+        "parameters": card.parameters if info is None else info.parameters,
+    }
+
+
 def _created(card: Card) -> int:
-    """When the model was published, to the month; 0 where that is not known, for the field must be a number."""
+    """When the model was published, to the month; 0 where that is not known, because the field must be a number."""
     return calendar.timegm(time.strptime(card.published, "%Y-%m")) if card.published else 0
 
 

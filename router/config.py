@@ -1,92 +1,74 @@
-"""The router's settings: one frozen object, read once when the process starts. Knows nothing of where it comes from."""
+"""The router's settings: one frozen object, read once when the process starts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self, TypeGuard
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from serve_args import parse_args
 from vlm.image.decode import ImageLimits
 
+_LARGEST = ImageLimits()
+_PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
-class ConfigError(ValueError):
-    """A setting is unknown or has an impossible value; the message names it."""
+
+def _price(value: str) -> str:
+    if not _PRICE.fullmatch(value):
+        raise ValueError('must be a decimal string in US dollars, as "0.094"')
+    return value
 
 
-@dataclass(frozen=True, slots=True)
-class RouterConfig:
-    """What the router allows and how long it waits.
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Name = Annotated[str, StringConstraints(min_length=1)]
+Price = Annotated[str, AfterValidator(_price)]
+
+
+class RouterConfig(BaseModel):
+    """What the router allows, how long it waits, and what it says of its models.
 
     Attributes:
-        max_body_bytes: Largest request body; an image in base64 takes 4/3 of its size.
-        max_image_bytes, max_image_pixels, min_image_side: Limits of one image; never looser than those of
-            :class:`~vlm.image.decode.ImageLimits`, which every model holds to.
-        max_prompt_chars: Longest text of one request.
-        request_timeout_s: Deadline of a request, from its first byte to its last answer.
-        keep_alive_s: A waiting stream says so this often, so that nothing in between closes it.
-        required_models: Names that must be able to answer before the router reports that it is ready.
+        max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
+        max_image_bytes: Largest encoded image in bytes, from 1 to the limit of
+            :class:`~vlm.image.decode.ImageLimits`, which every model applies too.
+        max_image_pixels: Largest image in pixels (width times height), likewise.
+        min_image_side: Shortest side of an image in pixels, above 0.
+        max_prompt_chars: Longest text of one request in characters, above 0.
+        request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
+        keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
+            here and the client closes the connection.
+        required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
         system_fingerprint: Reported in every answer; None where the operator does not name a build.
+        prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
+            reported by ``/v1/models``, which says null for a model that is not listed.
     """
 
-    max_body_bytes: int = 30 * 1024 * 1024
-    max_image_bytes: int = 20 * 1024 * 1024
-    max_image_pixels: int = 40_000_000
-    min_image_side: int = 1
-    max_prompt_chars: int = 32_768
-    request_timeout_s: float = 120.0
-    keep_alive_s: float = 15.0
-    required_models: tuple[str, ...] = ()
-    system_fingerprint: str | None = None
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self) if field.type in ("int", "float")):
-            _check_positive(name, getattr(self, name))
-        for name in (field.name for field in fields(self) if field.type == "int"):
-            _check(isinstance(getattr(self, name), int), name, "must be a whole number")
-        most = ImageLimits()
-        _check(self.max_image_bytes <= most.max_bytes, "max_image_bytes", f"must be at most {most.max_bytes}")
-        _check(self.max_image_pixels <= most.max_pixels, "max_image_pixels", f"must be at most {most.max_pixels}")
-        _check(_are_names(self.required_models), "required_models", "must be a list of model names")
-        _check(
-            self.system_fingerprint is None or isinstance(self.system_fingerprint, str),
-            "system_fingerprint",
-            "must be a string",
-        )
+    max_body_bytes: Count = 30 * 1024 * 1024
+    max_image_bytes: Annotated[Count, Field(le=_LARGEST.max_bytes)] = 20 * 1024 * 1024
+    max_image_pixels: Annotated[Count, Field(le=_LARGEST.max_pixels)] = 40_000_000
+    min_image_side: Count = 1
+    max_prompt_chars: Count = 32_768
+    request_timeout_s: Seconds = 120.0
+    keep_alive_s: Seconds = 15.0
+    required_models: tuple[Name, ...] = ()
+    system_fingerprint: str | None = None
+    prices: Mapping[Name, Price] = Field(default_factory=dict)
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:
         """Read the ``args`` of a Serve application, or any mapping that came from YAML.
 
         Raises:
-            ConfigError: A key is unknown or a value impossible.
+            ConfigError: A key is unknown or a value is not allowed; the message names the key.
         """
-        known = [field.name for field in fields(cls)]
-        for key in args:
-            if key not in known:
-                raise ConfigError(f"Unknown router setting {key!r}; known are: {', '.join(known)}.")
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in args.items()
-        }
-        return cls(**values)
+        return parse_args(cls, args)
 
     @property
     def image_limits(self) -> ImageLimits:
         """The limits of one image."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)
-
-
-def _check(holds: bool, name: str, rule: str) -> None:
-    if not holds:
-        raise ConfigError(f"Router setting {name!r} {rule}.")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_positive(name: str, value: object) -> None:
-    _check(_is_number(value) and 0 < value < float("inf"), name, "must be a number above 0")
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)

@@ -9,11 +9,28 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 
+from router.asgi.format import ImageReference
+from router.asgi.threads import in_thread_if_large
 from vlm.errors import InvalidImage
 from vlm.image.decode import ImageLimits, inspect, upright_size
 
 _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
+
+
+class DataUrlLoader:
+    """Images that stand in the request itself; see :class:`~router.asgi.format.ImageLoader`."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
+
+    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+        """See :class:`~router.asgi.format.ImageLoader`."""
+        return [
+            await in_thread_if_large(len(reference.url), read_image, reference.url, self._limits, reference.param)
+            for reference in references
+        ]
 
 
 def read_image(url: str, limits: ImageLimits, param: str) -> bytes:

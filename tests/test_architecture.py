@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "router", "deployments")  # what the wheel holds
+PACKAGED = ("vlm", "serve_args", "router", "deployments")  # what the wheel holds
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
         "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/processor",
     },
-    "vlm/loading": {"vlm/errors", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
+    "vlm/loading": {"vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/engine": {"vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
     "vlm/bench": {
@@ -51,8 +51,27 @@ ROOMS: dict[str, set[str]] = {
     "vlm/__main__": {
         "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
     },
-    "router": {"vlm/errors", "vlm/types", "vlm/image", "vlm/models/cards", "vlm/grounding_json"},
-    "deployments": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "serve_args": {"vlm/errors"},
+    "router": set(),
+    "router/suggest": set(),
+    "router/config": {"serve_args", "vlm/errors", "vlm/image"},
+    "router/backends/base": {"vlm/errors", "vlm/types"},
+    "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
+    # What every route needs: knows no format of requests, and not where answers come from.
+    "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
+    # A format of requests and answers: it does not know who answers.
+    "router/chat": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config", "router/asgi",
+        "router/images",
+    },
+    "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    "router/app": {
+        "vlm/errors", "vlm/models/cards", "router/config", "router/asgi", "router/backends", "router/backends/base",
+        "router/catalogue", "router/chat", "router/images",
+    },
+    "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/local": {"deployments", "router/config", "vlm/errors"},
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -61,7 +80,10 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks": {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/reference", "training",
     },
-    "docs/generate": {"vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router", "training", "tests"},
+    "docs/generate": {
+        "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/backends/base", "router/chat",
+        "router/config", "training", "tests",
+    },
     "examples": {"vlm", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip
 
@@ -81,7 +103,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
-    "pydantic": ("router/", "deployments/"),
+    "pydantic": ("serve_args/", "router/", "deployments/"),
     "PIL": (
         "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",
     ),
@@ -93,7 +115,7 @@ TORCH_FREE = (
     "vlm/*.py", "vlm/checkpoint/config_reader.py", "vlm/checkpoint/files.py", "vlm/image/*.py", "vlm/engine/*.py",
     "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/processor.py", "vlm/models/*/card.py",
     "vlm/models/*/checks.py", "vlm/models/*/parsing.py", "vlm/models/*/processor.py", "vlm/models/*/tasks.py",
-    "vlm/models/*/vocabulary.py", "router/**/*.py", "deployments/**/*.py",
+    "vlm/models/*/vocabulary.py", "serve_args/*.py", "router/**/*.py", "deployments/**/*.py",
 )  # fmt: skip
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",

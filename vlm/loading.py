@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vlm import models
 from vlm.checkpoint.files import Checkpoint
@@ -21,6 +22,7 @@ from vlm.checkpoint.weight_rules import load_weights
 from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
 from vlm.models.family import Family
+from vlm.types import ModelInfo
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,6 +57,20 @@ def load(
     loaded = LoadedModel(model, family.processor(checkpoint), name, checkpoint.source, checkpoint.revision)
     tell(f"loaded in {time.perf_counter() - began:.1f} s")
     return loaded
+
+
+def info(loaded: LoadedModel) -> ModelInfo:
+    """What a loaded model is: its family, where it came from, its size, and how it runs."""
+    model = loaded.model
+    assert isinstance(model, nn.Module)  # the engine's contract does not say so, but every family's model is one
+    return ModelInfo(
+        family=loaded.family,
+        checkpoint=loaded.source,
+        revision=loaded.revision,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+    )
 
 
 def _filled(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> VisionLanguageModel:

@@ -1,8 +1,8 @@
 """Starts the whole system on this machine: ``python -m deployments.local --port 8000``.
 
-Owns what is left behind, which is nothing. Three processes see to it: the one that was started only passes signals on;
-the guard below it ends every process below itself and removes their folder when it is told to stop or its parent has
-ended, be it killed; and the one below that runs the cluster. Knows nothing of Ray but its environment variables.
+Leaves no process and no file behind, however it ends. Three processes see to that. The one that was started only passes
+signals on. Below it, the guard ends every process below itself and removes their directory when it is told to stop or
+when its parent has ended, even if that was killed. Below the guard, the third process runs the cluster.
 """
 
 from __future__ import annotations
@@ -20,58 +20,85 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 from deployments.config import REPOSITORY
-from deployments.local import processes
+from deployments.local import processes, serve_config
+from vlm.errors import ConfigError
 
 HOST = "127.0.0.1"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
     options = _options(argv)
+    try:
+        config = serve_config.read(options.config)
+    except ConfigError as error:
+        return _refuse(str(error))
     if not _is_free(options.port):
-        print(f"error: port {options.port} on {HOST} is in use; take another one.", file=sys.stderr)
-        return 1
+        return _refuse(f"port {options.port} on {HOST} is in use; take another one.")
     _set_environment()
-    guard = _fork(lambda: _guard(options))
+    guard = _fork(lambda: _guard(config, options))
     _on_interrupt(lambda _number, _frame: processes.send(guard, signal.SIGTERM))
     return processes.wait_for(guard)
 
 
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
 def _fork(life: Callable[[], int]) -> int:
-    """Start a process that returns from ``life`` with its exit code; forked before any thread is started."""
+    """Start a process that returns from ``life`` with its exit code; forked before any thread is started.
+
+    Interrupts wait, in both processes, until each of them has called :func:`_on_interrupt`: neither may get one while
+    it still has the handlers of the other.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     child = os.fork()
     if child != 0:
         return child
     code = 1
     try:
         code = life()
-    finally:  # not a step further: the rest of the program is the parent's
+    finally:  # the rest of the program is for the parent alone
         if (error := sys.exc_info()[1]) is not None:
             traceback.print_exception(error)
         sys.stderr.flush()
         os._exit(code)
 
 
-def _guard(options: argparse.Namespace) -> int:
-    try:
-        _on_interrupt(_interrupt_once)
-        processes.on_end_of_parent(signal.SIGTERM)
-        processes.adopt_orphans()
-        with _temporary_folder() as folder, _cluster(options, folder) as cluster:
-            return processes.wait_for(cluster)
-    except KeyboardInterrupt:
+def _guard(config: dict[str, Any], options: argparse.Namespace) -> int:
+    """Wait for the end of the cluster, or end it on an interrupt."""
+    interrupted = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if not interrupted:  # a second Ctrl-C has nothing to add
+            interrupted = True
+            processes.send(cluster, signal.SIGKILL)  # it has nothing to put in order
+
+    processes.on_end_of_parent(signal.SIGTERM)
+    processes.adopt_orphans()
+    with _temporary_directory() as directory:
+        cluster = _fork(lambda: _run(config, options, directory))
+        _on_interrupt(stop)
+        code = processes.wait_for(cluster)
+        stopped = interrupted
+        interrupted = True  # from here on there is no cluster to send a signal to
+        processes.end_descendants()
+    if stopped:
         print("gigarouter: stopped", file=sys.stderr, flush=True)
-        return 0
+    return 0 if stopped else code
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deployments.local", description="Run the system on this machine.")
     parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument("--config", type=Path, default=REPOSITORY / "serve_config.local.yaml", help="a Serve config")
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="longest wait for the models")
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="maximum wait for the models")
     return parser.parse_args(argv)
 
 
@@ -82,7 +109,7 @@ def _port(text: str) -> int:
 
 
 def _is_free(port: int) -> bool:
-    """Asked first: Ray's proxy would share the port with whoever listens there, and get some of its requests."""
+    """Checked first: Ray's proxy would share the port with the program that listens there, and get some requests."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -93,56 +120,47 @@ def _is_free(port: int) -> bool:
 
 
 def _set_environment() -> None:
-    """Before Ray is imported. What the user has set stays."""
-    # Only our own port is on the loopback. Ray's listen on every interface and run what they are sent, so a token is
-    # needed; without one of the user's own it is drawn anew for each start and kept in this process tree alone.
+    """Must come before the import of Ray. What the user has set stays."""
+    # Only our own port is on the loopback. Ray's ports listen on every interface and run what they are sent, so a token
+    # is needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ.keys().isdisjoint(("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would hold similar lines back and print them a minute later
     os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run
 
 
-def _on_interrupt(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+def _on_interrupt(action: Callable[[int, FrameType | None], None]) -> None:
+    """Set what SIGINT and SIGTERM do, and let those through that have waited since :func:`_fork`.
+
+    A handler stays to the end and only sends signals on. One that raises, or that is replaced by SIG_IGN while another
+    signal is pending, makes Python print an error of its own ("ignored due to race condition").
+    """
+    for number in INTERRUPTS:
         signal.signal(number, action)
-
-
-def _interrupt_once(_number: int, _frame: FrameType | None) -> NoReturn:
-    _on_interrupt(signal.SIG_IGN)  # an impatient second Ctrl-C must not leave half of it running
-    raise KeyboardInterrupt
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """For sockets and logs. The paths of sockets hold about 100 bytes, and Ray adds 80: so not under a long TMPDIR."""
-    folder = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
+def _temporary_directory() -> Iterator[Path]:
+    """For sockets and logs. Paths of sockets are limited to about 100 bytes, of which Ray takes 80: so under /tmp."""
+    directory = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-@contextmanager
-def _cluster(options: argparse.Namespace, folder: Path) -> Iterator[int]:
-    """The process that runs the cluster; no process below this one is left afterwards."""
-    cluster = _fork(lambda: _run(options, folder))
-    try:
-        yield cluster
-    finally:
-        _on_interrupt(signal.SIG_IGN)
-        processes.send(cluster, signal.SIGKILL)  # it has nothing to put in order
-        processes.end_descendants()
-
-
-def _run(options: argparse.Namespace, folder: Path) -> int:
-    """Run the cluster; what a Ctrl-C means, which reaches every process of the terminal, is the guard's to say."""
+def _run(config: dict[str, Any], options: argparse.Namespace, directory: Path) -> int:
+    """Run the cluster. A Ctrl-C reaches every process of the terminal; the guard alone acts on it."""
     processes.on_end_of_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     from deployments.local.cluster import run
 
-    run(options.config, HOST, options.port, folder, options.timeout)
+    run(config, HOST, options.port, directory, options.timeout)
     return 1
 
 

@@ -1,11 +1,12 @@
-"""A Ray cluster of our own on this machine, and on it the applications of a Serve config.
+"""A Ray cluster of our own on this machine, with the applications of a Serve config on it.
 
-Owns starting them and telling how that goes. Knows neither what the applications are nor how all of it is ended: the
-process that runs this is simply killed (see ``deployments.local``).
+Starts them and reports their progress. It does not stop them: the process that runs this is simply killed (see
+``deployments.local``).
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -16,24 +17,27 @@ from pathlib import Path
 from typing import Any
 
 POLL_S = 0.25
-OBJECT_STORE_BYTES = 128 * 1024**2  # images cross in messages; the store is all but unused
+REMIND_S = 30.0  # long enough to stay silent for the miniatures, short enough to show that a download goes on
+OBJECT_STORE_BYTES = 128 * 1024**2  # images are sent in messages, so that the store is almost unused
+STATES = {"DEPLOYING": "starting", "RUNNING": "ready"}
+"""Serve's states of an application in words; the others are printed as they are."""
 
 
 class StartError(Exception):
     """The system cannot run; the message says why."""
 
 
-def run(config: Path, host: str, port: int, folder: Path, timeout_s: float) -> None:
-    """Start everything and stay; returns only where the system cannot run, having said why.
+def run(config: Mapping[str, Any], host: str, port: int, directory: Path, timeout_s: float) -> None:
+    """Start everything and stay; returns only where the system cannot run, after printing why.
 
     Args:
-        config: A Serve config, whose own host and port are not used.
-        folder: An empty one for Ray's sockets and logs, with a short path.
-        timeout_s: Longest wait until all answer.
+        config: The content of a Serve config; its own host and port are not used.
+        directory: An empty one for Ray's sockets and logs, with a short path.
+        timeout_s: Maximum wait until all applications answer.
     """
     try:
-        schema = read(config)
-        _start(folder)
+        schema = schema_of(config)
+        _start(directory)
         _deploy(schema, host, port)
         _wait(schema, f"http://{host}:{port}", time.monotonic() + timeout_s)
         print(_welcome(schema, f"http://{host}:{port}"), flush=True)
@@ -43,23 +47,23 @@ def run(config: Path, host: str, port: int, folder: Path, timeout_s: float) -> N
         print(f"error: {error}", file=sys.stderr, flush=True)
 
 
-def read(path: Path) -> Any:
-    """The config at ``path`` as Ray's ``ServeDeploySchema``.
+def schema_of(config: Mapping[str, Any]) -> Any:
+    """The config as Ray's ``ServeDeploySchema``.
 
     Raises:
-        StartError: There is none, or it is none.
+        StartError: Ray refuses it; the message names each key at fault.
     """
-    import yaml
     from pydantic import ValidationError
     from ray.serve.schema import ServeDeploySchema
 
     try:
-        return ServeDeploySchema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise StartError(f"{path} cannot be used: {error}") from error
+        return ServeDeploySchema.model_validate(config)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        raise StartError("Ray refuses the config: " + "; ".join(faults)) from error
 
 
-def _start(folder: Path) -> None:
+def _start(directory: Path) -> None:
     import ray
 
     _say("starting Ray")
@@ -69,15 +73,16 @@ def _start(folder: Path) -> None:
         include_dashboard=False,
         logging_level="warning",
         object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=str(folder),
+        _temp_dir=str(directory),
     )
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has just put its own handler there, which is slow
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has just set its own handler, which is slow
 
 
 def _deploy(schema: Any, host: str, port: int) -> None:
     from ray import serve
     from ray.serve.context import _get_global_client
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the lines below say the same in fewer words
     options = {**schema.http_options.model_dump(), "host": host, "port": port}
     serve.start(proxy_location=schema.proxy_location, http_options=options, logging_config=schema.logging_config)
     # What `serve run` does with a config; Serve has no public call for it.
@@ -87,51 +92,75 @@ def _deploy(schema: Any, host: str, port: int) -> None:
 def _wait(schema: Any, url: str, deadline: float) -> None:
     from ray import serve
 
-    running = Progress(serve.status, {application.name for application in schema.applications}, _say)
-    steps: tuple[Callable[[], bool], ...] = (running, lambda: _answers(f"{url}/readyz"))
+    progress = Progress(serve.status, {application.name for application in schema.applications}, _say)
+    steps: tuple[Callable[[], bool], ...] = (progress, lambda: _answers(f"{url}/readyz"))
     for done in steps:
         while not done():
             if time.monotonic() > deadline:
-                raise StartError("the system is not ready in time; --timeout gives it longer")
+                names = ", ".join(progress.waiting) or f"{url}/readyz"
+                raise StartError(f"not ready in time: {names}. --timeout sets a longer wait.")
             time.sleep(POLL_S)
 
 
 class Progress:
-    """Whether all applications run; says so of each whose state has changed."""
+    """Whether all applications run; reports each whose state has changed, and now and then those still awaited."""
 
-    def __init__(self, status: Callable[[], Any], names: set[str], say: Callable[[str], None]) -> None:
-        """``status`` is ``ray.serve.status``, or what stands in for it in a test."""
+    def __init__(
+        self,
+        status: Callable[[], Any],
+        names: set[str],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``status`` is ``ray.serve.status``, or a substitute in a test."""
         self._status = status
-        self._names = names
         self._say = say
-        self._seen: Mapping[str, str] = {}
+        self._clock = clock
+        self._states: dict[str, str] = dict.fromkeys(sorted(names), "")
+        self._said_at = clock()
+
+    @property
+    def waiting(self) -> list[str]:
+        """Names of the applications that do not run yet."""
+        return [name for name, state in self._states.items() if state != "RUNNING"]
 
     def __call__(self) -> bool:
         """Look once.
 
         Raises:
-            StartError: An application has failed; with the cause in one line, all that Serve says having been said.
+            StartError: An application has failed; its message is the cause in one line, printed after all that Serve
+                reports.
         """
-        applications = {name: app for name, app in self._status().applications.items() if name in self._names}
-        states = {name: str(app.status.value) for name, app in sorted(applications.items())}
-        for name, state in states.items():
-            if state != self._seen.get(name):
-                self._say(f"{name}: {state.lower().replace('_', ' ')}")
-            if state == "DEPLOY_FAILED":
-                self._say(_why(applications[name]))
-                raise StartError(f"{name} cannot run: {_cause(applications[name])}")
-        self._seen = states
-        return len(states) == len(self._names) and set(states.values()) == {"RUNNING"}
+        applications = self._status().applications
+        for name in self._states:
+            if name in applications:
+                self._update(name, applications[name])
+        if self.waiting and self._clock() - self._said_at > REMIND_S:
+            self._report(f"still waiting for {', '.join(self.waiting)}")
+        return not self.waiting
+
+    def _update(self, name: str, application: Any) -> None:
+        state = str(application.status.value)
+        if state != self._states[name]:
+            self._states[name] = state
+            self._report(f"{name}: {STATES.get(state, state.lower().replace('_', ' '))}")
+        if state == "DEPLOY_FAILED":
+            self._say(_why(application))
+            raise StartError(f"{name} cannot run: {_cause(application)}")
+
+    def _report(self, line: str) -> None:
+        self._said_at = self._clock()
+        self._say(line)
 
 
 def _why(application: Any) -> str:
-    """What Serve says of a failed application and of its deployments."""
+    """What Serve reports of a failed application and of its deployments."""
     messages = (application.message, *(one.message for one in application.deployments.values()))
-    return "\n".join(message for message in messages if message) or "Serve does not say why."
+    return "\n".join(message for message in messages if message) or "Serve gives no reason."
 
 
 def _cause(application: Any) -> str:
-    """The last line of a traceback, which names the exception that all the rest is about."""
+    """The last line, which in a traceback names the exception."""
     return _why(application).strip().splitlines()[-1]
 
 

@@ -1,7 +1,8 @@
-"""The processes below this one: adopts those that lose their parent, and ends all of them.
+"""Ends every process below this one, including those whose parents have ended before them.
 
-Owns the promise that nothing stays behind: a cluster is a tree of processes, some of whose parents end before them.
-Knows nothing of Ray. Only Linux can adopt and has /proc to look them up in; elsewhere Ray's own watching must do.
+A cluster is a tree of processes, and killing its root leaves the others running. So this process adopts the orphans
+(prctl), finds all its descendants in /proc and ends them. Both exist on Linux only; elsewhere Ray's own processes
+must notice that their parent has ended.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """From now on a descendant whose parent ends becomes a child of this process, and so is still found."""
+    """From now on a descendant whose parent ends becomes a child of this process, so that it can still be found."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def on_end_of_parent(number: signal.Signals) -> None:
-    """Have this process sent a signal as soon as its parent ends, even if that is killed itself."""
+    """Have the kernel send this process a signal as soon as its parent ends, even if the parent is killed."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def wait_for(child: int) -> int:
-    """Wait for the end of ``child``, and take leave of adopted processes meanwhile; its exit code (a signal's is 1)."""
+    """Wait until ``child`` ends and reap adopted processes meanwhile; returns its exit code, 1 if a signal ended it."""
     while True:
         process, status = os.wait()
         if process == child:
@@ -45,20 +46,20 @@ def send(process: int, number: signal.Signals) -> None:
 
 
 def end_descendants(grace_s: float = 3.0) -> None:
-    """End every process below this one: asked first, killed after ``grace_s``. Returns when none is left."""
+    """End every process below this one: SIGTERM first, SIGKILL after ``grace_s`` seconds. Returns when none is left."""
     deadline = time.monotonic() + grace_s
-    asked: set[int] = set()
+    terminated: set[int] = set()
     while alive := descendants(os.getpid()):
         late = time.monotonic() > deadline
-        for process in alive if late else alive - asked:
+        for process in alive if late else alive - terminated:
             send(process, signal.SIGKILL if late else signal.SIGTERM)
-        asked |= alive
+        terminated |= alive
         _reap()
         time.sleep(0.05)
 
 
 def descendants(process: int) -> set[int]:
-    """Ids of all processes below ``process``, those included that have ended but not been waited for."""
+    """Ids of all processes below ``process``, including those that have ended and have not been reaped."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         if (parent := _parent(stat)) is not None:
@@ -73,7 +74,7 @@ def descendants(process: int) -> set[int]:
 
 def _parent(stat: Path) -> int | None:
     try:
-        # The name stands in parentheses and may hold any character, so the fields are counted from its end.
+        # The name is in parentheses and may contain any character, so the fields are counted from its end.
         return int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):  # it has just ended
         return None
@@ -85,7 +86,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _reap() -> None:
-    """Take leave of children that have ended."""
+    """Reap all children that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -1,1 +1,1 @@
-"""Where answers come from."""
+"""Where answers come from: engines in this process, or one Ray Serve application per model."""

@@ -1,4 +1,4 @@
-"""Where answers come from, as the router sees it; and the simplest such place, engines in this process."""
+"""Where answers come from, as the router sees it; and the simplest backend, engines in this process."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vlm.errors import ModelNotFound
-from vlm.types import Chunk, Request
+from vlm.types import Chunk, ModelInfo, Request
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Whether a model can answer now; ``detail`` says why not, or how it stands."""
+    """Whether a model can answer now.
+
+    Attributes:
+        name: Canonical name.
+        ready: Whether it can answer.
+        detail: Its state in words, which says why it is not ready.
+        info: What is loaded; None where no replica has been asked yet or none answers.
+    """
 
     name: str
     ready: bool
     detail: str
+    info: ModelInfo | None = None
 
 
 class Backend(Protocol):
-    """What the router asks of the world behind it. ``model`` is always a canonical name."""
+    """What the router needs of the models behind it. ``model`` is always a canonical name."""
 
     def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """The answer as it grows. Closing the generator gives the work up.
@@ -36,7 +44,7 @@ class Backend(Protocol):
 
 
 class Generator(Protocol):
-    """What an engine offers."""
+    """What an engine offers; one that has an attribute ``info`` (:class:`~vlm.types.ModelInfo`) is listed with it."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """The answer as it grows."""
@@ -68,11 +76,14 @@ class LocalBackend:
 
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`Backend`."""
-        return [ModelStatus(name, ready=True, detail="in this process") for name in self._engines]
+        return [
+            ModelStatus(name, ready=True, detail="in this process", info=getattr(engine, "info", None))
+            for name, engine in self._engines.items()
+        ]
 
 
 def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:
-    """The models that cannot answer, those that should be there and are not among them."""
+    """The models that cannot answer, including those of ``required`` that are not deployed."""
     known = {status.name: status for status in statuses}
     missing = [ModelStatus(name, ready=False, detail="not deployed") for name in required if name not in known]
     return [status for status in known.values() if not status.ready] + missing

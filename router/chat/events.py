@@ -7,7 +7,7 @@ nothing of requests or of sending.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,10 @@ from router.chat.response import (
     reasoning_json,
     usage_json,
 )
-from vlm.errors import EngineFailure, VlmError
+from vlm.errors import VlmError
 from vlm.types import Chunk, Completion
 
 Json = dict[str, Any]
-
-
-UNFINISHED = EngineFailure("The model stopped without finishing its answer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +94,3 @@ class EventWriter:
 
 def _may_have_words(chunk: Chunk) -> bool:
     return chunk.completion is None or chunk.completion.has_text
-
-
-async def sse(
-    first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: EventWriter
-) -> AsyncGenerator[bytes, None]:
-    """The events of a whole answer. ``first`` is its first chunk, which may have come already."""
-    yield writer.opening()
-    try:
-        chunk = await first
-        while chunk is not None:
-            for piece in writer.pieces(chunk):
-                yield piece
-            if chunk.completion is not None:
-                return
-            chunk = await anext(rest, None)
-        yield writer.failure(UNFINISHED)
-    except VlmError as error:
-        yield writer.failure(error)
-
-
-async def whole(chunks: AsyncIterable[Chunk]) -> Completion:
-    """The completion at the end of ``chunks``.
-
-    Raises:
-        EngineFailure: There is none.
-    """
-    async for chunk in chunks:
-        if chunk.completion is not None:
-            return chunk.completion
-    raise EngineFailure(UNFINISHED.message)

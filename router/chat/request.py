@@ -7,17 +7,18 @@ processor's to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from router.asgi.body import read_object
+from router.asgi.format import ImageReference
 from router.chat.response import Content, ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Message, TextPart, validated
 from router.chat.tasks import Size, read_task
 from router.config import RouterConfig
-from router.images import read_image, upright_size_of
+from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.models.cards import canonical_name
 from vlm.types import Request, Sampling
@@ -48,6 +49,25 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
 
 
 # What the rest of the router reads
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedChat:
+    """A body whose fields are right by themselves, before its image is there.
+
+    Attributes:
+        raw: The body as JSON.
+        body: The same with its types.
+        content: What the answer's ``content`` shall hold.
+        dropped: Fields that ask for the impossible and that the client lets be ignored.
+        images: The one image, or none.
+    """
+
+    raw: Json
+    body: ChatBody
+    content: Content
+    dropped: list[str]
+    images: tuple[ImageReference, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +102,28 @@ class Chat:
         return type(error)(message, param, error.code)
 
 
-def read_chat(body: bytes, config: RouterConfig) -> Chat:
-    """Check a request body from end to end. CPU work only; takes milliseconds for a large image.
+def parse_chat(body: bytes) -> ParsedChat:
+    """The first phase of reading a request: what can be known without its image. CPU work only.
 
     Raises:
-        InvalidRequest, InvalidImage: With the path of the field at fault.
+        InvalidRequest: With the path of the field at fault.
     """
     raw = read_object(body)
     chat = validated(ChatBody, raw)
     dropped = _impossible(raw, drop=bool(chat.drop_params))
     _check_stream_options(chat)
-    content = _content(chat)
-    image_param, image = _image(chat, config)
+    return ParsedChat(raw, chat, _content(chat), dropped, _images(chat))
+
+
+def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
+    """The second phase, once the image is there. CPU work only.
+
+    Raises:
+        InvalidRequest, InvalidImage: With the path of the field at fault.
+    """
+    chat, content = parsed.body, parsed.content
+    image = images[0] if images else None
+    image_param = parsed.images[0].param if parsed.images else "messages"
     prompt_param, prompt = _prompt(chat, config)
     request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream))
     return Chat(
@@ -104,7 +134,7 @@ def read_chat(body: bytes, config: RouterConfig) -> Chat:
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        ignored=_ignored(raw, chat, dropped),
+        ignored=_ignored(parsed.raw, chat, parsed.dropped),
         image_param=image_param,
         prompt_param=prompt_param,
     )
@@ -193,17 +223,14 @@ def _sampling(chat: ChatBody) -> Sampling:
     )
 
 
-def _image(chat: ChatBody, config: RouterConfig) -> tuple[str, bytes | None]:
-    """The one image of all user messages, and its path. Whether a request needs one, the model knows."""
-    found = dict(_image_urls(chat))
-    if not found:
-        return "messages", None
+def _images(chat: ChatBody) -> tuple[ImageReference, ...]:
+    """The one image of all user messages, or none. Whether a request needs one, the model knows."""
+    found = tuple(_image_parts(chat))
     if len(found) > 1:
         raise InvalidRequest(
             f"The request has {len(found)} images; these models take one.", "messages", "invalid_value"
         )
-    ((param, url),) = found.items()
-    return param, read_image(url, config.image_limits, param)
+    return found
 
 
 def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
@@ -212,7 +239,7 @@ def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int
     return upright_size_of(image, config.image_limits, param)
 
 
-def _image_urls(chat: ChatBody) -> Iterator[tuple[str, str]]:
+def _image_parts(chat: ChatBody) -> Iterator[ImageReference]:
     for at, message in enumerate(chat.messages):
         for index, part in enumerate(message.content):
             if not isinstance(part, ImagePart):
@@ -220,7 +247,7 @@ def _image_urls(chat: ChatBody) -> Iterator[tuple[str, str]]:
             path = f"messages[{at}].content[{index}]"
             if message.role != "user":
                 raise InvalidRequest("Images belong into user messages.", path, "invalid_value")
-            yield f"{path}.image_url.url", part.image_url.url
+            yield ImageReference(part.image_url.url, f"{path}.image_url.url")
 
 
 def _prompt(chat: ChatBody, config: RouterConfig) -> tuple[str, str]:

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import pytest
 
-from deployments.config import ModelArgs
+from deployments.config import ModelConfig
 from deployments.pacing import paced
 from deployments.replica import Replica
 from tests.images import hand_drawn
+from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.errors import CheckpointError, EngineFailure, InvalidImage, Overloaded
-from vlm.types import Chunk, Completion, Request, Sampling
+from vlm.errors import CheckpointError, EngineFailure, InvalidImage, Overloaded, UnsupportedTask
+from vlm.types import Chunk, Completion, Request, Sampling, Task
 
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repe
 
 
 def small(name: str) -> Replica:
-    args = {"device": "cpu", "max_batch": 2, "max_waiting": 1, "cache_bytes": 16 * 1024**2, "prepare_threads": 1}
-    return Replica(ModelArgs.from_args({"checkpoint": str(MINIATURES / name), **args}))
+    engine = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=16 * 1024**2, prepare_threads=1)
+    return Replica(ModelConfig(checkpoint=str(MINIATURES / name), device="cpu", engine=engine))
 
 
 @pytest.fixture
@@ -46,8 +47,10 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def read(chunks: AsyncIterator[Chunk]) -> tuple[str, Completion]:
-    """The joined text, and the completion that only the last chunk carries."""
+    """The joined text, and the completion that only the last chunk carries; an error in its place is raised."""
     received = [chunk async for chunk in chunks]
+    if (error := received[-1].error) is not None:
+        raise error
     completions = [chunk.completion for chunk in received]
     assert completions[:-1] == [None] * (len(received) - 1)
     assert completions[-1] is not None
@@ -73,6 +76,45 @@ def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> N
 def test_errors_of_the_engine_come_through(replica: Replica) -> None:
     with pytest.raises(InvalidImage):
         run(lambda: read(replica.generate(Request(b"no image"))))
+
+
+def test_a_mistake_of_the_client_is_the_last_chunk_and_is_not_logged(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> list[Chunk]:
+        requests = (Request(b"no image"), Request(hand_drawn(), task=Task("detect")))
+        return [chunk for request in requests async for chunk in replica.generate(request)]
+
+    caplog.clear()
+    unreadable, unsupported = run(work)
+    assert isinstance(unreadable.error, InvalidImage)
+    assert isinstance(unsupported.error, UnsupportedTask)
+    assert caplog.records == []
+
+
+def test_a_failure_of_the_engine_is_the_last_chunk_and_one_line_in_the_log(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> list[Chunk]:
+        return [chunk async for chunk in replica.generate(Request(hand_drawn()))]
+
+    replica.__del__()
+    caplog.clear()
+    [chunk] = run(work)
+    assert isinstance(chunk.error, EngineFailure)
+    [record] = caplog.records
+    assert (record.levelname, record.exc_info) == ("ERROR", None)
+    assert record.getMessage() == f"a request failed: {chunk.error.message}"
+
+
+def test_a_bug_is_raised_for_serve_to_log(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def generate(_engine: Engine, _request: Request) -> AsyncGenerator[Chunk, None]:
+        yield Chunk("a")
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Engine, "generate", generate)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(lambda: read(replica.generate(Request(hand_drawn()))))
 
 
 def test_refuses_when_full(replica: Replica) -> None:
@@ -115,7 +157,7 @@ def test_a_stopped_replica_refuses(replica: Replica) -> None:
 
 def test_a_checkpoint_that_is_not_there_is_named() -> None:
     with pytest.raises(CheckpointError, match="miniatures/none"):
-        Replica(ModelArgs("miniatures/none"))
+        Replica(ModelConfig(checkpoint="miniatures/none"))
 
 
 # The pace of chunks

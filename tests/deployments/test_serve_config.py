@@ -1,8 +1,10 @@
-"""The Serve configs, checked key by key: Ray drops what it does not know without a word."""
+"""The Serve configs, checked key by key, because Ray ignores unknown keys silently."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +14,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from deployments.config import ModelArgs, ModelArgsError
+from deployments.config import ModelConfig
 from router.config import RouterConfig
+from vlm.engine.config import EngineConfig
+from vlm.errors import ConfigError
 from vlm.models.cards import cards
 
 with warnings.catch_warnings():
@@ -24,7 +28,7 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("serve_config.yaml", "serve_config.local.yaml")
 
-ARGS: Mapping[str, Any] = {"router.app:build": RouterConfig, "deployments.app:build": ModelArgs}
+ARGS: Mapping[str, Any] = {"router.app:build": RouterConfig, "deployments.app:build": ModelConfig}
 DEPLOYMENTS = {"router.app:build": "Router", "deployments.app:build": "Replica"}
 
 
@@ -72,7 +76,7 @@ def application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         return
     try:
         ARGS[target].from_args(application["args"])
-    except ValueError as error:
+    except ConfigError as error:
         yield f"{name}.args: {error}"
     for deployment in application["deployments"]:
         if deployment["name"] != DEPLOYMENTS[target]:
@@ -87,23 +91,24 @@ def test_config_has_no_faults(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "key"),
+    ("section", "key"),
     [
         ((), "proxy_locations"),
         (("http_options",), "prot"),
         (("logging_config",), "log_levle"),
         (("applications", 1), "route_prefixes"),
-        (("applications", 1, "args"), "cache_byte"),
+        (("applications", 1, "args"), "revison"),
+        (("applications", 1, "args", "engine"), "cache_byte"),
         (("applications", 0, "args"), "request_timeout"),
         (("applications", 1, "deployments", 0), "max_surge_percentage"),
         (("applications", 1, "deployments", 0, "autoscaling_config"), "min_replica"),
         (("applications", 1, "deployments", 0, "ray_actor_options"), "num_gpu"),
     ],
 )
-def test_lint_finds_a_typo_anywhere(place: tuple[str | int, ...], key: str) -> None:
+def test_lint_finds_a_typo_anywhere(section: tuple[str | int, ...], key: str) -> None:
     config = read("serve_config.yaml")
     here: Any = config
-    for step in place:
+    for step in section:
         here = here[step]
     here[key] = 1
     assert any(key in fault for fault in faults(config))
@@ -131,7 +136,7 @@ def test_models_are_reached_through_the_router_alone_by_a_name_that_has_a_card(n
 
 def test_production_pins_the_checkpoint_that_the_card_names() -> None:
     for model in read("serve_config.yaml")["applications"][1:]:
-        args = ModelArgs.from_args(model["args"])
+        args = ModelConfig.from_args(model["args"])
         assert args.checkpoint == cards()[model["name"]].hugging_face_id
         assert re.fullmatch("[0-9a-f]{40}", args.revision or "")
 
@@ -153,7 +158,7 @@ def test_each_replica_fits_into_its_share_of_the_card_that_the_comment_speaks_of
     for model in gpu_models():
         *parts, total = rows[model["name"]]
         assert sum(parts) == pytest.approx(total, abs=0.06)
-        assert ModelArgs.from_args(model["args"]).cache_bytes == parts[1] * 2**30
+        assert ModelConfig.from_args(model["args"]).engine.cache_bytes == parts[1] * 2**30
         assert total < CARD_GIB * model["deployments"][0]["ray_actor_options"]["num_gpus"]
 
 
@@ -177,31 +182,49 @@ def test_local_system_fits_on_one_core_and_listens_on_the_loopback_only() -> Non
 def test_local_checkpoints_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for model in read("serve_config.local.yaml")["applications"][1:]:
-        assert Path(ModelArgs.from_args(model["args"]).source) == ROOT / model["args"]["checkpoint"]
+        assert Path(ModelConfig.from_args(model["args"]).source) == ROOT / model["args"]["checkpoint"]
+
+
+ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"checkpoint": "x", "max_batchs": 1}, "Unknown model setting 'max_batchs'"),
-        ({}, "'checkpoint' is missing"),
-        ({"checkpoint": ""}, "'checkpoint' must not be empty"),
-        ({"checkpoint": 1}, "'checkpoint' must be text"),
-        ({"checkpoint": "x", "revision": 7}, "'revision' must be text"),
-        ({"checkpoint": "x", "max_batch": "8"}, "'max_batch' must be a whole number"),
-        ({"checkpoint": "x", "max_batch": True}, "'max_batch' must be a whole number"),
-        ({"checkpoint": "x", "max_batch": 0}, "'max_batch' must be at least 1"),
-        ({"checkpoint": "x", "max_waiting": -1}, "'max_waiting' must not be negative"),
+        ({"checkpont": "x"}, "checkpont is not a known setting; did you mean checkpoint?"),
+        (
+            {"checkpoint": "x", "engine": {"max_bacth": 1}},
+            "engine.max_bacth is not a known setting; did you mean engine.max_batch? "
+            f"Known keys of engine: {ENGINE_KEYS}.",
+        ),
+        (
+            {"checkpoint": "x", "max_batch": 1},
+            "max_batch is not a known setting; write engine.max_batch. "
+            "Known keys: checkpoint, revision, dtype, device, threads, engine.",
+        ),
+        ({}, "checkpoint is missing."),
+        ({"checkpoint": ""}, "checkpoint must not be empty."),
+        ({"checkpoint": 1}, "checkpoint must be text; in YAML, put it in quotes."),
+        ({"checkpoint": "x", "revision": 7}, "revision must be text; in YAML, put it in quotes."),
+        ({"checkpoint": "x", "threads": -1}, "threads must be at least 0."),
+        ({"checkpoint": "x", "engine": None}, "engine must be a mapping of settings."),
+        ({"checkpoint": "x", "engine": {"max_batch": "8"}}, "engine.max_batch must be a whole number."),
+        ({"checkpoint": "x", "engine": {"max_batch": True}}, "engine.max_batch must be a whole number."),
+        ({"checkpoint": "x", "engine": {"max_batch": 0}}, "engine.max_batch must be at least 1."),
+        ({"checkpoint": "x", "engine": {"max_waiting": -1}}, "engine.max_waiting must be at least 0."),
     ],
 )
 def test_bad_model_settings_are_named(args: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelArgsError, match=message):
-        ModelArgs.from_args(args)
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_args(args)
+    assert message in caught.value.message
 
 
 def test_model_settings_default_to_the_engine_s() -> None:
-    from vlm.engine.config import EngineConfig
+    assert ModelConfig.from_args({"checkpoint": "x"}).engine == EngineConfig()
+    assert ModelConfig.from_args({"checkpoint": "x", "engine": {}}) == ModelConfig(checkpoint="x")
 
-    args, engine = ModelArgs("x"), EngineConfig()
-    for name in EngineConfig.__dataclass_fields__:
-        assert getattr(args, name) == getattr(engine, name)
+
+def test_a_config_is_read_without_torch_and_without_ray() -> None:
+    check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
+    subprocess.run([sys.executable, "-c", f"import sys, deployments.config; {check}"], check=True, cwd=ROOT)

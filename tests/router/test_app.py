@@ -8,9 +8,9 @@ import pytest
 
 from router.app import OneRequestId, Router, build, create_app
 from router.backends.base import ModelStatus
-from router.config import ConfigError, RouterConfig
+from router.config import RouterConfig
 from tests.router.world import FakeBackend, check_error, client
-from vlm.errors import ModelNotReady
+from vlm.errors import ConfigError, ModelNotReady
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +104,7 @@ async def test_a_model_that_has_a_card_but_is_not_served() -> None:
 
 def test_build_refuses_what_it_does_not_know() -> None:
     pytest.importorskip("ray.serve")
-    with pytest.raises(ConfigError, match="'max_body'"):
+    with pytest.raises(ConfigError, match="max_body is not a known setting"):
         build({"max_body": 1})
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from router.backends.base import ModelStatus
 from router.catalogue import entry
 from router.config import RouterConfig
 from vlm.models.cards import cards
+from vlm.types import ModelInfo
 
-CONFIG = RouterConfig(max_image_bytes=7)
+CONFIG = RouterConfig(max_image_bytes=7, prices={"florence-2-base": "0.094"})
+OWN = ModelInfo("florence2", "/data/mine", None, 1_234_567, "float32", "cpu")
+
+
+def served(name: str, info: ModelInfo | None) -> dict[str, Any]:
+    return entry(ModelStatus(name, ready=True, detail="running", info=info), CONFIG)
 
 
 def test_an_entry_to_the_letter() -> None:
@@ -31,7 +40,11 @@ def test_an_entry_to_the_letter() -> None:
             "output_modalities": ["text"],
             "description": "sequence-to-sequence encoder-decoder (DaViT + BART)",
         },
-        "parameters": "0.23 B",
+        "family": None,
+        "checkpoint": None,
+        "revision": None,
+        "dtype": None,
+        "parameters": 230_000_000,
         "price_per_1k_images_usd": "0.094",
         "license": {"spdx": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
         "limits": {"max_images": 1, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
@@ -50,7 +63,7 @@ def test_an_entry_to_the_letter() -> None:
     }
 
 
-def test_moondream_s_tasks_and_what_it_does_not_know() -> None:
+def test_moondream_has_no_beam_search() -> None:
     described = entry(ModelStatus("moondream-2", ready=False, detail="not deployed"), CONFIG)
     assert [task["name"] for task in described["tasks"]] == ["caption", "detect", "ground", "point", "query"]
     assert described["tasks"][-1]["outputs"] == ["text", "points"]
@@ -67,6 +80,62 @@ def test_a_model_without_a_card_claims_nothing() -> None:
     assert described["tasks"] == []
     unknown = ("hugging_face_id", "context_length", "price_per_1k_images_usd", "coordinate_bins", "parameters")
     assert [described[name] for name in unknown] == [None] * 5
+
+
+def test_published_weights_are_described_as_such() -> None:
+    info = ModelInfo("florence2", "microsoft/Florence-2-base", "5ca5edf", 231_428_096, "bfloat16", "cuda")
+    described, unloaded = served("florence-2-base", info), served("florence-2-base", None)
+    differing = {name for name in described if described[name] != unloaded[name]}
+    assert differing == {"family", "checkpoint", "revision", "dtype", "parameters"}
+    assert described["parameters"] == 231_428_096
+    assert (described["family"], described["checkpoint"]) == ("florence2", "microsoft/Florence-2-base")
+    assert (described["revision"], described["dtype"]) == ("5ca5edf", "bfloat16")
+
+
+def test_another_checkpoint_makes_no_claim_of_the_published_one() -> None:
+    described = served("florence-2-base", OWN)
+    assert described["description"] == "A checkpoint of the Florence-2 architecture loaded from /data/mine."
+    assert (described["parameters"], described["dtype"]) == (1_234_567, "float32")
+    assert (described["checkpoint"], described["revision"]) == ("/data/mine", None)
+    assert (described["created"], described["owned_by"]) == (0, "gigarouter")
+    assert (described["name"], described["canonical_slug"]) == ("florence-2-base", "florence-2-base")
+    assert described["hugging_face_id"] is None
+    assert described["license"] == {"spdx": None, "url": None}
+    assert described["architecture"]["description"] == "Florence-2"
+    assert described["aliases"] == ["microsoft/Florence-2-base"]  # a request by that name is answered by this model
+
+
+def test_a_model_under_its_own_name_has_the_tasks_of_its_family() -> None:
+    described, published = served("pets", OWN), served("florence-2-base", None)
+    assert (described["id"], described["name"], described["aliases"]) == ("pets", "pets", [])
+    for name in ("tasks", "coordinate_bins", "context_length", "supported_parameters"):
+        assert described[name] == published[name]
+    assert "num_beams" not in served("eyes", replace(OWN, family="moondream2"))["supported_parameters"]
+    assert described["price_per_1k_images_usd"] is None
+
+
+def test_published_weights_under_another_name() -> None:
+    described = served("captions", replace(OWN, family="blip", checkpoint="Salesforce/blip-image-captioning-large"))
+    assert (described["id"], described["aliases"]) == ("captions", [])
+    assert described["hugging_face_id"] == "Salesforce/blip-image-captioning-large"
+    assert described["license"]["spdx"] == "BSD-3-Clause"
+
+
+def test_the_family_that_is_loaded_counts_and_not_the_name() -> None:
+    described = served("blip-large", OWN)
+    assert described["coordinate_bins"] == [1000, 1000]
+    assert described["aliases"] == []
+
+
+def test_a_family_without_a_card() -> None:
+    described = served("new", replace(OWN, family="nosuchfamily"))
+    assert described["description"] == "A checkpoint of the nosuchfamily architecture loaded from /data/mine."
+    assert described["tasks"] == []
+
+
+def test_the_price_is_the_operators() -> None:
+    config = RouterConfig(prices={"pets": "0.5"})
+    assert entry(ModelStatus("pets", ready=True, detail="", info=OWN), config)["price_per_1k_images_usd"] == "0.5"
 
 
 def test_every_card_makes_an_entry() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.config import ConfigError, RouterConfig
+from router.config import RouterConfig
+from vlm.errors import ConfigError
 from vlm.image.decode import ImageLimits
 
 
@@ -24,9 +25,15 @@ def test_values_from_yaml() -> None:
     assert config.image_limits == ImageLimits(max_bytes=7, max_pixels=40_000_000, min_side=2)
 
 
-def test_an_unknown_key_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"Unknown router setting 'request_timeout'; known are: .*request_timeout_s"):
+def test_prices_are_decimal_strings() -> None:
+    assert RouterConfig.from_args({"prices": {"a": "0.094", "b": "12"}}).prices == {"a": "0.094", "b": "12"}
+
+
+def test_an_unknown_key_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="request_timeout is not a known setting") as caught:
         RouterConfig.from_args({"request_timeout": 5})
+    assert "did you mean request_timeout_s?" in caught.value.message
+    assert "Known keys: max_body_bytes, max_image_bytes, " in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -45,10 +52,17 @@ def test_an_unknown_key_is_named() -> None:
         ("required_models", [1]),
         ("required_models", [""]),
         ("system_fingerprint", 7),
+        ("prices", "0.094"),
+        ("prices", ["0.094"]),
+        ("prices", {"a": 0.094}),
+        ("prices", {"a": "cheap"}),
+        ("prices", {"a": "-1"}),
+        ("prices", {"a": "NaN"}),
+        ("prices", {"": "1"}),
     ],
 )
 def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"Router setting '{key}' must be"):
+    with pytest.raises(ConfigError, match=rf"\b{key}\b.* must "):
         RouterConfig.from_args({key: value})
 
 

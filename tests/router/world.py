@@ -12,10 +12,13 @@ from typing import Any
 
 import httpx
 from PIL import Image
+from starlette.types import ASGIApp
 
 from router.app import create_app
 from router.backends.base import Backend, ModelStatus, unknown
+from router.chat.request import Chat, build_chat, parse_chat
 from router.config import RouterConfig
+from router.images import read_image
 from vlm.types import Box, Chunk, Completion, Detection, Grounding, Point, Request, Timings, Usage
 
 Json = dict[str, Any]
@@ -109,6 +112,13 @@ def script(completion: Completion) -> tuple[Chunk, ...]:
     )
 
 
+def read_chat(request: bytes, config: RouterConfig) -> Chat:
+    """A chat request read from end to end, as the endpoint does it in two phases."""
+    parsed = parse_chat(request)
+    images = [read_image(image.url, config.image_limits, image.param) for image in parsed.images]
+    return build_chat(parsed, images, config)
+
+
 class FakeBackend:
     """Plays a script for every request, and remembers what it was asked."""
 
@@ -174,3 +184,27 @@ def check_error(answer: httpx.Response, status: int, code: str | None, param: st
     assert error["message"]
     assert (error["code"], error["param"]) == (code, param), error
     return error
+
+
+async def talk(app: ASGIApp, path: str, messages: Sequence[Json], *, reads: bool = True) -> list[Json]:
+    """Speak ASGI to ``app``: it receives ``messages`` one by one, and then waits for ever. What it sent."""
+    sent: list[Json] = []
+    waiting = iter(messages)
+
+    async def receive() -> Json:
+        for message in waiting:
+            if message["type"] == "http.disconnect":
+                await asyncio.sleep(0.05)
+            return message
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits that long")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if not reads and message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "root_path": "", "headers": [], "http_version": "1.1", "scheme": "http"}  # fmt: skip
+    await asyncio.wait_for(app(scope, receive, send), 5)
+    return sent

@@ -18,8 +18,8 @@ from tests.images import scenes
 from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
-from vlm.loading import families, load
-from vlm.types import Completion
+from vlm.loading import families, info, load
+from vlm.types import Completion, ModelInfo
 
 BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
 PROMPTS = ("<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "<CAPTION_TO_PHRASE_GROUNDING> a red circle left of a blue square")
@@ -37,6 +37,13 @@ def test_the_family_is_found_by_the_model_type() -> None:
     assert (loaded.family, loaded.source, loaded.revision) == ("blip", str(BLIP), None)
     assert loaded.model.dtype == torch.float32
     assert loaded.model.device.type == "cpu"
+
+
+def test_a_loaded_model_is_described() -> None:
+    parameters = sum(tensor.numel() for tensor in load_file(BLIP / "model.safetensors").values())
+    assert info(load(BLIP, dtype="bfloat16", device="cpu")) == ModelInfo(
+        family="blip", checkpoint=str(BLIP), revision=None, parameters=parameters, dtype="bfloat16", device="cpu"
+    )
 
 
 def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:

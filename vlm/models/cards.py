@@ -1,7 +1,7 @@
 """What is publicly known about each model: names, sizes, licence, tasks.
 
-Standard library only. A family states its facts in ``vlm/models/<family>/card.py``, where they are found by looking;
-nothing is registered and no model is named here. Knows nothing of what is running, nor of HTTP.
+Standard library only. A family states its facts in ``vlm/models/<family>/card.py``, which is found by its path: nothing
+is registered and no model is named here.
 """
 
 from __future__ import annotations
@@ -15,28 +15,6 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-PARAMETERS = (
-    "temperature",
-    "top_p",
-    "seed",
-    "stop",
-    "max_tokens",
-    "max_completion_tokens",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "num_beams",
-    "length_penalty",
-    "early_stopping",
-    "logprobs",
-    "response_format",
-    "task",
-    "tasks",
-)
-"""Request fields that make a difference to most models."""
-
-BEAM_PARAMETERS = ("num_beams", "length_penalty", "early_stopping")
-"""Those that make none to a model without beam search."""
-
 
 @dataclass(frozen=True, slots=True)
 class TaskCard:
@@ -44,9 +22,9 @@ class TaskCard:
 
     Attributes:
         name: Canonical name (``"detect"``).
-        native: The model's own prompts for it; empty where it has none.
+        native: The model's own prompts for the task; empty where it has none.
         outputs: What the answer holds: ``"text"``, ``"boxes"``, ``"quads"``, ...
-        needs: Arguments that it cannot do without (``"text"``).
+        needs: Arguments that it requires (``"text"``).
     """
 
     name: str
@@ -64,7 +42,7 @@ class PublishedFile:
         size: In bytes.
         sha256: 64 hexadecimal digits.
         source: Where it comes from if not from the card's repository: ``"organisation/name at <commit>"``. The card's
-            own may then have another file of that name.
+            own repository may then have a different file of that name.
     """
 
     name: str
@@ -83,19 +61,23 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The facts about one model. None or empty: not known, and then not claimed.
+    """The facts about one model. None or empty means unknown, and then nothing is claimed.
 
     Attributes:
         name: The name in requests, which is also the name of its application.
         aliases: Further names accepted in requests.
-        display_name, description, architecture, parameters: For people.
-        license: SPDX identifier.
+        hugging_face_id: The repository of the published weights.
+        display_name, description: For people, about the published weights.
+        family_name: Name of the architecture, for people (``"BLIP"``).
+        architecture: What the published model is made of, for people.
+        parameters: Number of parameters, rounded as published.
+        license: SPDX identifier of the published weights.
         published: Year and month (``"2024-06"``).
-        price_per_1k_images_usd: An estimate, as a decimal string.
-        coordinate_bins: (across, down): the grid on which the model says where things are.
-        context_length: Most tokens of prompt and answer together.
+        tasks: What the architecture offers.
+        coordinate_bins: (across, down): the grid on which the model gives coordinates.
+        context_length: Maximum number of tokens of prompt and answer together.
+        beam_search: Whether it can search with beams.
         releases: Revisions of which files are known, for ``python -m vlm.verify``.
-        supported_parameters: Request fields that make a difference to this model.
     """
 
     name: str
@@ -103,16 +85,16 @@ class Card:
     hugging_face_id: str | None = None
     display_name: str = ""
     description: str = ""
+    family_name: str = ""
     architecture: str = ""
-    parameters: str = ""
+    parameters: int | None = None
     license: str | None = None
     published: str | None = None
-    price_per_1k_images_usd: str | None = None
     tasks: tuple[TaskCard, ...] = ()
     coordinate_bins: tuple[int, int] | None = None
     context_length: int | None = None
+    beam_search: bool = True
     releases: tuple[Release, ...] = ()
-    supported_parameters: tuple[str, ...] = PARAMETERS
 
 
 @cache
@@ -122,7 +104,7 @@ def cards() -> Mapping[str, Card]:
 
 
 def canonical_name(model: str) -> str:
-    """The name in requests that ``model`` stands for; a name that no card knows stands for itself."""
+    """The model's own name for any of its names; a name that no card knows stands for itself."""
     return _aliases().get(model, model)
 
 
@@ -141,7 +123,7 @@ def _families() -> list[str]:
 
 
 def cards_of(family: str) -> tuple[Card, ...]:
-    """The cards of one family, by its folder's name."""
+    """The cards of one family, by its folder's name; none for a family that is not here."""
     if not _has_card(family):
         return ()
     found: tuple[Card, ...] = importlib.import_module(f"{__package__}.{family}.card").CARDS
@@ -149,5 +131,5 @@ def cards_of(family: str) -> tuple[Card, ...]:
 
 
 def _has_card(family: str) -> bool:
-    # Not an ImportError caught: an import that fails within a card must be seen.
-    return importlib.util.find_spec(f"vlm.models.{family}.card") is not None
+    # Catching ImportError instead would hide an import that fails within a card.
+    return family in _families() and importlib.util.find_spec(f"vlm.models.{family}.card") is not None

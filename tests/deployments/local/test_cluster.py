@@ -1,4 +1,4 @@
-"""What the starter says of applications, without Ray: a status that is made up."""
+"""What the starter reports of applications, without Ray: the status is a substitute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Cluster:
     def __init__(self) -> None:
         self.applications: dict[str, Any] = {}
         self.said: list[str] = []
-        self.progress = Progress(lambda: self, {"router", "blip-large"}, self.said.append)
+        self.now = 0.0
+        self.progress = Progress(lambda: self, {"router", "blip-large"}, self.said.append, lambda: self.now)
 
 
 @pytest.fixture
@@ -30,14 +31,22 @@ def cluster() -> Cluster:
     return Cluster()
 
 
-def test_tells_each_change_once_and_ends_when_all_run(cluster: Cluster) -> None:
+def test_reports_each_change_once_and_ends_when_all_run(cluster: Cluster) -> None:
     assert not cluster.progress()
-    cluster.applications = {"router": application("RUNNING"), "blip-large": application("DEPLOYING")}
+    cluster.applications = {"blip-large": application("DEPLOYING"), "router": application("RUNNING")}
     assert not cluster.progress()
     assert not cluster.progress()
     cluster.applications["blip-large"] = application("RUNNING")
     assert cluster.progress()
-    assert cluster.said == ["blip-large: deploying", "router: running", "blip-large: running"]
+    assert cluster.said == ["blip-large: starting", "router: ready", "blip-large: ready"]
+
+
+def test_reminds_of_those_that_are_still_awaited(cluster: Cluster) -> None:
+    cluster.applications = {"blip-large": application("DEPLOYING"), "router": application("RUNNING")}
+    for cluster.now in (0, 20, 40, 60, 80):
+        assert not cluster.progress()
+    assert cluster.said[2:] == ["still waiting for blip-large"] * 2
+    assert cluster.progress.waiting == ["blip-large"]
 
 
 def test_other_applications_do_not_count(cluster: Cluster) -> None:
@@ -45,7 +54,7 @@ def test_other_applications_do_not_count(cluster: Cluster) -> None:
     assert not cluster.progress()
 
 
-def test_of_a_failure_everything_is_said_and_the_cause_is_the_error(cluster: Cluster) -> None:
+def test_of_a_failure_everything_is_printed_and_the_cause_is_the_error(cluster: Cluster) -> None:
     cluster.applications = {
         "blip-large": application("DEPLOY_FAILED", "It failed.", "Traceback\nThere is no folder x.")
     }
@@ -54,14 +63,14 @@ def test_of_a_failure_everything_is_said_and_the_cause_is_the_error(cluster: Clu
     assert cluster.said == ["blip-large: deploy failed", "It failed.\nTraceback\nThere is no folder x."]
 
 
-def test_a_failure_without_a_word_is_still_told(cluster: Cluster) -> None:
+def test_a_failure_without_a_message_is_still_reported(cluster: Cluster) -> None:
     cluster.applications = {"blip-large": application("DEPLOY_FAILED")}
-    with pytest.raises(StartError, match="Serve does not say why"):
+    with pytest.raises(StartError, match="Serve gives no reason"):
         cluster.progress()
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "web"])
-def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_out_of_range_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--port", port])
     assert ended.value.code == 2

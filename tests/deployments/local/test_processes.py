@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks processes
 # In a process of its own: adopting orphans is for a whole process and for good.
 ADOPTS_AND_ENDS = """
 import os, subprocess, sys, time
-from deployments.processes import adopt_orphans, descendants, end_descendants
+from deployments.local.processes import adopt_orphans, descendants, end_descendants
 
 adopt_orphans()
 subprocess.run(["sh", "-c", sys.argv[1]], check=True)  # the shell ends, what it has started goes on
@@ -54,7 +54,7 @@ def counts(command: str, grace_s: float) -> list[int]:
 def test_a_child_ends_with_its_parent() -> None:
     program = """
 import os, signal, time
-from deployments.processes import on_end_of_parent
+from deployments.local.processes import on_end_of_parent
 
 child = os.fork()
 if child == 0:

@@ -1,4 +1,4 @@
-"""Backends: engines in this process, and Serve applications played by a stand-in for ``ray.serve``."""
+"""Backends: engines in this process, and Serve applications on a substitute for ``ray.serve``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
-from router.backends.ray import RayBackend, Snapshot, read_statuses, status_of, translated
+from router.backends.model_info import ModelInfos
+from router.backends.ray import RayBackend, read_applications, status_of, translated, version_of
+from router.backends.snapshot import Snapshot
 from tests.router.world import script, words
 from vlm.errors import EngineFailure, InvalidRequest, ModelNotFound, ModelNotReady, Overloaded, VlmError
-from vlm.types import Chunk, Request
+from vlm.types import Chunk, ModelInfo, Request
 
 pytestmark = pytest.mark.anyio
 
 REQUEST = Request(b"image", "<OD>")
+INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_000_000, "float32", "cpu")
 
 
 async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:
@@ -30,7 +33,7 @@ async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:
 
 
 def test_the_router_starts_without_torch_and_without_ray() -> None:
-    modules = "router.app, router.backends.ray, router.chat.endpoint, vlm.models.cards; vlm.models.cards.cards()"
+    modules = "router.app, router.backends.ray, router.chat.format, vlm.models.cards; vlm.models.cards.cards()"
     check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; {check}"], check=True)
 
@@ -43,6 +46,7 @@ class Engine:
 
     def __init__(self, *chunks: Chunk) -> None:
         self.chunks = chunks
+        self.info: ModelInfo | None = None
         self.asked: list[Request] = []
         self.closed = 0
 
@@ -62,6 +66,13 @@ async def test_local_passes_requests_and_chunks_on() -> None:
     assert await collected(backend) == list(script(words()))
     assert engine.asked == [REQUEST]
     assert await backend.models() == [ModelStatus("blip-large", ready=True, detail="in this process")]
+
+
+async def test_local_lists_what_an_engine_has_loaded() -> None:
+    engine = Engine()
+    engine.info = INFO
+    [status] = await LocalBackend({"blip-large": engine}).models()
+    assert status.info == INFO
 
 
 async def test_local_knows_only_its_engines() -> None:
@@ -127,13 +138,24 @@ class Handle:
     """A deployment handle that counts what is asked of it."""
 
     steps: tuple[Chunk | Exception, ...]
+    info: ModelInfo | Exception = INFO
     streams: bool = False
     answers: list[Answer] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
+    described: int = 0
 
-    def options(self, *, stream: bool) -> Handle:
+    def options(self, *, stream: bool) -> Any:
+        if not stream:
+            return SimpleNamespace(describe=SimpleNamespace(remote=self._describe))
         self.streams = stream
         return self
+
+    async def _describe(self) -> ModelInfo:
+        self.described += 1
+        await asyncio.sleep(0)
+        if isinstance(self.info, Exception):
+            raise self.info
+        return self.info
 
     @property
     def generate(self) -> Any:
@@ -146,17 +168,22 @@ class Handle:
         return self.answers[-1]
 
 
-def application(status: str = "RUNNING", **replicas: int) -> Any:
-    return SimpleNamespace(status=status, deployments={"Replica": SimpleNamespace(replica_states=replicas)})
+def application(status: str = "RUNNING", deployed_s: float = 1.0, **replicas: int) -> Any:
+    return SimpleNamespace(
+        status=status,
+        last_deployed_time_s=deployed_s,
+        deployments={"Replica": SimpleNamespace(replica_states=replicas)},
+    )
 
 
 class Serve:
-    """The part of ``ray.serve`` that the router uses."""
+    """The part of ``ray.serve`` that the router uses; ``info`` is what its replicas report."""
 
     def __init__(self, *steps: Chunk | Exception, **applications: Any) -> None:
         self.applications: dict[str, Any] = {"router": application(RUNNING=1), **applications}
         self.handles: list[Handle] = []
         self.steps = steps
+        self.info: ModelInfo | Exception = INFO
         self.looked = 0
 
     def status(self) -> Any:
@@ -168,7 +195,7 @@ class Serve:
 
         if name not in self.applications:
             raise RayServeException(f"Application '{name}' does not exist.")
-        self.handles.append(Handle(self.steps))
+        self.handles.append(Handle(self.steps, self.info))
         return self.handles[-1]
 
 
@@ -318,6 +345,18 @@ async def test_ray_errors_in_general() -> None:
         assert type(await failure(error)) is EngineFailure
 
 
+async def test_ray_raises_the_error_that_a_replica_sends_as_its_last_chunk() -> None:
+    for before in ((), (Chunk("a"),)):
+        error = InvalidRequest("No.", "prompt", "invalid_value")
+        serve = Serve(*before, Chunk(error=error), blip=application())
+        chunks = on_ray(serve).generate("blip", REQUEST)
+        assert [await anext(chunks) for _ in before] == list(before)
+        with pytest.raises(InvalidRequest) as caught:
+            await anext(chunks)
+        assert caught.value is error
+        assert serve.handles[0].answers[0].cancelled == 0
+
+
 async def test_ray_leaves_our_own_errors_as_they_are() -> None:
     error = Overloaded("Full.")
     with pytest.raises(Overloaded) as caught:
@@ -356,8 +395,105 @@ def test_status_of_what_ray_itself_reports() -> None:
     assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail="deploying")
 
 
-def test_read_statuses() -> None:
-    assert set(read_statuses(Serve(blip=application()), "router")) == {"blip"}
+def test_read_applications() -> None:
+    assert set(read_applications(Serve(blip=application()), "router")) == {"blip"}
+
+
+# What is loaded
+
+
+@pytest.mark.parametrize(
+    ("application_", "version"),
+    [
+        (application("RUNNING", 7.0, RUNNING=1), 7.0),
+        (application("RUNNING", 7.0), None),  # scaled to zero: a question would start it
+        (application("DEPLOYING", 7.0, RUNNING=1), None),  # that replica may be of the last version
+        (application("UNHEALTHY", 7.0, RUNNING=1), None),
+    ],
+)
+def test_when_a_model_is_asked_what_it_has_loaded(application_: Any, version: float | None) -> None:
+    assert version_of(application_) == version
+
+
+async def infos(backend: Backend) -> dict[str, ModelInfo | None]:
+    return {status.name: status.info for status in await backend.models()}
+
+
+async def test_ray_asks_each_model_once_what_it_has_loaded() -> None:
+    serve = Serve(blip=application(RUNNING=1), florence=application("DEPLOYING", STARTING=1), zero=application())
+    backend = on_ray(serve, max_age_s=0)
+    for _ in range(3):
+        assert await infos(backend) == {"blip": INFO, "florence": None, "zero": None}
+    assert [handle.described for handle in serve.handles] == [1]
+
+
+async def test_ray_asks_again_when_a_model_has_been_deployed_anew() -> None:
+    serve = Serve(blip=application(RUNNING=1))
+    backend = on_ray(serve, max_age_s=0)
+    await infos(backend)
+    newer = replace(INFO, dtype="bfloat16")
+    serve.handles[0].info = newer
+    serve.applications["blip"] = application("DEPLOYING", 2.0, RUNNING=1)
+    assert await infos(backend) == {"blip": INFO}  # the last version still answers
+    serve.applications["blip"] = application("RUNNING", 2.0, RUNNING=1)
+    assert await infos(backend) == {"blip": newer}
+
+
+async def test_ray_forgets_what_a_deleted_model_had_loaded() -> None:
+    serve = Serve(blip=application(RUNNING=1))
+    backend = on_ray(serve, max_age_s=0)
+    await infos(backend)
+    del serve.applications["blip"]
+    assert await infos(backend) == {}
+    serve.applications["blip"] = application("DEPLOYING", STARTING=1)
+    assert await infos(backend) == {"blip": None}
+
+
+async def test_ray_lists_a_model_that_cannot_be_described() -> None:
+    from ray.serve.exceptions import RayServeException
+
+    serve = Serve(blip=application(RUNNING=1))
+    serve.info = RayServeException("secret")
+    backend = on_ray(serve, max_age_s=0)
+    for _ in range(2):
+        assert await infos(backend) == {"blip": None}
+    assert [handle.described for handle in serve.handles] == [1]
+
+
+async def test_nobody_waits_long_for_a_model_that_does_not_describe_itself() -> None:
+    answers = asyncio.Event()
+
+    async def describe(_model: str) -> ModelInfo:
+        await answers.wait()
+        return INFO
+
+    known = ModelInfos(describe, patience_s=0.05)
+    began = time.monotonic()
+    assert await known.latest({"blip": 1.0}) == {}
+    assert 0.04 < time.monotonic() - began < 1
+    began = time.monotonic()
+    assert await known.latest({"blip": 1.0}) == {}  # the patience is spent: the same question is open
+    assert time.monotonic() - began < 0.04
+    answers.set()
+    await asyncio.sleep(0.01)
+    assert await known.latest({"blip": 1.0}) == {"blip": INFO}
+
+
+async def test_a_model_that_did_not_answer_is_asked_again_later() -> None:
+    asked = []
+
+    async def describe(model: str) -> ModelInfo:
+        asked.append(model)
+        if len(asked) == 1:
+            await asyncio.sleep(60)
+        return INFO
+
+    known = ModelInfos(describe, patience_s=0.5, limit_s=0.02, retry_s=0.05)
+    assert await known.latest({"blip": 1.0}) == {}
+    assert await known.latest({"blip": 1.0}) == {}
+    assert asked == ["blip"]
+    await asyncio.sleep(0.05)
+    assert await known.latest({"blip": 1.0}) == {"blip": INFO}
 
 
 # The snapshot

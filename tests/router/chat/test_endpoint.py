@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from router.app import create_app
-from router.chat.endpoint import INLINE_BYTES
+from router.asgi.threads import INLINE_BYTES
 from router.config import RouterConfig
+from tests.router import world
 from tests.router.world import (
     CHAT,
     IMAGE,
@@ -158,27 +159,7 @@ async def test_a_stream_is_kept_alive_before_its_first_chunk_too() -> None:
 async def talk(
     backend: FakeBackend, messages: list[dict[str, Any]], config: RouterConfig = RouterConfig(), *, reads: bool = True
 ) -> list[dict[str, Any]]:
-    """Speak ASGI to the router: it gets ``messages`` one by one, and then waits for ever."""
-    sent: list[dict[str, Any]] = []
-    waiting = iter(messages)
-
-    async def receive() -> dict[str, Any]:
-        for message in waiting:
-            if message["type"] == "http.disconnect":
-                await asyncio.sleep(0.05)
-            return message
-        await asyncio.sleep(60)
-        raise AssertionError("nobody waits that long")
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if not reads and message["type"] == "http.response.body":
-            await asyncio.sleep(60)
-
-    scope = {"type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
-             "root_path": "", "headers": [], "http_version": "1.1", "scheme": "http"}  # fmt: skip
-    await asyncio.wait_for(create_app(backend, config)(scope, receive, send), 5)
-    return sent
+    return await world.talk(create_app(backend, config), CHAT, messages, reads=reads)
 
 
 def request(**fields: Any) -> dict[str, Any]:
@@ -211,7 +192,7 @@ async def test_a_client_that_leaves_while_it_sends_asks_nothing() -> None:
 
 
 async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.chat.endpoint.READING_GRACE_S", 0.05)
+    monkeypatch.setattr("router.asgi.endpoint.READING_GRACE_S", 0.05)
     backend = FakeBackend()
     await talk(backend, [request(stream=True)], RouterConfig(request_timeout_s=0.05), reads=False)
     assert (backend.running, backend.closed) == (0, 1)

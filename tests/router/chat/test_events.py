@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.asgi.chunks import sse, whole
 from router.asgi.deadline import until, within
 from router.asgi.sse import KEEP_ALIVE, keep_alive
-from router.chat.events import EventWriter, sse, whole
+from router.chat.events import EventWriter
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
 from tests.router.world import BALL, Step, events, places, script, several, thoughtful, words
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded

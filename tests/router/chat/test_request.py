@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import IMPOSSIBLE, Chat, read_chat
+from router.chat.request import IMPOSSIBLE, Chat
 from router.chat.response import ResponseOptions
 from router.config import RouterConfig
-from tests.router.world import IMAGE, body, image_part, text_part, user
+from tests.router.world import IMAGE, body, image_part, read_chat, text_part, user
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.types import Box, Request, Sampling, Task
 

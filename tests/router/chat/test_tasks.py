@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from router.asgi.errors import encode
-from router.chat.request import read_chat
 from router.chat.schema import TaskBody
 from router.chat.tasks import read_task
 from router.config import RouterConfig
-from tests.router.world import SIZE, body, data_url, image_part, user
+from tests.router.world import SIZE, body, data_url, image_part, read_chat, user
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 

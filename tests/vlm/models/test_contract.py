@@ -24,7 +24,7 @@ from vlm.engine.engine import Engine
 from vlm.layers.attention import Growing
 from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel, Sampled
-from vlm.models.cards import BEAM_PARAMETERS, Card, TaskCard
+from vlm.models.cards import Card, TaskCard
 from vlm.models.processor import Inputs, Parsed
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
@@ -110,8 +110,7 @@ def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
 
 def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
     for card in subject.cards:
-        named = [name in card.supported_parameters for name in BEAM_PARAMETERS]
-        assert named == [subject.loaded.model.beam_search] * len(BEAM_PARAMETERS)
+        assert card.beam_search == subject.loaded.model.beam_search
 
 
 def seen(loaded: LoadedModel, inputs: Rows[Inputs]) -> list[Tensor]:

@@ -11,14 +11,14 @@ CARDS = (
         hugging_face_id="Salesforce/blip-image-captioning-large",
         display_name="BLIP Image Captioning Large",
         description=(
-            "Image captions, free or continuing a text that the caption shall begin with. "
+            "Image captions, unconditional or continuing the words that the caption shall begin with. "
             "Trained on 129 M image-text pairs and tuned on COCO."
         ),
+        family_name="BLIP",
         architecture="ViT-L encoder + multimodal encoder-decoder",
-        parameters="about 0.47 B",
+        parameters=470_000_000,
         license="BSD-3-Clause",
         published="2022-12",
-        price_per_1k_images_usd="0.094",
         tasks=(TaskCard("caption"),),
         context_length=512,
     ),

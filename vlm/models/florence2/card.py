@@ -15,11 +15,11 @@ CARDS = (
             "OCR, and questions about a region, each asked for by its prompt token. Points are derived: they are the "
             "centres of detected boxes. Trained on FLD-5B: 5.4 B annotations on 126 M images."
         ),
+        family_name="Florence-2",
         architecture="sequence-to-sequence encoder-decoder (DaViT + BART)",
-        parameters="0.23 B",
+        parameters=230_000_000,
         license="MIT",
         published="2024-06",
-        price_per_1k_images_usd="0.094",
         tasks=(
             TaskCard("caption", native=("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")),
             TaskCard("dense_caption", native=("<DENSE_REGION_CAPTION>",), outputs=("boxes",)),
@@ -28,7 +28,7 @@ CARDS = (
             TaskCard("ground", native=("<CAPTION_TO_PHRASE_GROUNDING>",), outputs=("boxes",), needs=("text",)),
             TaskCard("ocr", native=("<OCR>",)),
             TaskCard("ocr_regions", native=("<OCR_WITH_REGION>",), outputs=("text", "quads")),
-            # Derived, hence without a prompt of its own: detect's boxes, with or without a label, and their centres.
+            # The centres of detect's boxes, with or without a label: it has no prompt of its own.
             TaskCard("point", outputs=("points", "boxes")),
             TaskCard(
                 "region_caption", native=("<REGION_TO_DESCRIPTION>",), outputs=("text", "boxes"), needs=("region",)
@@ -40,7 +40,7 @@ CARDS = (
                 "segment",
                 native=("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_SEGMENTATION>"),
                 outputs=("polygons",),
-                needs=("text",),  # or a region in its place
+                needs=("text",),  # or a region instead
             ),
         ),
         coordinate_bins=(1000, 1000),

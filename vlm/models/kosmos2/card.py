@@ -14,11 +14,11 @@ CARDS = (
             "Grounded captions, brief and detailed, phrase grounding, descriptions of a region and visual question "
             "answering: text whose phrases are tied to boxes. Trained on GRIT, about 20 M grounded image-caption pairs."
         ),
+        family_name="Kosmos-2",
         architecture="transformer-based multimodal LLM",
-        parameters="about 1.7 B",
+        parameters=1_700_000_000,
         license="MIT",
         published="2023-10",
-        price_per_1k_images_usd="0.626",
         tasks=(
             TaskCard(
                 "caption",

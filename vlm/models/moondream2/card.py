@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import BEAM_PARAMETERS, PARAMETERS, Card, PublishedFile, Release, TaskCard
+from vlm.models.cards import Card, PublishedFile, Release, TaskCard
 
 CARDS = (
     Card(
@@ -11,15 +11,15 @@ CARDS = (
         hugging_face_id="vikhyatk/moondream2",
         display_name="Moondream 2",
         description=(
-            "Captions of three lengths, visual question answering, also about places and with reasoning that points at "
-            "what it speaks of, open-vocabulary detection, and pointing. Greedy by default; the original draws, at "
-            "temperature 0.5 and top_p 0.3."
+            "Captions of three lengths, visual question answering, also about points and boxes and with reasoning that "
+            "points at what it mentions, open-vocabulary detection, and pointing. Greedy by default; the original "
+            "samples, at temperature 0.5 and top_p 0.3."
         ),
+        family_name="Moondream 2",
         architecture="transformer-based VLM",
-        parameters="about 1.9 B",
+        parameters=1_900_000_000,
         license="Apache-2.0",
         published="2025-06",
-        price_per_1k_images_usd="0.626",
         tasks=(
             TaskCard("caption"),
             TaskCard("detect", outputs=("boxes",), needs=("labels",)),
@@ -29,7 +29,7 @@ CARDS = (
         ),
         coordinate_bins=(1024, 1024),
         context_length=2048,
-        supported_parameters=tuple(name for name in PARAMETERS if name not in BEAM_PARAMETERS),
+        beam_search=False,
         releases=(
             Release(
                 "9a7d4024050840e001defacec2b00727e89149e6",

@@ -1,0 +1,79 @@
+"""A Serve config file, read and checked before anything is started.
+
+Checks what Ray cannot: the args of the router and of the models, and whether the models that the router requires are in
+the config. Ray checks the rest itself. Imports neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deployments.config import ModelConfig
+from router.config import RouterConfig
+from vlm.errors import ConfigError
+
+Applications = list[dict[str, Any]]
+
+ROUTER = "router.app:build"
+READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    ROUTER: RouterConfig.from_args,
+    "deployments.app:build": ModelConfig.from_args,
+}
+"""Reads the ``args`` of an application, by its ``import_path``."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a Serve config.
+
+    Raises:
+        ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
+    """
+    config = _parse(path)
+    applications = [one for one in config.get("applications") or () if isinstance(one, dict)]
+    faults = [*_wrong_args(applications), *_missing_models(applications)]
+    if faults:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    return config
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no config file {path}.") from None
+    except OSError as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"The config file {path} must hold a mapping with the key 'applications'.")
+    return config
+
+
+def _wrong_args(applications: Applications) -> Iterator[str]:
+    for application in applications:
+        reader = READERS.get(application.get("import_path", ""))
+        try:
+            if reader is not None:
+                reader(application.get("args") or {})
+        except ConfigError as error:
+            yield f"application {application.get('name')!r}: {error}"
+
+
+def _missing_models(applications: Applications) -> Iterator[str]:
+    """Models that the router would wait for in vain."""
+    models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
+    for router in (one for one in applications if one.get("import_path") == ROUTER):
+        for name in (router.get("args") or {}).get("required_models") or ():
+            if name not in models:
+                near = get_close_matches(str(name), models, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                yield (
+                    f"application {router.get('name')!r}: required_models names {name!r}, but there is no application "
+                    f"of that name.{hint} Models in this config: {', '.join(models)}."
+                )

@@ -1,0 +1,146 @@
+"""The endpoint that serves every request format: from the body's bytes to the last byte of the answer.
+
+Owns the order of things, the deadline, giving up when the client has left, and the one record of each request. Knows
+nothing of what a body or an answer means, nor of where answers come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Generic
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from router.asgi.body import read_body
+from router.asgi.chunks import sse, whole
+from router.asgi.deadline import give_up, until, while_connected, within
+from router.asgi.errors import INTERNAL, json_response
+from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT
+from router.asgi.metering import Meter, Tally, ignore
+from router.asgi.middleware import EVENT_STREAM, REQUEST_ID_KEY
+from router.asgi.sse import keep_alive
+from router.asgi.threads import in_thread_if_large
+from router.backends.base import Backend
+from router.config import RouterConfig
+from vlm.errors import EngineFailure, VlmError
+from vlm.types import Chunk
+
+logger = logging.getLogger(__name__)
+
+READING_GRACE_S = 10.0
+"""How long after the deadline a client may take to read what was written in time."""
+
+
+class Endpoint(Generic[ParsedT]):
+    """A route as an ASGI application: it must notice that the client leaves, whether the answer streams or not."""
+
+    def __init__(
+        self,
+        accepts: Format[ParsedT],
+        backend: Backend,
+        images: ImageLoader,
+        config: RouterConfig,
+        meter: Meter = ignore,
+    ) -> None:
+        self._format = accepts
+        self._backend = backend
+        self._images = images
+        self._config = config
+        self._meter = meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tally = Tally(scope[REQUEST_ID_KEY])
+        try:
+            await self._serve(scope, receive, send, tally)
+        except VlmError as error:
+            tally.failed(error)
+            raise
+        except Exception:  # the middleware answers it; here it only has to be recorded
+            tally.failed(INTERNAL)
+            raise
+        finally:
+            self._meter(scope, tally.record())
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:
+        deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
+        try:
+            body = await until(deadline, read_body(scope, receive, self._config.max_body_bytes))
+        except ClientDisconnect:
+            return
+        await while_connected(receive, self._answer(body, deadline, scope, send, tally))
+
+    async def _answer(self, body: bytes, deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
+        built = await until(deadline, self._read(body, scope[REQUEST_ID_KEY]))
+        tally.read(built)
+        chunks = tally.watched(within(deadline, self._backend.generate(built.model, built.request)))
+        try:
+            if built.stream:
+                await self._send_events(chunks, built, deadline, scope, send)
+            else:
+                answer = built.response_json(await whole(chunks))
+                await json_response(answer, headers=_headers(built))(scope, _nothing, send)
+        except VlmError as error:
+            raise built.located(error) from error
+        finally:
+            await chunks.aclose()
+
+    async def _read(self, body: bytes, request_id: str) -> BuiltRequest:
+        parsed = await in_thread_if_large(len(body), self._format.parse, body)
+        images = await self._images.load(parsed.images)
+        size = max(len(body), sum(map(len, images)))
+        return await in_thread_if_large(size, self._format.build, parsed, images, request_id)
+
+    async def _send_events(
+        self, chunks: AsyncGenerator[Chunk, None], built: BuiltRequest, deadline: float, scope: Scope, send: Send
+    ) -> None:
+        """Wait for the first chunk before anything is sent, so that an early error has its proper status.
+
+        Not longer than a waiting stream may be silent, though: then the answer begins, and an error is an event.
+        """
+        first = asyncio.ensure_future(anext(chunks, None))
+        try:
+            await asyncio.wait({first}, timeout=self._config.keep_alive_s)
+            if first.done() and first.result() is None:
+                raise EngineFailure("The model gave no answer.")
+            events = keep_alive(sse(first, chunks, built.event_writer()), self._config.keep_alive_s)
+            await _send_until(deadline + READING_GRACE_S, events, built, scope, send)
+        finally:
+            await give_up(first)
+
+
+async def _send_until(
+    end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, scope: Scope, send: Send
+) -> None:
+    try:
+        async with asyncio.timeout_at(end):
+            await _send_all(events, built, send)
+    except TimeoutError:
+        logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
+    finally:
+        await events.aclose()
+
+
+async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, send: Send) -> None:
+    headers = {
+        "content-type": f"{EVENT_STREAM}; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+        **_headers(built),
+    }
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+    async for event in events:
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _nothing() -> dict[str, str]:
+    """The ``receive`` of an answer that reads no more."""
+    return {"type": "http.disconnect"}
+
+
+def _headers(built: BuiltRequest) -> dict[str, str]:
+    return {"x-gigarouter-model": built.model.encode("latin-1", errors="replace").decode("latin-1")}

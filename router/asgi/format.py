@@ -1,0 +1,125 @@
+"""What an endpoint asks of a request format: the seam at which a further route is one more folder.
+
+A request is read in two phases, because what its images are may have to be fetched: ``parse`` checks the body and lists
+the images that it references, the endpoint awaits them, ``build`` makes the request to the model. Knows no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from vlm.errors import VlmError
+from vlm.types import Chunk, Completion, Request
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """An image as a request's body states it.
+
+    Attributes:
+        url: What the client wrote, unchecked.
+        param: Path of the field in the body, for errors.
+    """
+
+    url: str
+    param: str
+
+
+class ImageLoader(Protocol):
+    """Turns references into images."""
+
+    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+        """The encoded image of each reference, in order. Cancelled at the deadline and when the client leaves.
+
+        Raises:
+            InvalidImage: An image cannot be had or breaks a limit; ``param`` is that of its reference.
+        """
+        ...
+
+
+class ParsedRequest(Protocol):
+    """A request whose images have not been loaded yet."""
+
+    @property
+    def images(self) -> Sequence[ImageReference]:
+        """The images that ``build`` needs, in the order in which it takes them."""
+        ...
+
+
+class EventWriter(Protocol):
+    """Writes the server-sent events of one answer; each method gives whole events as bytes."""
+
+    def opening(self) -> bytes:
+        """What comes first, before anything is known of the answer."""
+        ...
+
+    def pieces(self, chunk: Chunk) -> Iterator[bytes]:
+        """The events of one chunk; those of the last chunk end the stream."""
+        ...
+
+    def failure(self, error: VlmError) -> bytes:
+        """The event that ends a stream that cannot be continued."""
+        ...
+
+
+class BuiltRequest(Protocol):
+    """A request that can be sent to a model, and the form in which its answer is wanted."""
+
+    @property
+    def model(self) -> str:
+        """Canonical name of the model."""
+        ...
+
+    @property
+    def request(self) -> Request:
+        """What the model is asked."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer goes out as events while it grows, or as one JSON object."""
+        ...
+
+    def response_json(self, completion: Completion) -> Json:
+        """The body of a whole answer."""
+        ...
+
+    def event_writer(self) -> EventWriter:
+        """The writer of a streamed answer."""
+        ...
+
+    def located(self, error: VlmError) -> VlmError:
+        """``error`` from the model, with the path of a field of the body in place of a field of ``Request``."""
+        ...
+
+
+ParsedT = TypeVar("ParsedT", bound=ParsedRequest)
+
+
+class Format(Protocol[ParsedT]):
+    """One format of requests and answers. Both methods are CPU work only and may run in a worker thread."""
+
+    def parse(self, body: bytes) -> ParsedT:
+        """Check a request's body.
+
+        Raises:
+            InvalidRequest: With the path of the field at fault.
+        """
+        ...
+
+    def build(self, parsed: ParsedT, images: Sequence[bytes], request_id: str) -> BuiltRequest:
+        """Make the request to the model.
+
+        Args:
+            parsed: From ``parse``.
+            images: The image of each of ``parsed.images``, in order.
+            request_id: The id that the answer reports.
+
+        Raises:
+            InvalidRequest, InvalidImage: With the path of the field at fault.
+        """
+        ...

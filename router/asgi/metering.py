@@ -1,0 +1,146 @@
+"""What each request used, reported once when it ends: the hook for accounts and metrics.
+
+Knows how a request ended and what was generated until then; knows nothing of prices, accounts or formats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from starlette.types import Scope
+
+from router.asgi.chunks import UNFINISHED
+from router.asgi.format import BuiltRequest
+from vlm.errors import VlmError
+from vlm.types import Chunk, Completion, Request, Usage
+
+Outcome = Literal["completed", "failed", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """How one request ended.
+
+    Attributes:
+        request_id: The id that the client was told.
+        outcome: ``completed``: the model answered in full; ``failed``: ``error`` says why; ``abandoned``: the client
+            left, or the server stopped, before the answer was complete.
+        model: Canonical name; None where the request was not read to its end.
+        tasks: Canonical names: those that were answered, else those that the request named. Empty where only the model
+            could have told.
+        usage: Tokens read and written; known only once the model has answered in full.
+        generated_tokens: Tokens that had arrived here when the request ended; an answer that is not streamed arrives
+            in one piece.
+        error: Why a request failed; the bare VlmError for a fault of the server.
+        read_s: Seconds until the request was read, its images included; None where it never was.
+        first_chunk_s: Seconds until the first part of the answer arrived; None where none did.
+        total_s: Seconds from the first byte of the request until it ended.
+    """
+
+    request_id: str
+    outcome: Outcome
+    model: str | None
+    tasks: tuple[str, ...]
+    usage: Usage | None
+    generated_tokens: int
+    error: VlmError | None
+    read_s: float | None
+    first_chunk_s: float | None
+    total_s: float
+
+
+class Meter(Protocol):
+    """Learns of every request that an endpoint was given, exactly once, whatever becomes of it."""
+
+    def __call__(self, scope: Scope, record: RequestRecord) -> None:
+        """``scope`` is the request's ASGI scope, where middleware can leave who asked. Must not block, nor raise."""
+        ...
+
+
+def ignore(scope: Scope, record: RequestRecord) -> None:
+    """The meter of a router that keeps no account."""
+
+
+class Tally:
+    """Watches one request and its answer, and makes the record of it."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._began = time.perf_counter()
+        self._built: BuiltRequest | None = None
+        self._completion: Completion | None = None
+        self._error: VlmError | None = None
+        self._generated_tokens = 0
+        self._read_s: float | None = None
+        self._first_chunk_s: float | None = None
+
+    def read(self, built: BuiltRequest) -> None:
+        """The request has been read."""
+        self._built = built
+        self._read_s = self._elapsed_s()
+
+    def failed(self, error: VlmError) -> None:
+        """The request ends with ``error``."""
+        self._error = error
+
+    async def watched(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        """The same chunks, and their error; closes them in any case."""
+        async with aclosing(chunks):
+            try:
+                async for chunk in chunks:
+                    self._count(chunk)
+                    yield chunk
+            except VlmError as error:
+                self.failed(error)
+                raise
+            if self._completion is None:
+                self.failed(UNFINISHED)
+
+    def record(self) -> RequestRecord:
+        """What is known now."""
+        return RequestRecord(
+            request_id=self._request_id,
+            outcome=self._outcome(),
+            model=None if self._built is None else self._built.model,
+            tasks=self._tasks(),
+            usage=None if self._completion is None else self._completion.usage,
+            generated_tokens=self._generated_tokens,
+            error=self._error,
+            read_s=self._read_s,
+            first_chunk_s=self._first_chunk_s,
+            total_s=self._elapsed_s(),
+        )
+
+    def _count(self, chunk: Chunk) -> None:
+        if self._first_chunk_s is None:
+            self._first_chunk_s = self._elapsed_s()
+        self._generated_tokens += len(chunk.token_ids)
+        self._completion = chunk.completion or self._completion
+
+    def _outcome(self) -> Outcome:
+        if self._error is not None:
+            return "failed"
+        return "abandoned" if self._completion is None else "completed"
+
+    def _tasks(self) -> tuple[str, ...]:
+        if self._completion is not None:
+            return answered_tasks(self._completion)
+        return () if self._built is None else named_tasks(self._built.request)
+
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def answered_tasks(completion: Completion) -> tuple[str, ...]:
+    """The canonical names of the tasks that a completion answers."""
+    return tuple(part.grounding.task for part in completion.parts or (completion,))
+
+
+def named_tasks(request: Request) -> tuple[str, ...]:
+    """The canonical names of the tasks that a request names, as opposed to those that its prompt means."""
+    tasks = request.tasks or (() if request.task is None else (request.task,))
+    return tuple(task.name for task in tasks)

@@ -1,0 +1,64 @@
+"""OpenAI's chat completions as a format of the endpoint: see ``router.asgi.format``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.chat.events import EventWriter
+from router.chat.request import Chat, ParsedChat, build_chat, parse_chat
+from router.chat.response import Json, ResponseMeta, completion_json
+from router.config import RouterConfig
+from vlm.errors import VlmError
+from vlm.types import Completion, Request
+
+
+class ChatFormat:
+    """Reads requests of ``POST /v1/chat/completions``."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+
+    def parse(self, body: bytes) -> ParsedChat:
+        """See :class:`~router.asgi.format.Format`."""
+        return parse_chat(body)
+
+    def build(self, parsed: ParsedChat, images: Sequence[bytes], request_id: str) -> BuiltChat:
+        """See :class:`~router.asgi.format.Format`."""
+        chat = build_chat(parsed, images, self._config)
+        return BuiltChat(chat, ResponseMeta(chat.model, request_id, self._config.system_fingerprint, chat.ignored))
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltChat:
+    """A chat request and what its answer repeats; see :class:`~router.asgi.format.BuiltRequest`."""
+
+    chat: Chat
+    meta: ResponseMeta
+
+    @property
+    def model(self) -> str:
+        """Canonical name of the model."""
+        return self.chat.model
+
+    @property
+    def request(self) -> Request:
+        """What the model is asked."""
+        return self.chat.request
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer goes out as events."""
+        return self.chat.stream
+
+    def response_json(self, completion: Completion) -> Json:
+        """The body of a whole answer."""
+        return completion_json(completion, self.meta, self.chat.shape)
+
+    def event_writer(self) -> EventWriter:
+        """The writer of a streamed answer."""
+        return EventWriter(self.meta, self.chat.shape, self.chat.include_usage)
+
+    def located(self, error: VlmError) -> VlmError:
+        """``error`` with the path of a field of the body."""
+        return self.chat.located(error)

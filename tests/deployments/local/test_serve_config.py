@@ -1,0 +1,84 @@
+"""A Serve config is checked before anything is started, and every fault is one clear line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.local import serve_config
+from deployments.local.__main__ import main
+from tests.deployments.system import ROOT
+from vlm.errors import ConfigError
+
+LOCAL = ROOT / "serve_config.local.yaml"
+
+
+def written(folder: Path, config: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(config if isinstance(config, str) else yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config() -> Any:
+    return yaml.safe_load(LOCAL.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["serve_config.yaml", "serve_config.local.yaml"])
+def test_reads_the_configs_of_this_repository(name: str) -> None:
+    assert len(serve_config.read(ROOT / name)["applications"]) == 5
+
+
+def test_a_renamed_model_that_is_still_required_is_refused(tmp_path: Path, config: Any) -> None:
+    config["applications"][1]["name"] = "blip-big"
+    path = written(tmp_path, config)
+    message = (
+        f"{path}: application 'router': required_models names 'blip-large', but there is no application of that name. "
+        "Did you mean 'blip-big'? Models in this config: blip-big, florence-2-base, kosmos-2, moondream-2."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        serve_config.read(path)
+
+
+def test_wrong_args_of_all_applications_are_reported(tmp_path: Path, config: Any) -> None:
+    config["applications"][0]["args"]["request_timeout"] = 5
+    config["applications"][1]["args"]["engine"] = {"max_bacth": 16}
+    path = written(tmp_path, config)
+    with pytest.raises(ConfigError) as caught:
+        serve_config.read(path)
+    first, second = caught.value.message.splitlines()
+    assert first.startswith(f"{path}: application 'router': ")
+    assert "request_timeout_s" in first
+    assert second.startswith(f"{path}: application 'blip-large': engine.max_bacth is not a known setting;")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1", "is not valid YAML"),
+        ("- a", "must hold a mapping with the key 'applications'"),
+        ("", "must hold a mapping with the key 'applications'"),
+    ],
+)
+def test_a_file_that_is_not_a_config(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        serve_config.read(written(tmp_path, content))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory\.$"):
+        serve_config.read(tmp_path)
+
+
+def test_leaves_malformed_applications_for_ray_to_refuse(tmp_path: Path) -> None:
+    content = {"applications": [1, {"name": "other", "import_path": "other:app", "args": {"x": 1}}]}
+    assert serve_config.read(written(tmp_path, content)) == content
+
+
+def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(tmp_path / "none.yaml")]) == 1
+    assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"
