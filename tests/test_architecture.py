@@ -21,6 +21,7 @@ TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and
 
 # A room is the longest of these prefixes that a module's path begins with; it may import itself and what stands here.
 ROOMS: dict[str, set[str]] = {
+    "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
     "vlm/types": {"vlm/errors"},
     "vlm/grounding_json": {"vlm/types"},
@@ -37,7 +38,10 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
         "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/processor",
     },
-    "vlm/loading": {"vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/family"},
+    "vlm/loading": {
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/cards",
+        "vlm/models/family", "vlm/models/processor",
+    },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/engine": {"vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
     "vlm/bench": {
@@ -48,8 +52,10 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/models/base", "vlm/models/cards",
         "vlm/models/checks", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
     },
-    "vlm/__main__": {
-        "vlm/errors", "vlm/types", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
+    "vlm/__main__": {"vlm/cli"},
+    "vlm/cli": {
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
+        "vlm/models/base", "vlm/models/cards", "vlm/models/processor",
     },
     "serve_args": {"vlm/errors"},
     "router": set(),
@@ -99,7 +105,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "deployments/replica.py", "training/",
     ),
     "safetensors": ("vlm/checkpoint/files.py", "vlm/checkpoint/synthesis.py", "training/"),
-    "huggingface_hub": ("vlm/checkpoint/files.py",),
+    "huggingface_hub": ("vlm/checkpoint/hub.py",),
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
