@@ -36,6 +36,7 @@ _VARYING = re.compile(
     r"\d+ a second"
     r"|chatcmpl-[0-9a-f]{32}"
     r"|req_[0-9a-f]{32}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # Ray Serve's request ids
     r'|(?<="created":) ?\d{10}'
     r'|(?<=_ms":) ?[\d.]+'
     r"|(?<=openai-processing-ms: )\d+"

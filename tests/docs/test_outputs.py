@@ -35,9 +35,9 @@ def test_a_command_prints_what_is_shown(example: Example, address: str) -> None:
         assert output == example.output, "`.venv/bin/python docs/generate/refresh.py` makes it again"
 
 
-def test_the_readme_shows_a_request_the_sdk_and_the_shell() -> None:
+def test_the_readme_shows_a_request_the_sdk_the_library_and_the_shell() -> None:
     begins = [f"{one.kind} {one.command.split()[0]}" for one in IN_README]
-    assert begins == ["sh curl", "python import", "sh .venv/bin/python"]
+    assert begins == ["sh curl", "python import", "python from", "sh .venv/bin/python"]
 
 
 def test_the_readme_begins_with_an_answer_and_is_short() -> None:
