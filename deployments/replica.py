@@ -9,12 +9,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployments.config import ModelConfig
 from deployments.pacing import paced
 from vlm.errors import EngineFailure, VlmError
-from vlm.types import Chunk, Request
+from vlm.types import Chunk, ModelInfo, Request
 
 if TYPE_CHECKING:
     from vlm.engine.config import EngineStats
@@ -37,7 +38,7 @@ class Replica:
         """
         logging.getLogger("vlm").parent = log
         began = time.perf_counter()
-        self._engine = _engine(config)
+        self._engine, self._info = _load(config)
         self._engine.start()
         log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
 
@@ -55,6 +56,10 @@ class Replica:
             if isinstance(error, EngineFailure):
                 log.error("a request failed: %s", error)  # noqa: TRY400  # the engine has logged the traceback
             yield Chunk(error=error)
+
+    async def describe(self) -> ModelInfo:
+        """What this replica has loaded."""
+        return self._info
 
     async def stats(self) -> EngineStats:
         """What the engine holds at this moment."""
@@ -75,13 +80,14 @@ class Replica:
             self._engine.stop()
 
 
-def _engine(config: ModelConfig) -> Engine:
+def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:
     import torch  # here, so that naming this class in a config does not wait for torch
 
     from vlm.engine.engine import Engine
-    from vlm.loading import load
+    from vlm.loading import info, load
 
     if config.threads:
         torch.set_num_threads(config.threads)
     loaded = load(config.source, revision=config.revision, dtype=config.dtype, device=config.device, report=log.info)
-    return Engine(loaded, config.engine)
+    configured = replace(info(loaded), checkpoint=config.checkpoint)  # not its path on this machine
+    return Engine(loaded, config.engine), configured

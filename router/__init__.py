@@ -1,1 +1,1 @@
-"""The HTTP entry: OpenAI-compatible requests in, text and places out. Never imports torch."""
+"""The HTTP entry: OpenAI-compatible requests in, text and grounding out. Never imports torch."""

@@ -1,7 +1,6 @@
 """The routes, and the router as a Ray Serve application.
 
-``create_app`` is plain ASGI and runs anywhere; ``build`` is what a Serve config names. Knows no model and no field of
-any request.
+``create_app`` is plain ASGI and runs anywhere; ``build`` is what a Serve config names.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ from vlm.models.cards import canonical_name
 
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
-    endpoints = Endpoints(backend, config)
+    status = StatusRoutes(backend, config)
     chat = Endpoint(ChatFormat(config), backend, DataUrlLoader(config.image_limits), config, meter)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
-            Route("/v1/models", endpoints.models),
-            Route("/v1/models/{id:path}", endpoints.model),
-            Route("/healthz", endpoints.healthz),
-            Route("/readyz", endpoints.readyz),
+            Route("/v1/models", status.models),
+            Route("/v1/models/{id:path}", status.model),
+            Route("/healthz", status.healthz),
+            Route("/readyz", status.readyz),
         ],
         middleware=[Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
     )
-    app.router.redirect_slashes = False  # a redirect would lose the body, and is no answer in the error contract
+    app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
 
 
-class Endpoints:
-    """The small routes."""
+class StatusRoutes:
+    """The routes that say which models there are and whether they can answer."""
 
     def __init__(self, backend: Backend, config: RouterConfig) -> None:
         self._backend = backend
@@ -66,11 +65,11 @@ class Endpoints:
 
     async def model(self, request: Request) -> Response:
         """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash."""
-        asked = request.path_params["id"]
+        name = request.path_params["id"]
         for status in await self._backend.models():
-            if status.name == canonical_name(asked):
+            if status.name == canonical_name(name):
                 return json_response(entry(status, self._config))
-        raise unknown(asked)
+        raise unknown(name)
 
     async def healthz(self, _request: Request) -> Response:
         """``GET /healthz``: this process is alive."""
@@ -79,13 +78,13 @@ class Endpoints:
     async def readyz(self, _request: Request) -> Response:
         """``GET /readyz``: every configured model can answer."""
         statuses = await self._backend.models()
-        waiting = not_ready(statuses, self._config.required_models)
-        if statuses and not waiting:
+        missing = not_ready(statuses, self._config.required_models)
+        if statuses and not missing:
             return json_response({"status": "ready", "models": [_status(status) for status in statuses]})
-        names = ", ".join(status.name for status in waiting)
+        names = ", ".join(status.name for status in missing)
         error = ModelNotReady(f"Not ready yet: {names}." if names else "No model is deployed yet.")
-        missing = [status for status in waiting if status not in statuses]
-        return error_response(error, {"models": [_status(status) for status in [*statuses, *missing]]})
+        absent = [status for status in missing if status not in statuses]
+        return error_response(error, {"models": [_status(status) for status in [*statuses, *absent]]})
 
 
 def _status(status: ModelStatus) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
-        # Serve gives handlers to this logger alone; without them our access log would go nowhere.
+        # Serve gives handlers only to its own logger: without this our access log would be lost.
         logging.getLogger("router").parent = logging.getLogger("ray.serve")
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -108,7 +107,7 @@ class Router:
 
 
 class OneRequestId:
-    """Leaves ``x-request-id`` to Serve, which appends its own, equal one to every answer that passes its proxy."""
+    """Removes our ``x-request-id``, because Serve's proxy adds the same id to every answer itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """What ``GET /v1/models`` says of each model: OpenAI's fields, and what is really known besides.
 
-Joins what a replica has loaded, the card of the model or of its family, and the router's settings. What a card claims
-of the published weights is said only where they are what is loaded, or where nothing is known of that.
+Joins what a replica has loaded, the card of the model or of its family, and the router's settings. Claims about the
+published weights appear only where those are loaded, or where it is not known what is loaded.
 """
 
 from __future__ import annotations

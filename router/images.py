@@ -1,7 +1,6 @@
-"""The bytes of an image that a request points at, checked as far as its header.
+"""The bytes of an image that a request references, checked as far as its header.
 
-Takes data URLs alone: nothing is fetched, no path is opened. Knows limits and base64, not pixels and not HTTP.
-A message never repeats what the client sent.
+Reads data URLs only: nothing is fetched and no path is opened. No message repeats what the client sent.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*
 
 
 class DataUrlLoader:
-    """Images that stand in the request itself; see :class:`~router.asgi.format.ImageLoader`."""
+    """Loads images that are part of the request itself, as data URLs."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -38,29 +37,34 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
 
     Args:
         url: ``data:image/...;base64,...``.
-        limits: What an image may be.
+        limits: Limits on its bytes and pixels.
         param: Path of the URL's field, for errors.
 
     Raises:
-        InvalidImage: No data URL of an image, broken base64, no image of an accepted format, or over a limit.
+        InvalidImage: It is not a data URL of an image, its base64 is broken, its format is not accepted, or it is over
+            a limit.
     """
     head = _DATA_URL.match(url[:256])
     if head is None:
         raise InvalidImage(
             "The image must be a data URL: data:image/png;base64,... with the image's bytes in base64. "
-            "Web addresses and file paths are not read.",
+            "Web addresses and file paths are not supported.",
             param,
             "invalid_image_url",
         )
     if not (head["media"] or "").lower().startswith("image/"):
-        raise InvalidImage("The data URL's media type must be image/...", param, "unsupported_image_media_type")
+        raise InvalidImage(
+            "The data URL's media type must begin with image/, as in data:image/png;base64,...",
+            param,
+            "unsupported_image_media_type",
+        )
     data = _decoded(url, head.end(), limits, param)
     _inspected(data, limits, param)
     return data
 
 
 def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, int]:
-    """(width, height) of an image from :func:`read_image` once its EXIF orientation is applied; no pixel is decoded.
+    """(width, height) in pixels of an image from :func:`read_image` after EXIF orientation; no pixel is decoded.
 
     Raises:
         InvalidImage: Its metadata is broken.
@@ -72,14 +76,20 @@ def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, 
 
 
 def _decoded(url: str, start: int, limits: ImageLimits, param: str) -> bytes:
-    if (len(url) - start) // 4 * 3 > limits.max_bytes + 2:  # refused before its bytes are copied
+    if (len(url) - start) // 4 * 3 > limits.max_bytes + 2:  # before its bytes are copied
         raise InvalidImage(
-            f"The image has more than {limits.max_bytes} bytes.", param=param, code="image_file_too_large"
+            f"The image has more than {limits.max_bytes} bytes; send a smaller one.",
+            param=param,
+            code="image_file_too_large",
         )
     try:
         return base64.b64decode(url[start:].encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise InvalidImage("The image's data is not valid base64.", param, "invalid_base64_image") from error
+        raise InvalidImage(
+            "The image's data is not valid base64: use the standard alphabet, with padding and without line breaks.",
+            param,
+            "invalid_base64_image",
+        ) from error
 
 
 def _inspected(data: bytes, limits: ImageLimits, param: str) -> None:

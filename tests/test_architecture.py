@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "serve_args": {"vlm/errors"},
     "router": set(),
     "router/suggest": set(),
-    "router/config": {"serve_args", "vlm/errors", "vlm/image"},
+    "router/config": {"serve_args", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types"},
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
@@ -87,8 +87,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/reference", "training",
     },
     "docs/generate": {
-        "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/backends/base", "router/chat",
-        "router/config", "training", "tests",
+        "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
+        "router/chat", "router/config", "training", "tests",
     },
     "examples": {"vlm", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip

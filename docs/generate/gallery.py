@@ -23,7 +23,8 @@ from PIL import Image
 from docs.generate.gallery_page import Entry, render_page
 from docs.generate.images import png
 from docs.generate.questions import QUESTIONS, Question
-from router.chat.schema import TaskBody, validated
+from router.asgi.validation import validated
+from router.chat.schema import TaskBody
 from router.chat.tasks import read_task
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine

@@ -1,1 +1,1 @@
-"""What every HTTP route needs: bodies, errors, events, deadlines, the outermost layer."""
+"""What every HTTP route needs: the endpoint, bodies, errors, events, deadlines, the outermost layer."""

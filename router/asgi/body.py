@@ -1,4 +1,4 @@
-"""A request body's bytes as a JSON object, within limits. Knows nothing of what the object means."""
+"""A request's body as a JSON object, within limits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ Json = dict[str, Any]
 
 MAX_JSON_DEPTH = 32
 MAX_JSON_ITEMS = 50_000
-"""Items of lists and objects; a request needs a few hundred. More would hold up everyone else while they are read."""
+"""Items of lists and objects; a request needs a few hundred. Reading more would delay all other requests."""
 
 
 def read_object(body: bytes) -> Json:
-    """A JSON object, within the depth that anything here needs."""
+    """A JSON object.
+
+    Raises:
+        InvalidRequest: It is not a JSON object, has too many items, or nests too deep.
+    """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_ITEMS:
-        raise InvalidRequest(f"The body holds more than {MAX_JSON_ITEMS} items.", code="invalid_json")
+        raise InvalidRequest(
+            f"The body has more than {MAX_JSON_ITEMS} items in its lists and objects.", code="invalid_json"
+        )
     try:
         raw = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8 or an endless number
@@ -31,12 +37,12 @@ def read_object(body: bytes) -> Json:
     if not isinstance(raw, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
     if _deeper_than(raw, MAX_JSON_DEPTH):
-        raise InvalidRequest(f"The body nests deeper than {MAX_JSON_DEPTH} levels.", code="invalid_json")
+        raise InvalidRequest(f"The body is nested more than {MAX_JSON_DEPTH} levels deep.", code="invalid_json")
     return raw
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _deeper_than(value: object, limit: int) -> bool:
@@ -57,19 +63,19 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The request's body.
 
     Raises:
-        BodyTooLarge: It has more than ``limit`` bytes, or says so; the rest is not read.
+        BodyTooLarge: It has more than ``limit`` bytes, or its Content-Length says so; the rest is not read.
         starlette.requests.ClientDisconnect: The client left.
     """
     declared = Headers(scope=scope).get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
     body = bytearray()
-    async for piece in Request(scope, receive).stream():
-        body += piece
+    async for part in Request(scope, receive).stream():
+        body += part
         if len(body) > limit:
             raise _too_large(limit)
     return bytes(body)
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body has more than {limit} bytes.")
+    return BodyTooLarge(f"The request body has more than {limit} bytes; send a smaller image or fewer fields.")

@@ -31,8 +31,8 @@ async def sse(
     try:
         chunk = await first
         while chunk is not None:
-            for piece in writer.pieces(chunk):
-                yield piece
+            for event in writer.events(chunk):
+                yield event
             if chunk.completion is not None:
                 return
             chunk = await anext(rest, None)

@@ -1,4 +1,4 @@
-"""Work that ends in time: at a deadline, or when the client leaves."""
+"""Work that ends at a deadline, or when the client disconnects."""
 
 from __future__ import annotations
 
@@ -14,32 +14,39 @@ from vlm.types import Chunk
 T = TypeVar("T")
 
 
-async def next_or_none(pieces: AsyncGenerator[T, None]) -> T | None:
-    return await anext(pieces, None)
+async def next_or_none(items: AsyncGenerator[T, None]) -> T | None:
+    """The next item, or None after the last."""
+    return await anext(items, None)
 
 
 async def give_up(step: asyncio.Future[Any] | None) -> None:
-    """Cancel what is still awaited, and wait until it has ended."""
+    """Cancel ``step``, if there is one, and wait until it has ended."""
     if step is not None:
         step.cancel()
         await asyncio.gather(step, return_exceptions=True)
 
 
 async def until(deadline: float, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled at ``deadline`` (on the event loop's clock).
+    """The result of ``work``, which is cancelled at ``deadline`` (in seconds on the event loop's clock).
 
     Raises:
-        DeadlineExceeded: It came too late.
+        DeadlineExceeded: There was no result in time.
     """
     try:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError as error:
-        raise DeadlineExceeded("The request took longer than this server allows.") from error
+        raise DeadlineExceeded(
+            "The request took longer than this server allows; try again, or ask for less at once."
+        ) from error
 
 
 async def within(deadline: float, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """``chunks`` as long as there is time; closes them in any case."""
+    """``chunks`` until ``deadline``; closes them in any case.
+
+    Raises:
+        DeadlineExceeded: The deadline came before the last chunk.
+    """
     try:
         while (chunk := await until(deadline, next_or_none(chunks))) is not None:
             yield chunk
@@ -48,8 +55,8 @@ async def within(deadline: float, chunks: AsyncGenerator[Chunk, None]) -> AsyncG
 
 
 async def while_connected(receive: Receive, work: Coroutine[None, None, None]) -> None:
-    """Do ``work``, and cancel it as soon as the client leaves."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_until_gone(receive))
+    """Do ``work``, and cancel it as soon as the client disconnects."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_until_disconnected(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -60,6 +67,6 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, None]) -
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

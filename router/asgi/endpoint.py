@@ -1,6 +1,6 @@
 """The endpoint that serves every request format: from the body's bytes to the last byte of the answer.
 
-Owns the order of things, the deadline, giving up when the client has left, and the one record of each request. Knows
+Holds the request to its deadline, gives up when the client has left, and reports each request to the meter once. Knows
 nothing of what a body or an answer means, nor of where answers come from.
 """
 
@@ -39,13 +39,13 @@ class Endpoint(Generic[ParsedT]):
 
     def __init__(
         self,
-        accepts: Format[ParsedT],
+        request_format: Format[ParsedT],
         backend: Backend,
         images: ImageLoader,
         config: RouterConfig,
         meter: Meter = ignore,
     ) -> None:
-        self._format = accepts
+        self._format = request_format
         self._backend = backend
         self._images = images
         self._config = config

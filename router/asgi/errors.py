@@ -1,7 +1,7 @@
 """Errors as clients see them: the one table from our exceptions to status, type and code.
 
-Every answer that is no success is made here, with all four keys of OpenAI's error object. Knows nothing of where an
-error came from; text of another library's exception never gets in.
+Every answer other than a success is made here, with all four keys of OpenAI's error object. The text of another
+library's exception never becomes part of one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BodyTooLarge(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one kind of exception is answered; ``code`` and ``param`` stand in where the exception has none."""
+    """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none."""
 
     status: int
     type: str
@@ -61,8 +61,8 @@ TABLE: Mapping[type[VlmError], Row] = {
     VlmError: Row(500, SERVER),
 }
 
-INTERNAL = VlmError("The server failed while it worked on this request.", code="internal_error")
-"""What a client learns of an exception that nobody expected."""
+INTERNAL = VlmError("The server failed while it processed this request.", code="internal_error")
+"""What a client is told of an unexpected exception."""
 
 
 def row_of(error: VlmError) -> Row:
@@ -77,27 +77,30 @@ def error_body(error: VlmError) -> Json:
 
 
 def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
-    """The whole answer for ``error``; ``extra`` are further keys beside ``error``."""
+    """The whole answer for ``error``; ``extra`` holds further keys of the body."""
     row = row_of(error)
     headers = {} if row.retry_after_s is None else {"retry-after": str(row.retry_after_s)}
     return json_response({**error_body(error), **(extra or {})}, row.status, headers)
 
 
 async def on_vlm_error(_request: Request, error: Exception) -> Response:
-    """Starlette's handler for everything that we raise on purpose."""
+    """Starlette's handler for the errors that this project raises on purpose."""
     return error_response(cast(VlmError, error))  # it is registered for this class alone
 
 
 async def on_http_error(_request: Request, error: Exception) -> Response:
-    """Starlette's handler for what its routing raises: no such path, no such method."""
+    """Starlette's handler for errors of its routing: an unknown path or method."""
     refusal = cast(HTTPException, error)  # it is registered for this class alone
     message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
     return json_response(_body(message, INVALID, None, code), refusal.status_code, refusal.headers)
 
 
 _ROUTING = {
-    404: ("Unknown request URL. GET /v1/models lists what is served.", "unknown_url"),
-    405: ("This URL does not take this method.", "method_not_supported"),
+    404: ("Unknown URL. GET /v1/models lists the models that are served.", "unknown_url"),
+    405: (
+        "This URL does not support this method; the Allow header lists those that it supports.",
+        "method_not_supported",
+    ),
 }
 
 

@@ -57,7 +57,7 @@ class EventWriter(Protocol):
         """What comes first, before anything is known of the answer."""
         ...
 
-    def pieces(self, chunk: Chunk) -> Iterator[bytes]:
+    def events(self, chunk: Chunk) -> Iterator[bytes]:
         """The events of one chunk; those of the last chunk end the stream."""
         ...
 

@@ -1,7 +1,6 @@
 """The outermost layer: request ids, headers of every answer, the access log, and the last resort.
 
-Plain ASGI around the routes. Knows nothing of what is asked; logs neither bodies nor the text of exceptions, which
-may hold prompts.
+Logs neither bodies nor the text of exceptions, which may contain prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestMiddleware:
-    """Middleware that every HTTP request passes first and every answer last."""
+    """ASGI middleware around all routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,14 +39,14 @@ class RequestMiddleware:
         exchange = Exchange(scope, send)
         try:
             await self._app(scope, receive, exchange.send)
-        except Exception as error:  # noqa: BLE001  # the router's one last resort
+        except Exception as error:  # noqa: BLE001  # the last resort: an answer must be sent
             await exchange.fail(error, receive)
         finally:
             exchange.log()
 
 
 class Exchange:
-    """One request and its answer on the way out."""
+    """One request and the headers, status and log line of its answer."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -70,7 +69,7 @@ class Exchange:
         await self._send(message)
 
     async def fail(self, error: Exception, receive: Receive) -> None:
-        """Answer for an exception that nobody expected; within a stream that is one more event."""
+        """Answer an unexpected exception: with an error, or within a stream with one more event."""
         frames = "".join(traceback.format_tb(error.__traceback__))
         logger.error("%s: unexpected %s\n%s", self._id, type(error).__name__, frames)
         if not self._status:
@@ -93,5 +92,5 @@ class Exchange:
 
 
 def safe_id(value: str | None) -> str | None:
-    """A client's id, if it can be repeated in headers and logs without harm."""
+    """A client's id, if it is safe to repeat in headers and logs."""
     return value if value is not None and _SAFE_ID.fullmatch(value) else None

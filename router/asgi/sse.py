@@ -1,4 +1,4 @@
-"""Server-sent events, and the comments that keep a waiting stream open. Does not know what the events say."""
+"""Server-sent events, and the comments that keep a silent stream open."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from router.asgi.errors import encode
 
 Json = dict[str, Any]
 
-
 KEEP_ALIVE = b": keep-alive\n\n"
-
-
 DONE = b"data: [DONE]\n\n"
 
 
@@ -24,7 +21,7 @@ def event(body: Json) -> bytes:
 
 
 async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:
-    """``events``, and a comment whenever none has come for ``every_s``."""
+    """``events``, and a comment after every ``every_s`` seconds without one."""
     step: asyncio.Task[bytes | None] | None = None
     try:
         while True:
@@ -33,10 +30,10 @@ async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> Asy
             if not done:
                 yield KEEP_ALIVE
                 continue
-            if (piece := step.result()) is None:
+            if (next_event := step.result()) is None:
                 return
             step = None
-            yield piece
+            yield next_event
     finally:
         await give_up(step)
         await events.aclose()

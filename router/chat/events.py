@@ -1,8 +1,7 @@
-"""Chunks as server-sent events, in the order that OpenAI's clients insist on.
+"""Chunks as chat's server-sent events, in the order that OpenAI's clients insist on.
 
-Role first and once; then what was thought, if anything; then words; then one event with the reason for the end and,
-once, the places; then usage if asked for; then ``[DONE]``. What goes wrong after the first byte is an event too. Knows
-nothing of requests or of sending.
+The role first and once; then the reasoning, if any; then the text; then one event with the finish reason and, once, the
+grounding; then usage if requested; then ``[DONE]``. An error after the first byte is an event too.
 """
 
 from __future__ import annotations
@@ -31,39 +30,39 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EventWriter:
-    """Writes the events of one answer."""
+    """Writes the events of one answer; see :class:`~router.asgi.format.EventWriter`."""
 
-    head: ResponseMeta
-    shape: ResponseOptions
+    meta: ResponseMeta
+    options: ResponseOptions
     include_usage: bool = False
 
     def opening(self) -> bytes:
-        """The role, which comes once."""
+        """The role, which is sent once."""
         return self._choice({"role": "assistant", "content": ""})
 
-    def pieces(self, chunk: Chunk) -> Iterator[bytes]:
-        """The events that a chunk gives rise to."""
-        yield from self._growth(chunk)
+    def events(self, chunk: Chunk) -> Iterator[bytes]:
+        """The events of one chunk."""
+        yield from self._deltas(chunk)
         if chunk.completion is not None:
             yield from self._closing(chunk.completion)
 
-    def _growth(self, chunk: Chunk) -> Iterator[bytes]:
-        """What a chunk adds, where words go out as they come; a thought always does, before the words."""
-        words = chunk.text if self.shape.content == "answer" and _may_have_words(chunk) else ""
-        said = logprobs_json(chunk.token_ids, chunk.logprobs, self.shape)
-        if chunk.reasoning:  # apart from the words: many clients read one or the other
-            yield self._choice(reasoning_json(chunk.reasoning), **({} if words else said))
-        if words or (self.shape.logprobs and chunk.token_ids and not chunk.reasoning):
-            yield self._choice({"content": words}, **said)
+    def _deltas(self, chunk: Chunk) -> Iterator[bytes]:
+        """What a chunk adds: always its reasoning; its text only where the content is text that may be sent early."""
+        text = chunk.text if self.options.content == "answer" and _may_have_text(chunk) else ""
+        logprobs = logprobs_json(chunk.token_ids, chunk.logprobs, self.options)
+        if chunk.reasoning:  # an event of its own: many clients read only one of the two from each event
+            yield self._choice(reasoning_json(chunk.reasoning), **({} if text else logprobs))
+        if text or (self.options.logprobs and chunk.token_ids and not chunk.reasoning):
+            yield self._choice({"content": text}, **logprobs)
 
     def _closing(self, completion: Completion) -> Iterator[bytes]:
-        """Everything from the last word on."""
-        if self.shape.content != "answer" or not completion.has_text:
-            yield self._choice({"content": content_of(completion, self.shape)})
+        """Everything after the last piece of text."""
+        if self.options.content != "answer" or not completion.has_text:
+            yield self._choice({"content": content_of(completion, self.options)})
         yield self._choice(
-            {"grounding": grounding_of(completion, self.shape)},
+            {"grounding": grounding_of(completion, self.options)},
             finish_reason=completion.finish_reason,
-            beside={"x_gigarouter": extras_json(completion, self.head)},
+            beside={"x_gigarouter": extras_json(completion, self.meta)},
         )
         if self.include_usage:
             yield event({**self._head(), "choices": [], "usage": usage_json(completion)})
@@ -75,7 +74,7 @@ class EventWriter:
 
     def _head(self) -> Json:
         usage = {"usage": None} if self.include_usage else {}
-        return {**self.head.json("chat.completion.chunk"), **usage}
+        return {**self.meta.json("chat.completion.chunk"), **usage}
 
     def _choice(
         self,
@@ -92,5 +91,5 @@ class EventWriter:
         return event({**self._head(), "choices": [choice], **(beside or {})})
 
 
-def _may_have_words(chunk: Chunk) -> bool:
+def _may_have_text(chunk: Chunk) -> bool:
     return chunk.completion is None or chunk.completion.has_text

@@ -53,11 +53,11 @@ class BuiltChat:
 
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
-        return completion_json(completion, self.meta, self.chat.shape)
+        return completion_json(completion, self.meta, self.chat.options)
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.meta, self.chat.shape, self.chat.include_usage)
+        return EventWriter(self.meta, self.chat.options, self.chat.include_usage)
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""

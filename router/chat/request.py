@@ -1,8 +1,7 @@
 """OpenAI's chat request, checked and turned into a ``vlm.types.Request``.
 
-Owns what its fields mean together, which are ignored, and which a small vision model can never honour. Knows nothing
-of answers, of models, or of how bytes arrive; native prompts pass through word for word, because what they mean is the
-processor's to say.
+Decides what its fields mean together, which are ignored, and which a small vision model can never honour. Native
+prompts pass through unchanged, because only the model's processor can interpret them.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
+from router.asgi.validation import validated
 from router.chat.response import Content, ResponseOptions
-from router.chat.schema import ChatBody, ImagePart, Message, TextPart, validated
-from router.chat.tasks import Size, read_task
+from router.chat.schema import ChatBody, ImagePart, Message, TextPart
+from router.chat.tasks import ImageSize, read_task
 from router.config import RouterConfig
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
@@ -45,21 +45,21 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "top_logprobs": (0,),
     "models": (),
 }
-"""Known fields that cannot be honoured, and the values that ask for nothing."""
+"""Known fields that cannot be honoured, and their values that ask for nothing."""
 
 
-# What the rest of the router reads
+# The two phases of reading
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedChat:
-    """A body whose fields are right by themselves, before its image is there.
+    """A body whose fields are valid, before its image has been loaded.
 
     Attributes:
         raw: The body as JSON.
-        body: The same with its types.
-        content: What the answer's ``content`` shall hold.
-        dropped: Fields that ask for the impossible and that the client lets be ignored.
+        body: The same as a model.
+        content: What the answer's ``content`` holds.
+        dropped: Fields that cannot be honoured, which the client allows to be ignored.
         images: The one image, or none.
     """
 
@@ -76,14 +76,18 @@ class Chat:
 
     Attributes:
         model: Canonical name.
-        ignored: Fields of the body that change nothing.
-        image_param, prompt_param: Where in the body the image and the text were, for errors found later; without a
-            image, where it could have been.
+        request: What the model is asked.
+        options: How the client wants its answer.
+        stream: Whether the answer goes out as events.
+        include_usage: Whether a stream ends with an event of token counts.
+        ignored: Fields of the body that have no effect.
+        image_param, prompt_param: Paths of the image and of the text in the body, for errors that are found later;
+            without an image, where it would be.
     """
 
     model: str
     request: Request
-    shape: ResponseOptions
+    options: ResponseOptions
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
@@ -91,7 +95,7 @@ class Chat:
     prompt_param: str
 
     def located(self, error: VlmError) -> VlmError:
-        """``error`` with the path in the body instead of the name of a ``Request`` field."""
+        """``error`` with the path of a field of the body in place of a field of ``Request``."""
         message, param = error.message, error.param
         if param == "prompt":
             param = self.prompt_param
@@ -129,7 +133,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     return Chat(
         model=canonical_name(chat.model),
         request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
-        shape=ResponseOptions(
+        options=ResponseOptions(
             content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)
         ),
         stream=bool(chat.stream),
@@ -140,23 +144,23 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     )
 
 
-# Fields that mean nothing here
+# Fields without effect
 
 
 def _impossible(raw: Json, *, drop: bool) -> list[str]:
-    """Names of fields that ask for the impossible; an error unless the client lets them be dropped."""
-    asked = [name for name, harmless in IMPOSSIBLE.items() if not _asks_for_nothing(raw.get(name), harmless)]
-    if asked and not drop:
+    """Names of fields that cannot be honoured; an error unless the client allows them to be ignored."""
+    found = [name for name, harmless in IMPOSSIBLE.items() if not _asks_for_nothing(raw.get(name), harmless)]
+    if found and not drop:
         raise InvalidRequest(
-            f"{asked[0]} is not supported by these models; drop_params: true lets it be ignored.",
-            asked[0],
+            f"{found[0]} is not supported by these models; leave it out, or send drop_params: true to have it ignored.",
+            found[0],
             "unsupported_parameter",
         )
-    return asked
+    return found
 
 
 def _asks_for_nothing(value: object, harmless: tuple[object, ...]) -> bool:
-    """None, or one of ``harmless``; true is not 1, though Python finds them equal."""
+    """Whether a value is None or one of ``harmless``; true is not 1, although Python finds them equal."""
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
@@ -167,16 +171,16 @@ def _ignored(raw: Json, chat: ChatBody, dropped: list[str]) -> tuple[str, ...]:
         if value is not None and name not in IMPOSSIBLE and name not in ChatBody.model_fields
     ]
     last = _last_user(chat)
-    unread = [f"messages[{at}]" for at, said in enumerate(chat.messages) if at != last and _texts(said)]
+    unread = [f"messages[{at}]" for at, message in enumerate(chat.messages) if at != last and _texts(message)]
     return (*unknown[:MAX_REPORTED], *dropped, *unread[:MAX_REPORTED])
 
 
-# What is asked, and in what shape the answer is wanted
+# The request to the model, and the form of the answer
 
 
 def _check_stream_options(chat: ChatBody) -> None:
     if chat.stream_options is not None and not chat.stream:
-        raise InvalidRequest("stream_options needs stream: true.", "stream_options", "invalid_value")
+        raise InvalidRequest("stream_options is allowed only with stream: true.", "stream_options", "invalid_value")
 
 
 def _content(chat: ChatBody) -> Content:
@@ -189,17 +193,17 @@ def _content(chat: ChatBody) -> Content:
         return "json"
     if wanted.json_schema is None or wanted.json_schema.name.lower() != "grounding":
         raise InvalidRequest(
-            "response_format takes no JSON schema but the one named grounding.",
+            "The only JSON schema that response_format accepts is the one named grounding; or use type json_object.",
             "response_format",
             "unsupported_parameter",
         )
     return "grounding"
 
 
-def _with_tasks(request: Request, chat: ChatBody, size: Size) -> Request:
+def _with_tasks(request: Request, chat: ChatBody, size: ImageSize) -> Request:
     if chat.tasks is not None:
         if chat.task is not None:
-            raise InvalidRequest("task and tasks exclude each other: send one of them.", "tasks", "invalid_value")
+            raise InvalidRequest("task and tasks cannot be sent together: send one of them.", "tasks", "invalid_value")
         parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
         return replace(request, tasks=tuple(parts))
     if chat.task is None or chat.task.name == RAW_TASK:
@@ -224,18 +228,18 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 
 def _images(chat: ChatBody) -> tuple[ImageReference, ...]:
-    """The one image of all user messages, or none. Whether a request needs one, the model knows."""
+    """The one image of all user messages, or none. Whether a request needs one is the model's to say."""
     found = tuple(_image_parts(chat))
     if len(found) > 1:
         raise InvalidRequest(
-            f"The request has {len(found)} images; these models take one.", "messages", "invalid_value"
+            f"The request has {len(found)} images; these models take one image a request.", "messages", "invalid_value"
         )
     return found
 
 
 def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
     if image is None:
-        raise InvalidRequest(f"A place in pixels needs an image. {HOW_TO_SEND}", param, "invalid_value")
+        raise InvalidRequest(f"A point or box in pixels needs an image. {HOW_TO_SEND}", param, "invalid_value")
     return upright_size_of(image, config.image_limits, param)
 
 
@@ -246,18 +250,18 @@ def _image_parts(chat: ChatBody) -> Iterator[ImageReference]:
                 continue
             path = f"messages[{at}].content[{index}]"
             if message.role != "user":
-                raise InvalidRequest("Images belong into user messages.", path, "invalid_value")
+                raise InvalidRequest("An image may only be in a message whose role is user.", path, "invalid_value")
             yield ImageReference(part.image_url.url, f"{path}.image_url.url")
 
 
 def _prompt(chat: ChatBody, config: RouterConfig) -> tuple[str, str]:
-    """The text of the last user message, and its path; several parts are lines."""
+    """The path of the last user message's content, and its text, one line for each part."""
     last = _last_user(chat)
     param = f"messages[{last}].content"
     prompt = "\n".join(_texts(chat.messages[last]))
     if len(prompt) > config.max_prompt_chars:
         raise InvalidRequest(
-            f"The text has {len(prompt)} characters; at most {config.max_prompt_chars} are accepted.",
+            f"The text has {len(prompt)} characters; the maximum is {config.max_prompt_chars}.",
             param,
             "string_above_max_length",
         )
@@ -271,5 +275,5 @@ def _texts(message: Message) -> list[str]:
 def _last_user(chat: ChatBody) -> int:
     users = [at for at, message in enumerate(chat.messages) if message.role == "user"]
     if not users:
-        raise InvalidRequest("The request has no user message.", "messages", "invalid_value")
+        raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
     return users[-1]

@@ -1,7 +1,4 @@
-"""A completion as OpenAI's JSON, with the places that it found beside the words.
-
-Owns the answer's JSON and the rule for what ``content`` holds. Knows nothing of requests or of how an answer is sent.
-"""
+"""A completion as OpenAI's JSON, with the grounding object beside the text, and the rule for what ``content`` holds."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ class ResponseOptions:
     """How the client wants its answer.
 
     Attributes:
-        content: What ``message.content`` holds: the answer (words, or objects as JSON where there are none), always
-            JSON, the whole grounding object, or the model's own output.
+        content: What ``message.content`` holds. ``answer``: the text, or the objects as JSON for a task without text;
+            ``json``: always JSON; ``grounding``: the whole grounding object; ``raw``: the model's own output.
         include_raw: Put the model's own output into the grounding object.
         logprobs: Report each token's log-probability.
     """
@@ -45,7 +42,7 @@ def _now() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ResponseMeta:
-    """What every piece of one answer repeats."""
+    """What every event of one answer repeats."""
 
     model: str
     request_id: str
@@ -65,58 +62,58 @@ class ResponseMeta:
         }
 
 
-def completion_json(completion: Completion, head: ResponseMeta, shape: ResponseOptions) -> Json:
+def completion_json(completion: Completion, meta: ResponseMeta, options: ResponseOptions) -> Json:
     """The body of a whole answer."""
     message = {
         "role": "assistant",
-        "content": content_of(completion, shape),
+        "content": content_of(completion, options),
         "refusal": None,
         **reasoning_json(completion.reasoning),
-        "grounding": grounding_of(completion, shape),
+        "grounding": grounding_of(completion, options),
     }
     choice = {
         "index": 0,
         "message": message,
         "finish_reason": completion.finish_reason,
-        **logprobs_json(completion.token_ids, completion.logprobs, shape),
+        **logprobs_json(completion.token_ids, completion.logprobs, options),
     }
     return {
-        **head.json("chat.completion"),
+        **meta.json("chat.completion"),
         "choices": [choice],
         "usage": usage_json(completion),
-        "x_gigarouter": extras_json(completion, head),
+        "x_gigarouter": extras_json(completion, meta),
     }
 
 
-def content_of(completion: Completion, shape: ResponseOptions) -> str:
+def content_of(completion: Completion, options: ResponseOptions) -> str:
     """The text of the answer, as the client wants it."""
-    match shape.content:
+    match options.content:
         case "raw":
             return completion.grounding.raw
         case "grounding":
-            return encode(grounding_of(completion, shape)).decode()
+            return encode(grounding_of(completion, options)).decode()
         case "json":
-            return encode(_object(completion, shape)).decode()
+            return encode(_object(completion, options)).decode()
         case "answer":
             return completion.text if completion.has_text else encode(objects_json(completion.grounding)).decode()
 
 
 def reasoning_json(reasoning: str | None) -> Json:
-    """What was thought before the content, under the name that vLLM and others gave it; no key where nothing was."""
+    """The reasoning before the content, under the name that vLLM and others use; no key where there is none."""
     return {} if reasoning is None else {"reasoning_content": reasoning}
 
 
-def _object(completion: Completion, shape: ResponseOptions) -> Json:
-    """Any answer as a JSON object: the places where there are some, or several answers, else the words."""
+def _object(completion: Completion, options: ResponseOptions) -> Json:
+    """Any answer as a JSON object: the grounding where it has objects or several answers, else the text."""
     if completion.has_text and not (completion.grounding.detections or completion.parts):
         return {"text": completion.text}
-    return grounding_of(completion, shape)
+    return grounding_of(completion, options)
 
 
-def grounding_of(completion: Completion, shape: ResponseOptions) -> Json:
+def grounding_of(completion: Completion, options: ResponseOptions) -> Json:
     """The grounding object; of several tasks the first one's, with those of all in its ``parts``."""
     parts = [part.grounding for part in completion.parts]
-    return to_json(completion.grounding, include_raw=shape.include_raw, parts=parts)
+    return to_json(completion.grounding, include_raw=options.include_raw, parts=parts)
 
 
 def usage_json(completion: Completion) -> Json:
@@ -136,31 +133,31 @@ def usage_json(completion: Completion) -> Json:
     }
 
 
-def extras_json(completion: Completion, head: ResponseMeta) -> Json:
-    """What only this router says of an answer."""
+def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
+    """The part of an answer that is this router's own: not in OpenAI's format."""
     return {
-        "request_id": head.request_id,
+        "request_id": meta.request_id,
         "task_resolution": completion.resolution,
         "image_cache": _image_cache(completion),
-        "ignored": [*head.ignored, *(name for name in completion.ignored if name not in head.ignored)],
+        "ignored": [*meta.ignored, *(name for name in completion.ignored if name not in meta.ignored)],
         "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
     }
 
 
 def _image_cache(completion: Completion) -> str | None:
-    """Whether the image had been seen before; null without one."""
+    """Whether the image was encoded before; null without an image."""
     if completion.grounding.image_size is None:
         return None
     return "hit" if completion.usage.cached_tokens else "miss"
 
 
-def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], shape: ResponseOptions) -> Json:
+def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], options: ResponseOptions) -> Json:
     """The choice's ``logprobs``, and beside them ``token_ids``.
 
-    The router has no tokenizer, so a token's text is not known here: as vLLM does on request, ``token`` is
-    ``"token_id:<id>"`` and ``bytes`` is null.
+    The router has no tokenizer and cannot know a token's text: as in vLLM's ``return_tokens_as_token_ids``, ``token``
+    is ``"token_id:<id>"`` and ``bytes`` is null.
     """
-    if not shape.logprobs:
+    if not options.logprobs:
         return {"logprobs": None}
     content: list[Json] = [
         {"token": f"token_id:{token_id}", "logprob": logprob, "bytes": None, "top_logprobs": []}

@@ -1,52 +1,25 @@
-"""The chat request's JSON: which fields exist, their types and ranges, and what is said of a wrong one.
+"""The chat request's JSON: which fields exist, their types and their ranges.
 
-The only user of pydantic. Knows nothing of what the fields mean together, of answers, or of models.
+What the fields mean together is in ``router.chat.request``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
 
-from vlm.errors import InvalidRequest
+from router.asgi.validation import Checked, UnicodeText
 from vlm.types import MAX_TASKS, CaptionLength
-
-Json = dict[str, Any]
 
 MAX_LABELS = 64
 MAX_REFERENCES = 64
 MAX_STOPS = 4
 
 
-class Checked(BaseModel):
-    """The base of every body: unknown keys are ignored, types are not converted, no NaN."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
-
-
-def _encodable(text: str) -> str:
-    """JSON can spell lone surrogates, which no tokenizer can read."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError("string_unicode", "no Unicode text") from error
-    return text
-
-
 class TextPart(Checked):
     type: Literal["text"]
-    text: Annotated[str, AfterValidator(_encodable)]
+    text: UnicodeText
 
 
 class ImageUrl(Checked):
@@ -75,13 +48,13 @@ def _as_task(value: object) -> object:
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-# pydantic keeps an error for each bad item that a list may hold; FailFast keeps one, for lists are within lists.
+# Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
 ContentParts = Annotated[list[Part], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
 
 
 class Message(Checked):
     role: Literal["system", "developer", "user", "assistant"]
-    content: ContentParts = []
+    content: ContentParts = Field(default_factory=list)
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -112,14 +85,14 @@ class TaskBody(Checked):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    labels: Annotated[list[Word], FailFast(), Field(max_length=MAX_LABELS)] = []
+    labels: Annotated[list[Word], FailFast(), Field(max_length=MAX_LABELS)] = Field(default_factory=list)
     text: Annotated[str, StringConstraints(max_length=4096)] | None = None
     region: Region | None = None
     length: CaptionLength = "normal"
     max_objects: Annotated[int, Field(ge=1, le=1000)] | None = None
     threshold: Share | None = None
     reasoning: bool = False
-    references: Annotated[list[Reference], FailFast(), Field(max_length=MAX_REFERENCES)] = []
+    references: Annotated[list[Reference], FailFast(), Field(max_length=MAX_REFERENCES)] = Field(default_factory=list)
 
 
 class StreamOptions(Checked):
@@ -163,56 +136,3 @@ class ChatBody(Checked):
     tasks: AnyTasks | None = None
     include_raw: bool | None = None
     drop_params: bool | None = None
-
-
-# What is said of a wrong field
-
-BodyT = TypeVar("BodyT", bound=BaseModel)
-
-
-def validated(kind: type[BodyT], raw: Json) -> BodyT:
-    """``raw`` as a body.
-
-    Raises:
-        InvalidRequest: The first wrong field, by its path.
-    """
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _as_invalid(first, raw) from error
-
-
-_RULES = {
-    "missing": ("is required", "missing_required_parameter"),
-    "extra_forbidden": ("is not supported", "unsupported_parameter"),
-    "union_tag_invalid": ("must have a type of: text, image_url", "invalid_value"),
-    "union_tag_not_found": ("must be an object with a type of: text, image_url", "invalid_value"),
-    "model_type": ("must be an object", "invalid_type"),
-    "string_unicode": ("must be valid Unicode text", "invalid_value"),
-    "too_short": ("has too few items", "invalid_value"),
-    "too_long": ("has too many items", "invalid_value"),
-    "string_too_short": ("is too short", "invalid_value"),
-    "string_too_long": ("is too long", "string_above_max_length"),
-    "model_attributes_type": ("must be an object", "invalid_type"),
-}
-
-
-def _as_invalid(fault: ErrorDetails, raw: Json) -> InvalidRequest:
-    path = _path(fault, raw)
-    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    rule, code = _RULES.get(fault["type"], (fault["msg"].replace("Input should be", "must be"), code))
-    return InvalidRequest(f"{path[:256]}: {rule}.", path[:256], code)
-
-
-def _path(fault: ErrorDetails, raw: Json) -> str:
-    """``messages[0].content[1].image_url.url``; steps that exist only in pydantic's view of the body are left out."""
-    path = ""
-    here: Any = raw
-    *_, last = fault["loc"]
-    for step in fault["loc"]:
-        if isinstance(here, list) and isinstance(step, int):
-            path, here = f"{path}[{step}]", here[step]
-        elif isinstance(here, dict) and (step in here or (step == last and fault["type"] == "missing")):
-            path, here = f"{path}.{step}" if path else str(step), here.get(step)
-    return path

@@ -1,6 +1,6 @@
-"""A task as the body has it, turned into a ``vlm.types.Task``: places in pixels become normalised.
+"""A task as the body has it, turned into a ``vlm.types.Task``: coordinates in pixels become normalised.
 
-Owns the two frames of a place. Knows nothing of the rest of a request, nor of which model can do what.
+Which model offers a task, and which of its arguments count, is the model's to say.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from router.chat.schema import Reference, Region, TaskBody
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
-Size = Callable[[], tuple[int, int]]
-"""(width, height) of the upright image, read only where there are pixels to be placed."""
+ImageSize = Callable[[], tuple[int, int]]
+"""(width, height) of the upright image in pixels, read only where there are pixels to be normalised."""
 
 
-def read_task(body: TaskBody, path: str, size: Size) -> Task:
+def read_task(body: TaskBody, path: str, size: ImageSize) -> Task:
     """The task of ``body``, which stands at ``path`` of the request.
 
     Raises:
-        InvalidRequest: A place is in no frame or in two, turned round, or outside the image.
+        InvalidRequest: A shape is missing or given twice, has its corners exchanged, or is outside the image.
     """
-    references = (_place(one, f"{path}.references[{index}]", size) for index, one in enumerate(body.references))
+    references = (_reference(one, f"{path}.references[{index}]", size) for index, one in enumerate(body.references))
     return Task(
         name=body.name,
         labels=tuple(body.labels),
@@ -35,13 +35,15 @@ def read_task(body: TaskBody, path: str, size: Size) -> Task:
     )
 
 
-def _place(place: Reference, path: str, size: Size) -> Point | Box:
-    name = _only(place, path)
-    return _box(place, path, size) if name.startswith("box") else Point(*_normalised(place, name, path, size))
+def _reference(reference: Reference, path: str, size: ImageSize) -> Point | Box:
+    name = _given(reference, path)
+    if name.startswith("box"):
+        return _box(reference, path, size)
+    return Point(*_normalised(reference, name, path, size))
 
 
-def _box(region: Region, path: str, size: Size) -> Box:
-    name = _only(region, path)
+def _box(region: Region, path: str, size: ImageSize) -> Box:
+    name = _given(region, path)
     box = Box(*_normalised(region, name, path, size))
     if box.x_min > box.x_max or box.y_min > box.y_max:
         where = f"{path}.{name}"
@@ -49,19 +51,19 @@ def _box(region: Region, path: str, size: Size) -> Box:
     return box
 
 
-def _only(place: Region, path: str) -> str:
+def _given(region: Region, path: str) -> str:
     """The name of the one shape that is given."""
-    given = [name for name in type(place).model_fields if getattr(place, name) is not None]
+    given = [name for name in type(region).model_fields if getattr(region, name) is not None]
     if len(given) == 1:
         return given[0]
-    names = ", ".join(type(place).model_fields)
+    names = ", ".join(type(region).model_fields)
     code = "invalid_value" if given else "missing_required_parameter"
     raise InvalidRequest(f"{path} needs exactly one of: {names}.", path, code)
 
 
-def _normalised(place: Region, name: str, path: str, size: Size) -> list[float]:
+def _normalised(region: Region, name: str, path: str, size: ImageSize) -> list[float]:
     """The shape's numbers, x and y in turn, from 0 to 1."""
-    values: list[float] = getattr(place, name)
+    values: list[float] = getattr(region, name)
     if not name.endswith("_px"):
         return values
     sides = size()

@@ -1,4 +1,4 @@
-"""The whole local system as its users start it, in a process of its own; Ray never enters the tests' process."""
+"""The whole local system as users start it, in a process of its own: the tests themselves do not import Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[2]
-MARK = "GIGAROUTER_TEST"
+VARIABLE = "GIGAROUTER_TEST"
 
 
 def free_port() -> int:
@@ -32,13 +32,13 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
 
 
 class System:
-    """One run of ``python -m deployments.local``. Its processes are known by a mark in their environment."""
+    """One run of ``python -m deployments.local``. Its processes are found by a variable in their environment."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._mark = uuid.uuid4().hex
-        self._log = folder / f"system-{self._mark}.log"
+        self._id = uuid.uuid4().hex
+        self._log = folder / f"system-{self._id}.log"
         with self._log.open("w") as log:
             self._process = self._start(log, *options)
 
@@ -46,10 +46,10 @@ class System:
         return subprocess.Popen(
             [sys.executable, "-m", "deployments.local", "--port", str(self.port), *options],
             cwd=ROOT,
-            env={**os.environ, MARK: self._mark},
+            env={**os.environ, VARIABLE: self._id},
             stdout=log,
             stderr=log,
-            start_new_session=True,  # a Ctrl-C is sent to a whole group of processes, which must not be the tests' own
+            start_new_session=True,  # a Ctrl-C is sent to a whole group of processes, which must not include the tests
         )
 
     @property
@@ -57,13 +57,13 @@ class System:
         return self._log.read_text(errors="replace")
 
     def wait_for(self, line: str, timeout_s: float) -> None:
-        """Wait until the program has said ``line``."""
+        """Wait until the program has printed ``line``."""
 
-        def said() -> bool:
+        def is_printed() -> bool:
             assert line in self.log or self._process.poll() is None, f"it has ended:\n{self.log}"
             return line in self.log
 
-        wait_until(said, timeout_s, f"{line!r} in the log")
+        wait_until(is_printed, timeout_s, f"{line!r} in the log")
 
     def processes(self, title: str = "") -> set[int]:
         """Ids of its processes whose command line holds ``title``."""
@@ -71,14 +71,14 @@ class System:
 
     @property
     def folder(self) -> Path:
-        """Where Ray keeps its sockets and logs, as its first process was told."""
+        """Where Ray keeps its sockets and logs, from the command line of its first process."""
         (gcs,) = self.processes("gcs_server")
-        told = re.search(rb"--log_dir=(/tmp/gr-[^/]+)/", _read(gcs, "cmdline"))
-        assert told is not None
-        return Path(told[1].decode())
+        found = re.search(rb"--log_dir=(/tmp/gr-[^/]+)/", _read(gcs, "cmdline"))
+        assert found is not None
+        return Path(found[1].decode())
 
     def _is_ours(self, process: int) -> bool:
-        return f"{MARK}={self._mark}".encode() in _read(process, "environ").split(b"\0")
+        return f"{VARIABLE}={self._id}".encode() in _read(process, "environ").split(b"\0")
 
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
@@ -89,12 +89,12 @@ class System:
         return self._process.wait(timeout_s)
 
     def kill(self) -> None:
-        """Kill the program itself, which so cannot put anything in order."""
+        """Kill the program itself, so that it cannot clean up."""
         self._process.kill()
         self._process.wait(10)
 
     def end(self) -> None:
-        """End what is left of it, whatever has happened before."""
+        """End whatever is left of it."""
         if self._process.poll() is None:
             self._process.terminate()
             try:

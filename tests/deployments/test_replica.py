@@ -1,4 +1,4 @@
-"""A replica without Ray: the class that Serve would make, on a miniature."""
+"""A replica without Ray: the class that Serve would instantiate, on a miniature."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 MINIATURES = Path(__file__).parents[2] / "miniatures"
 CAPTION = "a red circle left of a blue square"
-BABBLE = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repetition_penalty=10.0, num_beams=1))
-"""Goes on for hundreds of tokens, to the end of the miniature's context."""
+LONG = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repetition_penalty=10.0, num_beams=1))
+"""Its answer has hundreds of tokens and goes on to the end of the miniature's context."""
 
 
 def small(name: str) -> Replica:
@@ -73,7 +73,7 @@ def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> N
     assert tuple(logprob for chunk in chunks for logprob in chunk.logprobs) == completion.logprobs
 
 
-def test_errors_of_the_engine_come_through(replica: Replica) -> None:
+def test_errors_of_the_engine_reach_the_caller(replica: Replica) -> None:
     with pytest.raises(InvalidImage):
         run(lambda: read(replica.generate(Request(b"no image"))))
 
@@ -127,11 +127,11 @@ def test_refuses_when_full(replica: Replica) -> None:
     assert sum(isinstance(answer, tuple) for answer in answers) == 3
 
 
-def test_leaving_early_frees_what_the_request_held() -> None:
+def test_closing_early_frees_what_the_request_held() -> None:
     replica = small("florence-2-base")
 
     async def work() -> None:
-        chunks = replica.generate(BABBLE)
+        chunks = replica.generate(LONG)
         assert (await anext(chunks)).completion is None
         assert (await replica.stats()).accepted == 1
         await chunks.aclose()
@@ -140,6 +140,18 @@ def test_leaving_early_frees_what_the_request_held() -> None:
 
     run(work)
     replica.__del__()
+
+
+def test_describes_what_it_has_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(MINIATURES.parent)
+    replica = Replica(
+        ModelConfig(checkpoint="miniatures/blip-large", device="cpu", engine=EngineConfig(cache_bytes=2**24))
+    )
+    info = run(replica.describe)
+    replica.__del__()
+    assert (info.family, info.checkpoint, info.revision) == ("blip", "miniatures/blip-large", None)
+    assert (info.dtype, info.device) == ("float32", "cpu")
+    assert info.parameters > 1_000_000
 
 
 def test_is_healthy_until_the_device_breaks(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +167,7 @@ def test_a_stopped_replica_refuses(replica: Replica) -> None:
         run(lambda: read(replica.generate(Request(hand_drawn()))))
 
 
-def test_a_checkpoint_that_is_not_there_is_named() -> None:
+def test_a_missing_checkpoint_is_named() -> None:
     with pytest.raises(CheckpointError, match="miniatures/none"):
         Replica(ModelConfig(checkpoint="miniatures/none"))
 
@@ -163,8 +175,8 @@ def test_a_checkpoint_that_is_not_there_is_named() -> None:
 # The pace of chunks
 
 
-async def spoken(*pauses_s: float) -> AsyncGenerator[Chunk, None]:
-    """One word after each pause; the last one ends the answer."""
+async def numbers(*pauses_s: float) -> AsyncGenerator[Chunk, None]:
+    """One number after each pause; the last one ends the answer."""
     for index, pause_s in enumerate(pauses_s):
         await asyncio.sleep(pause_s)
         yield Chunk(text=f"{index} ", token_ids=(index,), logprobs=(-float(index),))
@@ -176,8 +188,8 @@ async def timed(chunks: AsyncIterator[Chunk]) -> list[tuple[str, float]]:
     return [(chunk.text, loop.time() - began) async for chunk in chunks]
 
 
-def test_first_chunk_goes_out_at_once_and_the_rest_in_turns() -> None:
-    words = run(lambda: timed(paced(spoken(*[0.01] * 30), 0.1)))
+def test_first_chunk_is_sent_at_once_and_the_rest_at_intervals() -> None:
+    words = run(lambda: timed(paced(numbers(*[0.01] * 30), 0.1)))
     (first, when), *rest = words
     assert first == "0 "
     assert when < 0.09
@@ -187,13 +199,13 @@ def test_first_chunk_goes_out_at_once_and_the_rest_in_turns() -> None:
     assert all(later - earlier > 0.09 for earlier, later in pairwise(times))
 
 
-def test_a_chunk_that_waits_goes_out_when_its_turn_comes_though_none_follows() -> None:
-    words = run(lambda: timed(paced(spoken(0, 0.01, 1.0), 0.1)))
+def test_a_held_chunk_is_sent_when_its_time_comes_though_none_follows() -> None:
+    words = run(lambda: timed(paced(numbers(0, 0.01, 1.0), 0.1)))
     assert [text for text, _ in words] == ["0 ", "1 ", "2 "]
     assert words[1][1] < 0.9
 
 
-def test_last_chunk_goes_out_at_once(replica: Replica) -> None:
+def test_last_chunk_is_sent_at_once(replica: Replica) -> None:
     async def work() -> float:
         _, completion = await read(replica.generate(Request(hand_drawn())))
 
@@ -206,7 +218,7 @@ def test_last_chunk_goes_out_at_once(replica: Replica) -> None:
     assert run(work) < 5
 
 
-def test_thoughts_are_joined_like_words() -> None:
+def test_reasoning_is_joined_like_text() -> None:
     async def thinking() -> AsyncGenerator[Chunk, None]:
         for piece in ("I ", "see ", "it."):
             yield Chunk(token_ids=(1,), reasoning=piece)

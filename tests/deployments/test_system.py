@@ -30,11 +30,12 @@ pytestmark = [
 
 IMAGE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
 CAPTION = "a red circle left of a blue square"
-PLACES = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the image
-NARROW = "narrow"  # a model with one place in the batch and few to wait in
+REGIONS = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the image
+NARROW = "narrow"  # a model that runs one request at a time, with a short queue
 SERVED = ("blip-large", "florence-2-base", "kosmos-2", "moondream-2", NARROW)
+CHECKPOINTS = {name: f"miniatures/{name}" for name in SERVED} | {NARROW: "miniatures/florence-2-base"}
 WAITING = 30
-BABBLE: dict[str, Any] = {"repetition_penalty": 10.0}  # goes on to the end of the context
+LONG: dict[str, Any] = {"repetition_penalty": 10.0}  # the answer goes on to the end of the context
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +83,12 @@ class Question:
 
     def answer(self, system: System, **fields: Any) -> Any:
         """The body of a good answer."""
-        said = self.post(system, **fields)
-        assert said.status_code == 200, said.text
-        return said.json()
+        answer = self.post(system, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
 
-BABBLING = Question(NARROW, "<MORE_DETAILED_CAPTION>")
+LONG_QUESTION = Question(NARROW, "<MORE_DETAILED_CAPTION>")
 
 
 def client(system: System) -> openai.OpenAI:
@@ -122,7 +123,7 @@ def test_openai_sdk_gets_the_same_answer_whole_and_streamed(system: System, mode
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
 
 
-def test_detection_comes_as_typed_json_beside_the_words(system: System) -> None:
+def test_detection_comes_as_typed_json_beside_the_text(system: System) -> None:
     with client(system) as sdk:
         answer = sdk.chat.completions.create(
             model="microsoft/Florence-2-base", messages=Question("florence-2-base", "<OD>").messages()
@@ -136,40 +137,40 @@ def test_detection_comes_as_typed_json_beside_the_words(system: System) -> None:
         assert found["box_px"] == pytest.approx([x_min * 640, y_min * 480, x_max * 640, y_max * 480], abs=0.01)
 
 
-def test_a_grounded_caption_ties_its_words_to_places(system: System) -> None:
+def test_a_grounded_caption_ties_its_words_to_regions(system: System) -> None:
     [choice] = Question("kosmos-2", "<grounding>An image of").answer(system)["choices"]
     text, objects = choice["message"]["content"], choice["message"]["grounding"]["objects"]
-    for found, (name, place) in zip(objects, PLACES.items(), strict=True):
+    for found, (name, region) in zip(objects, REGIONS.items(), strict=True):
         [[start, end]] = found["spans"]
         assert text[start:end] == found["label"]
         assert found["label"].endswith(name)
-        assert within(middle(found["box_px"]), place)
+        assert within(middle(found["box_px"]), region)
 
 
 def test_a_question_needs_no_image(system: System) -> None:
-    """What the miniature says then is no matter: nobody taught it."""
+    """The answer itself does not matter: the miniature was not trained for this."""
     answer = Question("moondream-2", "How many shapes are there?", None).answer(system)
     assert answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["message"]["grounding"]["images"] == []
     assert answer["usage"]["prompt_tokens_details"]["image_tokens"] == 0
 
 
-def test_a_thought_comes_with_the_places_that_it_speaks_of(system: System) -> None:
+def test_reasoning_comes_with_the_points_that_it_mentions(system: System) -> None:
     task = {"name": "query", "text": "How many shapes are there?", "reasoning": True}
     [choice] = Question("moondream-2").answer(system, task=task)["choices"]
     message = choice["message"]
     assert message["content"] == "two"
     assert message["reasoning_content"] == message["grounding"]["reasoning"]
-    for found, (name, place) in zip(message["grounding"]["objects"], PLACES.items(), strict=True):
+    for found, (name, region) in zip(message["grounding"]["objects"], REGIONS.items(), strict=True):
         assert found["label"] == name
-        assert within(found["point_px"], place)
+        assert within(found["point_px"], region)
 
 
 @pytest.mark.parametrize(("task", "kind"), [("detect", "box"), ("point", "point")])
-def test_what_is_looked_for_comes_as_boxes_or_points(system: System, task: str, kind: str) -> None:
-    answer = Question("moondream-2").answer(system, task={"name": task, "labels": list(PLACES)})
+def test_requested_objects_come_as_boxes_or_points(system: System, task: str, kind: str) -> None:
+    answer = Question("moondream-2").answer(system, task={"name": task, "labels": list(REGIONS)})
     objects = answer["choices"][0]["message"]["grounding"]["objects"]
-    assert {(found["label"], found["kind"]) for found in objects} == {(name, kind) for name in PLACES}
+    assert {(found["label"], found["kind"]) for found in objects} == {(name, kind) for name in REGIONS}
     for found in objects:
         assert within(found["point_px"] or middle(found["box_px"]), (0, 0, 640, 480))
 
@@ -178,8 +179,8 @@ def middle(box: Sequence[float]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def within(point: Sequence[float], place: Sequence[float]) -> bool:
-    return place[0] < point[0] < place[2] and place[1] < point[1] < place[3]
+def within(point: Sequence[float], region: Sequence[float]) -> bool:
+    return region[0] < point[0] < region[2] and region[1] < point[1] < region[3]
 
 
 def test_thirty_two_at_once_are_answered_as_one_by_one(system: System) -> None:
@@ -197,7 +198,7 @@ def test_thirty_two_at_once_are_answered_as_one_by_one(system: System) -> None:
     assert_alike(together, [ask(question) for question in questions])
 
 
-# What is there
+# What is served
 
 
 def test_health_and_readiness(system: System) -> None:
@@ -210,6 +211,14 @@ def test_health_and_readiness(system: System) -> None:
 def test_lists_the_applications_as_models(system: System) -> None:
     with client(system) as sdk:
         assert {model.id for model in sdk.models.list()} == set(SERVED)
+
+
+def test_lists_what_each_model_has_loaded(system: System) -> None:
+    def is_described() -> bool:
+        listed = httpx.get(f"{system.url}/v1/models").json()["data"]
+        return {model["id"]: model["checkpoint"] for model in listed} == CHECKPOINTS
+
+    wait_until(is_described, 20, "the description of every model")
 
 
 # Errors, through both hops
@@ -230,24 +239,34 @@ def test_what_only_the_model_can_judge_comes_back_typed(system: System) -> None:
     assert cut.post(system).status_code == 400
 
 
-def test_clients_that_leave_free_the_engine(system: System) -> None:
-    """Fill every place with long answers, leave, and come back: without the leaving, all of them stood in the way."""
+def test_a_bad_request_is_not_logged_as_an_error_of_the_server(system: System) -> None:
+    before = len(system.log)
+    check_error(Question("blip-large").post(system, task="detect"), 400, "unsupported_task")
+    assert Question("florence-2-base", "<CAPTION>", IMAGE[: len(IMAGE) // 2]).post(system).status_code == 400
+    time.sleep(1)  # Ray reads the logs of its processes every 0.1 s or so
+    logged = system.log[before:]
+    assert "Traceback" not in logged
+    assert "ERROR" not in logged
+
+
+def test_clients_that_disconnect_free_the_engine(system: System) -> None:
+    """Fill the engine with long answers, disconnect, and ask again: those answers must not be in the way."""
     began = time.monotonic()
-    assert BABBLING.post(system, **BABBLE).status_code == 200
+    assert LONG_QUESTION.post(system, **LONG).status_code == 200
     alone_s = time.monotonic() - began
-    places = WAITING + 1
-    # Many more than there are places, for some are answered while the others still arrive.
-    connections = [connect(system, BABBLING.body(stream=True, **BABBLE)) for _ in range(places + 40)]
+    capacity = WAITING + 1
+    # Many more than the capacity, because some are answered while the others still arrive.
+    connections = [connect(system, LONG_QUESTION.body(stream=True, **LONG)) for _ in range(capacity + 40)]
     wait_until(lambda: any(map(is_refused, connections)), 20, "a refusal")
     for connection in connections:
         connection.close()
     left = time.monotonic()
-    wait_until(lambda: BABBLING.post(system, max_tokens=1).status_code == 200, 30, "an answer")
-    assert time.monotonic() - left < places * alone_s / 2
+    wait_until(lambda: LONG_QUESTION.post(system, max_tokens=1).status_code == 200, 30, "an answer")
+    assert time.monotonic() - left < capacity * alone_s / 2
 
 
 def connect(system: System, body: dict[str, Any]) -> socket.socket:
-    """Send a request and do not wait for its answer."""
+    """Send a request without waiting for its answer."""
     connection = socket.create_connection(("127.0.0.1", system.port))
     request = httpx.Request("POST", f"{system.url}/v1/chat/completions", json=body)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -278,7 +297,7 @@ def test_a_killed_replica_costs_typed_errors_and_comes_back(system: System) -> N
             assert answer.status_code in (500, 503)
             assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
     assert Question("florence-2-base", "<OD>").post(system).status_code == 200
-    wait_until(lambda: question.post(system).status_code == 200, 60, "the model's return")
+    wait_until(lambda: question.post(system).status_code == 200, 60, "the model's recovery")
     assert question.post(system).json()["choices"][0]["message"]["content"] == CAPTION
     assert system.processes("ServeReplica:blip-large") != {replica}
 
@@ -296,7 +315,7 @@ def test_a_port_in_use_is_one_clear_error_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def starting(tmp_path: Path) -> Iterator[System]:
-    """A system whose Ray is half up."""
+    """A system whose Ray is starting."""
     system = System(tmp_path)
     try:
         wait_until(lambda: bool(system.processes("raylet")), 60, "Ray's own processes")

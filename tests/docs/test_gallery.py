@@ -13,7 +13,8 @@ from PIL import Image, ImageChops
 
 from docs.generate.gallery import questions, task_of
 from docs.generate.questions import GALLERY_IMAGES, QUESTIONS, Question
-from router.chat.schema import ChatBody, validated
+from router.asgi.validation import validated
+from router.chat.schema import ChatBody
 from vlm.models.cards import cards
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from PIL import Image, ImageChops
 from docs.generate.images import main
 from docs.generate.images_page import command
 from docs.generate.sample_images import IMAGES, Corners, SampleImage, Thing
-from router.chat.schema import ChatBody, validated
+from router.asgi.validation import validated
+from router.chat.schema import ChatBody
 from training.data.scenes import THIRDS, Scene, Shape, Word, middle
 from training.data.sentences import detailed, paragraph
 from training.data.shapes import BACKGROUNDS, COLOURS, KINDS, Colour

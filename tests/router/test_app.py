@@ -18,7 +18,7 @@ UP = ModelStatus("blip-large", ready=True, detail="running")
 DOWN = ModelStatus("florence-2-base", ready=False, detail="deploying")
 
 
-async def test_healthz_is_well_whatever_the_models_do() -> None:
+async def test_healthz_does_not_depend_on_the_models() -> None:
     async with client(FakeBackend(statuses=[DOWN])) as http:
         answer = await http.get("/healthz")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -72,7 +72,7 @@ async def test_readyz_without_any_model() -> None:
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/v1/models", "/v1/models/blip-large"])
-async def test_a_cluster_that_is_away(path: str) -> None:
+async def test_an_unreachable_cluster_is_503(path: str) -> None:
     async with client(Away()) as http:
         check_error(await http.get(path), 503, "model_not_ready", "model")
 
@@ -102,7 +102,7 @@ async def test_a_model_that_has_a_card_but_is_not_served() -> None:
         check_error(await http.get("/v1/models/florence-2-base"), 404, "model_not_found", "model")
 
 
-def test_build_refuses_what_it_does_not_know() -> None:
+def test_build_refuses_unknown_settings() -> None:
     pytest.importorskip("ray.serve")
     with pytest.raises(ConfigError, match="max_body is not a known setting"):
         build({"max_body": 1})

@@ -19,7 +19,7 @@ def served(name: str, info: ModelInfo | None) -> dict[str, Any]:
     return entry(ModelStatus(name, ready=True, detail="running", info=info), CONFIG)
 
 
-def test_an_entry_to_the_letter() -> None:
+def test_every_field_of_an_entry() -> None:
     described = entry(ModelStatus("florence-2-base", ready=True, detail="running"), CONFIG)
     assert described.pop("description").startswith("Captions of three lengths")
     assert {"task", "tasks", "num_beams"} < set(described.pop("supported_parameters"))
@@ -92,7 +92,7 @@ def test_published_weights_are_described_as_such() -> None:
     assert (described["revision"], described["dtype"]) == ("5ca5edf", "bfloat16")
 
 
-def test_another_checkpoint_makes_no_claim_of_the_published_one() -> None:
+def test_another_checkpoint_claims_nothing_about_the_published_one() -> None:
     described = served("florence-2-base", OWN)
     assert described["description"] == "A checkpoint of the Florence-2 architecture loaded from /data/mine."
     assert (described["parameters"], described["dtype"]) == (1_234_567, "float32")
@@ -121,7 +121,7 @@ def test_published_weights_under_another_name() -> None:
     assert described["license"]["spdx"] == "BSD-3-Clause"
 
 
-def test_the_family_that_is_loaded_counts_and_not_the_name() -> None:
+def test_the_loaded_family_decides_and_not_the_name() -> None:
     described = served("blip-large", OWN)
     assert described["coordinate_bins"] == [1000, 1000]
     assert described["aliases"] == []
@@ -133,7 +133,7 @@ def test_a_family_without_a_card() -> None:
     assert described["tasks"] == []
 
 
-def test_the_price_is_the_operators() -> None:
+def test_the_price_is_the_configured_one() -> None:
     config = RouterConfig(prices={"pets": "0.5"})
     assert entry(ModelStatus("pets", ready=True, detail="", info=OWN), config)["price_per_1k_images_usd"] == "0.5"
 

@@ -37,7 +37,7 @@ def test_the_bytes_decide_and_not_the_media_type(media: str) -> None:
     assert read_image(data_url(media=media), LIMITS, "here") == IMAGE
 
 
-def test_an_image_at_the_limit_is_read_and_one_beyond_is_not() -> None:
+def test_an_image_at_the_limit_is_accepted_and_one_above_it_is_not() -> None:
     padded = IMAGE + bytes(LIMITS.max_bytes - len(IMAGE))
     assert len(read_image(data_url(padded), LIMITS, "here")) == LIMITS.max_bytes
     assert refused(data_url(padded + b"\0")).code == "image_file_too_large"
@@ -65,14 +65,14 @@ def test_limits_of_the_image_itself() -> None:
         "data:" + ";a" * 200 + ";base64,AAAA",
     ],
 )
-def test_everything_else_is_refused_with_a_way_out(url: str) -> None:
+def test_other_urls_are_refused_with_advice(url: str) -> None:
     error = refused(url)
     assert error.code == "invalid_image_url"
     assert "data URL" in error.message
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_get_past_the_check_of_the_format(data: bytes) -> None:
+def test_bytes_of_no_known_format_are_refused(data: bytes) -> None:
     assert refused(data_url(data)).code in {"empty_image_file", "invalid_image_format", "image_too_large"}
 
 
@@ -87,7 +87,7 @@ def test_base64_is_strict(text: str) -> None:
 
 
 @given(st.text(max_size=300))
-def test_no_text_is_mistaken_for_an_image(url: str) -> None:
+def test_text_is_never_accepted_as_an_image(url: str) -> None:
     error = refused(url)
     assert len(url) < 12 or url not in error.message
 

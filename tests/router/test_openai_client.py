@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from router.chat.response import ResponseOptions, grounding_of
 from tests.router.conftest import Live
-from tests.router.world import CHAT, body, check_error, places, script, words
+from tests.router.world import CHAT, body, check_error, geometry, script, words
 from vlm.errors import EngineFailure, ModelNotReady, Overloaded
 from vlm.types import Chunk
 
@@ -46,9 +46,9 @@ def test_create(client: OpenAI) -> None:
 
 
 def test_grounding_is_an_attribute_of_the_message(client: OpenAI, live: Live) -> None:
-    live.backend.steps = [Chunk(completion=places())]
+    live.backend.steps = [Chunk(completion=geometry())]
     message = create(client, model="microsoft/Florence-2-base", extra_body={"task": "detect"}).choices[0].message
-    assert message.grounding == grounding_of(places(), ResponseOptions())
+    assert message.grounding == grounding_of(geometry(), ResponseOptions())
     assert json.loads(message.content)["objects"][0]["box_px"] == [64.0, 96.0, 320.0, 288.0]
     model, request = live.backend.asked[-1]
     assert model == "florence-2-base"
@@ -79,8 +79,8 @@ def test_stream_with_usage(client: OpenAI) -> None:
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (580, 3)
 
 
-@pytest.mark.parametrize("completion", [words(), places()])
-def test_the_stream_helper_puts_the_answer_together(client: OpenAI, live: Live, completion: Any) -> None:
+@pytest.mark.parametrize("completion", [words(), geometry()])
+def test_the_stream_helper_assembles_the_answer(client: OpenAI, live: Live, completion: Any) -> None:
     live.backend.steps = script(completion)
     with client.chat.completions.stream(**body(), logprobs=True, stream_options={"include_usage": True}) as stream:
         kinds = {event.type for event in stream}
@@ -102,8 +102,8 @@ class Grounding(BaseModel):
     objects: list[dict[str, Any]]
 
 
-def test_parse_gives_a_typed_object(client: OpenAI, live: Live) -> None:
-    live.backend.steps = script(places())
+def test_parse_returns_a_typed_object(client: OpenAI, live: Live) -> None:
+    live.backend.steps = script(geometry())
     schema = {"type": "json_schema", "json_schema": {"name": "Grounding", "schema": Grounding.model_json_schema()}}
     content = create(client, response_format=schema).choices[0].message.content
     assert Grounding.model_validate_json(content).objects[1]["label"] == "kite"
@@ -152,7 +152,7 @@ def test_an_error_in_a_stream_is_raised(client: OpenAI, live: Live) -> None:
     assert caught.value.code == "engine_failure"
 
 
-def test_overload_is_tried_again_by_the_client(client: OpenAI, live: Live) -> None:
+def test_the_client_retries_after_an_overload(client: OpenAI, live: Live) -> None:
     live.backend.steps = [Overloaded("Full.")]
     live.backend.asked.clear()
     with pytest.raises(openai.InternalServerError):
@@ -170,13 +170,13 @@ def test_models(client: OpenAI) -> None:
         client.models.retrieve("nobody/nothing")
 
 
-def test_keep_alive_comments_do_not_disturb(client: OpenAI, live: Live) -> None:
+def test_clients_skip_keep_alive_comments(client: OpenAI, live: Live) -> None:
     live.backend.pause_s = 0.25
     assert len(list(create(client, stream=True))) == 4
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_hangs_up_frees_the_backend(client: OpenAI, live: Live, stream: bool) -> None:
+def test_a_client_that_disconnects_frees_the_backend(client: OpenAI, live: Live, stream: bool) -> None:
     live.backend.steps = [Chunk("a")] * 1000
     live.backend.pause_s = 0.05
     with pytest.raises((openai.APITimeoutError, StopIteration)):

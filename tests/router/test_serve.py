@@ -14,30 +14,37 @@ import pytest
 from router.app import build
 from tests.router.world import CHAT, body, check_error, events, script, words
 from vlm.errors import InvalidRequest, Overloaded
-from vlm.types import Chunk, Request
+from vlm.types import Chunk, ModelInfo, Request
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are not ours to mend
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are not ours to fix
 
 OVER_GRPC = os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == "1"
-"""Handles over gRPC raise a replica's exception bare; over actors it comes wrapped."""
+"""Handles over gRPC raise a replica's exception as it is; over actors it comes wrapped."""
 
 NO_WAITING = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 1.0}
+
+
+INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_234_567, "float32", "cpu")
 
 
 class Model:
     """Answers as its prompt says."""
 
     def __init__(self) -> None:
-        self.given_up = 0
+        self.cancelled = 0
+
+    async def describe(self) -> ModelInfo:
+        return INFO
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         import asyncio
 
         if request.prompt == "count":
-            yield script(words(str(self.given_up)))[-1]
+            yield script(words(str(self.cancelled)))[-1]
             return
         if request.prompt == "refuse":
-            raise InvalidRequest("Not that prompt.", "prompt", "invalid_value")
+            yield Chunk(error=InvalidRequest("Not that prompt.", "prompt", "invalid_value"))
+            return
         if request.prompt == "full":
             raise Overloaded("Full.")
         if request.prompt == "break":
@@ -49,7 +56,7 @@ class Model:
                 yield chunk
                 await asyncio.sleep(30 if request.prompt == "wait" else 0)
         except asyncio.CancelledError:
-            self.given_up += 1
+            self.cancelled += 1
             raise
 
 
@@ -127,7 +134,7 @@ def test_routing_errors_keep_the_contract(http: httpx.Client) -> None:
     check_error(http.get(CHAT), 405, "method_not_supported", None)
 
 
-def test_a_client_that_leaves_cancels_the_work_in_the_replica(http: httpx.Client) -> None:
+def test_a_client_that_disconnects_cancels_the_work_in_the_replica(http: httpx.Client) -> None:
     for stream in (False, True):
         before = int(content(ask(http, "count")))
         with pytest.raises(httpx.ReadTimeout):
@@ -135,7 +142,7 @@ def test_a_client_that_leaves_cancels_the_work_in_the_replica(http: httpx.Client
         eventually(lambda before=before: int(content(ask(http, "count"))) == before + 1)
 
 
-def test_a_client_may_leave_while_it_waits_for_a_place(http: httpx.Client) -> None:
+def test_a_client_may_disconnect_while_it_is_queued(http: httpx.Client) -> None:
     from ray import serve
 
     deploy("narrow", max_ongoing_requests=1)
@@ -160,6 +167,14 @@ def test_a_model_can_be_added_and_removed_while_the_router_runs(http: httpx.Clie
     assert http.get("/readyz").status_code == 200
     serve.delete("newcomer")
     eventually(lambda: ask(http, "", model="newcomer").status_code == 404)
+
+
+def test_models_are_listed_with_what_their_replicas_have_loaded(http: httpx.Client) -> None:
+    def is_described() -> bool:
+        [entry] = http.get("/v1/models").json()["data"]
+        return bool(entry["parameters"] == INFO.parameters and entry["checkpoint"] == INFO.checkpoint)
+
+    eventually(is_described)
 
 
 def test_a_dying_replica_is_an_error_to_retry_and_the_next_answer_comes(http: httpx.Client) -> None:

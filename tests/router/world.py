@@ -64,7 +64,7 @@ def body(text: str | None = None, **fields: object) -> Json:
 
 
 def words(text: str = "a red square", *detections: Detection) -> Completion:
-    """An answer in words."""
+    """An answer with text."""
     return Completion(
         text=text,
         token_ids=(11, 12, 2),
@@ -81,31 +81,31 @@ BALL = Detection("box", label="ball", box=Box(0.1, 0.2, 0.5, 0.6))
 KITE = Detection("point", label="kite", score=0.5, point=Point(0.25, 0.75))
 
 
-def places(*detections: Detection) -> Completion:
+def geometry(*detections: Detection) -> Completion:
     """An answer of geometry alone."""
     grounding = Grounding("detect", "<OD>", None, SIZE, detections or (BALL, KITE), raw="ball<loc_100></s>")
     return replace(words(), text="", has_text=False, grounding=grounding, resolution="native")
 
 
 def several(*parts: Completion) -> Completion:
-    """An answer to several tasks; the first is geometry, so that words and grounding are of different ones."""
-    parts = parts or (places(BALL), words(), words("another one"))
+    """An answer to several tasks; the first is geometry, so that text and grounding are of different tasks."""
+    parts = parts or (geometry(BALL), words(), words("another one"))
     return replace(words(), grounding=parts[0].grounding, parts=parts)
 
 
-def thoughtful(thought: str = "A shape, red, of four sides.") -> Completion:
-    """An answer in words that was thought about."""
+def with_reasoning(reasoning: str = "A shape, red, of four sides.") -> Completion:
+    """An answer with reasoning before its text."""
     answer = words()
     usage = replace(answer.usage, reasoning_tokens=2)
-    return replace(answer, grounding=replace(answer.grounding, reasoning=thought), usage=usage)
+    return replace(answer, grounding=replace(answer.grounding, reasoning=reasoning), usage=usage)
 
 
 def script(completion: Completion) -> tuple[Chunk, ...]:
-    """The chunks of an answer: the thought, a word each, and the last with the whole."""
+    """The chunks of an answer: its reasoning, its text in two parts, and the last with the completion."""
     pieces = completion.text.partition(" ")
-    thought = (completion.reasoning or "").partition(" ")
+    reasoning = (completion.reasoning or "").partition(" ")
     return (
-        *(Chunk(reasoning=piece) for piece in thought if piece),
+        *(Chunk(reasoning=piece) for piece in reasoning if piece),
         Chunk(pieces[0], completion.token_ids[:1], completion.logprobs[:1]),
         Chunk("".join(pieces[1:]), completion.token_ids[1:2], completion.logprobs[1:2]),
         Chunk("", completion.token_ids[2:], completion.logprobs[2:], completion),
@@ -120,7 +120,7 @@ def read_chat(request: bytes, config: RouterConfig) -> Chat:
 
 
 class FakeBackend:
-    """Plays a script for every request, and remembers what it was asked."""
+    """Plays a script for every request, and keeps the requests that it got."""
 
     def __init__(
         self, steps: Sequence[Step] = script(words()), *, pause_s: float = 0.0, statuses: Sequence[ModelStatus] = ()

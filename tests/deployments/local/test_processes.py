@@ -1,4 +1,4 @@
-"""Ending a tree of processes, some of whose parents have ended and some of which will not listen."""
+"""Ending a tree of processes: parents may have ended before, and some processes ignore SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 
-# In a process of its own: adopting orphans is for a whole process and for good.
+# In a process of its own, because adopting orphans is a permanent setting of a process.
 ADOPTS_AND_ENDS = """
 import os, subprocess, sys, time
 from deployments.local.processes import adopt_orphans, descendants, end_descendants
@@ -36,14 +36,14 @@ def test_nothing_is_left(command: str) -> None:
     assert counts(command, grace_s=0.5)[1] == 0
 
 
-def test_what_listens_is_not_kept_waiting() -> None:
+def test_processes_that_end_on_sigterm_are_not_waited_for() -> None:
     began = time.monotonic()
     assert counts("sleep 60 & sleep 60 &", grace_s=30) == [2, 0]
     assert time.monotonic() - began < 15
 
 
 def counts(command: str, grace_s: float) -> list[int]:
-    """Processes below the one that adopts, before and after it ends them."""
+    """Number of processes below the one that adopts, before and after it ends them."""
     program = [sys.executable, "-c", ADOPTS_AND_ENDS, command, str(grace_s)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
     before, after = (int(line) for line in done.stdout.split())

@@ -1,4 +1,4 @@
-"""Bytes become a JSON object or an error of ours."""
+"""Any bytes become a JSON object or an error."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_everything_else_is_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
+def test_any_bytes_become_an_object_or_an_error(data: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         assert isinstance(read_object(data), dict)
 
 
 @pytest.mark.parametrize("item", [b"[]", b"{}", b"0"])
-def test_items_are_counted_before_anything_is_built(item: bytes) -> None:
-    """Millions of them would keep the interpreter, and so everyone else, busy for seconds."""
+def test_items_are_counted_before_parsing(item: bytes) -> None:
+    """Millions of them would keep the interpreter busy for seconds, and delay all other requests."""
     data = b'{"x":[' + b",".join([item] * (MAX_JSON_ITEMS + 1)) + b"]}"
     with pytest.raises(InvalidRequest) as caught:
         read_object(data)

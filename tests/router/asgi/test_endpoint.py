@@ -66,7 +66,7 @@ class ToyWriter:
     def opening(self) -> bytes:
         return event({"begins": True})
 
-    def pieces(self, chunk: Chunk) -> Iterator[bytes]:
+    def events(self, chunk: Chunk) -> Iterator[bytes]:
         yield event({"say": chunk.text})
         if chunk.completion is not None:
             yield event({"ends": True})
@@ -262,7 +262,7 @@ async def test_a_fault_of_the_server_is_recorded_too() -> None:
 # The deadline
 
 
-async def test_the_deadline_while_the_body_comes() -> None:
+async def test_the_deadline_while_the_body_is_awaited() -> None:
     toy = Toy(config=RouterConfig(request_timeout_s=0.05))
     messages = await talk(toy.app, PATH, [sent(b"{", more=True)])
     assert messages[0]["status"] == 504
@@ -325,7 +325,7 @@ async def test_a_client_that_leaves_before_the_first_chunk(body: bytes) -> None:
     assert toy.backend.closed == 1
 
 
-async def test_a_client_that_leaves_a_stream_is_recorded_with_what_it_got() -> None:
+async def test_a_client_that_leaves_a_stream_is_recorded_with_its_tokens() -> None:
     steps: list[Step] = [Chunk("a", (11, 12)) for _ in range(1000)]
     toy = Toy(FakeBackend(steps, pause_s=0.01))
     await talk(toy.app, PATH, [sent(), GONE])
@@ -353,7 +353,7 @@ async def test_a_server_that_stops() -> None:
     assert toy.the_record().outcome == "abandoned"
 
 
-async def test_an_answer_that_was_complete_stays_so_whatever_comes_after() -> None:
+async def test_a_completed_answer_stays_completed() -> None:
     toy = Toy(FakeBackend([*script(words()), RuntimeError("never reached")]))
     await toy.post(live=True)
     assert toy.the_record().outcome == "completed"

@@ -55,7 +55,7 @@ def test_every_error_of_the_library_has_a_row() -> None:
     assert kinds - TABLE.keys() == {
         CheckpointError,
         ConfigError,
-    }  # they end the start of a process and never meet a client
+    }  # raised while a process starts, so no client gets them
 
 
 def test_a_subclass_gets_the_row_of_its_nearest_ancestor() -> None:
@@ -71,7 +71,7 @@ def test_retry_after_is_short_enough_for_every_client() -> None:
     assert all(1 <= wait <= 5 for wait in waits)
 
 
-def test_further_keys_go_beside_the_error() -> None:
+def test_further_keys_stand_beside_the_error() -> None:
     answer = error_response(ModelNotReady("No."), {"models": []})
     assert set(json.loads(bytes(answer.body))) == {"error", "models"}
 
@@ -82,5 +82,5 @@ def test_encode_is_compact_valid_utf8_and_has_no_nan() -> None:
         encode({"a": float("nan")})
 
 
-def test_the_last_resort_says_nothing_about_the_cause() -> None:
+def test_an_unexpected_error_does_not_tell_its_cause() -> None:
     assert error_body(router.asgi.errors.INTERNAL)["error"]["code"] == "internal_error"

@@ -33,7 +33,7 @@ async def test_an_answer_names_its_model(stream: bool) -> None:
     assert answer.headers["x-gigarouter-model"] == "florence-2-base"
 
 
-async def test_a_clients_own_ids_come_back_if_they_are_harmless() -> None:
+async def test_a_clients_own_ids_are_repeated_if_they_are_safe() -> None:
     async with client(FakeBackend()) as http:
         answer = await http.get("/healthz", headers={"x-request-id": "my-1.2:3_4", "x-client-request-id": "c" * 128})
         assert answer.headers["x-request-id"] == "my-1.2:3_4"
@@ -71,7 +71,7 @@ async def test_a_body_is_refused_by_its_declared_size_before_it_is_read() -> Non
     assert (await anext(messages))["body"] == bytes(4)
 
 
-async def test_a_body_that_says_nothing_or_lies_is_counted() -> None:
+async def test_a_body_with_a_missing_or_wrong_length_is_counted() -> None:
     for headers in ({}, {"content_length": "3"}, {"content_length": "-1"}, {"transfer_encoding": "chunked"}):
         messages = pieces(6, 6, 6)
         with pytest.raises(BodyTooLarge):
@@ -100,7 +100,7 @@ async def test_an_unexpected_exception_in_a_stream_is_its_last_event() -> None:
     assert "secret" not in answer.text
 
 
-async def test_the_log_has_a_line_per_request_but_neither_prompt_nor_image(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_a_line_per_request_without_prompt_or_image(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         answer = await post(FakeBackend(), body("secret prompt"))
     lines = [record.getMessage() for record in caplog.records if record.name == "router.asgi.middleware"]

@@ -1,4 +1,4 @@
-"""Every kind of bad request that we know gets a proper error, and the next good one its answer."""
+"""Every known kind of bad request gets a proper error, and the next good request its answer."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in body().items() if key != name}
 
 
-def said(*messages: object) -> dict[str, Any]:
+def with_messages(*messages: object) -> dict[str, Any]:
     return {**body(), "messages": list(messages)}
 
 
 def at(url: str) -> dict[str, Any]:
-    return said(user(image_part(url)))
+    return with_messages(user(image_part(url)))
 
 
 def nested(levels: int) -> object:
@@ -94,34 +94,50 @@ BAD = [
     Bad("model with a lone surrogate", body(model="\ud800"), "invalid_value", "model"),
     # Messages
     Bad("no messages", without("messages"), "missing_required_parameter", "messages"),
-    Bad("empty messages", said(), "invalid_value", "messages"),
+    Bad("empty messages", with_messages(), "invalid_value", "messages"),
     Bad("messages is a string", body(messages="hi"), "invalid_type", "messages"),
-    Bad("message is a string", said("hi"), "invalid_type", "messages[0]"),
-    Bad("message without role", said({"content": "hi"}), "missing_required_parameter", "messages[0].role"),
-    Bad("unknown role", said({"role": "tool", "content": "hi"}), "invalid_value", "messages[0].role"),
-    Bad("content is a number", said({"role": "user", "content": 3}), "invalid_type", "messages[0].content"),
-    Bad("part is a string", said(user("hi")), "invalid_type", FIRST),  # type: ignore[arg-type]  # the fault itself
-    Bad("part without type", said(user({"text": "hi"})), "invalid_value", FIRST),
-    Bad("part of unknown type", said(user({"type": "input_audio"})), "invalid_value", FIRST),
-    Bad("text part without text", said(user({"type": "text"})), "missing_required_parameter", f"{FIRST}.text"),
-    Bad("text is a number", said(user({"type": "text", "text": 1})), "invalid_type", f"{FIRST}.text"),
+    Bad("message is a string", with_messages("hi"), "invalid_type", "messages[0]"),
+    Bad("message without role", with_messages({"content": "hi"}), "missing_required_parameter", "messages[0].role"),
+    Bad("unknown role", with_messages({"role": "tool", "content": "hi"}), "invalid_value", "messages[0].role"),
+    Bad("content is a number", with_messages({"role": "user", "content": 3}), "invalid_type", "messages[0].content"),
+    Bad("part is a string", with_messages(user("hi")), "invalid_type", FIRST),  # type: ignore[arg-type]  # the fault itself
+    Bad("part without type", with_messages(user({"text": "hi"})), "invalid_value", FIRST),
+    Bad("part of unknown type", with_messages(user({"type": "input_audio"})), "invalid_value", FIRST),
+    Bad("text part without text", with_messages(user({"type": "text"})), "missing_required_parameter", f"{FIRST}.text"),
+    Bad("text is a number", with_messages(user({"type": "text", "text": 1})), "invalid_type", f"{FIRST}.text"),
     Bad("text with a lone surrogate", body("\ud800"), "invalid_value", "messages[0].content[1].text"),
     Bad("prompt too long", body("x" * 1001), "string_above_max_length", "messages[0].content"),
     # The image
-    Bad("pixels without an image", {**said(user(text_part("?"))), "task": IN_PIXELS}, "invalid_value", "messages"),
-    Bad("no user", said({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
-    Bad("two images", said(user(image_part(), image_part())), "invalid_value", "messages"),
-    Bad("two images in two messages", said(user(image_part()), user(image_part())), "invalid_value", "messages"),
-    Bad("image of the assistant", said({**user(image_part()), "role": "assistant"}), "invalid_value", FIRST),
-    Bad("image_url is a string", said(user({"type": "image_url", "image_url": URL})), "invalid_type", IMAGE_URL),
+    Bad(
+        "pixels without an image",
+        {**with_messages(user(text_part("?"))), "task": IN_PIXELS},
+        "invalid_value",
+        "messages",
+    ),
+    Bad("no user", with_messages({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
+    Bad("two images", with_messages(user(image_part(), image_part())), "invalid_value", "messages"),
+    Bad(
+        "two images in two messages", with_messages(user(image_part()), user(image_part())), "invalid_value", "messages"
+    ),
+    Bad("image of the assistant", with_messages({**user(image_part()), "role": "assistant"}), "invalid_value", FIRST),
+    Bad(
+        "image_url is a string", with_messages(user({"type": "image_url", "image_url": URL})), "invalid_type", IMAGE_URL
+    ),
     Bad(
         "image_url without url",
-        said(user({"type": "image_url", "image_url": {}})),
+        with_messages(user({"type": "image_url", "image_url": {}})),
         "missing_required_parameter",
         URL_PATH,
     ),
-    Bad("image part without image_url", said(user({"type": "image_url"})), "missing_required_parameter", IMAGE_URL),
-    Bad("url is null", said(user({"type": "image_url", "image_url": {"url": None}})), "invalid_type", URL_PATH),
+    Bad(
+        "image part without image_url",
+        with_messages(user({"type": "image_url"})),
+        "missing_required_parameter",
+        IMAGE_URL,
+    ),
+    Bad(
+        "url is null", with_messages(user({"type": "image_url", "image_url": {"url": None}})), "invalid_type", URL_PATH
+    ),
     Bad("web address", at("https://example.com/cat.png"), "invalid_image_url", URL_PATH),
     Bad("cloud metadata address", at("http://169.254.169.254/latest/meta-data/"), "invalid_image_url", URL_PATH),
     Bad("file address", at("file:///etc/passwd"), "invalid_image_url", URL_PATH),
@@ -168,11 +184,11 @@ BAD = [
     Bad("logprobs is a number", body(logprobs=1), "invalid_type", "logprobs"),
     Bad("no beam", body(num_beams=0), "invalid_value", "num_beams"),
     Bad("nine beams", body(num_beams=9), "invalid_value", "num_beams"),
-    Bad("beams that draw", body(num_beams=2, temperature=0.5), "invalid_value", "num_beams"),
+    Bad("beams with sampling", body(num_beams=2, temperature=0.5), "invalid_value", "num_beams"),
     Bad("num_beams is a float", body(num_beams=2.0), "invalid_type", "num_beams"),
     Bad("length_penalty above 8", body(length_penalty=8.1), "invalid_value", "length_penalty"),
     Bad("early_stopping is a word", body(early_stopping="never"), "invalid_type", "early_stopping"),
-    # What these models cannot do
+    # What these models do not support
     Bad("tools", body(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
     Bad("functions", body(functions=[{"name": "f"}]), "unsupported_parameter", "functions"),
     Bad("a forced tool", body(tool_choice="required"), "unsupported_parameter", "tool_choice"),
@@ -261,7 +277,7 @@ STREAMS = [
 
 
 @pytest.mark.parametrize("bad", STREAMS, ids=lambda bad: bad.name)
-async def test_it_is_as_bad_when_it_asks_for_a_stream(bad: Bad) -> None:
+async def test_bad_request_that_streams(bad: Bad) -> None:
     check_error(await post(FakeBackend(), bad.request, CONFIG), bad.status, bad.code, bad.param)
 
 

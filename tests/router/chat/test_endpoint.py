@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from router.app import create_app
+from router.asgi.metering import RequestRecord
 from router.asgi.threads import INLINE_BYTES
 from router.config import RouterConfig
 from tests.router import world
@@ -52,6 +53,14 @@ async def test_what_the_backend_is_asked() -> None:
     assert answer.json()["x_gigarouter"]["request_id"] == answer.headers["x-request-id"]
 
 
+async def test_the_meter_of_the_application_learns_of_chat_requests() -> None:
+    records: list[RequestRecord] = []
+    app = create_app(FakeBackend(), RouterConfig(), lambda _scope, record: records.append(record))
+    await world.talk(app, CHAT, [request(task={"name": "caption"})])
+    [record] = records
+    assert (record.outcome, record.model, record.tasks) == ("completed", "blip-large", ("caption",))
+
+
 async def test_the_headers_of_a_stream() -> None:
     answer = await post(FakeBackend(), body(stream=True))
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -84,7 +93,7 @@ async def test_an_error_before_the_first_chunk_has_its_status(
     assert (backend.running, backend.closed) == (0, 1)
 
 
-async def test_an_error_later_is_the_end_of_a_stream_but_a_status_without_one() -> None:
+async def test_a_late_error_ends_a_stream_and_is_a_status_without_one() -> None:
     steps: list[Step] = [Chunk("a"), EngineFailure("Broken.")]
     check_error(await post(FakeBackend(steps), body()), 500, "engine_failure", None)
     answer = await post(FakeBackend(steps), body(stream=True))
@@ -98,7 +107,7 @@ async def test_an_empty_answer_is_a_failure(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_deadline_is_the_routers_whatever_headers_say(stream: bool) -> None:
+async def test_request_headers_do_not_change_the_deadline(stream: bool) -> None:
     backend = FakeBackend(pause_s=30)
     async with client(backend, RouterConfig(request_timeout_s=0.05)) as http:
         headers = {"x-request-timeout-seconds": "0", "x-request-disconnect-disabled": "?1"}
@@ -116,12 +125,12 @@ async def test_the_deadline_holds_within_a_stream() -> None:
     assert (backend.running, backend.closed) == (0, 1)
 
 
-async def test_the_deadline_holds_for_a_body_that_does_not_come() -> None:
+async def test_the_deadline_holds_while_the_body_is_awaited() -> None:
     sent = await talk(FakeBackend(), [], RouterConfig(request_timeout_s=0.05))
     assert sent[0]["status"] == 504
 
 
-async def test_a_large_image_is_read_in_a_thread_and_is_the_same() -> None:
+async def test_a_large_image_is_read_in_a_thread_unchanged() -> None:
     data = IMAGE + bytes(INLINE_BYTES)
     backend = FakeBackend()
     answer = await post(backend, body(messages=[user(image_part(data_url(data)))]))
@@ -129,7 +138,7 @@ async def test_a_large_image_is_read_in_a_thread_and_is_the_same() -> None:
     assert backend.asked[0][1].image == data
 
 
-async def test_many_at_once_do_not_mix() -> None:
+async def test_concurrent_requests_do_not_mix() -> None:
     backend = FakeBackend(pause_s=0.01)
     async with client(backend) as http:
         answers = await asyncio.gather(*(http.post(CHAT, json=body(str(number))) for number in range(20)))
@@ -145,7 +154,7 @@ async def test_a_waiting_stream_is_kept_alive() -> None:
 
 
 async def test_a_stream_is_kept_alive_before_its_first_chunk_too() -> None:
-    """Geometry comes in one chunk at the end, and a queue may be long: nothing in between may close the stream."""
+    """Geometry arrives in one chunk at the end, and a queue may be long: no proxy may close the silent stream."""
     slow = FakeBackend([EngineFailure("Broken.")], pause_s=0.15)
     answer = await post(slow, body(stream=True), RouterConfig(keep_alive_s=0.02))
     assert answer.status_code == 200
@@ -184,7 +193,7 @@ async def test_a_client_that_leaves_a_stream_frees_the_backend() -> None:
     assert (backend.running, backend.closed) == (0, 1)
 
 
-async def test_a_client_that_leaves_while_it_sends_asks_nothing() -> None:
+async def test_a_client_that_leaves_while_it_sends_starts_nothing() -> None:
     backend = FakeBackend()
     half = {"type": "http.request", "body": b"{", "more_body": True}
     assert await talk(backend, [half, GONE]) == []

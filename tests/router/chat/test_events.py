@@ -17,13 +17,13 @@ from router.asgi.deadline import until, within
 from router.asgi.sse import KEEP_ALIVE, keep_alive
 from router.chat.events import EventWriter
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
-from tests.router.world import BALL, Step, events, places, script, several, thoughtful, words
+from tests.router.world import BALL, Step, events, geometry, script, several, with_reasoning, words
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded
 from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
 
-HEAD = ResponseMeta("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
+META = ResponseMeta("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
 
 
 async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
@@ -34,15 +34,15 @@ async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None
         yield step
 
 
-async def _come(chunk: Chunk) -> Chunk:
-    """A first chunk that is there already."""
+async def _arrived(chunk: Chunk) -> Chunk:
+    """A first chunk that has arrived already."""
     return chunk
 
 
-async def told(*steps: Step, shape: ResponseOptions = ResponseOptions(), include_usage: bool = False) -> str:
+async def stream_text(*steps: Step, options: ResponseOptions = ResponseOptions(), include_usage: bool = False) -> str:
     chunks = play(*steps)
-    writer = EventWriter(HEAD, shape, include_usage)
-    return b"".join([event async for event in sse(_come(await anext(chunks)), chunks, writer)]).decode()
+    writer = EventWriter(META, options, include_usage)
+    return b"".join([event async for event in sse(_arrived(await anext(chunks)), chunks, writer)]).decode()
 
 
 def deltas(text: str) -> list[Any]:
@@ -54,7 +54,7 @@ def joined(text: str) -> str:
 
 
 async def test_the_order_of_events() -> None:
-    text = await told(*script(words()))
+    text = await stream_text(*script(words()))
     assert text.endswith("}\n\ndata: [DONE]\n\n")
     first, second, third, last = events(text)
     head = {
@@ -78,28 +78,28 @@ async def test_the_order_of_events() -> None:
 
 
 async def test_usage_comes_last_and_alone() -> None:
-    *others, last = events(await told(*script(words()), include_usage=True))
+    *others, last = events(await stream_text(*script(words()), include_usage=True))
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 583
     assert [event["usage"] for event in others] == [None] * len(others)
 
 
 async def test_geometry_alone_is_one_delta_before_the_end() -> None:
-    text = await told(Chunk(token_ids=(1,)), Chunk(token_ids=(2,)), Chunk(completion=places(BALL)))
+    text = await stream_text(Chunk(token_ids=(1,)), Chunk(token_ids=(2,)), Chunk(completion=geometry(BALL)))
     role, content, finish = deltas(text)
     assert role["content"] == ""
     assert json.loads(content["content"])["objects"][0]["label"] == "ball"
     assert finish["grounding"]["objects"][0]["label"] == "ball"
 
 
-async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
-    text = await told(Chunk("ball<loc_1>", completion=places(BALL)))
+async def test_geometry_alone_streams_no_tokens() -> None:
+    text = await stream_text(Chunk("ball<loc_1>", completion=geometry(BALL)))
     assert json.loads(joined(text))["objects"]
 
 
-@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), places(), several(), thoughtful()])
+@pytest.mark.parametrize("completion", [words(), words("a ball", BALL), geometry(), several(), with_reasoning()])
 @pytest.mark.parametrize(
-    "shape",
+    "options",
     [
         ResponseOptions(),
         ResponseOptions("json"),
@@ -108,46 +108,46 @@ async def test_geometry_alone_says_nothing_of_its_own_tokens() -> None:
         ResponseOptions(logprobs=True),
     ],
 )
-async def test_a_stream_says_what_the_whole_answer_says(completion: Completion, shape: ResponseOptions) -> None:
-    text = await told(*script(completion), shape=shape)
-    choice = completion_json(completion, HEAD, shape)["choices"][0]
+async def test_a_stream_equals_the_whole_answer(completion: Completion, options: ResponseOptions) -> None:
+    text = await stream_text(*script(completion), options=options)
+    choice = completion_json(completion, META, options)["choices"][0]
     assert joined(text) == choice["message"]["content"]
-    thought = [delta["reasoning_content"] for delta in deltas(text) if "reasoning_content" in delta]
-    assert "".join(thought) == choice["message"].get("reasoning_content", "")
+    reasoning = [delta["reasoning_content"] for delta in deltas(text) if "reasoning_content" in delta]
+    assert "".join(reasoning) == choice["message"].get("reasoning_content", "")
     assert [delta["grounding"] for delta in deltas(text) if "grounding" in delta] == [choice["message"]["grounding"]]
     assert [delta["role"] for delta in deltas(text) if "role" in delta] == ["assistant"]
-    if shape.logprobs:
-        said = [event["choices"][0] for event in events(text)]
-        assert [token for one in said for token in one.get("token_ids", [])] == choice["token_ids"]
-        entries = [entry for one in said if one["logprobs"] for entry in one["logprobs"]["content"]]
+    if options.logprobs:
+        choices = [event["choices"][0] for event in events(text)]
+        assert [token for one in choices for token in one.get("token_ids", [])] == choice["token_ids"]
+        entries = [entry for one in choices if one["logprobs"] for entry in one["logprobs"]["content"]]
         assert entries == choice["logprobs"]["content"]
 
 
-async def test_the_thought_comes_before_the_words_even_from_one_chunk() -> None:
-    chunk = replace(Chunk.joined(script(thoughtful())), token_ids=(7,), logprobs=(-1.0,))
-    _, thought, said, _ = events(await told(chunk, shape=ResponseOptions(logprobs=True)))
-    assert thought["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
-    assert said["choices"][0]["delta"] == {"content": "a red square"}
-    assert [event["choices"][0].get("token_ids") for event in (thought, said)] == [None, [7]]
+async def test_the_reasoning_precedes_the_text_even_in_one_chunk() -> None:
+    chunk = replace(Chunk.joined(script(with_reasoning())), token_ids=(7,), logprobs=(-1.0,))
+    _, reasoning, text, _ = events(await stream_text(chunk, options=ResponseOptions(logprobs=True)))
+    assert reasoning["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
+    assert text["choices"][0]["delta"] == {"content": "a red square"}
+    assert [event["choices"][0].get("token_ids") for event in (reasoning, text)] == [None, [7]]
 
 
-async def test_tokens_of_a_thought_are_told_with_it() -> None:
+async def test_tokens_of_the_reasoning_are_sent_with_it() -> None:
     first = Chunk(token_ids=(7,), logprobs=(-1.0,), reasoning="Hm")
-    _, thought, *_ = events(await told(first, *script(words()), shape=ResponseOptions(logprobs=True)))
-    choice = thought["choices"][0]
+    _, reasoning, *_ = events(await stream_text(first, *script(words()), options=ResponseOptions(logprobs=True)))
+    choice = reasoning["choices"][0]
     assert (choice["delta"], choice["token_ids"]) == ({"reasoning_content": "Hm"}, [7])
     assert choice["logprobs"]["content"][0]["logprob"] == -1.0
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=6))
-def test_no_word_is_lost(pieces: list[str]) -> None:
+def test_no_text_is_lost(pieces: list[str]) -> None:
     whole_text = "".join(pieces)
     chunks = [Chunk(piece) for piece in pieces[:-1]] + [Chunk(pieces[-1], completion=words(whole_text))]
-    assert joined(asyncio.run(told(*chunks))) == whole_text
+    assert joined(asyncio.run(stream_text(*chunks))) == whole_text
 
 
-async def test_an_error_on_the_way_is_the_last_event() -> None:
-    text = await told(Chunk("a"), Overloaded("Full."))
+async def test_a_late_error_is_the_last_event() -> None:
+    text = await stream_text(Chunk("a"), Overloaded("Full."))
     assert events(text)[-1] == {
         "error": {"message": "Full.", "type": "server_error", "param": None, "code": "overloaded"}
     }
@@ -155,11 +155,11 @@ async def test_an_error_on_the_way_is_the_last_event() -> None:
 
 
 async def test_an_answer_without_an_end_is_an_error() -> None:
-    assert events(await told(Chunk("a")))[-1]["error"]["code"] == "engine_failure"
+    assert events(await stream_text(Chunk("a")))[-1]["error"]["code"] == "engine_failure"
 
 
 async def test_nothing_follows_the_end() -> None:
-    text = await told(*script(words()), Chunk("more"), RuntimeError("never reached"))
+    text = await stream_text(*script(words()), Chunk("more"), RuntimeError("never reached"))
     assert text.endswith("[DONE]\n\n")
     assert "more" not in text
 
@@ -170,11 +170,11 @@ async def tick(*pauses: float) -> AsyncGenerator[bytes, None]:
         yield b"tick"
 
 
-async def test_keep_alive_speaks_while_nothing_comes() -> None:
-    said = [event async for event in keep_alive(tick(0.0, 0.07, 0.0), 0.02)]
-    assert [event for event in said if event != KEEP_ALIVE] == [b"tick"] * 3
-    assert 2 <= said.count(KEEP_ALIVE) <= 4
-    assert said[0] == b"tick"
+async def test_keep_alive_sends_comments_while_events_are_awaited() -> None:
+    sent = [event async for event in keep_alive(tick(0.0, 0.07, 0.0), 0.02)]
+    assert [event for event in sent if event != KEEP_ALIVE] == [b"tick"] * 3
+    assert 2 <= sent.count(KEEP_ALIVE) <= 4
+    assert sent[0] == b"tick"
     assert KEEP_ALIVE.startswith(b":")
 
 
@@ -189,7 +189,7 @@ async def test_keep_alive_passes_errors_on() -> None:
         await anext(beats)
 
 
-async def test_keep_alive_closes_what_it_waits_for() -> None:
+async def test_keep_alive_closes_its_events() -> None:
     closed = asyncio.Event()
 
     async def endless() -> AsyncGenerator[bytes, None]:
@@ -218,7 +218,7 @@ async def test_within_ends_at_the_deadline_and_closes() -> None:
     assert await anext(chunks, None) is None
 
 
-async def test_within_leaves_a_quick_answer_alone() -> None:
+async def test_within_does_not_change_a_quick_answer() -> None:
     assert [chunk async for chunk in within(soon(5), play(*script(words())))] == list(script(words()))
 
 
@@ -236,6 +236,6 @@ async def test_whole() -> None:
         await whole(play(Chunk("a"), Overloaded("Full.")))
 
 
-async def test_a_reason_other_than_stop_is_told() -> None:
+async def test_a_finish_reason_other_than_stop_is_reported() -> None:
     cut = replace(words(), finish_reason="length")
-    assert events(await told(*script(cut)))[-1]["choices"][0]["finish_reason"] == "length"
+    assert events(await stream_text(*script(cut)))[-1]["choices"][0]["finish_reason"] == "length"

@@ -50,7 +50,7 @@ def sdk(engine: Engine) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def client(sdk: OpenAI, engine: Engine) -> Iterator[OpenAI]:
-    """Whatever a test does, nothing is held at its end."""
+    """Checks after each test that the engine holds nothing."""
     yield sdk
     patience = time.monotonic() + 10
     while (stats := engine.stats()).accepted or stats.running or stats.waiting or stats.used_blocks:
@@ -74,7 +74,7 @@ def message(client: OpenAI, text: str | None = None, image: str | None = SMALL, 
     return ask(client, text, image, **more).choices[0].message
 
 
-def said_by_original(case: str, key: str = "answer") -> str:
+def original_answer(case: str, key: str = "answer") -> str:
     return str(ORIGINAL[case]["result"][key]).strip()
 
 
@@ -84,34 +84,34 @@ def said_by_original(case: str, key: str = "answer") -> str:
 @pytest.mark.parametrize(("length", "case"), [("short", "c00"), ("normal", "c01"), ("long", "c02")])
 def test_captions_of_three_lengths(client: OpenAI, length: str, case: str) -> None:
     answer = message(client, task={"name": "caption", "length": length})
-    assert answer.content == answer.grounding["text"] == said_by_original(case, "caption")
+    assert answer.content == answer.grounding["text"] == original_answer(case, "caption")
     assert answer.grounding["reasoning"] is None
     assert not hasattr(answer, "reasoning_content")
 
 
-def test_without_words_a_caption_is_wanted_and_words_are_a_question(client: OpenAI) -> None:
+def test_no_text_means_a_caption_and_text_is_a_question(client: OpenAI) -> None:
     caption, question = ask(client), ask(client, QUESTION)
-    assert caption.choices[0].message.content == said_by_original("c01", "caption")
-    assert question.choices[0].message.content == said_by_original("c09")
+    assert caption.choices[0].message.content == original_answer("c01", "caption")
+    assert question.choices[0].message.content == original_answer("c09")
     assert [one.x_gigarouter["task_resolution"] for one in (caption, question)] == ["default", "plain"]
 
 
 def test_a_question_in_the_task_or_in_the_message(client: OpenAI) -> None:
     within = message(client, task={"name": "query", "text": QUESTION})
     beside = message(client, QUESTION, task="query")
-    assert within.content == beside.content == said_by_original("c09")
+    assert within.content == beside.content == original_answer("c09")
 
 
 def test_a_question_without_an_image(client: OpenAI) -> None:
     answer = ask(client, "how many trees are in the picture?", image=None)
-    said = answer.choices[0].message
-    assert said.content == said_by_original("c28")
-    assert (said.grounding["task"], said.grounding["images"], said.grounding["objects"]) == ("query", [], [])
+    reply = answer.choices[0].message
+    assert reply.content == original_answer("c28")
+    assert (reply.grounding["task"], reply.grounding["images"], reply.grounding["objects"]) == ("query", [], [])
     assert answer.usage.prompt_tokens_details.image_tokens == 0
     assert answer.x_gigarouter["image_cache"] is None
 
 
-def test_a_second_question_costs_no_second_look(client: OpenAI, engine: Engine) -> None:
+def test_a_second_question_does_not_encode_the_image_again(client: OpenAI, engine: Engine) -> None:
     ask(client, "first")
     encoded = engine.stats().images_encoded
     answer = ask(client, "second")
@@ -120,24 +120,24 @@ def test_a_second_question_costs_no_second_look(client: OpenAI, engine: Engine) 
     assert answer.usage.prompt_tokens_details.cached_tokens == 730
 
 
-# Thoughts
+# Reasoning
 
 
 @pytest.mark.parametrize(("image", "case"), [(None, "c30"), (SMALL, "c14")])
-def test_the_thought_stands_beside_the_answer(client: OpenAI, image: str | None, case: str) -> None:
+def test_the_reasoning_stands_beside_the_answer(client: OpenAI, image: str | None, case: str) -> None:
     task = {"name": "query", "text": "is there a dog", "reasoning": True}
     answer = ask(client, image=image, task=task, max_tokens=97)
-    said, expected = answer.choices[0].message, ORIGINAL[case]["result"]["reasoning"]
-    assert said.reasoning_content == said.grounding["reasoning"] == expected["text"]
-    assert said.content == said.grounding["text"]
-    assert said.content.startswith(said_by_original(case))
+    reply, expected = answer.choices[0].message, ORIGINAL[case]["result"]["reasoning"]
+    assert reply.reasoning_content == reply.grounding["reasoning"] == expected["text"]
+    assert reply.content == reply.grounding["text"]
+    assert reply.content.startswith(original_answer(case))
     points = [tuple(point) for part in expected["grounding"] for point in part["points"]]
-    assert [tuple(found["point"]) for found in said.grounding["objects"]] == [
+    assert [tuple(found["point"]) for found in reply.grounding["objects"]] == [
         pytest.approx(point, abs=1e-6) for point in points
     ]
-    for found in said.grounding["objects"]:
+    for found in reply.grounding["objects"]:
         [(start, end)] = found["spans"]
-        assert said.reasoning_content[start:end].strip() == (found["label"] or "")
+        assert reply.reasoning_content[start:end].strip() == (found["label"] or "")
     details = answer.usage.completion_tokens_details
     assert 0 < details.reasoning_tokens < answer.usage.completion_tokens
 
@@ -145,51 +145,51 @@ def test_the_thought_stands_beside_the_answer(client: OpenAI, image: str | None,
 @pytest.mark.parametrize(
     ("image", "form"), [(None, None), (SMALL, None), (SMALL, {"type": "json_object"})], ids=["blind", "words", "json"]
 )
-def test_a_thought_is_streamed_before_the_answer(client: OpenAI, image: str | None, form: Any) -> None:
-    """Without an image, the thought of "is there a dog" ends in a space, which belongs to it."""
+def test_the_reasoning_is_streamed_before_the_answer(client: OpenAI, image: str | None, form: Any) -> None:
+    """Without an image, the reasoning about "is there a dog" ends in a space, which belongs to it."""
     task = {"name": "query", "text": "is there a dog", "reasoning": True}
-    asked: dict[str, Any] = {"image": image, "task": task, "max_tokens": 97}
-    asked |= {} if form is None else {"response_format": form}
-    whole = ask(client, **asked)
-    said = whole.choices[0].message
-    *chunks, last = ask(client, **asked, stream=True, stream_options={"include_usage": True})
+    fields: dict[str, Any] = {"image": image, "task": task, "max_tokens": 97}
+    fields |= {} if form is None else {"response_format": form}
+    whole = ask(client, **fields)
+    reply = whole.choices[0].message
+    *chunks, last = ask(client, **fields, stream=True, stream_options={"include_usage": True})
     deltas = [chunk.choices[0].delta for chunk in chunks]
     kinds = ["t" if hasattr(one, "reasoning_content") else "a" for one in deltas if one.content or not one.role]
     assert re.fullmatch("t+a+", "".join(kinds))
-    assert "".join(getattr(one, "reasoning_content", "") for one in deltas) == said.reasoning_content
-    assert_alike("".join(one.content or "" for one in deltas), said.content)
-    assert_alike(deltas[-1].grounding, said.grounding)
+    assert "".join(getattr(one, "reasoning_content", "") for one in deltas) == reply.reasoning_content
+    assert_alike("".join(one.content or "" for one in deltas), reply.content)
+    assert_alike(deltas[-1].grounding, reply.grounding)
     assert last.usage.completion_tokens_details == whole.usage.completion_tokens_details
 
 
-def test_the_sdk_puts_the_pieces_of_a_thought_together(client: OpenAI) -> None:
-    asked: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "max_tokens": 97}
-    said = message(client, **asked)
-    with client.chat.completions.stream(**request(**asked)) as stream:
+def test_the_sdk_assembles_the_reasoning(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "max_tokens": 97}
+    reply = message(client, **fields)
+    with client.chat.completions.stream(**request(**fields)) as stream:
         final: Any = stream.get_final_completion().choices[0].message
-    assert (final.reasoning_content, final.content) == (said.reasoning_content, said.content)
-    assert_alike(final.grounding, said.grounding)
+    assert (final.reasoning_content, final.content) == (reply.reasoning_content, reply.content)
+    assert_alike(final.grounding, reply.grounding)
 
 
-def test_every_token_has_its_log_probability_that_of_a_thought_too(client: OpenAI) -> None:
-    asked: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "logprobs": True}
-    whole = ask(client, **asked)
-    chunks = list(ask(client, **asked, stream=True))
+def test_every_token_has_its_log_probability_also_in_the_reasoning(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "logprobs": True}
+    whole = ask(client, **fields)
+    chunks = list(ask(client, **fields, stream=True))
     streamed = [token for chunk in chunks for token in getattr(chunk.choices[0], "token_ids", None) or []]
     assert streamed == whole.choices[0].token_ids
     assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
 
 
-def test_a_stop_string_stops_answers_and_no_thoughts(client: OpenAI) -> None:
-    asked: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "max_tokens": 97}
-    said = message(client, **asked)
-    stop = said.reasoning_content[:3]
-    stopped = message(client, **asked, stop=[stop])
-    assert stopped.reasoning_content == said.reasoning_content
-    assert stopped.content == said.content.partition(stop)[0].strip()
+def test_a_stop_string_ends_the_answer_but_not_the_reasoning(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"task": {"name": "query", "text": "is there a dog", "reasoning": True}, "max_tokens": 97}
+    reply = message(client, **fields)
+    stop = reply.reasoning_content[:3]
+    stopped = message(client, **fields, stop=[stop])
+    assert stopped.reasoning_content == reply.reasoning_content
+    assert stopped.content == reply.content.partition(stop)[0].strip()
 
 
-# Places
+# References and objects
 
 
 @pytest.mark.parametrize(
@@ -201,44 +201,44 @@ def test_a_stop_string_stops_answers_and_no_thoughts(client: OpenAI) -> None:
         ([{"box_px": [80, 80, 400, 360]}, {"point_px": [560, 120]}], "c34"),
     ],
 )
-def test_a_question_about_places(client: OpenAI, references: list[Any], case: str) -> None:
+def test_a_question_about_references(client: OpenAI, references: list[Any], case: str) -> None:
     answer = ask(client, image=WIDE, task={"name": "query", "text": QUESTION, "references": references})
-    assert answer.choices[0].message.content == said_by_original(case)
+    assert answer.choices[0].message.content == original_answer(case)
     assert answer.x_gigarouter["ignored"] == []
 
 
-def test_places_in_pixels_are_the_same_places(client: OpenAI) -> None:
-    """The prompts are equal, so a thought is too, letter by letter."""
+def test_references_in_pixels_are_the_same_as_normalised_ones(client: OpenAI) -> None:
+    """Equal prompts give equal reasoning, to the letter."""
 
-    def thought(reference: Any) -> tuple[str, str]:
+    def reasoned(reference: Any) -> tuple[str, str]:
         task = {"name": "query", "text": QUESTION, "references": [reference], "reasoning": True}
-        said = message(client, task=task)
-        return said.reasoning_content, said.content
+        reply = message(client, task=task)
+        return reply.reasoning_content, reply.content
 
-    assert thought({"point_px": [56, 40]}) == thought({"point": [0.25, 0.25]}) != thought({"point": [1, 1]})
-    assert thought({"box_px": [0, 40, 112, 160]}) == thought({"box": [0, 0.25, 0.5, 1]})
+    assert reasoned({"point_px": [56, 40]}) == reasoned({"point": [0.25, 0.25]}) != reasoned({"point": [1, 1]})
+    assert reasoned({"box_px": [0, 40, 112, 160]}) == reasoned({"box": [0, 0.25, 0.5, 1]})
 
 
 @pytest.mark.parametrize(("name", "case"), [("detect", "c37"), ("point", "c38")])
-def test_what_is_found_is_what_the_original_finds(client: OpenAI, name: str, case: str) -> None:
-    said = message(client, task={"name": name, "labels": ["circle"], "max_objects": 10})
+def test_objects_equal_those_of_the_original(client: OpenAI, name: str, case: str) -> None:
+    reply = message(client, task={"name": name, "labels": ["circle"], "max_objects": 10})
     result = ORIGINAL[case]["result"]
     if name == "detect":
         expected = [[max(0.0, min(1.0, one[key])) for key in CORNERS] for one in result["objects"]]
-        found = [one["box"] for one in said.grounding["objects"]]
+        found = [one["box"] for one in reply.grounding["objects"]]
     else:
         expected = [[one["x"], one["y"]] for one in result["points"]]
-        found = [one["point"] for one in said.grounding["objects"]]
+        found = [one["point"] for one in reply.grounding["objects"]]
     assert found == [pytest.approx(one, abs=2e-6) for one in expected]
-    assert len(json.loads(said.content)["objects"]) == len(found) > 1
-    assert {(one["label"], one["score_type"]) for one in said.grounding["objects"]} == {("circle", "token_prob")}
+    assert len(json.loads(reply.content)["objects"]) == len(found) > 1
+    assert {(one["label"], one["score_type"]) for one in reply.grounding["objects"]} == {("circle", "token_prob")}
 
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
 
 @pytest.mark.parametrize("name", ["detect", "point"])
-def test_each_label_is_looked_for_by_itself(client: OpenAI, name: str) -> None:
+def test_each_label_is_searched_for_separately(client: OpenAI, name: str) -> None:
     labels = ["circle", "red square", "dog"]
     alone = [
         found
@@ -262,8 +262,8 @@ def test_a_text_is_grounded_as_it_is_detected(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_several_tasks_of_one_image(client: OpenAI, engine: Engine, stream: bool) -> None:
-    thoughtful = {"name": "query", "text": "is there a dog", "reasoning": True}
-    tasks: list[Any] = [{"name": "detect", "labels": ["circle", "dog"], "max_objects": 2}, thoughtful, "caption"]
+    reasoning_query = {"name": "query", "text": "is there a dog", "reasoning": True}
+    tasks: list[Any] = [{"name": "detect", "labels": ["circle", "dog"], "max_objects": 2}, reasoning_query, "caption"]
     encoded = engine.stats().images_encoded
     if stream:
         with client.chat.completions.stream(**request(tasks=tasks, max_tokens=97)) as events:
@@ -271,19 +271,19 @@ def test_several_tasks_of_one_image(client: OpenAI, engine: Engine, stream: bool
     else:
         answer = ask(client, tasks=tasks, max_tokens=97)
     assert engine.stats().images_encoded <= encoded + 1
-    said = answer.choices[0].message
-    detected, thought, caption = said.grounding["parts"]
+    reply = answer.choices[0].message
+    detected, reasoned, caption = reply.grounding["parts"]
     assert len(detected["objects"]) == 4
     assert answer.choices[0].finish_reason == "stop"
-    assert (said.reasoning_content, said.content) == (thought["reasoning"], thought["text"])
-    assert thought["reasoning"] == ORIGINAL["c14"]["result"]["reasoning"]["text"]
-    assert caption["text"] == said_by_original("c01", "caption")
+    assert (reply.reasoning_content, reply.content) == (reasoned["reasoning"], reasoned["text"])
+    assert reasoned["reasoning"] == ORIGINAL["c14"]["result"]["reasoning"]["text"]
+    assert caption["text"] == original_answer("c01", "caption")
 
 
-# What cannot be
+# Unused and bad arguments
 
 
-def test_what_a_caption_has_no_use_for_is_reported(client: OpenAI) -> None:
+def test_arguments_that_a_caption_does_not_use_are_reported(client: OpenAI) -> None:
     useless = {"reasoning": True, "references": [{"point": [0, 0]}], "threshold": 0.5, "max_objects": 3}
     answer = ask(client, task={"name": "caption", **useless})
     assert set(answer.x_gigarouter["ignored"]) == {f"task.{name}" for name in useless}
@@ -295,15 +295,15 @@ def task_of(name: str, **more: Any) -> dict[str, Any]:
 
 
 def blind(**fields: Any) -> dict[str, Any]:
-    """Asked without an image."""
+    """Fields of a request without an image."""
     return {"image": None, **fields}
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("asked", "param", "said"),
+    ("fields", "param", "reply"),
     [
-        (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "greater than or equal to 1"),
+        (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "at least 1"),
         (task_of("query", text="?", references=[{"point": [1.1, 0]}]), "task.references[0].point[0]", "1"),
         (task_of("query", text="?", references=[{"point_px": [0, 161]}]), "task.references[0].point_px", "224 x 160"),
         (blind(**task_of("query", text="?", references=[{"point_px": [0, 1]}])), "messages", "needs an image"),
@@ -318,17 +318,17 @@ def blind(**fields: Any) -> dict[str, Any]:
         (task_of("query", text="why " * 1000), "messages[0].content", "the model holds 2048"),
     ],
 )
-def test_bad_requests_are_said_to_be(
-    client: OpenAI, asked: dict[str, Any], param: str, said: str, stream: bool
+def test_bad_requests_name_their_fault(
+    client: OpenAI, fields: dict[str, Any], param: str, reply: str, stream: bool
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, stream=stream, **asked)
+        ask(client, stream=stream, **fields)
     assert caught.value.param == param
-    assert said in caught.value.message
+    assert reply in caught.value.message
     assert ask(client, "next").choices[0].message.grounding
 
 
-def test_models_that_need_an_image_say_so_and_how_to_send_one() -> None:
+def test_a_missing_image_is_an_error_that_says_how_to_send_one() -> None:
     few = EngineConfig(max_batch=1, cache_bytes=2**26)
     with ExitStack() as stack:
         engines = {name: stack.enter_context(Engine(load(MINIATURES / name), few)) for name in OTHERS}

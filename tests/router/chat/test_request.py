@@ -22,18 +22,18 @@ def read(request: dict[str, Any]) -> Chat:
     return read_chat(json.dumps(request).encode(), RouterConfig())
 
 
-def test_the_least_request() -> None:
+def test_the_smallest_request() -> None:
     chat = read(body())
     assert chat.request == Request(IMAGE, stream=False)
-    assert chat.shape == ResponseOptions()
+    assert chat.options == ResponseOptions()
     assert (chat.model, chat.stream, chat.include_usage, chat.ignored) == ("blip-large", False, False, ())
 
 
-def test_pieces_are_asked_for_only_where_the_answer_streams() -> None:
+def test_the_model_streams_only_where_the_answer_does() -> None:
     assert read(body(stream=True)).request == Request(IMAGE, stream=True)
 
 
-def test_whether_an_image_is_needed_is_the_model_s_to_say() -> None:
+def test_a_request_without_an_image_is_left_to_the_model() -> None:
     chat = read(body(messages=[{"role": "user", "content": "Why is the sky blue?"}]))
     assert chat.request == Request(None, "Why is the sky blue?", stream=False)
     error = chat.located(InvalidRequest("It needs an image.", "image", "invalid_value"))
@@ -48,7 +48,7 @@ def test_an_alias_becomes_the_canonical_name() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["<OD>", "<CAPTION_TO_PHRASE_GROUNDING> a green car", " a photo of ", "日本\n"])
-def test_a_prompt_passes_word_for_word(prompt: str) -> None:
+def test_a_prompt_passes_unchanged(prompt: str) -> None:
     assert read(body(prompt)).request.prompt == prompt
 
 
@@ -57,7 +57,7 @@ def test_text_parts_of_one_message_are_lines() -> None:
     assert read(request).request.prompt == "one\ntwo"
 
 
-def test_of_a_conversation_the_last_question_counts_and_the_rest_is_reported() -> None:
+def test_the_last_message_of_a_conversation_counts_and_the_rest_is_reported() -> None:
     chat = read(
         body(
             messages=[
@@ -84,7 +84,7 @@ def test_sampling() -> None:
         max_tokens=5, temperature=0, top_p=1, seed=-7, stop=("end",), repetition_penalty=1.5, no_repeat_ngram_size=3,
         logprobs=True,
     )  # fmt: skip
-    assert chat.shape.logprobs
+    assert chat.options.logprobs
 
 
 def test_beams() -> None:
@@ -97,7 +97,7 @@ def test_other_spellings_of_beams_are_reported_as_unknown() -> None:
     assert read(body(use_beam_search=True, best_of=3)).ignored == ("use_beam_search", "best_of")
 
 
-def test_max_completion_tokens_is_the_newer_name_and_wins() -> None:
+def test_max_completion_tokens_takes_precedence() -> None:
     assert read(body(max_completion_tokens=3)).request.sampling.max_tokens == 3
     assert read(body(max_completion_tokens=3, max_tokens=9)).request.sampling.max_tokens == 3
 
@@ -121,14 +121,14 @@ def test_null_means_not_given() -> None:
 def test_tasks(given_task: object, expected: Task) -> None:
     chat = read(body("<OD>", task=given_task))
     assert chat.request.task == expected
-    assert chat.request.prompt == "<OD>"  # what it means beside a task is the processor's to say
+    assert chat.request.prompt == "<OD>"  # the processor decides what it means beside a task
 
 
 def test_several_tasks() -> None:
     chat = read(body("What is it?", tasks=["caption", {"name": "detect", "labels": ["dog", "car"]}, "query"]))
     assert chat.request == Request(
         IMAGE,
-        "What is it?",  # for the parts that lack a text
+        "What is it?",  # for the tasks without a text
         stream=False,
         tasks=(Task("caption"), Task("detect", labels=("dog", "car")), Task("query")),
     )
@@ -140,29 +140,29 @@ def test_one_task_in_a_list_is_still_a_list() -> None:
 
 
 @pytest.mark.parametrize("task", ["caption", "raw", {"name": "detect"}])
-def test_task_and_tasks_exclude_each_other(task: object) -> None:
+def test_task_and_tasks_cannot_be_combined(task: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(body(task=task, tasks=["caption"]))
     assert (caught.value.param, caught.value.code) == ("tasks", "invalid_value")
 
 
-def test_the_size_is_read_only_where_pixels_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_the_image_size_is_read_only_for_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_at: list[str] = []
 
     def size(data: bytes, limits: object, param: str) -> tuple[int, int]:
-        asked.append(param)
+        read_at.append(param)
         return (10, 10)
 
     monkeypatch.setattr("router.chat.request.upright_size_of", size)
     corner = {"name": "ocr", "region": {"box_px": [0, 0, 5, 5]}}
     read(body(task={"name": "ocr", "region": {"box": [0, 0, 1, 1]}}))
-    assert asked == []
+    assert read_at == []
     assert read(body(tasks=[corner, corner])).request.tasks[1].region == Box(0, 0, 0.5, 0.5)
-    assert asked == ["messages[0].content[0].image_url.url"]
+    assert read_at == ["messages[0].content[0].image_url.url"]
 
 
 @pytest.mark.parametrize(
-    ("fields", "shape"),
+    ("fields", "options"),
     [
         ({}, ResponseOptions("answer")),
         ({"response_format": {"type": "text"}}, ResponseOptions("answer")),
@@ -175,9 +175,9 @@ def test_the_size_is_read_only_where_pixels_are_asked_for(monkeypatch: pytest.Mo
         ({"task": "raw"}, ResponseOptions("raw", include_raw=True)),
     ],
 )  # fmt: skip
-def test_the_shape_of_the_answer(fields: dict[str, Any], shape: ResponseOptions) -> None:
+def test_the_options_of_the_answer(fields: dict[str, Any], options: ResponseOptions) -> None:
     chat = read(body("<OD>", **fields))
-    assert chat.shape == shape
+    assert chat.options == options
     assert chat.request.task is None
 
 
@@ -198,7 +198,7 @@ def test_the_report_of_unknown_fields_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
-def test_the_impossible_can_be_dropped(name: str) -> None:
+def test_unsupported_fields_can_be_dropped(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(body(**{name: "surely not"}))
     assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
@@ -207,7 +207,7 @@ def test_the_impossible_can_be_dropped(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, harmless in IMPOSSIBLE.items() if harmless])
-def test_the_impossible_may_ask_for_nothing(name: str) -> None:
+def test_unsupported_fields_may_have_their_neutral_value(name: str) -> None:
     for harmless in IMPOSSIBLE[name]:
         assert read({**body(), name: harmless}).ignored == ()
 
@@ -222,7 +222,7 @@ def test_the_impossible_may_ask_for_nothing(name: str) -> None:
         (EngineFailure("No."), None),
     ],
 )
-def test_errors_found_later_get_their_place_in_the_body(error: VlmError, param: str | None) -> None:
+def test_later_errors_get_the_path_of_their_field(error: VlmError, param: str | None) -> None:
     located = read(body()).located(error)
     assert type(located) is type(error)
     assert (located.message, located.param, located.code) == (error.message, param, error.code)
@@ -252,13 +252,13 @@ field_names = st.sampled_from(
 
 
 @given(st.dictionaries(field_names, json_values, max_size=4))
-def test_whatever_is_in_the_fields_it_is_read_or_refused_in_our_words(fields: dict[str, Any]) -> None:
+def test_any_fields_are_read_or_refused_with_our_error(fields: dict[str, Any]) -> None:
     with contextlib.suppress(VlmError):
         assert read({**body(), **fields}).request.image == IMAGE
 
 
 @given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=5), json_values)
-def test_whatever_is_in_a_message_it_is_read_or_refused_in_our_words(roles: list[str], content: object) -> None:
+def test_any_message_is_read_or_refused_with_our_error(roles: list[str], content: object) -> None:
     messages = [*({"role": role, "content": content} for role in roles), user(image_part())]
     with contextlib.suppress(VlmError):
         assert read(body(messages=messages)).request.image == IMAGE

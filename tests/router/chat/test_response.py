@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of
-from tests.router.world import BALL, places, several, thoughtful, words
+from tests.router.world import BALL, geometry, several, with_reasoning, words
 from vlm.types import Box, Completion, Detection, Grounding, Point
 
-HEAD = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
+META = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
 
 BALL_JSON = {
     "id": 0,
@@ -36,8 +36,8 @@ BALL_JSON = {
 }
 
 
-def test_a_whole_answer_to_the_letter() -> None:
-    assert completion_json(words(), HEAD, ResponseOptions()) == {
+def test_every_field_of_a_whole_answer() -> None:
+    assert completion_json(words(), META, ResponseOptions()) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
@@ -84,32 +84,30 @@ def test_a_whole_answer_to_the_letter() -> None:
     }
 
 
-def test_a_thought_stands_beside_the_answer() -> None:
-    answer = completion_json(thoughtful(), HEAD, ResponseOptions())
+def test_the_reasoning_stands_beside_the_answer() -> None:
+    answer = completion_json(with_reasoning(), META, ResponseOptions())
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("A shape, red, of four sides.", "a red square")
     assert message["grounding"]["reasoning"] == message["reasoning_content"]
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
 
 
-def test_of_several_answers_the_thought_is_of_the_one_that_speaks() -> None:
-    first_words = several(places(BALL), thoughtful(), words("another one"))
-    message = completion_json(first_words, HEAD, ResponseOptions())["choices"][0]["message"]
+def test_of_several_answers_the_reasoning_is_that_of_the_first_text() -> None:
+    first_text = several(geometry(BALL), with_reasoning(), words("another one"))
+    message = completion_json(first_text, META, ResponseOptions())["choices"][0]["message"]
     assert message["reasoning_content"] == message["grounding"]["parts"][1]["reasoning"]
-    thoughtless = completion_json(several(places(BALL), words(), thoughtful()), HEAD, ResponseOptions())
-    assert "reasoning_content" not in thoughtless["choices"][0]["message"]
+    without_reasoning = completion_json(several(geometry(BALL), words(), with_reasoning()), META, ResponseOptions())
+    assert "reasoning_content" not in without_reasoning["choices"][0]["message"]
 
 
-def test_without_an_image_nothing_is_said_of_its_cache() -> None:
-    asked = words()
-    answer = completion_json(
-        replace(asked, grounding=replace(asked.grounding, image_size=None)), HEAD, ResponseOptions()
-    )
+def test_without_an_image_its_cache_is_null() -> None:
+    completion = replace(words(), grounding=replace(words().grounding, image_size=None))
+    answer = completion_json(completion, META, ResponseOptions())
     assert answer["x_gigarouter"]["image_cache"] is None
 
 
-def test_places_are_beside_the_words_in_both_frames() -> None:
-    grounding = completion_json(places(), HEAD, ResponseOptions())["choices"][0]["message"]["grounding"]
+def test_objects_stand_beside_the_text_normalised_and_in_pixels() -> None:
+    grounding = completion_json(geometry(), META, ResponseOptions())["choices"][0]["message"]["grounding"]
     assert grounding["objects"][0] == BALL_JSON
     kite = grounding["objects"][1]
     assert (kite["id"], kite["point"], kite["point_px"]) == (1, [0.25, 0.75], [160.0, 360.0])
@@ -117,49 +115,49 @@ def test_places_are_beside_the_words_in_both_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "shape", "content"),
+    ("completion", "options", "content"),
     [
         (words(), ResponseOptions(), "a red square"),
         (words("a ball", BALL), ResponseOptions(), "a ball"),
         (words(), ResponseOptions("json"), {"text": "a red square"}),
         (words(), ResponseOptions("raw"), "a red square</s>"),
-        (places(), ResponseOptions("raw"), "ball<loc_100></s>"),
+        (geometry(), ResponseOptions("raw"), "ball<loc_100></s>"),
         (
-            places(BALL),
+            geometry(BALL),
             ResponseOptions(),
             {"objects": [{name: BALL_JSON[name] for name in ("label", "box", "box_px")}]},
         ),
     ],
 )
-def test_content(completion: Completion, shape: ResponseOptions, content: object) -> None:
-    said = content_of(completion, shape)
-    assert (said if isinstance(content, str) else json.loads(said)) == content
+def test_content(completion: Completion, options: ResponseOptions, content: object) -> None:
+    sent = content_of(completion, options)
+    assert (sent if isinstance(content, str) else json.loads(sent)) == content
 
 
 @pytest.mark.parametrize(
-    ("completion", "shape"),
+    ("completion", "options"),
     [
         (words(), ResponseOptions("grounding")),
-        (places(), ResponseOptions("grounding")),
-        (places(), ResponseOptions("json")),
+        (geometry(), ResponseOptions("grounding")),
+        (geometry(), ResponseOptions("json")),
         (words("a ball", BALL), ResponseOptions("json")),
-        (places(), ResponseOptions("grounding", include_raw=True)),
+        (geometry(), ResponseOptions("grounding", include_raw=True)),
         (several(), ResponseOptions("grounding")),
         (several(), ResponseOptions("json")),
         (several(words(), words()), ResponseOptions("json")),
     ],
 )
-def test_content_as_the_whole_grounding(completion: Completion, shape: ResponseOptions) -> None:
-    message = completion_json(completion, HEAD, shape)["choices"][0]["message"]
+def test_content_as_the_whole_grounding(completion: Completion, options: ResponseOptions) -> None:
+    message = completion_json(completion, META, options)["choices"][0]["message"]
     assert json.loads(message["content"]) == message["grounding"]
 
 
 @pytest.mark.parametrize("include_raw", [False, True])
 def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_content(include_raw: bool) -> None:
-    shape = ResponseOptions(include_raw=include_raw)
-    answer = completion_json(several(), HEAD, shape)
+    options = ResponseOptions(include_raw=include_raw)
+    answer = completion_json(several(), META, options)
     message = answer["choices"][0]["message"]
-    alone = [grounding_of(part, shape) for part in several().parts]
+    alone = [grounding_of(part, options) for part in several().parts]
     assert message["content"] == "a red square"
     assert message["grounding"] == {**alone[0], "parts": alone}
     assert [part["task"] for part in message["grounding"]["parts"]] == ["detect", "caption", "caption"]
@@ -168,30 +166,30 @@ def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_conte
     assert len(answer["choices"]) == 1
 
 
-def test_where_no_task_has_words_the_content_is_the_geometry_of_the_first() -> None:
-    silent = replace(places(BALL), parts=(places(BALL), places()))
+def test_without_any_text_the_content_is_the_geometry_of_the_first_task() -> None:
+    silent = replace(geometry(BALL), parts=(geometry(BALL), geometry()))
     assert [found["label"] for found in json.loads(content_of(silent, ResponseOptions()))["objects"]] == ["ball"]
 
 
 def test_nothing_found_is_an_empty_list() -> None:
-    nothing = replace(places(), grounding=replace(places().grounding, detections=()))
+    nothing = replace(geometry(), grounding=replace(geometry().grounding, detections=()))
     assert content_of(nothing, ResponseOptions()) == '{"objects":[]}'
 
 
-def test_content_is_compact_and_keeps_its_letters() -> None:
+def test_content_is_compact_json_without_escapes() -> None:
     assert content_of(words("ein grünes Café"), ResponseOptions("json")) == '{"text":"ein grünes Café"}'
 
 
-def test_raw_is_given_only_when_asked_for() -> None:
-    def raw(shape: ResponseOptions) -> Any:
-        return completion_json(words(), HEAD, shape)["choices"][0]["message"]["grounding"]["raw"]
+def test_raw_is_present_only_on_request() -> None:
+    def raw(options: ResponseOptions) -> Any:
+        return completion_json(words(), META, options)["choices"][0]["message"]["grounding"]["raw"]
 
     assert raw(ResponseOptions()) is None
     assert raw(ResponseOptions(include_raw=True)) == "a red square</s>"
 
 
-def test_logprobs_name_tokens_by_their_ids() -> None:
-    choice = completion_json(words(), HEAD, ResponseOptions(logprobs=True))["choices"][0]
+def test_logprobs_name_tokens_by_id() -> None:
+    choice = completion_json(words(), META, ResponseOptions(logprobs=True))["choices"][0]
     assert choice["token_ids"] == [11, 12, 2]
     assert choice["logprobs"]["refusal"] is None
     assert choice["logprobs"]["content"][0] == {
@@ -205,10 +203,10 @@ def test_logprobs_name_tokens_by_their_ids() -> None:
 
 def test_what_the_model_ignored_is_added_once() -> None:
     completion = replace(words(), ignored=("prompt", "user"))
-    assert completion_json(completion, HEAD, ResponseOptions())["x_gigarouter"]["ignored"] == ["user", "prompt"]
+    assert completion_json(completion, META, ResponseOptions())["x_gigarouter"]["ignored"] == ["user", "prompt"]
 
 
-def test_every_head_has_its_own_id() -> None:
+def test_every_answer_has_its_own_id() -> None:
     one, two = ResponseMeta("m", "r"), ResponseMeta("m", "r")
     assert one.id != two.id
     assert one.id.startswith("chatcmpl-")
@@ -239,9 +237,9 @@ def flat(shape: Any) -> list[float]:
 
 
 @given(st.lists(detections, max_size=5), sizes, st.sampled_from(["answer", "json", "grounding"]))
-def test_grounding_keeps_its_promises(found: list[Detection], size: tuple[int, int], content: Any) -> None:
-    completion = replace(places(), grounding=Grounding("detect", "<OD>", None, size, tuple(found)))
-    answer = completion_json(completion, HEAD, ResponseOptions(content))
+def test_invariants_of_the_grounding_object(found: list[Detection], size: tuple[int, int], content: Any) -> None:
+    completion = replace(geometry(), grounding=Grounding("detect", "<OD>", None, size, tuple(found)))
+    answer = completion_json(completion, META, ResponseOptions(content))
     objects = answer["choices"][0]["message"]["grounding"]["objects"]
     assert [one["id"] for one in objects] == list(range(len(found)))
     for one in objects:
@@ -269,8 +267,8 @@ def _check_frames(norm: list[Any], pixels: list[Any], size: tuple[int, int]) -> 
         assert pixel == round(pixel, 2)
 
 
-def test_a_grounded_caption_is_geometry_though_its_text_is_known() -> None:
-    """Spans need the text that they point into; the answer is still where things are."""
-    grounded = replace(places(), grounding=replace(places().grounding, task="ground", text="a ball and a kite"))
+def test_a_task_of_geometry_keeps_its_text_in_the_grounding() -> None:
+    """Its spans need the text that they point into, but its content is the objects."""
+    grounded = replace(geometry(), grounding=replace(geometry().grounding, task="ground", text="a ball and a kite"))
     content = json.loads(content_of(grounded, ResponseOptions()))
     assert [found["label"] for found in content["objects"]] == ["ball", "kite"]

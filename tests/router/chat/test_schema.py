@@ -1,4 +1,4 @@
-"""Types and ranges of the request's JSON, and what is said of a wrong field."""
+"""Types and ranges of the request's JSON, and the message for a wrong field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.chat.schema import ChatBody, TaskBody, validated
+from router.asgi.validation import validated
+from router.chat.schema import ChatBody, TaskBody
 from tests.router.world import body
 from vlm.errors import InvalidRequest
 from vlm.types import MAX_TASKS
@@ -21,7 +22,9 @@ def refused(request: dict[str, Any]) -> InvalidRequest:
 
 
 def test_a_task_is_a_name_or_an_object() -> None:
-    chat = validated(ChatBody, body(task="detect", tasks=["caption", {"name": "ocr"}]))  # api.py refuses both together
+    chat = validated(
+        ChatBody, body(task="detect", tasks=["caption", {"name": "ocr"}])
+    )  # request.py refuses both together
     assert chat.task == TaskBody(name="detect")
     assert chat.tasks == [TaskBody(name="caption"), TaskBody(name="ocr")]
 
@@ -55,9 +58,7 @@ def test_null_and_absent_are_the_same() -> None:
         ({"name": "ocr", "region": {"box_px": [0, 0, float("nan"), 3]}}, "invalid_value", "region.box_px[2]"),
     ],
 )
-def test_a_bad_argument_of_a_task_has_its_path_alone_and_among_others(
-    task: dict[str, Any], code: str, path: str
-) -> None:
+def test_a_bad_argument_of_a_task_has_its_path(task: dict[str, Any], code: str, path: str) -> None:
     alone, among = refused(body(task=task)), refused(body(tasks=["caption", task]))
     assert (alone.code, alone.param) == (code, f"task.{path}")
     assert (among.code, among.param) == (code, f"tasks[1].{path}")
@@ -80,6 +81,49 @@ def test_a_bad_argument_of_a_task_has_its_path_alone_and_among_others(
 def test_bad_lists_of_tasks(tasks: object, code: str, param: str) -> None:
     error = refused(body(tasks=tasks))
     assert (error.code, error.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"task": {"name": "detect", "lables": ["dog"]}},
+            "task.lables: is not supported; task takes: name, labels, text, region, length, max_objects, threshold, "
+            "reasoning, references. Did you mean 'labels'?",
+        ),
+        (
+            {"tasks": ["ocr", {"name": "ocr", "region": {"quad": []}}]},
+            "tasks[1].region.quad: is not supported; tasks[1].region takes: box, box_px.",
+        ),
+        (
+            {"task": {"name": "query", "references": [{"points": [0, 0]}]}},
+            "task.references[0].points: is not supported; task.references[0] takes: box, box_px, point, point_px. "
+            "Did you mean 'point'?",
+        ),
+        ({"task": {"name": "detect", "labels": ["a"] * 65}}, "task.labels: has more than 64 items."),
+        ({"task": {"name": "detect", "labels": [""]}}, "task.labels[0]: must not be empty."),
+        ({"task": {"name": "x" * 65}}, "task.name: has more than 64 characters."),
+        ({"task": {"name": "ocr", "region": {"box": [0, 0, 1]}}}, "task.region.box: must have at least 4 items."),
+        ({"task": {"name": "detect", "max_objects": 0}}, "task.max_objects: must be at least 1."),
+        ({"task": {"name": "detect", "threshold": 1.5}}, "task.threshold: must be at most 1."),
+        ({"tasks": []}, "tasks: must not be empty."),
+        ({"stop": list("abcde")}, "stop: has more than 4 items."),
+        ({"max_tokens": 2**31}, "max_tokens: must be less than 2147483648."),
+        ({"model": 3}, "model: must be a string."),
+        ({"stream": "yes"}, "stream: must be true or false."),
+        ({"messages": [{"role": "tool"}]}, "messages[0].role: must be 'system', 'developer', 'user' or 'assistant'."),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+            "messages[0].content[0]: must be an object with a type of: text, image_url.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": ["hello"]}]},
+            "messages[0].content[0]: must be an object with a type of: text, image_url.",
+        ),
+    ],
+)
+def test_a_message_says_what_is_wrong_and_what_is_right(fields: dict[str, Any], message: str) -> None:
+    assert refused({**body(), **fields}).message == message
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_several_labels_are_one_answer(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("tasks", [TASKS, ["detect", "ocr_regions"]])
-def test_a_stream_says_the_same(client: OpenAI, tasks: list[Any]) -> None:
+def test_a_stream_equals_the_whole_answer(client: OpenAI, tasks: list[Any]) -> None:
     whole = create(client, tasks=tasks)
     message = whole.choices[0].message
     *chunks, last = create(client, tasks=tasks, stream=True, stream_options={"include_usage": True})
@@ -127,14 +127,14 @@ def test_typed_answers_hold_the_parts(client: OpenAI) -> None:
     assert len(message.grounding["parts"]) == len(TASKS)
 
 
-def test_the_text_is_for_the_parts_that_lack_one(client: OpenAI) -> None:
+def test_the_messages_text_goes_to_tasks_without_one(client: OpenAI) -> None:
     answer = create(client, "a blue square", tasks=["caption", "ground"])
     assert answer.choices[0].message.grounding["parts"][1]["text"] == "a blue square"
     assert answer.x_gigarouter["ignored"] == []
     assert create(client, "a blue square", tasks=["caption", "ocr"]).x_gigarouter["ignored"] == ["prompt"]
 
 
-def test_what_the_model_has_no_use_for_is_reported(client: OpenAI) -> None:
+def test_arguments_that_the_model_does_not_use_are_reported(client: OpenAI) -> None:
     useless = {"reasoning": True, "max_objects": 3, "references": [{"point": [0, 0]}], "threshold": 0.5}
     answer = create(client, task={"name": "caption", **useless})
     assert set(answer.x_gigarouter["ignored"]) == {f"task.{name}" for name in useless}
@@ -167,8 +167,8 @@ def test_one_bad_task_is_a_bad_request(client: OpenAI, tasks: Any, code: str, pa
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_hangs_up_frees_every_part(client: OpenAI, engine: Engine, stream: bool) -> None:
-    """``client`` sees at its end that nothing is held."""
+def test_a_client_that_disconnects_frees_every_task(client: OpenAI, engine: Engine, stream: bool) -> None:
+    """The ``client`` fixture checks afterwards that the engine holds nothing."""
     before = threading.active_count()
 
     async def leaves(delay: float) -> None:

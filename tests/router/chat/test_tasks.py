@@ -1,4 +1,4 @@
-"""Tasks of a body as the library's: places in either frame, normalised."""
+"""Tasks of a body as the library has them: coordinates of either kind, normalised."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_argument_arrives() -> None:
     assert read({"name": "detect"}, never) == Task("detect")
 
 
-def test_pixels_are_shares_of_the_image() -> None:
+def test_pixels_are_normalised_by_the_image_size() -> None:
     task = {
         "name": "query",
         "region": {"box_px": [0, 120, 320, 480]},
@@ -81,7 +81,7 @@ def test_a_box_in_pixels_comes_back_as_the_pixels_it_was(size: tuple[int, int], 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "param", "code", "words"),
+    ("arguments", "param", "code", "message"),
     [
         ({"region": {}}, "region", "missing_required_parameter", "exactly one of: box, box_px"),
         ({"region": {"box": [0, 0, 1, 1], "box_px": [0, 0, 9, 9]}}, "region", "invalid_value", "exactly one"),
@@ -95,14 +95,14 @@ def test_a_box_in_pixels_comes_back_as_the_pixels_it_was(size: tuple[int, int], 
         ({"references": [{"box_px": [641, 0, 642, 1]}]}, "references[0].box_px", "invalid_value", "outside"),
     ],
 )
-def test_bad_places(arguments: dict[str, Any], param: str, code: str, words: str) -> None:
+def test_bad_references_and_regions(arguments: dict[str, Any], param: str, code: str, message: str) -> None:
     error = refused({"name": "query", **arguments})
     assert (error.param, error.code) == (f"tasks[2].{param}", code)
-    assert words in error.message
+    assert message in error.message
 
 
 def oriented(orientation: int) -> bytes:
-    """An image of 640 x 480 as it is stored; from 5 on it stands on its side."""
+    """An image of 640 x 480 as it is stored; orientations from 5 on exchange width and height."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()

@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from router.app import create_app
+from router.asgi.validation import validated
 from router.backends.base import LocalBackend
-from router.chat.schema import TaskBody, validated
+from router.chat.schema import TaskBody
 from router.chat.tasks import read_task
 from router.config import RouterConfig
 from tests.listening import listening

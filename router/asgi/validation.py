@@ -1,0 +1,148 @@
+"""A JSON object as a pydantic model, and the error for the first field that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from router.suggest import did_you_mean
+from vlm.errors import InvalidRequest
+
+Json = dict[str, Any]
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+MAX_PATH = 256
+"""Characters of a path that a message repeats: keys are the client's."""
+
+
+class Checked(BaseModel):
+    """The base of every body: unknown keys are ignored, types are not converted, NaN is refused."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "is not Unicode") from error
+    return text
+
+
+UnicodeText = Annotated[str, AfterValidator(_encodable)]
+"""Text without lone surrogates: JSON can spell them, but no tokenizer can read them."""
+
+
+def validated(kind: type[BodyT], raw: Json) -> BodyT:
+    """``raw`` as a body.
+
+    Raises:
+        InvalidRequest: The first wrong field, by its path.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _as_invalid(first, kind, raw) from error
+
+
+_RULES = {
+    "missing": ("is required", "missing_required_parameter"),
+    "extra_forbidden": ("is not supported; {owner} takes: {known}", "unsupported_parameter"),
+    "union_tag_invalid": ("must be an object{typed}", "invalid_value"),
+    "union_tag_not_found": ("must be an object{typed}", "invalid_value"),
+    "model_type": ("must be an object", "invalid_type"),
+    "model_attributes_type": ("must be an object{typed}", "invalid_type"),
+    "list_type": ("must be a list", "invalid_type"),
+    "string_type": ("must be a string", "invalid_type"),
+    "bool_type": ("must be true or false", "invalid_type"),
+    "int_type": ("must be a whole number", "invalid_type"),
+    "float_type": ("must be a number", "invalid_type"),
+    "string_unicode": ("must be valid Unicode text", "invalid_value"),
+    "too_short": ("must have at least {min_length} items", "invalid_value"),
+    "too_long": ("has more than {max_length} items", "invalid_value"),
+    "string_too_short": ("must have at least {min_length} characters", "invalid_value"),
+    "string_too_long": ("has more than {max_length} characters", "string_above_max_length"),
+    "greater_than_equal": ("must be at least {ge}", "invalid_value"),
+    "greater_than": ("must be greater than {gt}", "invalid_value"),
+    "less_than_equal": ("must be at most {le}", "invalid_value"),
+    "less_than": ("must be less than {lt}", "invalid_value"),
+}
+"""The message for each kind of fault, and its code. Names in braces are of :func:`_as_invalid` or the fault's own."""
+
+
+def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> InvalidRequest:
+    path = _path(fault, raw)[:MAX_PATH]
+    rule, code = _rule(fault)
+    known = list(_owner(kind, fault["loc"][:-1]).model_fields)
+    suggestion = did_you_mean(str(fault["loc"][-1]), known) if fault["type"] == "extra_forbidden" else ""
+    names = {
+        "owner": path.rpartition(".")[0] or "the body",
+        "known": ", ".join(known),
+        "typed": _typed(_models_at(kind, fault["loc"])),
+    }
+    return InvalidRequest(f"{path}: {rule.format_map({**_limits(fault), **names})}.{suggestion}", path, code)
+
+
+def _rule(fault: ErrorDetails) -> tuple[str, str]:
+    if _limits(fault).get("min_length") == 1:
+        return "must not be empty", "invalid_value"
+    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
+    message = fault["msg"].replace("{", "{{").replace("}", "}}")
+    return _RULES.get(fault["type"], (message.replace("Input should be", "must be"), code))
+
+
+def _limits(fault: ErrorDetails) -> Json:
+    """The numbers that a fault is about; whole ones without a point."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in fault.get("ctx", {}).items()
+    }
+
+
+def _typed(models: Sequence[type[BaseModel]]) -> str:
+    """The types from which an object must have one, where its ``type`` decides which of ``models`` it is."""
+    tags = [tag for model in models if "type" in model.model_fields for tag in _literals(model)]
+    return f" with a type of: {', '.join(tags)}" if len(tags) > 1 else ""
+
+
+def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:
+    """The model as which the object at ``steps`` is read."""
+    return next(iter(_models_at(kind, steps)), kind)
+
+
+def _models_at(kind: type[BaseModel], steps: Sequence[int | str]) -> list[type[BaseModel]]:
+    """The models as one of which the object at ``steps`` may be read."""
+    models = [kind]
+    for step in steps:
+        fields = [model.model_fields[step] for model in models if isinstance(step, str) and step in model.model_fields]
+        models = [model for field in fields for model in _models_within(field.annotation)] or models
+    return models
+
+
+def _models_within(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models that a type mentions, as in ``list[Model] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_within(inner)
+
+
+def _literals(model: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(model.model_fields["type"].annotation)
+
+
+def _path(fault: ErrorDetails, raw: Json) -> str:
+    """``messages[0].content[1].image_url.url``; steps that exist only in pydantic's view of the body are left out."""
+    path = ""
+    here: Any = raw
+    *_, last = fault["loc"]
+    for step in fault["loc"]:
+        if isinstance(here, list) and isinstance(step, int):
+            path, here = f"{path}[{step}]", here[step]
+        elif isinstance(here, dict) and (step in here or (step == last and fault["type"] == "missing")):
+            path, here = f"{path}.{step}" if path else str(step), here.get(step)
+    return path

@@ -1,0 +1,67 @@
+"""The error for a wrong field, for models of any format."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import ConfigDict, Field
+
+from router.asgi.validation import Checked, UnicodeText, validated
+from vlm.errors import InvalidRequest
+
+
+class Circle(Checked):
+    type: Literal["circle"]
+    radius: Annotated[float, Field(gt=0)]
+
+
+class Square(Checked):
+    type: Literal["square"]
+    sides: Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Drawing(Checked):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=2, max_length=9)] = "untitled"
+    note: UnicodeText = ""
+    shape: Annotated[Circle | Square, Field(discriminator="type")] | None = None
+    frames: list[Drawing] = Field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("raw", "param", "code", "message"),
+    [
+        ({"nmae": 1}, "nmae", "unsupported_parameter", "frames. Did you mean 'name'?"),
+        ({"zzz": 1}, "zzz", "unsupported_parameter", "is not supported; the body takes: name, note, shape, frames."),
+        ({"name": "x"}, "name", "invalid_value", "must have at least 2 characters."),
+        ({"name": "x" * 10}, "name", "string_above_max_length", "has more than 9 characters."),
+        ({"note": "\ud800x"}, "note", "invalid_value", "must be valid Unicode text."),
+        ({"name": 1}, "name", "invalid_type", "must be a string."),
+        ({"shape": {"type": "star"}}, "shape", "invalid_value", "must be an object with a type of: circle, square."),
+        ({"shape": {}}, "shape", "invalid_value", "must be an object with a type of: circle, square."),
+        ({"shape": 7}, "shape", "invalid_type", "must be an object with a type of: circle, square."),
+        ({"shape": {"type": "circle"}}, "shape.radius", "missing_required_parameter", "is required."),
+        ({"shape": {"type": "circle", "radius": 0}}, "shape.radius", "invalid_value", "must be greater than 0."),
+        ({"shape": {"type": "circle", "radius": "1"}}, "shape.radius", "invalid_type", "must be a number."),
+        ({"shape": {"type": "square", "sides": [1]}}, "shape.sides", "invalid_value", "must have at least 2 items."),
+        ({"shape": {"type": "square", "sides": [1] * 3}}, "shape.sides", "invalid_value", "has more than 2 items."),
+        ({"frames": {}}, "frames", "invalid_type", "must be a list."),
+        ({"frames": [1]}, "frames[0]", "invalid_type", "must be an object."),
+        ({"frames": [{"frames": [{"{}": 1}]}]}, "frames[0].frames[0].{}", "unsupported_parameter",
+         "frames[0].frames[0] takes: name, note, shape, frames."),
+    ],
+)  # fmt: skip
+def test_message_code_and_path(raw: dict[str, Any], param: str, code: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validated(Drawing, raw)
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert caught.value.message.startswith(f"{param}: ")
+    assert caught.value.message.endswith(message)
+
+
+def test_a_very_long_key_is_cut() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validated(Drawing, {"k" * 10_000: 1})
+    assert len(caught.value.message) < 400
