@@ -77,7 +77,7 @@ ROOMS: dict[str, set[str]] = {
         "router/catalogue", "router/chat", "router/images",
     },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
-    "deployments/local": {"deployments", "router/config", "vlm/errors"},
+    "deployments/local": {"deployments", "router/config", "router/suggest", "vlm/errors"},
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -97,7 +97,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("deployments/", "router/app.py", "router/backends/ray.py"),
     "torch": (
-        "vlm/layers/", "vlm/models/", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
+        "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/sampler.py",
         "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py", "vlm/checkpoint/synthesis.py",
         "vlm/loading.py", "vlm/reference.py",

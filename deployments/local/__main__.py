@@ -22,9 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deployments.config import REPOSITORY
-from deployments.local import processes, serve_config
-from vlm.errors import ConfigError
+from deployments.local import processes
 
 HOST = "127.0.0.1"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -32,6 +30,9 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 def main(argv: list[str] | None = None) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
+    from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
+    from vlm.errors import ConfigError
+
     options = _options(argv)
     try:
         config = serve_config.read(options.config)
@@ -95,6 +96,8 @@ def _guard(config: dict[str, Any], options: argparse.Namespace) -> int:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
+    from deployments.config import REPOSITORY
+
     parser = argparse.ArgumentParser(prog="python -m deployments.local", description="Run the system on this machine.")
     parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument("--config", type=Path, default=REPOSITORY / "serve_config.local.yaml", help="a Serve config")
@@ -165,4 +168,5 @@ def _run(config: dict[str, Any], options: argparse.Namespace, directory: Path) -
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet that has to be ended, so no KeyboardInterrupt
     sys.exit(main())

@@ -7,7 +7,6 @@ the config. Ray checks the rest itself. Imports neither Ray nor torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 
 from deployments.config import ModelConfig
 from router.config import RouterConfig
+from router.suggest import did_you_mean
 from vlm.errors import ConfigError
 
 Applications = list[dict[str, Any]]
@@ -71,9 +71,7 @@ def _missing_models(applications: Applications) -> Iterator[str]:
     for router in (one for one in applications if one.get("import_path") == ROUTER):
         for name in (router.get("args") or {}).get("required_models") or ():
             if name not in models:
-                near = get_close_matches(str(name), models, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
                 yield (
                     f"application {router.get('name')!r}: required_models names {name!r}, but there is no application "
-                    f"of that name.{hint} Models in this config: {', '.join(models)}."
+                    f"of that name.{did_you_mean(str(name), models)} Models in this config: {', '.join(models)}."
                 )
