@@ -1,7 +1,7 @@
-"""Comparing answers as JSON to the letter, all but their scores.
+"""Compares answers as JSON: equal to the letter, apart from the last digits of their scores.
 
-Scores are products of probabilities, which differ by rounding with what else is in the batch. They are published with
-four significant digits, so that the last one may be another.
+Scores are products of probabilities, whose rounding depends on what else is in the batch. They are published with four
+significant digits, of which the last may differ.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-_WRITTEN = re.compile(r'(?<="score":)[-+.0-9e]+')
+_IN_TEXT = re.compile(r'(?<="score":)[-+.0-9e]+')
 
 
 def unscored(value: Any) -> Any:
-    """The same JSON with 0 for every score, also of those in strings of JSON (``message.content``); null stays."""
+    """The same JSON with 0 for every score that is a number, also within strings of JSON (``message.content``)."""
     if isinstance(value, dict):
         return {key: 0 if _is_score(key, inner) else unscored(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [unscored(inner) for inner in value]
-    return _WRITTEN.sub("0", value) if isinstance(value, str) else value
+    return _IN_TEXT.sub("0", value) if isinstance(value, str) else value
 
 
 def scores(value: Any) -> Iterator[float]:
-    """Those scores, in the order of the JSON."""
+    """The scores that :func:`unscored` replaces, in the order of the JSON."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from [inner] if _is_score(key, inner) else scores(inner)
@@ -33,11 +33,11 @@ def scores(value: Any) -> Iterator[float]:
         for inner in value:
             yield from scores(inner)
     elif isinstance(value, str):
-        yield from map(float, _WRITTEN.findall(value))
+        yield from map(float, _IN_TEXT.findall(value))
 
 
 def assert_alike(first: Any, second: Any) -> None:
-    """Equal to the letter, and the scores as near as rounding lets them be."""
+    """Assert that both are equal to the letter, and their scores equal up to rounding."""
     assert unscored(first) == unscored(second)
     assert list(scores(first)) == pytest.approx(list(scores(second)), rel=2e-3)
 

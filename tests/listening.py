@@ -1,4 +1,4 @@
-"""An application on a real port of this machine, in this process. Does not know what it serves."""
+"""Serves an ASGI application on a free port of this machine, in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from starlette.applications import Starlette
 
 @contextmanager
 def listening(app: Starlette) -> Iterator[str]:
-    """Serve ``app`` until the end of the block; its address, on a free port."""
+    """Serve ``app`` until the end of the block.
+
+    Yields:
+        The address, ``http://127.0.0.1:PORT``.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -1,4 +1,4 @@
-"""The slow oracle: transformers' own classes, one image at a time, and our engine asked the same."""
+"""The slow reference that the engine is compared with: transformers' own classes, one image at a time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Answer:
 
 
 class Oracle:
-    """transformers' ``generate`` in fp32, greedy unless told, with the checkpoint's own generation settings otherwise.
+    """transformers' ``generate`` in float32: greedy by default, otherwise with the checkpoint's generation settings.
 
-    The ban on repeated n-grams is handed over by name: Kosmos-2's ``generate`` of transformers 5 forgets it.
+    ``no_repeat_ngram_size`` is passed by name, because Kosmos-2's ``generate`` of transformers 5 does not pass it on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Oracle:
 
     @torch.inference_mode()
     def answer(self, image: bytes, prompt: str, max_tokens: int, **settings: object) -> Answer:
-        """What the reference generates for one image."""
+        """What the reference generates for one image; ``settings`` are arguments of ``generate``."""
         pixels = Image.open(io.BytesIO(image)).convert("RGB")
         inputs = self.processor(images=pixels, text=prompt or None, return_tensors="pt")
         plain = {"no_repeat_ngram_size": self.model.generation_config.no_repeat_ngram_size or 0, "num_beams": 1,
@@ -52,14 +52,14 @@ class Oracle:
         )  # fmt: skip
         beams = out.beam_indices[0].tolist() if "beam_indices" in out else [0] * len(out.logits)
         ids = out.sequences[0, -len(beams) :].tolist()
-        steps = zip(out.logits, beams, ids, strict=False)  # a search goes on for a while after its best answer
+        steps = zip(out.logits, beams, ids, strict=False)  # a search continues for some steps after its best answer
         logprobs = [float(torch.log_softmax(logits[beam].float(), dim=-1)[token]) for logits, beam, token in steps]
         return Answer(tuple(ids), tuple(logprobs))
 
 
 @cache
 def miniature_oracle(name: str) -> Oracle:
-    """The oracle of a bundled miniature, loaded once a test run."""
+    """The oracle of a bundled miniature, loaded once per test run."""
     return Oracle(MINIATURES / name)
 
 
@@ -74,7 +74,7 @@ def ask_all(folder: Path, requests: Sequence[Request], config: EngineConfig = En
 
 
 def without_scores(grounding: Grounding) -> Grounding:
-    """All that must be equal to the letter: scores are sums of floats, which differ by rounding from batch to batch."""
+    """What must be equal to the letter: scores are sums of floats, whose rounding depends on the batch."""
     return replace(grounding, detections=tuple(replace(found, score=None) for found in grounding.detections))
 
 

@@ -1,1 +1,1 @@
-"""Images that the documentation shows, and the scripts that make them."""
+"""Makes what is not written by hand in the documentation: the gallery, the images to try, printed outputs."""

@@ -1,10 +1,10 @@
-"""Remakes the gallery: asks the miniatures, draws their answers, and writes README.md beside them.
+"""Makes the gallery: asks the miniatures, annotates the images with their answers, and writes README.md beside them.
 
-python docs/generate/gallery.py             everything, into docs/gallery/
-python docs/generate/gallery.py --into DIR  somewhere else
+.venv/bin/python docs/generate/gallery.py             everything, into docs/gallery/
+.venv/bin/python docs/generate/gallery.py --into DIR  into another folder
 
 The same checkpoints give the same files. A model without a miniature is left out. The images that are asked about are
-those of ``python docs/generate/images.py``.
+those of ``.venv/bin/python docs/generate/images.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that a checko
 
 from PIL import Image
 
+from docs.generate.gallery_page import Entry, render_page
 from docs.generate.images import png
-from docs.generate.page import Entry, written
 from docs.generate.questions import QUESTIONS, Question
 from router.asgi.validation import validated
 from router.chat.schema import TaskBody
@@ -30,11 +30,11 @@ from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.image.annotate import draw
 from vlm.loading import load
-from vlm.types import Box, Completion, Detection, Grounding, Request, Task
+from vlm.types import Box, Detection, Grounding, Request, Task
 
 ROOT = Path(__file__).resolve().parents[2]
-COLOURS_A_FILE = 48
-"""Enough for flat shapes, lines and text; a palette makes small files."""
+PALETTE_SIZE = 48
+"""Colours in a file: enough for flat shapes, lines and text, and a palette makes small files."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,20 +42,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     gallery: Path = options.into
     gallery.mkdir(parents=True, exist_ok=True)
-    entries = answered(questions())
+    entries = answer_all(questions())
     for entry in entries:
-        _save(drawn(entry), gallery / entry.question.file)
-    (gallery / "README.md").write_text(written(entries), "utf-8")
+        _save(annotated(entry), gallery / entry.question.file)
+    (gallery / "README.md").write_text(render_page(entries), "utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Remake the images of every task, and the page that shows them.")
+    parser = argparse.ArgumentParser(description="Make the images of every task again, and the page that shows them.")
     parser.add_argument("--into", type=Path, default=ROOT / "docs/gallery", help="folder to write to")
     return parser
 
 
 def questions() -> list[Question]:
-    """Those to models that have a miniature."""
+    """The questions to models that have a miniature."""
     return [question for question in QUESTIONS if _checkpoint(question.model).is_dir()]
 
 
@@ -63,23 +63,23 @@ def _checkpoint(model: str) -> Path:
     return ROOT / "miniatures" / model
 
 
-def answered(asked: Sequence[Question]) -> list[Entry]:
+def answer_all(asked: Sequence[Question]) -> list[Entry]:
     """Each question with the answer of its model's miniature; each model is loaded once."""
     entries: list[Entry] = []
     for model, group in groupby(asked, key=lambda question: question.model):
-        entries += asyncio.run(_ask_all(model, list(group)))
+        entries += asyncio.run(_answer_group(model, list(group)))
     return entries
 
 
-async def _ask_all(model: str, asked: Sequence[Question]) -> list[Entry]:
+async def _answer_group(model: str, asked: Sequence[Question]) -> list[Entry]:
     loaded = load(_checkpoint(model), dtype="float32", device="cpu")
     with Engine(loaded, EngineConfig(cache_bytes=64 * 1024**2)) as engine:
-        answers = await asyncio.gather(*(_ask(engine, question) for question in asked))
+        answers = await asyncio.gather(*(engine.complete(_request(question)) for question in asked))
     return [Entry(question, answer) for question, answer in zip(asked, answers, strict=True)]
 
 
-async def _ask(engine: Engine, question: Question) -> Completion:
-    return await engine.complete(Request(png(question.image.drawn()), task=task_of(question)))
+def _request(question: Question) -> Request:
+    return Request(png(question.image.render()), task=task_of(question))
 
 
 def task_of(question: Question) -> Task:
@@ -87,13 +87,13 @@ def task_of(question: Question) -> Task:
     return read_task(validated(TaskBody, question.task), "task", lambda: question.image.size)
 
 
-def drawn(entry: Entry) -> Image.Image:
+def annotated(entry: Entry) -> Image.Image:
     """The image with the answer on it."""
-    return draw(entry.question.image.drawn(), _shown(entry))
+    return draw(entry.question.image.render(), _shown(entry))
 
 
 def _shown(entry: Entry) -> Grounding:
-    """What was found; or, where the answer is words, these as a label of the region or of the whole image."""
+    """The objects that were found; if the answer is text, the text as the label of the region or the whole image."""
     grounding, region = entry.answer.grounding, task_of(entry.question).region
     if not entry.answer.has_text or (grounding.detections and region is None):
         return grounding
@@ -102,7 +102,7 @@ def _shown(entry: Entry) -> Grounding:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    path.write_bytes(png(image.quantize(COLOURS_A_FILE, dither=Image.Dither.NONE).convert("RGB")))
+    path.write_bytes(png(image.quantize(PALETTE_SIZE, dither=Image.Dither.NONE).convert("RGB")))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""README.md's commands and what they print: found in its text, run as they stand, and put back into it.
+"""The commands that the documentation shows with their output: found in a page, run, and their output put back.
 
-A block of shell or Python that another block follows, with nothing between them, is a command with its output. Knows
-nothing of what the commands ask.
+A block of shell or Python that is followed by another block, with nothing between the two, is a command with its
+output. What the commands do does not matter here.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -25,22 +26,35 @@ from vlm.engine.engine import Engine
 from vlm.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+PAGES = ("README.md", "docs/api.md", "examples/README.md")
+"""The pages whose outputs are made here, relative to the repository."""
+
 _SERVED = "http://127.0.0.1:8000"
-_BLOCKS = re.compile(r"^```(sh|python)\n((?:(?!```).*\n)+)```\n\n(```\w*\n)((?:(?!```).*\n)*)```$", re.MULTILINE)
-_SPEED = re.compile(r"\d+ a second")
-_SCORE = re.compile(r'(?<="score":)[-.\de]+')
+_EXAMPLE = re.compile(r"^```(sh|python)\n((?:(?!```).*\n)+)```\n\n(```\w*\n)((?:(?!```).*\n)*)```$", re.MULTILINE)
+_SCORE = re.compile(r'(?<="score":) ?\d[-+.\de]*')
+_VARYING = re.compile(
+    r"\d+ a second"
+    r"|chatcmpl-[0-9a-f]{32}"
+    r"|req_[0-9a-f]{32}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # Ray Serve's request ids
+    r'|(?<="created":) ?\d{10}'
+    r'|(?<=_ms":) ?[\d.]+'
+    r"|(?<=openai-processing-ms: )\d+"
+    r'|(?<="cached_tokens":) ?\d+'
+    r'|(?<="image_cache":) ?"(?:hit|miss)"'
+)
+"""Speeds, ids and times; and whether an image has been encoded before, which depends on the order of the commands."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A command and its output.
+class Example:
+    """A command of a page, and its output there.
 
     Attributes:
         kind: ``"sh"`` or ``"python"``.
-        command: As the README has it.
-        output: Likewise.
-        start, end: Where the output stands in the README's text.
+        command: Text of the command's block.
+        output: Text of the output's block.
+        start, end: Offsets of ``output`` in the page.
     """
 
     kind: str
@@ -49,49 +63,61 @@ class Shown:
     start: int
     end: int
 
-    def agrees(self, printed: str) -> bool:
-        """Whether this is what is shown, up to the speed and, of scores, what another machine rounds otherwise."""
-        if _lasting(printed) != _lasting(self.output):
+    def matches(self, printed: str) -> bool:
+        """Whether ``printed`` is the output shown, apart from what varies and from the rounding of scores."""
+        if _stable(printed) != _stable(self.output):
             return False
         scores = ([float(score) for score in _SCORE.findall(text)] for text in (printed, self.output))
         return all(math.isclose(*pair, rel_tol=2e-3) for pair in zip(*scores, strict=True))
 
 
-def _lasting(output: str) -> str:
-    """What of an output no machine may change."""
-    return _SCORE.sub("", _SPEED.sub("", output))
+def _stable(output: str) -> str:
+    """The part of an output that is the same on every machine and in every run."""
+    return _SCORE.sub("", _VARYING.sub("", output))
 
 
-def shown(text: str) -> list[Shown]:
-    """Every command of the README whose output follows."""
-    return [Shown(one[1], one[2], one[4], one.start(4), one.end(4)) for one in _BLOCKS.finditer(text)]
+def read_page(page: str) -> str:
+    """The text of one of :data:`PAGES`."""
+    return (ROOT / page).read_text("utf-8")
 
 
-def printed(command: Shown, address: str) -> str:
-    """What a command prints on stdout, asked of the server at ``address``.
+def find_examples(text: str) -> list[Example]:
+    """Every command of a page that is followed by its output."""
+    return [Example(one[1], one[2], one[4], one.start(4), one.end(4)) for one in _EXAMPLE.finditer(text)]
+
+
+def run(example: Example, address: str) -> str:
+    """What a command prints on stdout, with the server at ``address`` (``http://host:port``) in place of the default.
 
     Raises:
         subprocess.CalledProcessError: It failed; its stderr has been passed on.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        line = command.command.replace(_SERVED, address).replace(".venv/bin/python", sys.executable)
-        line = line.replace("found.png", f"{scratch}/found.png")
-        argv = ["bash", "-o", "pipefail", "-c", line] if command.kind == "sh" else [sys.executable, "-c", line]
-        ran = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  our README
-        return ran.stdout
+        command = example.command.replace(_SERVED, address).replace(".venv/bin/python", sys.executable)
+        command = command.replace("found.png", f"{scratch}/found.png")
+        argv = ["bash", "-o", "pipefail", "-c"] if example.kind == "sh" else [sys.executable, "-c"]
+        environment = {**os.environ, "OPENAI_BASE_URL": f"{address}/v1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(  # noqa: S603  # the commands are this repository's own pages
+            [*argv, command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
 
 
-def replaced(text: str, commands: Sequence[Shown], outputs: Sequence[str]) -> str:
-    """The README's text with other outputs; where an output agrees with the old one, the old one stays."""
-    for command, output in reversed(list(zip(commands, outputs, strict=True))):
-        if not command.agrees(output):
-            text = text[: command.start] + output + text[command.end :]
+def replace_outputs(text: str, examples: Sequence[Example], outputs: Sequence[str]) -> str:
+    """The page with new outputs; one that matches what is there stays as it is."""
+    for example, output in reversed(list(zip(examples, outputs, strict=True))):
+        if not example.matches(output):
+            text = text[: example.start] + output + text[example.end :]
     return text
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """All miniatures behind the router in this process, as ``make serve`` has them; the address."""
+    """All miniatures behind the router in this process, as ``make serve`` has them.
+
+    Yields:
+        The server's address, ``http://127.0.0.1:PORT``.
+    """
     folders = sorted(path.parent for path in (ROOT / "miniatures").glob("*/config.json"))
     with ExitStack() as stack:
         engines = {path.name: stack.enter_context(_engine(path)) for path in folders}

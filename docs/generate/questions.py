@@ -1,7 +1,6 @@
-"""What the gallery asks: one question or more for each task of each model that says where things are.
+"""The gallery's questions: at least one for each task of each model that can locate things, with the right answer.
 
-Owns the tasks, as the HTTP API takes them, and what a right answer would hold. Knows nothing of how they are asked or
-drawn.
+Tasks are written as the HTTP API takes them.
 """
 
 from __future__ import annotations
@@ -9,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from docs.generate.scenes import THREE, TWO, WORD, Json, SampleImage, Thing
+from docs.generate.sample_images import THREE, TWO, WORD, Json, SampleImage, Thing
 from training.data.scenes import Shape
 from training.data.sentences import dense, phrase
 
-ASKED = (THREE, TWO, WORD)
-"""The images that questions are about."""
+GALLERY_IMAGES = (THREE, TWO, WORD)
+"""The images that the questions are about."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A thing that the answer must find, under that label (None: under any or none)."""
+class ExpectedObject:
+    """A thing that the answer must contain; ``label`` is its label there, or None if any or no label is right."""
 
     label: str | None
     thing: Thing
@@ -31,19 +30,19 @@ class Question:
 
     Attributes:
         model: Its name in requests, which is also the name of its miniature's folder.
-        kind: The task's name, and what is special about this use of it: the end of the image's name.
-        image: What it is asked about.
+        kind: The task's name and what is special about this use of it; the end of the file's name.
+        image: The image that is asked about.
         task: The value of ``"task"`` in a request.
-        words: True words, or None where they are no part of the answer.
-        places: All that is to be found; empty where places are no part of the answer.
+        text: The right text, or None if the answer has no text that is judged.
+        objects: All objects of a right answer; empty if its objects are not judged.
     """
 
     model: str
     kind: str
     image: SampleImage
     task: Json
-    words: str | None = None
-    places: tuple[Place, ...] = ()
+    text: str | None = None
+    objects: tuple[ExpectedObject, ...] = ()
 
     @property
     def file(self) -> str:
@@ -51,16 +50,16 @@ class Question:
         return f"{self.model}-{self.kind}.png"
 
 
-def _all(image: SampleImage, label: Callable[[Shape], str | None]) -> tuple[Place, ...]:
-    return tuple(Place(label(shape), shape) for shape in image.scene.shapes)
+def _all(image: SampleImage, label: Callable[[Shape], str | None]) -> tuple[ExpectedObject, ...]:
+    return tuple(ExpectedObject(label(shape), shape) for shape in image.scene.shapes)
 
 
-def _one(image: SampleImage, name: str, label: str | None) -> tuple[Place, ...]:
-    return (Place(label, image.thing(name)),)
+def _one(image: SampleImage, name: str, label: str | None) -> tuple[ExpectedObject, ...]:
+    return (ExpectedObject(label, image.thing(name)),)
 
 
 def _region(name: str, image: SampleImage, thing: str) -> Json:
-    """A task about the place of one thing, in pixels."""
+    """A task about the region of one thing, in pixels."""
     return {"name": name, "region": {"box_px": list(image.corners(image.thing(thing)))}}
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from docs.generate.gallery import questions, task_of
-from docs.generate.questions import ASKED, QUESTIONS, Question
+from docs.generate.questions import GALLERY_IMAGES, QUESTIONS, Question
 from router.asgi.validation import validated
 from router.chat.schema import ChatBody
 from vlm.models.cards import cards
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "gallery/README.md").read_text("utf-8")
 IMAGES_PAGE = (DOCS / "images/README.md").read_text("utf-8")
-PLACES = {"boxes", "points", "quads", "polygons"}
-AGAIN = "; `python docs/generate/gallery.py` makes it again"
+SHAPES = {"boxes", "points", "quads", "polygons"}
+AGAIN = "; `.venv/bin/python docs/generate/gallery.py` makes it again"
 
 
 def named(text: str, folder: str) -> set[str]:
@@ -41,7 +41,7 @@ def test_the_command_makes_what_is_here(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def alike(new: Path, old: Path) -> bool:
-    """Up to what another FreeType draws differently; where boxes are, the page says exactly."""
+    """Equal but for the edges of letters, which another FreeType renders otherwise; the page has the exact boxes."""
     with Image.open(new) as one, Image.open(old) as other:
         difference = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).convert("L")
     changed = difference.point([0] * 32 + [1] * 224).histogram()[1]
@@ -51,15 +51,15 @@ def alike(new: Path, old: Path) -> bool:
 def test_every_file_that_a_page_names_is_there_and_no_other() -> None:
     there = {path.name for path in (DOCS / "gallery").glob("*.png")}
     assert set(re.findall(r'src="([\w.-]+\.png)"', PAGE)) == there
-    assert set(re.findall(r"images/([\w-]+)\.png", PAGE)) == {image.name for image in ASKED}
+    assert set(re.findall(r"images/([\w-]+)\.png", PAGE)) == {image.name for image in GALLERY_IMAGES}
     assert named((ROOT / "README.md").read_text("utf-8"), "docs/") <= there
 
 
-def test_every_task_of_a_model_that_grounds_has_an_image() -> None:
+def test_every_task_of_a_model_that_locates_things_has_an_image() -> None:
     offered = {
         (card.name, task.name)
         for card in cards().values()
-        if any(PLACES & set(task.outputs) for task in card.tasks)
+        if any(SHAPES & set(task.outputs) for task in card.tasks)
         for task in card.tasks
     }
     assert {(one.model, one.task["name"]) for one in QUESTIONS} == offered, "see docs/generate/questions.py"
@@ -84,12 +84,12 @@ def test_files_are_small() -> None:
     assert sum(sizes.values()) < 200_000
 
 
-def test_what_the_pages_tell_to_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_snippets_of_the_pages_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paint, mark = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in (IMAGES_PAGE, PAGE))
-    assert (len(paint), len(mark)) == (1, 1)
+    make, annotate = (re.findall(r"```python\n(.*?)```", page, re.DOTALL) for page in (IMAGES_PAGE, PAGE))
+    assert (len(make), len(annotate)) == (1, 1)
     objects: list[dict[str, Any]] = [{"label": "circle", "box_px": [60.0, 90.0, 200.0, 230.0]}]
-    exec(paint[0], {})
-    exec(mark[0], {"objects": objects})
+    exec(make[0], {})
+    exec(annotate[0], {"objects": objects})
     with Image.open("mine.png") as before, Image.open("found.png") as after:
         assert ImageChops.difference(before, after).getbbox() is not None

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 
 from docs.generate.images import main
 from docs.generate.images_page import command
-from docs.generate.scenes import IMAGES, Corners, SampleImage, Thing
+from docs.generate.sample_images import IMAGES, Corners, SampleImage, Thing
 from router.asgi.validation import validated
 from router.chat.schema import ChatBody
 from training.data.scenes import THIRDS, Scene, Shape, Word, middle
@@ -29,7 +29,7 @@ from vlm.types import Box
 
 FOLDER = Path(__file__).parents[2] / "docs/images"
 PAGE = (FOLDER / "README.md").read_text("utf-8")
-AGAIN = "; `python docs/generate/images.py` makes it again"
+AGAIN = "; `.venv/bin/python docs/generate/images.py` makes it again"
 of_each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 
 
@@ -40,10 +40,10 @@ def test_the_command_makes_what_is_here(tmp_path: Path) -> None:
 
 
 @of_each_image
-def test_a_file_holds_the_pixels_that_are_drawn(image: SampleImage) -> None:
+def test_a_file_holds_the_rendered_pixels(image: SampleImage) -> None:
     with Image.open(FOLDER / f"{image.name}.png") as kept:
-        changed = np.asarray(kept.convert("RGB")) != np.asarray(image.drawn())
-    # another FreeType may draw the edges of letters differently
+        changed = np.asarray(kept.convert("RGB")) != np.asarray(image.render())
+    # another FreeType may render the edges of letters differently
     assert changed.mean() <= (0.02 if image.scene.word else 0), f"{image.name}.png is old" + AGAIN
 
 
@@ -62,12 +62,12 @@ def test_all_kinds_colours_backgrounds_and_counts_occur() -> None:
     assert {image.model for image in IMAGES} == {"blip-large", "florence-2-base", "kosmos-2"}
 
 
-def test_every_sentence_is_true_of_one_image_only() -> None:
-    for sentences in ([image.caption for image in IMAGES], *map(list, zip(*map(told, IMAGES), strict=True))):
+def test_no_two_images_have_the_same_description() -> None:
+    for sentences in ([image.caption for image in IMAGES], *map(list, zip(*map(described, IMAGES), strict=True))):
         assert len(set(sentences)) == len(IMAGES)
 
 
-def told(image: SampleImage) -> tuple[str, str]:
+def described(image: SampleImage) -> tuple[str, str]:
     return detailed(image.scene), paragraph(image.scene)
 
 
@@ -75,7 +75,7 @@ def told(image: SampleImage) -> tuple[str, str]:
 def test_things_are_where_the_page_says(image: SampleImage) -> None:
     for thing in image.scene.things:
         corners = image.corners(thing)
-        found = extent(image.drawn(), ink(thing))
+        found = extent(image.render(), ink(thing))
         assert all(abs(got - want) <= 3 for got, want in zip(found, corners, strict=True)), (found, corners)
         assert f"`{' '.join(map(str, corners))}`" in PAGE
 
@@ -95,7 +95,7 @@ def extent(image: Image.Image, colour: Colour) -> Corners:
     return box
 
 
-# The rules as the page tells them; scenes of the world are held to them, too, so that the page is right about it.
+# The rules as the page states them. Scenes of the miniatures' world are held to them too, so that the page is right.
 
 
 @of_each_image
@@ -119,9 +119,9 @@ def assert_keeps_the_rules(one: Scene) -> None:
     assert_named_apart(one)
     assert_ordered(one)
     for shape in one.shapes:
-        assert_drawn_by_rule(shape, one)
+        assert_shape_keeps_the_rules(shape, one)
     if one.word:
-        assert_written_by_rule(one.word, one)
+        assert_word_keeps_the_rules(one.word, one)
 
 
 def assert_spaced(one: Scene) -> None:
@@ -155,7 +155,7 @@ def assert_ordered(one: Scene) -> None:
     assert len(one.shapes) < 4 or sum(shape.size == "large" for shape in one.shapes) <= 2
 
 
-def assert_drawn_by_rule(shape: Shape, one: Scene) -> None:
+def assert_shape_keeps_the_rules(shape: Shape, one: Scene) -> None:
     across, down = shape.box.x_max - shape.box.x_min, shape.box.y_max - shape.box.y_min
     within = one.inside and shape == one.shapes[1]
     low, high = (0.14, 0.17) if within else {"small": (0.17, 0.22), "large": (0.31, 0.41)}[shape.size]
@@ -166,30 +166,30 @@ def assert_drawn_by_rule(shape: Shape, one: Scene) -> None:
     )  # fmt: skip
 
 
-def assert_written_by_rule(word: Word, one: Scene) -> None:
+def assert_word_keeps_the_rules(word: Word, one: Scene) -> None:
     assert re.fullmatch("[A-Z]{2,5}", word.text)
     assert 0.18 <= word.em <= 0.34
     assert word.dark == (one.background != "black")
 
 
-# What the page tells to run.
+# The commands of the page.
 
 
 @of_each_image
 def test_a_request_is_a_valid_one_of_the_models_tasks(image: SampleImage) -> None:
-    body = asked(image)
+    body = sent_body(image)
     message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
     validated(ChatBody, {**body, "messages": [message]})
     assert body == {"model": image.model, "task": image.task}
     assert image.task["name"] in {task.name for task in cards()[image.model].tasks}
 
 
-def asked(image: SampleImage) -> dict[str, object]:
-    """What the page's shell function sends, the messages left out; a curl that only prints stands in for curl."""
+def sent_body(image: SampleImage) -> dict[str, object]:
+    """What the page's shell function sends, without the messages; a function that prints the body replaces curl."""
     defined = re.search(r"^ask\(\) \{.*?^\}", PAGE, re.DOTALL | re.MULTILINE)
     assert defined is not None
     assert f"`{command(image)}`" in PAGE
-    fake = 'curl() { while [ "$1" != -d ]; do shift; done; printf "%s" "$2"; }'
+    fake = "curl() { tr -d '\\n'; }"  # as curl's `-d @-` strips line breaks
     script = f"{fake}\n{defined[0]}\n{command(image)}"
     done = subprocess.run(["bash", "-c", script], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=True)
     body: dict[str, object] = json.loads(done.stdout)

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from docs.generate.images import png
-from docs.generate.scenes import IMAGES
+from docs.generate.sample_images import IMAGES
 from tests.oracle import MINIATURES, ask_all
 from training.data.sentences import questions
 from training.evaluation.metrics import overlap
@@ -25,15 +25,15 @@ ARTICLES = {"a", "an", "one", "another"}  # whichever repeats no run of three wo
 
 @cache
 def encoded() -> dict[str, bytes]:
-    return {one.name: png(one.drawn()) for one in IMAGES}
+    return {one.name: png(one.render()) for one in IMAGES}
 
 
 def answers(model: str, *requests: Request) -> list[Completion]:
     return ask_all(MINIATURES / model, requests)
 
 
-def told(text: str) -> list[str]:
-    """What a caption says: without its beginning, its stop, capitals, and the choice of articles."""
+def content_words(text: str) -> list[str]:
+    """The words of a caption without its fixed beginning, its full stop, capitals, and the choice of articles."""
     words = text.casefold().removeprefix("an image of ").rstrip(".").split()
     return ["a" if word in ARTICLES else word for word in words]
 
@@ -44,7 +44,7 @@ def test_captions_are_right_to_the_word(model: str) -> None:
     wrong = {
         one.name: (answer.text, one.caption)
         for one, answer in zip(IMAGES, given, strict=True)
-        if told(answer.text) != told(one.caption)
+        if content_words(answer.text) != content_words(one.caption)
     }
     assert len(wrong) <= 2, wrong
 

@@ -1,0 +1,138 @@
+"""docs/api.md names everything that a client can send or receive: it is compared with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.asgi.errors import TABLE
+from router.backends.base import ModelStatus
+from router.catalogue import entry
+from router.chat.request import IMPOSSIBLE
+from router.chat.response import ResponseMeta, ResponseOptions, completion_json
+from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, TaskBody
+from router.config import RouterConfig
+from vlm.grounding_json import to_json
+from vlm.models.cards import cards
+from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Timings, Usage
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/api.md").read_text("utf-8")
+FOUND = Grounding("detect", "<OD>", None, (4, 3), (Detection("box", "dog", box=Box(0, 0, 1, 1), score=0.5),))
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """The keys of all objects within a JSON value."""
+    if isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from keys_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def response() -> dict[str, Any]:
+    usage, timings = Usage(1, 2, 3), Timings(0.1, 0.2, 0.3, 0.4)
+    completion = Completion("", (1,), (-0.5,), FOUND, "stop", usage, timings, "task", has_text=False)
+    return completion_json(completion, ResponseMeta("florence-2-base", "req_1"), ResponseOptions(logprobs=True))
+
+
+def codes() -> set[str]:
+    """Every error code in the sources: the argument ``code`` of our errors, and the router's tables."""
+    return {code for path in sources() for code in codes_in(ast.parse(path.read_text("utf-8")))}
+
+
+def sources() -> Iterator[Path]:
+    for folder in ("router", "vlm/engine", "vlm/image", "vlm/models"):
+        yield from (ROOT / folder).rglob("*.py")
+    yield ROOT / "vlm/types.py"
+
+
+def codes_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and name_of(node.func) in ERRORS:
+            given = [word.value for word in node.keywords if word.arg == "code"] + node.args[2:3]
+            yield from (one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str))
+        elif isinstance(node, ast.Dict):
+            yield from (one for value in node.values for one in codes_of_rule(value))
+
+
+def codes_of_rule(value: ast.expr) -> Iterator[str]:
+    """``("message", "code")`` in the tables that turn pydantic's and Starlette's errors into ours."""
+    if isinstance(value, ast.Tuple) and len(value.elts) == 2 and isinstance(value.elts[1], ast.Constant):
+        code = value.elts[1].value
+        if isinstance(code, str) and re.fullmatch("[a-z]+_[a-z_]+", code):
+            yield code
+
+
+def name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+ERRORS = {kind.__name__ for kind in TABLE}
+
+
+@pytest.mark.parametrize("name", sorted({*ChatBody.model_fields, *TaskBody.model_fields, *Reference.model_fields}))
+def test_every_field_of_a_request_is_described(name: str) -> None:
+    assert f"`{name}`" in PAGE or f'"{name}":' in PAGE or f"`{name}`" in PAGE.replace("stream_options.", "`")
+
+
+@pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
+def test_every_refused_field_is_named(name: str) -> None:
+    assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("key", sorted({*keys_of(to_json(FOUND, parts=[FOUND])), *keys_of(response())}))
+def test_every_key_of_a_response_is_described(key: str) -> None:
+    assert re.search(rf"[`\".]{key}[`\"]", PAGE), key
+
+
+@pytest.mark.parametrize("code", sorted(codes() | {row.code for row in TABLE.values() if row.code}))
+def test_every_error_code_is_described(code: str) -> None:
+    assert f"`{code}`" in PAGE[PAGE.index("\n## Errors") :]
+
+
+def test_codes_are_found_wherever_they_stand() -> None:
+    found = codes()
+    assert {"invalid_json", "invalid_value", "missing_required_parameter", "empty_image_file", "unknown_url"} <= found
+    assert {"unsupported_task", "context_length_exceeded", "invalid_image_url"} <= found
+
+
+@pytest.mark.parametrize("status", sorted({row.status for row in TABLE.values()}))
+def test_every_status_is_described(status: int) -> None:
+    assert re.search(rf"^\| .*\b{status}\b.* \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(keys_of(entry(ModelStatus("blip-large", True, "running"), RouterConfig()))))
+def test_every_key_of_a_model_is_described(name: str) -> None:
+    if name not in {"spdx", "url"}:  # within the licence
+        assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("model", sorted(cards()))
+def test_every_task_and_prompt_token_of_a_model_is_listed(model: str) -> None:
+    rows = PAGE[PAGE.index(f"| `{model}` | `") :].split("\n\n")[0]
+    following = [rows.index(f"| `{other}` |") for other in cards() if other != model and f"| `{other}` |" in rows]
+    own = rows[: min(following, default=len(rows))]
+    for task in cards()[model].tasks:
+        assert f"`{task.name}`" in own
+        for token in re.findall(r"<[A-Z_]+>", " ".join(task.native)):
+            assert token in own
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    config = RouterConfig()
+    assert f"{config.max_prompt_chars:,} characters" in PAGE
+    assert f"{config.max_image_bytes >> 20} MiB and {config.max_image_pixels // 10**6} megapixels" in PAGE
+    assert f"more than {config.max_body_bytes >> 20} MiB" in PAGE
+    assert f"every {config.keep_alive_s:.0f} seconds" in PAGE
+    assert f"({config.request_timeout_s:.0f} seconds by default)" in PAGE
+    assert f"list of 1 to {MAX_TASKS}" in PAGE
+    assert f"list of up to {MAX_LABELS} strings" in PAGE
+    assert f"| `references` | list of up to {MAX_REFERENCES} |" in PAGE

@@ -1,0 +1,112 @@
+"""What the pages show is what one gets: their commands are run, and each output is compared with the one shown."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from docs.generate import refresh
+from docs.generate.outputs import PAGES, ROOT, Example, find_examples, read_page, replace_outputs, run, serving
+
+EXAMPLES = {page: find_examples(read_page(page)) for page in PAGES}
+README = read_page("README.md")
+IN_README = EXAMPLES["README.md"]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving() as url:
+        yield url
+
+
+def named(page: str, example: Example) -> object:
+    return pytest.param(example, id=f"{page}: {example.command.split(chr(10))[0][:60]}")
+
+
+@pytest.mark.parametrize("example", [named(page, one) for page in PAGES for one in EXAMPLES[page]])
+def test_a_command_prints_what_is_shown(example: Example, address: str) -> None:
+    if example.command.startswith("curl") and not shutil.which("curl"):
+        pytest.skip("needs curl")
+    output = run(example, address)
+    if not example.matches(output):
+        assert output == example.output, "`.venv/bin/python docs/generate/refresh.py` makes it again"
+
+
+def test_the_readme_shows_a_request_the_sdk_the_library_and_the_shell() -> None:
+    begins = [f"{one.kind} {one.command.split()[0]}" for one in IN_README]
+    assert begins == ["sh curl", "python import", "python from", "sh .venv/bin/python"]
+
+
+def test_the_readme_begins_with_an_answer_and_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert README[: IN_README[0].start].count("\n") <= 24
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_commands_with_outputs(page: str) -> None:
+    assert EXAMPLES[page]
+
+
+def test_an_old_output_is_replaced_and_nothing_else() -> None:
+    made_up = [f"{index}\n" for index in range(len(IN_README))]
+    again = find_examples(replace_outputs(README, IN_README, made_up))
+    assert [one.output for one in again] == made_up
+    assert [one.command for one in again] == [one.command for one in IN_README]
+    assert (
+        replace_outputs(replace_outputs(README, IN_README, made_up), again, [one.output for one in IN_README]) == README
+    )
+
+
+VARYING = """\
+{"id":"chatcmpl-00112233445566778899aabbccddeeff","created":1700000000,"usage":{"cached_tokens":0},\
+"x_gigarouter":{"request_id":"req_00112233445566778899aabbccddeeff","image_cache":"miss","timings":{"queue_ms":0.5}}}
+14 tokens at 252 a second
+"""
+
+
+def test_what_varies_from_run_to_run_is_no_change() -> None:
+    example = Example("sh", "", VARYING, 0, len(VARYING))
+    other = VARYING
+    for old, new in (
+        ("0011", "aabb"),
+        (":17", ":18"),
+        ('_tokens":0', '_tokens":577'),
+        ("miss", "hit"),
+        ("0.5", "12"),
+        ("252", "9"),
+    ):
+        other = other.replace(old, new)
+        assert example.matches(other), new
+    assert not example.matches(VARYING.replace("14 tokens", "15 tokens"))
+
+
+@pytest.mark.parametrize(("factor", "matches"), [(1.001, True), (1.01, False)])
+def test_a_score_may_be_rounded_otherwise(factor: float, matches: bool) -> None:
+    scored = next(one for one in IN_README if '"score":' in one.output)
+    printed = re.sub(r'(?<="score":)[.\d]+', lambda score: f"{float(score[0]) * factor:.4g}", scored.output)
+    assert printed != scored.output
+    assert scored.matches(printed) is matches
+
+
+def test_refresh_checks_one_page_without_writing_it(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_page("examples/README.md")
+    assert refresh.refresh("examples/README.md", address, write=False) == 0
+    assert read_page("examples/README.md") == before
+    assert capsys.readouterr().out.startswith("examples/README.md: 0 of ")
+
+
+def test_refresh_explains_itself_without_running_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        refresh.main(["--help"])
+    assert caught.value.code == 0
+    assert "--check" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["serve", "check", "test", "bench"])
+def test_make_knows_what_the_readme_names(target: str) -> None:
+    assert f"make {target}" in README
+    assert f"\n{target}: " in (ROOT / "Makefile").read_text("utf-8")
