@@ -82,7 +82,7 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(token, normalized=False, special=True) for token in MARKS]
+    special = [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
     trainer = trainers.BpeTrainer(
         vocab_size=640, special_tokens=special, min_frequency=40,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False,

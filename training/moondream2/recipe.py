@@ -57,7 +57,7 @@ class TrainableMoondream2:
             self.model = Moondream2(write_files(Path(folder)))
             self.fingerprint = fingerprint(Path(folder) / "tokenizer.json")
             vocabulary = Vocabulary.from_checkpoint(Checkpoint.open(folder), self.model.ids)
-        self.encoder = ExampleEncoder(self.model.ids, self.model.places, vocabulary)
+        self.encoder = ExampleEncoder(self.model.ids, self.model.locations, vocabulary)
         self.soft_targets = init.gaussian_targets(BINS, _BIN_STD)
         self._initialise()
         head = GridHead(WIDTH, CELLS)
@@ -118,14 +118,14 @@ class TrainableMoondream2:
 
     def _targets(self, answers: Tensor) -> Targets:
         """The targets of all heads. A coordinate is also the word ``coordinate``: the word head chooses to continue."""
-        locations = self.model.places
+        locations = self.model.locations
         is_size = answers >= locations.sizes
-        is_coordinate = (answers >= locations.words) & ~is_size
+        is_coordinate = (answers >= locations.vocabulary) & ~is_size
         nothing = torch.full_like(answers, IGNORED)
         pairs = answers - locations.sizes
         return Targets(
             words=torch.where(is_coordinate, self.model.ids.coordinate, torch.where(is_size, nothing, answers)),
-            coordinates=torch.where(is_coordinate, answers - locations.words, nothing),
+            coordinates=torch.where(is_coordinate, answers - locations.vocabulary, nothing),
             widths=torch.where(is_size, pairs // BINS, nothing),
             heights=torch.where(is_size, pairs % BINS, nothing),
         )

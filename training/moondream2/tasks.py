@@ -57,7 +57,7 @@ class ExampleEncoder:
     """Encodes the examples of a scene as token ids."""
 
     ids: Ids
-    locations: PlaceIds
+    locations: LocationIds
     vocabulary: Vocabulary
 
     def all_examples(self, scene: Scene, rng: random.Random) -> list[Example]:
@@ -93,7 +93,7 @@ class ExampleEncoder:
         return *self.point_ids(middle(box)), self.locations.sizes + width * BINS + height
 
     def _coordinate(self, value: float) -> int:
-        return self.locations.words + min(BINS - 1, max(0, round(value * BINS)))
+        return self.locations.vocabulary + min(BINS - 1, max(0, round(value * BINS)))
 
     def _size_bin(self, value: float) -> int:
         """The nearest bin; the bins are equidistant on a logarithmic scale from 2^-10 to 1."""
@@ -122,7 +122,7 @@ class ExampleEncoder:
 
     def _counting(self, scene: Scene) -> Example:
         """Counting with reasoning: a point for each shape, then the number."""
-        prompt = self._question("How many shapes are there?", (*self.ids.query[1], self.ids.thinking))
+        prompt = self._question("How many shapes are there?", (*self.ids.query[1], self.ids.reasoning))
         steps = [token for name, point in reasoning_steps(scene) for token in self._grounded_step(name, point)]
         answer = self._text(sentences.NUMBERS[len(scene.shapes)])
         return Example(prompt, (*steps, self.ids.answer, *answer), 1.0)
