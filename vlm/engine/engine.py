@@ -64,7 +64,7 @@ class Engine:
             model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
         )
         self._capacity = plan.slots + config.max_waiting
-        self._blocking = BlockingCalls(self.complete, self._capacity)
+        self._blocking = BlockingCalls(self._capacity)
         self._accepted: set[_Stream] = set()
         self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
@@ -141,8 +141,8 @@ class Engine:
     ) -> list[Completion] | list[Completion | VlmError]:
         """Answer many requests and wait for all; for callers that are not asynchronous, as :meth:`answer` is.
 
-        Never more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed: a
-        generator that opens the images of a folder never has many of them in memory.
+        No more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed, so a
+        generator that reads the images of a folder has no more than that in memory.
 
         Args:
             requests: Any number of them.
@@ -155,7 +155,7 @@ class Engine:
             VlmError: The first one that occurs. No further request is begun then, those in flight are cancelled, and
                 the error is raised once they have ended.
         """
-        answers = self._blocking.answer_all(requests, return_exceptions=return_exceptions)
+        answers = self._blocking.answer_all(self.complete, requests, return_exceptions=return_exceptions)
         return cast("list[Completion]", answers)
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
@@ -282,11 +282,13 @@ class Engine:
             try:
                 loop.call_soon_threadsafe(_wake, streams)
             except RuntimeError:  # the loop is closed, so its clients can no longer close their streams
-                log.warning("an event loop closed with %d requests unfinished", len(streams))
                 self._abandon(loop)
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._accepted.difference_update([stream for stream in tuple(self._accepted) if stream.loop is loop])
+        unfinished = [stream for stream in tuple(self._accepted) if stream.loop is loop]
+        if unfinished:  # clients that left before it closed have only their abort still in the inbox
+            log.warning("an event loop closed with %d requests unfinished", len(unfinished))
+        self._accepted.difference_update(unfinished)
         for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
             del self._streams[sequence]
             self._core.abort(sequence)
