@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[4] / "miniatures" / "blip-large"
 POSITIONS = 64
 OURS = BlipProcessor.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
-START = len(THEIRS.tokenizer)  # its words are all in the file, the start is the row after them
+START = len(THEIRS.tokenizer)  # all its tokens are in the file; the start is the row after them
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=30)  # every character that a client can send
 
@@ -61,7 +61,7 @@ def special_free(text: str) -> bool:
 
 
 def test_it_is_a_processor() -> None:
-    processor: Processor = OURS  # mypy holds the whole contract
+    processor: Processor = OURS  # mypy checks the contract
     assert processor.tasks == ("caption",)
 
 
@@ -81,18 +81,18 @@ def test_any_text_is_tokenised_as_the_reference_does(text: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["[SEP]", "[CLS]", "[PAD]", "[UNK]", "[MASK]"])
-def test_a_special_token_in_the_text_is_mere_letters(token: str) -> None:
+def test_a_special_token_in_the_text_is_ordinary_characters(token: str) -> None:
     ids = OURS.prepare(ask(f"a {token} red")).prompt_ids
     special = THEIRS.tokenizer.convert_tokens_to_ids(token)
     assert special in reference_ids(f"a {token} red"), "the reference would let a client write it"
     assert special not in ids
 
 
-def test_half_a_surrogate_pair_is_no_crash() -> None:
+def test_a_lone_surrogate_does_not_crash() -> None:
     assert OURS.prepare(ask("a \ud800 b")).prompt_ids == reference_ids("a ? b")
 
 
-def test_without_text_the_prompt_is_the_start_alone() -> None:
+def test_without_text_the_prompt_is_the_start_token() -> None:
     for prompt in ("", "  ", "\n"):
         inputs = OURS.prepare(ask(prompt))
         assert (inputs.prompt_ids, inputs.echo, inputs.text_tokens) == ((START,), 0, 1)
@@ -174,18 +174,18 @@ def test_the_answer_begins_with_the_prefix() -> None:
     assert (parsed.text, parsed.detections, parsed.truncated) == ("a picture of a red circle", (), False)
 
 
-def test_without_a_prefix_the_answer_is_all_the_models() -> None:
+def test_without_a_prefix_the_model_chose_all_of_the_answer() -> None:
     inputs = OURS.prepare(ask())
     assert OURS.parse(reference_ids("a red circle")[1:], inputs, finished=True).text == "a red circle"
 
 
-def test_a_caption_that_was_cut_says_so() -> None:
+def test_a_caption_that_was_cut_is_truncated() -> None:
     assert OURS.parse([43], OURS.prepare(ask()), finished=False).truncated
 
 
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, START + 2), max_size=30), finished=st.booleans())
-def test_any_ids_can_be_grounded(ids: list[int], finished: bool) -> None:
+def test_any_ids_can_be_parsed(ids: list[int], finished: bool) -> None:
     parsed = OURS.parse(ids, OURS.prepare(ask("a red")), finished=finished)
     assert parsed.text is not None
     assert parsed.text.startswith("a red")
@@ -217,13 +217,13 @@ def change_config(folder: Path, **sections: object) -> Checkpoint:
     return Checkpoint.open(folder)
 
 
-def test_silence_of_the_config_means_the_reference_defaults(hub_layout: Path) -> None:
+def test_what_the_config_leaves_open_is_as_in_the_reference(hub_layout: Path) -> None:
     checkpoint = change_config(hub_layout, text_config={}, vision_config={"image_size": 96})
     processor = BlipProcessor.from_checkpoint(checkpoint)
     assert (processor.start, processor.max_positions, processor.image_positions) == (30522, 512, 37)
 
 
-def test_an_image_size_that_the_encoder_lacks_is_found_at_load(hub_layout: Path) -> None:
+def test_an_image_size_that_the_encoder_does_not_have_is_found_at_load(hub_layout: Path) -> None:
     with pytest.raises(CheckpointError, match=r"makes 96x96 images, but vision_config\.image_size is 384"):
         BlipProcessor.from_checkpoint(change_config(hub_layout, vision_config={}))
 

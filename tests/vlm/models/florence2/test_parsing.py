@@ -1,4 +1,4 @@
-"""Answers to places, held against transformers' post-processing; and whatever a model writes, nothing is invented."""
+"""Answers to objects, compared with transformers' post-processing; nothing is invented, whatever a model generates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = (1000, 1000)  # one pixel a bin, so that the reference's whole pixels are
 DROPPED = frozenset(THEIRS.post_processor.banned_grounding_tokens)
 
 
-# words of real answers; what the reference cannot tell from its own marks is tested apart
+# words of real answers; what the reference cannot tell from its own special tokens is tested separately
 def usable(token: int) -> bool:
     text = VOCABULARY.decode([token])
     return text.isascii() and bool(text.strip()) and not set(text) & set("<>\n")
@@ -48,7 +48,7 @@ def bins(count: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
 def answers(count: st.SearchStrategy[int]) -> st.SearchStrategy[list[int]]:
     """Labels, each followed by ``count`` bins, with silent tokens anywhere."""
     segments = st.lists(st.tuples(LABEL, bins(count)), max_size=5)
-    flat = segments.map(lambda pairs: [token for label, places in pairs for token in (*label, *places)])
+    flat = segments.map(lambda pairs: [token for label, found in pairs for token in (*label, *found)])
     return flat.flatmap(
         lambda tokens: st.lists(st.tuples(st.integers(0, len(tokens)), SILENT), max_size=3).map(
             lambda noise: scattered(tokens, noise)
@@ -58,8 +58,8 @@ def answers(count: st.SearchStrategy[int]) -> st.SearchStrategy[list[int]]:
 
 def scattered(tokens: list[int], noise: list[tuple[int, int]]) -> list[int]:
     result = list(tokens)
-    for place, token in sorted(noise, reverse=True):
-        result.insert(place, token)
+    for index, token in sorted(noise, reverse=True):
+        result.insert(index, token)
     return result
 
 
@@ -90,7 +90,7 @@ def reference(task: str, tokens: list[int]) -> dict[str, Any]:
 
 
 def theirs_boxes(task: str, tokens: list[int]) -> list[tuple[str, list[int]]]:
-    """The reference's boxes, put upright, with its labels' leftovers of marks removed (``loc_3>car``)."""
+    """The reference's boxes, put upright, without the remains of special tokens in its labels (``loc_3>car``)."""
     found = reference(task, tokens)
     pairs = zip(found["labels"], found["bboxes"], strict=True)
     upright = [(label, [*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])]) for label, box in pairs]
@@ -111,8 +111,8 @@ def pixels(box: Box | None) -> list[int]:
     return [int(value * 1000) for value in (box.x_min, box.y_min, box.x_max, box.y_max)]
 
 
-def whole(places: int) -> st.SearchStrategy[int]:
-    return st.integers(1, 3).map(lambda count: count * places)
+def whole(size: int) -> st.SearchStrategy[int]:
+    return st.integers(1, 3).map(lambda count: count * size)
 
 
 @settings(max_examples=100, deadline=None)
@@ -167,7 +167,7 @@ def test_full_precision_lies_within_the_references_pixel(size: tuple[int, int]) 
 
 @settings(max_examples=200, deadline=None)
 @given(tokens=st.lists(ANY_TOKEN, max_size=60), finished=st.booleans())
-def test_whatever_is_written_gives_well_formed_places(tokens: list[int], finished: bool) -> None:
+def test_whatever_is_written_gives_well_formed_objects(tokens: list[int], finished: bool) -> None:
     given = runs(tokens, VOCABULARY)
     for parsed in (
         read_boxes(given, finished=finished),
@@ -221,7 +221,7 @@ def test_letters_beyond_ascii_are_kept() -> None:
 
 
 def test_text_that_looks_like_a_location_is_text() -> None:
-    """Byte-level words can spell what a mark spells; on ids the two differ, in the reference's text they do not."""
+    """Text can spell what a special token spells; their ids differ, but in the reference's text they do not."""
     spelled = [
         token for letter in "<loc_1>" for token in VOCABULARY.tokenizer.encode(letter, add_special_tokens=False).ids
     ]
@@ -241,7 +241,7 @@ def test_text_that_looks_like_a_location_is_text() -> None:
         ("car", []),
     ],
 )
-def test_incomplete_places_are_dropped_and_said_so(text: str, labels: list[str]) -> None:
+def test_incomplete_objects_are_left_out_and_reported(text: str, labels: list[str]) -> None:
     parsed = boxes(text)
     assert [d.label for d in parsed.detections] == labels
     assert parsed.truncated
@@ -252,12 +252,12 @@ def test_an_empty_answer_is_complete() -> None:
         assert read_boxes(runs(tokens, VOCABULARY), finished=True) == Parsed(None)
 
 
-def test_an_answer_that_was_cut_may_lack_places() -> None:
+def test_an_answer_that_was_cut_may_have_no_objects() -> None:
     assert boxes("car" + locations(1, 2, 3, 4), finished=False).truncated
     assert quads("STOP" + locations(*range(8)), finished=False).truncated
 
 
-def test_other_marks_end_a_run() -> None:
+def test_other_special_tokens_end_a_run() -> None:
     od = THEIRS.tokenizer.convert_tokens_to_ids("<od>")
     tokens = [*ids("car"), od, *ids("dog" + locations(1, 2, 3, 4)), od, *ids(locations(5, 6, 7, 8))]
     assert runs(tokens, VOCABULARY) == (Run("car", ()), Run("dog", (1, 2, 3, 4)), Run("", (5, 6, 7, 8)))
@@ -284,7 +284,7 @@ def test_a_quadrilateral_has_its_words_corners_and_enclosing_box() -> None:
 
 
 @pytest.mark.parametrize("count", [7, 9, 16])
-def test_words_own_one_quadrilateral(count: int) -> None:
+def test_a_text_has_one_quadrilateral(count: int) -> None:
     parsed = quads("STOP" + locations(*range(count)) + "EXIT" + locations(*range(8)))
     assert [d.text for d in parsed.detections] == (["EXIT"] if count < 8 else ["STOP", "EXIT"])
     assert parsed.truncated
@@ -312,11 +312,11 @@ def test_a_phrase_is_found_as_whole_words_and_by_code_points() -> None:
 
 
 @pytest.mark.parametrize("phrase", ["a cat", "(", "c.r"])
-def test_a_phrase_that_the_caption_lacks_has_no_span(phrase: str) -> None:
+def test_a_phrase_that_is_not_in_the_caption_has_no_span(phrase: str) -> None:
     (found,) = phrases(phrase + locations(1, 2, 3, 4), "a red car").detections
     assert (found.label, found.spans) == (phrase, ())
 
 
-def test_phrases_that_name_nothing_are_dropped_without_fault() -> None:
+def test_phrases_that_name_nothing_are_dropped_without_truncation() -> None:
     parsed = phrases("it" + locations(1, 2, 3, 4) + " the image " + locations(1, 2, 3, 4), "it is the image")
     assert (parsed.detections, parsed.truncated) == ((), False)

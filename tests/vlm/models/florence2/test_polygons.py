@@ -40,7 +40,7 @@ Named = tuple[str, list[list[int]]]
 
 SEGMENT, FIND, PROPOSE = "<REGION_TO_SEGMENTATION>", "<OPEN_VOCABULARY_DETECTION>", "<REGION_PROPOSAL>"
 SEP, START, END, OTHER = (
-    THEIRS.tokenizer.convert_tokens_to_ids(mark) for mark in ("<sep>", "<poly>", "</poly>", "<od>")
+    THEIRS.tokenizer.convert_tokens_to_ids(token) for token in ("<sep>", "<poly>", "</poly>", "<od>")
 )
 MARK = st.sampled_from([SEP, START, END, OTHER])
 ANYTHING = st.lists(st.one_of(ANY_TOKEN, BIN, MARK, MARK), max_size=60)
@@ -48,7 +48,7 @@ TRIANGLE, SQUARE = locations(1, 1, 9, 1, 5, 9), locations(11, 11, 19, 11, 19, 19
 
 
 def joined(groups: list[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(token for place, group in enumerate(groups) for token in ((SEP,) if place else ()) + group)
+    return tuple(token for index, group in enumerate(groups) for token in ((SEP,) if index else ()) + group)
 
 
 RING = bins(st.integers(3, 6).map(lambda corners: 2 * corners))
@@ -62,7 +62,7 @@ NAMED = st.lists(st.tuples(LABEL, GROUPS).map(lambda pair: pair[0] + pair[1]), m
 
 
 def tokens(text: str) -> list[int]:
-    """As the tokenizer reads it, marks included."""
+    """As the tokenizer encodes it, special tokens included."""
     found: list[int] = THEIRS.tokenizer(text, add_special_tokens=False)["input_ids"]
     return found
 
@@ -165,8 +165,8 @@ def check_polygons(detection: Detection) -> None:
 @given(answer=ANYTHING, named=st.booleans())
 def test_no_polygon_is_invented(answer: list[int], named: bool) -> None:
     """Each was written as it is: its bins in a row, nothing between them but silent tokens."""
-    spoken = [token for token in answer if token not in (VOCABULARY.bos, VOCABULARY.eos, VOCABULARY.pad)]
-    written = " ".join(str(VOCABULARY.bins.get(token, "-")) for token in spoken)
+    visible = [token for token in answer if token not in (VOCABULARY.bos, VOCABULARY.eos, VOCABULARY.pad)]
+    written = " ".join(str(VOCABULARY.bins.get(token, "-")) for token in visible)
     for _, polygons in ours(segment(answer, named=named)):
         for polygon in polygons:
             assert f" {' '.join(map(str, polygon))} " in f" {written} "
@@ -207,7 +207,7 @@ def test_a_label_owns_all_groups_that_follow_it() -> None:
         ("<poly>", []),
     ],
 )
-def test_incomplete_polygons_are_dropped_and_said_so(text: str, corners: list[list[int]]) -> None:
+def test_incomplete_polygons_are_left_out_and_reported(text: str, corners: list[list[int]]) -> None:
     parsed = segment(text)
     assert [[len(polygon) for polygon in d.polygons or ()] for d in parsed.detections] == corners
     assert parsed.truncated
@@ -226,7 +226,7 @@ def test_incomplete_polygons_are_dropped_and_said_so(text: str, corners: list[li
         (f"car{locations(1, 2, 3, 4)}dog<poly>{TRIANGLE}</poly>", ["dog"]),
     ],
 )
-def test_malformed_named_polygons_keep_what_is_whole(text: str, labels: list[str]) -> None:
+def test_malformed_named_polygons_keep_what_is_complete(text: str, labels: list[str]) -> None:
     parsed = find(text)
     assert [d.label for d in parsed.detections] == labels
     assert parsed.truncated
@@ -241,7 +241,7 @@ def test_an_answer_without_polygons_is_complete_and_one_that_was_cut_is_not() ->
 @pytest.mark.parametrize(
     "text", [locations(1, 2, 3, 4, 5), "car" + locations(1, 2, 3, 4), locations(1, 2, 3, 4) + "car"]
 )
-def test_leftovers_beside_proposed_regions_are_said_so(text: str) -> None:
+def test_leftovers_beside_proposed_regions_are_reported(text: str) -> None:
     parsed = propose(text.format(locations(1, 2, 3, 4)))
     assert [(d.label, pixels(d.box)) for d in parsed.detections] == [(None, [1, 2, 3, 4])]
     assert parsed.truncated

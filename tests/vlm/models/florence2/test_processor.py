@@ -29,7 +29,8 @@ ROOM = 256 - 37  # the encoder's positions beside an image
 OURS = Florence2Processor.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
 BAR, EOS, BOS = "<loc_1><loc_2><loc_3><loc_4>", 2, 0
-WORDS: int = THEIRS.tokenizer.convert_tokens_to_ids("<od>")  # ids below are BART's: four marks, words, <mask>
+BART_SIZE: int = THEIRS.tokenizer.convert_tokens_to_ids("<od>")
+"""Ids below are BART's: four special tokens, text, <mask>."""
 BOX = Box(0.1, 0.2, 0.3, 0.4)
 REGION = "<loc_100><loc_200><loc_300><loc_400>"
 
@@ -64,7 +65,7 @@ def reference_ids(prompt: str) -> list[int]:
 
 
 def test_it_is_a_processor() -> None:
-    processor: Processor = OURS  # mypy holds the whole contract
+    processor: Processor = OURS  # mypy checks the contract
     assert processor.tasks == OFFERED
 
 
@@ -123,19 +124,19 @@ def test_an_argument_of_a_named_task_gives_the_references_ids(task: Task, prompt
     assert (inputs.task, inputs.native_task) == (task.name, prompt.partition(">")[0] + ">")
 
 
-def test_plain_words_and_none_are_captions() -> None:
+def test_plain_text_and_none_are_captions() -> None:
     assert (prepare("hi").resolution, prepare("hi").native_task) == ("plain", "<CAPTION>")
     assert (prepare().resolution, prepare().encoder_ids) == ("default", prepare("<CAPTION>").encoder_ids)
 
 
-@pytest.mark.parametrize("mark", ["</s>", "<s>", "<pad>", "<image>", "<od>", "<poly>"])
-def test_a_mark_in_a_caption_is_mere_letters(mark: str) -> None:
-    inputs = prepare(f"{GROUND} a {mark} car")
+@pytest.mark.parametrize("special", ["</s>", "<s>", "<pad>", "<image>", "<od>", "<poly>"])
+def test_a_special_token_in_a_caption_is_ordinary_characters(special: str) -> None:
+    inputs = prepare(f"{GROUND} a {special} car")
     text = inputs.encoder_ids[37:]
     assert (text[0], text[-1]) == (BOS, EOS)
-    number = THEIRS.tokenizer.convert_tokens_to_ids(mark)
+    number = THEIRS.tokenizer.convert_tokens_to_ids(special)
     assert number not in text[1:-1]
-    assert OURS.parse([], inputs, finished=True).text == f"a {mark} car"
+    assert OURS.parse([], inputs, finished=True).text == f"a {special} car"
 
 
 def test_locations_in_a_caption_are_locations() -> None:
@@ -185,7 +186,7 @@ def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool
 
 @pytest.mark.parametrize("token", ["<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<OCR>"])
 @settings(max_examples=40, deadline=None)
-@given(ids=st.lists(st.integers(4, WORDS - 2), max_size=30))
+@given(ids=st.lists(st.integers(4, BART_SIZE - 2), max_size=30))
 def test_text_is_the_references(token: str, ids: list[int]) -> None:
     answer = [BOS, *ids, EOS]
     text = THEIRS.decode(answer, skip_special_tokens=False)
@@ -194,7 +195,7 @@ def test_text_is_the_references(token: str, ids: list[int]) -> None:
     assert (parsed.detections, parsed.truncated) == ((), False)
 
 
-def test_text_that_was_cut_says_so() -> None:
+def test_text_that_was_cut_is_truncated() -> None:
     assert OURS.parse([BOS, 40], prepare("<CAPTION>"), finished=False).truncated
 
 
@@ -234,7 +235,7 @@ def test_locations_that_are_no_special_tokens_are_no_text_either(tmp_path: Path)
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     tokenizer = json.loads((FOLDER / "tokenizer.json").read_text())
     for token in tokenizer["added_tokens"]:
-        token["special"] = token["id"] < WORDS
+        token["special"] = token["id"] < BART_SIZE
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     plain, answer = opened(folder), (BOS, *OURS.vocabulary.encode("a red car" + BAR), EOS)
     assert plain.decode(answer) == OURS.decode(answer) == "a red car"
@@ -257,13 +258,13 @@ def test_whatever_is_written_can_be_read(ids: list[int], token: str, finished: b
 
 @pytest.fixture
 def hub_layout(tmp_path: Path) -> Path:
-    """The miniature as an original repository has it: preprocessor_config.json, a tokenizer with BART's words only."""
+    """The miniature as an original repository has it: preprocessor_config.json, a tokenizer with BART's tokens only."""
     folder = tmp_path / "hub"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors", "processor_config.json"))
     nested = json.loads((FOLDER / "processor_config.json").read_text())["image_processor"]
     (folder / "preprocessor_config.json").write_text(json.dumps(nested))
     tokenizer = json.loads((FOLDER / "tokenizer.json").read_text())
-    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < WORDS]
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < BART_SIZE]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return folder
 
@@ -295,7 +296,7 @@ def test_ids_do_not_come_from_the_config(hub_layout: Path) -> None:
     assert opened(hub_layout).prepare(Request(PNG, "<OD>")).prompt_ids == (EOS,)
 
 
-def test_image_positions_are_computed_where_the_file_is_silent(hub_layout: Path) -> None:
+def test_image_positions_are_computed_where_the_file_does_not_say(hub_layout: Path) -> None:
     change(hub_layout / "preprocessor_config.json", image_seq_length=None)
     assert opened(hub_layout).image_positions == 37
 

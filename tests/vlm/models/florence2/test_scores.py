@@ -46,16 +46,18 @@ def inputs_of(token: str) -> Inputs:
 
 
 def tokens(*parts: str) -> list[int]:
-    """Ids of text; a number in a part is that many bins, a mark is itself."""
+    """Ids of text; a number stands for that many bins, a special token for itself."""
     ids: list[int] = []
     for part in parts:
-        mark = OURS.vocabulary.tokenizer.token_to_id(part) if part.startswith("<") else None
-        ids += [mark] if mark is not None else BINS[: int(part)] if part.isdigit() else OURS.vocabulary.encode(part)
+        special = OURS.vocabulary.tokenizer.token_to_id(part) if part.startswith("<") else None
+        ids += (
+            [special] if special is not None else BINS[: int(part)] if part.isdigit() else OURS.vocabulary.encode(part)
+        )
     return [BOS, *ids, EOS]
 
 
 def likely(ids: Sequence[int]) -> list[float]:
-    """Log-probabilities by which one sees what a score is made of."""
+    """Log-probabilities that show which tokens a score is made of."""
     known = OURS.vocabulary
     silent = {BOS, EOS, *known.special_tokens}
     return [math.log(OTHER if one in silent else LOCATION if one in known.bins else WORDS) for one in ids]
@@ -89,8 +91,8 @@ def test_every_box_has_the_label_that_it_shares(token: str) -> None:
 def test_each_box_has_its_own_bins() -> None:
     ids = tokens("star", "8")
     logprobs = likely(ids)
-    place = ids.index(BINS[4])  # the first bin of the second box
-    logprobs[place] += 4 * math.log(0.1)
+    index = ids.index(BINS[4])  # the first bin of the second box
+    logprobs[index] += 4 * math.log(0.1)
     assert scores(read("<OD>", ids, logprobs)) == pytest.approx([named("star"), named("star") * 0.1])
 
 
@@ -148,7 +150,7 @@ def test_there_is_none_where_a_bin_was_forced() -> None:
     assert scores(read("<OD>", ids, logprobs)) == [None, pytest.approx(named("star"))]
 
 
-def test_a_threshold_is_said_to_be_ignored_where_there_are_no_objects() -> None:
+def test_a_threshold_is_reported_as_ignored_where_there_are_no_objects() -> None:
     for name, ignored in (("detect", ()), ("point", ()), ("caption", ("task.threshold",))):
         assert OURS.prepare(Request(png(), task=Task(name, threshold=0.1))).ignored == ignored
 

@@ -69,14 +69,14 @@ def test_these_tasks_are_offered() -> None:
 
 
 @pytest.mark.parametrize("token", PLAIN_TOKENS)
-def test_a_token_alone_becomes_the_references_sentence(token: str) -> None:
+def test_a_token_by_itself_becomes_the_references_sentence(token: str) -> None:
     assert native(token) == (token, "", "native")
     assert [sentence(token)] == THEIRS._construct_prompts(token)
 
 
 @pytest.mark.parametrize("token", PLAIN_TOKENS)
 @pytest.mark.parametrize("company", ["{} and more", "please {}", "{}{}", "{} <loc_1>"])
-def test_a_token_with_company_is_refused_as_the_reference_does(token: str, company: str) -> None:
+def test_a_token_with_other_text_is_refused_as_the_reference_does(token: str, company: str) -> None:
     prompt = company.format(token, token)
     with pytest.raises(ValueError, match="should be the only content"):
         THEIRS._construct_prompts(prompt)
@@ -85,7 +85,7 @@ def test_a_token_with_company_is_refused_as_the_reference_does(token: str, compa
     assert caught.value.code == "invalid_value"
 
 
-def test_white_space_is_no_company() -> None:
+def test_white_space_is_not_other_text() -> None:
     assert native(" <OD>\n") == ("<OD>", "", "native")
 
 
@@ -123,7 +123,7 @@ def test_a_missing_argument_is_refused(token: str, form: str) -> None:
 @pytest.mark.parametrize(
     "argument", ["", "a dog", LOCATIONS[:-1], LOCATIONS + "<loc_5>", LOCATIONS * 2, "<loc_1000>" * 4, f"in {LOCATIONS}"]
 )
-def test_a_region_is_four_locations_and_the_error_says_so(token: str, argument: str) -> None:
+def test_a_region_is_four_locations_and_the_error_says_that(token: str, argument: str) -> None:
     with pytest.raises(
         InvalidRequest,
         match=f"{token} needs a region: its corners x1, y1, x2, y2 from 0 to 1, or the prompt {token}<loc_x1>",
@@ -133,7 +133,7 @@ def test_a_region_is_four_locations_and_the_error_says_so(token: str, argument: 
     assert f"{token}<loc_x1>" in caught.value.message
 
 
-def test_half_a_sentence_is_plain_words() -> None:
+def test_half_a_sentence_is_plain_text() -> None:
     assert native("Locate the phrases in the caption: ") == ("<CAPTION>", "", "plain")
 
 
@@ -181,12 +181,12 @@ def test_overlapping_ends_of_a_sentence_are_no_argument() -> None:
         ("One Paragraph", "<MORE_DETAILED_CAPTION>"),
     ],
 )
-def test_plain_words_mean_a_caption(words: str, token: str) -> None:
+def test_plain_text_mean_a_caption(words: str, token: str) -> None:
     assert native(words) == (token, "", "plain")
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "\n\t"])
-def test_no_words_mean_the_default(prompt: str) -> None:
+def test_no_text_means_the_default(prompt: str) -> None:
     assert native(prompt) == ("<CAPTION>", "", "default")
 
 
@@ -254,7 +254,7 @@ def test_an_empty_label_is_refused() -> None:
     assert caught.value.param == "task.labels"
 
 
-def test_a_point_is_a_name_for_detection_and_detection_is_none_for_points() -> None:
+def test_point_is_detection_under_another_name_but_not_the_reverse() -> None:
     assert resolve_task(Request(None, "", Task("point"))).name == "point"
     assert resolve_task(Request(None, "<OD>")).name == "detect"
 

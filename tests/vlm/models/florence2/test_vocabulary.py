@@ -19,7 +19,8 @@ from vlm.models.florence2.vocabulary import Vocabulary
 FOLDER = Path(__file__).parents[4] / "miniatures" / "florence-2-base"
 NATIVE = Vocabulary.from_checkpoint(Checkpoint.open(FOLDER))
 THEIRS: Any = AutoProcessor.from_pretrained(FOLDER)
-WORDS: int = THEIRS.tokenizer.convert_tokens_to_ids("<od>")  # ids below are BART's: byte-level BPE and its five marks
+BART_SIZE: int = THEIRS.tokenizer.convert_tokens_to_ids("<od>")
+"""Ids below are BART's: byte-level BPE and its five special tokens."""
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 IDS = st.lists(st.integers(0, 1599), max_size=40)
@@ -42,14 +43,14 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> Checkpo
 
 
 def only_bart(content: dict[str, Any]) -> None:
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < WORDS]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < BART_SIZE]
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
     """As in the original upload, whose remote code adds Florence-2's tokens at run time."""
     checkpoint = rewritten(tmp_path_factory.mktemp("original"), only_bart)
-    assert checkpoint.tokenizer().get_vocab_size() == WORDS
+    assert checkpoint.tokenizer().get_vocab_size() == BART_SIZE
     return Vocabulary.from_checkpoint(checkpoint)
 
 
@@ -77,7 +78,7 @@ def test_ids_are_the_tokenizers() -> None:
     }
 
 
-def test_marks_are_all_added_tokens_with_a_meaning_of_their_own() -> None:
+def test_special_tokens_are_all_added_tokens_with_a_meaning_of_their_own() -> None:
     tokens = set(THEIRS.tokenizer.convert_ids_to_tokens(sorted(NATIVE.special_tokens)))
     assert {"<od>", "</ocr>", "<sep>", "<poly>", "<and>", "<image>", "<unk>", "<mask>"} <= tokens
     assert not tokens & {"<s>", "</s>", "<pad>", "<loc_0>", "<loc_999>"}
@@ -105,7 +106,7 @@ def test_any_text_is_encoded_as_the_reference_does(text: str) -> None:
 @given(pieces=st.lists(st.one_of(TEXT.filter(special_free), st.integers(0, 999).map("<loc_{}>".format)), max_size=6))
 def test_locations_within_text_are_encoded_as_the_reference_does(pieces: list[str]) -> None:
     text = "".join(pieces)
-    if special_free(text):  # joining may have made a mark
+    if special_free(text):  # joining may have made a special token
         assert list(NATIVE.encode(text)) == THEIRS.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -117,7 +118,7 @@ def test_what_only_looks_like_a_location_is_letters(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(pieces=st.lists(st.one_of(TEXT, st.sampled_from(ADDED)), max_size=8))
-def test_no_text_can_inject_a_mark(pieces: list[str]) -> None:
+def test_no_text_can_inject_a_special_token(pieces: list[str]) -> None:
     ids = set(NATIVE.encode("".join(pieces)))
     assert not ids & (NATIVE.special_tokens | {NATIVE.bos, NATIVE.eos, NATIVE.pad})
 
@@ -125,7 +126,7 @@ def test_no_text_can_inject_a_mark(pieces: list[str]) -> None:
 @pytest.mark.parametrize(
     "token", ["</s>", "<s>", "<pad>", "<image>", "<mask>", "<unk>", "<od>", "<poly>", "<grounding>"]
 )
-def test_a_written_mark_stays_text_in_both_layouts(original: Vocabulary, token: str) -> None:
+def test_a_spelled_special_token_stays_text_in_both_layouts(original: Vocabulary, token: str) -> None:
     number = NATIVE.tokenizer.token_to_id(token)
     assert number in THEIRS.tokenizer(f"a {token} b", add_special_tokens=False)["input_ids"], "the reference reads it"
     for vocabulary in (NATIVE, original):
@@ -140,7 +141,7 @@ def test_encoding_loses_nothing(text: str) -> None:
     assert NATIVE.decode(NATIVE.encode(text), special=True) == text
 
 
-def test_half_a_surrogate_pair_is_no_crash() -> None:
+def test_a_lone_surrogate_does_not_crash() -> None:
     assert NATIVE.decode(NATIVE.encode("a \ud800 b")) == "a ? b"
 
 
@@ -150,13 +151,13 @@ def test_any_ids_are_decoded_as_the_reference_does(ids: list[int], special: bool
     assert NATIVE.decode(ids, special=special) == THEIRS.decode(ids, skip_special_tokens=not special)
 
 
-def test_a_mark_that_the_file_calls_ordinary_is_kept_out_of_text_all_the_same(tmp_path: Path) -> None:
+def test_a_special_token_that_the_file_calls_ordinary_is_kept_out_of_text(tmp_path: Path) -> None:
     def ordinary(content: dict[str, Any]) -> None:
         for added in content["added_tokens"]:
             added["special"] = False
 
-    words = Vocabulary.from_checkpoint(rewritten(tmp_path, ordinary))
-    ids = words.encode("a <od></s><loc_5> b")
-    assert not set(ids) & (words.special_tokens | {words.bos, words.eos})
-    assert [words.bins[one] for one in ids if one in words.bins] == [5]
-    assert words.special_tokens == NATIVE.special_tokens
+    vocabulary = Vocabulary.from_checkpoint(rewritten(tmp_path, ordinary))
+    ids = vocabulary.encode("a <od></s><loc_5> b")
+    assert not set(ids) & (vocabulary.special_tokens | {vocabulary.bos, vocabulary.eos})
+    assert [vocabulary.bins[one] for one in ids if one in vocabulary.bins] == [5]
+    assert vocabulary.special_tokens == NATIVE.special_tokens

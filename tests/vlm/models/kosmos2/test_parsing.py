@@ -39,7 +39,7 @@ Found = tuple[str | None, tuple[tuple[int, int], ...], Box]
 
 @st.composite
 def answers(draw: st.DrawFn) -> list[int]:
-    """Words and phrases with boxes, as a trained model writes them, with silent tokens anywhere."""
+    """Text and phrases with boxes, as a trained model generates them, with special tokens anywhere."""
     ids: list[int] = []
     for _ in range(draw(st.integers(0, 4))):
         ids += draw(st.lists(WORD, max_size=4))
@@ -50,8 +50,8 @@ def answers(draw: st.DrawFn) -> list[int]:
         if boxes:
             inner = [token for box in boxes for token in (*tags("</delimiter_of_multi_objects/>"), *box)][1:]
             ids += [*tags("<object>"), *inner, *tags("</object>")]
-    for place, token in draw(st.lists(st.tuples(st.integers(0, len(ids)), SILENT), max_size=2)):
-        ids.insert(place, token)
+    for index, token in draw(st.lists(st.tuples(st.integers(0, len(ids)), SILENT), max_size=2)):
+        ids.insert(index, token)
     return ids
 
 
@@ -60,14 +60,14 @@ def tags(text: str) -> tuple[int, ...]:
 
 
 def reference(ids: list[int]) -> tuple[str, list[Entity]]:
-    # the place of the image, so that the first word keeps its space as it does in a whole sequence
+    # the position of the image, so that the first word keeps its space, as it does in a complete sequence
     text = THEIRS.tokenizer.decode([*tags("<grounding>"), *ids], skip_special_tokens=True)
     clean: tuple[str, list[Entity]] = THEIRS.post_process_generation(text)
     return clean
 
 
 def expected(entities: list[Entity]) -> list[Found]:
-    """The reference's entities as ours: one a box, without a name where there are no words, corners in order."""
+    """The reference's entities as ours: one for each box, without a label where there is no text, corners in order."""
     found: list[Found] = []
     for name, span, boxes in entities:
         nameless = not name or name.startswith("<patch_index_")
@@ -108,7 +108,7 @@ def test_spans_hold_their_labels(ids: list[int]) -> None:
 
 @pytest.fixture(scope="module")
 def worldly(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    """The same tags, but words with accents, of other scripts, in several code points, and pieces of words."""
+    """The same tags, but text with accents, in other scripts, of several code points, and parts of words."""
     folder = tmp_path_factory.mktemp("worldly")
     for path in FOLDER.iterdir():
         if path.suffix == ".json":
@@ -175,7 +175,7 @@ def test_several_boxes_share_their_phrase() -> None:
         "</delimiter_of_multi_objects/>",
     ],
 )
-def test_what_is_malformed_says_so(text: str) -> None:
+def test_what_is_malformed_is_truncated(text: str) -> None:
     parsed = assert_as_the_reference(list(tags(text)))
     assert (parsed.truncated, parsed.detections) == (True, ())
 
@@ -187,12 +187,12 @@ def test_what_could_be_read_of_a_malformed_answer_stays() -> None:
     assert len(parsed.detections) == 1
 
 
-def test_an_answer_that_was_cut_says_so() -> None:
+def test_an_answer_that_was_cut_is_truncated() -> None:
     assert read(tags("a red circle"), VOCABULARY, finished=False).truncated
 
 
 def test_another_start_of_the_image_leaves_the_text_as_it_is() -> None:
-    """The reference drops all before a second </image>; a stream cannot take back what it said."""
+    """The reference drops all before a second </image>; a stream cannot take back text that has been sent."""
     ids = (*tags("a red circle"), VOCABULARY.tags["</image>"], *tags("left"))
     assert read(ids, VOCABULARY, finished=True).text == "a red circle left"
     assert reference(list(ids))[0] == "left"
@@ -218,8 +218,8 @@ def test_regions_become_the_references_cells(x: tuple[float, float], y: tuple[fl
         assert cells == theirs
 
 
-@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_a_region_without_extent_is_one_cell(place: float) -> None:
-    first, second = cells_of(Box(place, place, place, place))
+@pytest.mark.parametrize("coordinate", [0.0, 0.5, 1.0])
+def test_a_region_without_extent_is_one_cell(coordinate: float) -> None:
+    first, second = cells_of(Box(coordinate, coordinate, coordinate, coordinate))
     assert first == second
-    assert first == min(31, int(place * 32)) * 33
+    assert first == min(31, int(coordinate * 32)) * 33

@@ -55,7 +55,7 @@ def reference_ids(prompt: str) -> tuple[int, ...]:
 
 
 def test_it_is_a_processor() -> None:
-    processor: Processor = OURS  # mypy holds the whole contract
+    processor: Processor = OURS  # mypy checks the contract
     assert processor.tasks == ("caption", "detect", "ground", "query", "region_caption")
 
 
@@ -100,7 +100,7 @@ def test_a_region_has_the_cells_that_the_reference_gives_it() -> None:
 
 @pytest.mark.parametrize("token", ["</s>", "<image>", "<phrase>", "<patch_index_0000>", "</image>"])
 @pytest.mark.parametrize("name", ["query", "ground"])
-def test_no_tag_gets_into_a_prompt_by_a_clients_words(name: str, token: str) -> None:
+def test_no_text_of_a_client_becomes_a_tag(name: str, token: str) -> None:
     plain, other = (OURS.prepare(asked("", Task(name, text=text))).prompt_ids for text in ("a b", f"a {token} b"))
     known = {THEIRS.tokenizer.convert_tokens_to_ids(tag) for tag in (*ADDED_TOKENS, "<s>", "</s>")}
     assert [one for one in other if one in known] == [one for one in plain if one in known]
@@ -121,7 +121,7 @@ def test_captions_phrases_and_native_prompts_are_echoed() -> None:
         assert parsed.text == THEIRS.post_process_generation(prompt)[0]
 
 
-def test_a_question_of_the_clients_own_words_is_not_repeated() -> None:
+def test_a_question_in_plain_text_is_not_repeated() -> None:
     for request in (asked("How many?"), asked("", Task("query", text="How many?"))):
         inputs = OURS.prepare(request)
         assert inputs.echo == 0
@@ -137,7 +137,7 @@ def test_a_detection_is_geometry_with_the_phrase_as_its_label() -> None:
 
 
 def test_answers_of_the_miniature_read_as_the_reference_reads_them() -> None:
-    """Text, entities and spans of whole sequences that a trained model wrote."""
+    """Text, entities and spans of complete sequences that a trained model generated."""
     requests = [ask(image, PROMPTS[index % len(PROMPTS)], max_tokens=60) for index, image in enumerate(scenes(35))]
     entities = 0
     for request, answer in zip(requests, ask_all(FOLDER, requests), strict=True):
@@ -155,7 +155,7 @@ def test_answers_of_the_miniature_read_as_the_reference_reads_them() -> None:
 
 
 def test_the_references_clean_text_is_what_transformers_generates() -> None:
-    """One whole way through the reference: its processor, its generate, its post-processing."""
+    """The entire reference: its processor, its generate, its post-processing."""
     image, prompt = scene(1), "<grounding>An image of"
     theirs = miniature_oracle("kosmos-2").answer(image, prompt, max_tokens=60)
     [ours] = ask_all(FOLDER, [ask(image, prompt, max_tokens=60)])
@@ -201,7 +201,7 @@ def change_config(folder: Path, **changes: object) -> Checkpoint:
     return Checkpoint.open(folder)
 
 
-def test_an_image_size_that_the_encoder_lacks_is_found_at_load(tmp_path: Path) -> None:
+def test_an_image_size_that_the_encoder_does_not_have_is_found_at_load(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"makes 96x96 images, but vision_config\.image_size is 224"):
         Kosmos2Processor.from_checkpoint(change_config(tmp_path, vision_config={}))
 
@@ -212,7 +212,7 @@ def test_a_config_without_its_sections_is_an_error(tmp_path: Path, section: str)
         Kosmos2Processor.from_checkpoint(change_config(tmp_path, **{section: None}))
 
 
-def test_silence_of_the_config_means_the_reference_defaults(tmp_path: Path) -> None:
+def test_what_the_config_leaves_open_is_as_in_the_reference(tmp_path: Path) -> None:
     checkpoint = change_config(tmp_path, text_config={}, latent_query_num=8)
     processor = Kosmos2Processor.from_checkpoint(checkpoint)
     assert (processor.max_positions, processor.image_positions) == (2048, 8)

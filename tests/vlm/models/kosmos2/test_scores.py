@@ -42,7 +42,7 @@ def inputs_of(prompt: str) -> Inputs:
 
 
 def likely(ids: Sequence[int]) -> list[float]:
-    """Log-probabilities by which one sees what a score is made of."""
+    """Log-probabilities that show which tokens a score is made of."""
     known = OURS.vocabulary
     return [
         math.log(LOCATION if one in known.cells else OTHER if one in known.special_tokens else WORDS) for one in ids
@@ -110,7 +110,7 @@ def test_prompts_that_ask_for_boxes_are_scored(prompt: str) -> None:
     assert inputs_of(prompt).scored == (not prompt or "<grounding>" in prompt)
 
 
-def test_a_threshold_is_said_to_be_ignored_where_there_are_no_objects() -> None:
+def test_a_threshold_is_reported_as_ignored_where_there_are_no_objects() -> None:
     for task, ignored in ((Task("caption"), ()), (Task("query", text="what?"), ("task.threshold",))):
         assert OURS.prepare(Request(PNG.getvalue(), task=replace(task, threshold=0.1))).ignored == ignored
 

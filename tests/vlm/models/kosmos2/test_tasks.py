@@ -27,7 +27,7 @@ def test_captions_have_two_lengths(length: str, prompt: str) -> None:
     assert (found.prompt, found.echo, found.resolution, found.ignored) == (prompt, True, "task", ())
 
 
-def test_plain_words_are_a_question() -> None:
+def test_plain_text_are_a_question() -> None:
     found = asked(" What is it? ")
     assert (found.task, found.resolution, found.echo) == ("query", "plain", False)
     assert found.prompt == "Question: What is it? Answer:"
@@ -57,7 +57,7 @@ def test_prompts_of_the_card_and_prompts_with_tags_pass_verbatim(prompt: str, ta
 
 
 @pytest.mark.parametrize("prompt", ["An image of what?", "</s>", "<image>", "<patch_index_1024>", "Question: why"])
-def test_what_is_no_prompt_of_the_card_is_a_question(prompt: str) -> None:
+def test_what_is_not_a_prompt_of_the_card_is_a_question(prompt: str) -> None:
     assert asked(prompt).prompt == f"Question: {prompt} Answer:"
 
 

@@ -1,4 +1,4 @@
-"""Words stay words and tags are tags, with the reference's ids."""
+"""Text and tags have the ids of the reference, and text never becomes a tag."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plain(text: str) -> bool:
 
 
 @given(text=WORDS.filter(plain))
-def test_words_have_the_references_ids(text: str) -> None:
+def test_text_has_the_references_ids(text: str) -> None:
     assert OURS.encode(text) == OURS.encode_tagged(text) == reference_ids(text)
 
 
@@ -50,7 +50,7 @@ def test_text_with_tags_has_the_references_ids(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize("token", [*SPECIAL, *HIDDEN])
-def test_what_no_prompt_may_hold_is_mere_letters(token: str) -> None:
+def test_tags_that_no_prompt_may_contain_are_ordinary_characters(token: str) -> None:
     id_ = THEIRS.tokenizer.convert_tokens_to_ids(token)
     assert id_ in reference_ids(f"a {token} red"), "the reference would let a client write it"
     if token != "<unk>":  # letters that the miniature lacks are unknown too
@@ -59,7 +59,7 @@ def test_what_no_prompt_may_hold_is_mere_letters(token: str) -> None:
 
 
 @pytest.mark.parametrize("token", [*PROMPT_TAGS, CELLS[0], CELLS[-1]])
-def test_tags_in_words_are_mere_letters(token: str) -> None:
+def test_tags_in_text_are_ordinary_characters(token: str) -> None:
     assert OURS.tags[token] in OURS.encode_tagged(token)
     assert not set(OURS.encode(f"a {token} red")) & set(OURS.tags.values())
 
@@ -71,7 +71,7 @@ def test_what_looks_like_a_tag_is_none(text: str) -> None:
     assert not set(OURS.encode_tagged(text)) & OURS.special_tokens - {OURS.unknown}
 
 
-def test_half_a_surrogate_pair_is_no_crash() -> None:
+def test_a_lone_surrogate_does_not_crash() -> None:
     assert OURS.encode("a \ud800 b") == reference_ids("a ? b")
 
 
@@ -92,7 +92,7 @@ def test_a_text_that_grows_ends_as_the_whole_one(ids: list[int], echo: int) -> N
     assert growing.text == "".join(pieces) == OURS.decode(ids).strip()
 
 
-def test_ids_that_no_tokenizer_has_have_no_text() -> None:
+def test_ids_outside_the_tokenizer_have_no_text() -> None:
     assert OURS.decode([6, 5000, 7]) == OURS.decode([6, 7])
 
 
@@ -105,7 +105,7 @@ def without(folder: Path, dropped: tuple[str, ...]) -> Checkpoint:
     return Checkpoint.open(folder)
 
 
-def test_tags_that_the_tokenizer_lacks_are_added_where_the_reference_adds_them(tmp_path: Path) -> None:
+def test_tags_missing_in_the_tokenizer_are_added_where_the_reference_adds_them(tmp_path: Path) -> None:
     assert Vocabulary.from_checkpoint(without(tmp_path, ADDED_TOKENS)).tags == OURS.tags
 
 

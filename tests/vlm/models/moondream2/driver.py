@@ -68,7 +68,7 @@ class Alone:
 
 @torch.inference_mode()
 def features_of(model: Moondream2, inputs: Inputs) -> Tensor:
-    """What the model sees in the image, alone in its batch."""
+    """Features of the image, encoded in a batch of its own."""
     assert inputs.pixels is not None
     [features] = model.encode_images([torch.from_numpy(inputs.pixels)])
     return features

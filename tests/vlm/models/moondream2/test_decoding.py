@@ -54,26 +54,26 @@ def test_rows_of_all_stages_are_decoded_as_if_alone(both: tuple[Moondream2, Moon
     assert together.logprobs is not None
     stages = {stage(row.inputs, row.generated, ANSWER) for row in rows}
     assert stages >= set(Stage) - {Stage.END_REASONING}
-    for place, row in enumerate(rows):
-        alone = model.decode(hidden[place : place + 1], [row], greedy)
+    for index, row in enumerate(rows):
+        alone = model.decode(hidden[index : index + 1], [row], greedy)
         assert alone.logprobs is not None
-        assert int(alone.tokens) == int(together.tokens[place])
-        torch.testing.assert_close(alone.logprobs[0], together.logprobs[place], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(alone.embeddings[0], together.embeddings[place])
+        assert int(alone.tokens) == int(together.tokens[index])
+        torch.testing.assert_close(alone.logprobs[0], together.logprobs[index], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone.embeddings[0], together.embeddings[index])
 
 
 @torch.inference_mode()
 def test_what_was_written_can_be_read_again(both: tuple[Moondream2, Moondream2Processor]) -> None:
-    """As for a sequence that was preempted: the ids say all, places included."""
-    model, seen_places = both[0], 0
+    """As for a sequence that was preempted: the ids are all that it needs, locations included."""
+    model, locations = both[0], 0
     for inputs in asked(both):
         features = features_of(model, inputs)
         whole = answer(model, inputs, MOST, features)
         for cut in range(len(whole.generated) + 1):
             rest = answer(model, inputs, MOST, features, whole.generated[:cut])
             assert rest.generated[: len(whole.generated)] == whole.generated
-        seen_places += sum(token >= model.vocabulary for token in whole.generated)
-    assert seen_places > 10
+        locations += sum(token >= model.vocabulary for token in whole.generated)
+    assert locations > 10
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def state(model: Moondream2, inputs: Inputs) -> Tensor:
 
 
 def choosing(model: Moondream2, chosen: dict[int, float]) -> None:
-    """The head says these, whatever it reads."""
+    """Make the head choose these, whatever the hidden state."""
     with torch.no_grad():
         model.text.head.weight.zero_()
         model.text.head.bias.fill_(-20.0)
@@ -111,7 +111,7 @@ def token_of(model: Moondream2, inputs: Inputs, written: list[int]) -> int:
         return int(model.decode(state(model, inputs), [Alone(inputs, written)], greedy).tokens)
 
 
-def test_an_answer_has_no_answer_mark_but_may_begin_with_it(
+def test_an_answer_has_no_answer_token_but_may_begin_with_it(
     both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
 ) -> None:
     choosing(biased, {ANSWER: 9.0, 40: 1.0})
@@ -124,7 +124,9 @@ def test_an_answer_has_no_answer_mark_but_may_begin_with_it(
     assert token_of(biased, thinking, [40, ANSWER, ANSWER]) == 40
 
 
-def test_a_thought_has_no_end_and_no_size(both: tuple[Moondream2, Moondream2Processor], biased: Moondream2) -> None:
+def test_reasoning_has_no_end_of_text_and_no_size(
+    both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
+) -> None:
     choosing(biased, {EOS: 9.0, SIZE: 5.0, 40: 1.0})
     thinking = asked(both)[2]
     assert token_of(biased, thinking, []) == SIZE
@@ -132,7 +134,9 @@ def test_a_thought_has_no_end_and_no_size(both: tuple[Moondream2, Moondream2Proc
     assert token_of(biased, thinking, [40, ANSWER, 40]) == EOS
 
 
-def test_a_coordinate_in_a_thought_says_which(both: tuple[Moondream2, Moondream2Processor], biased: Moondream2) -> None:
+def test_a_coordinate_in_reasoning_has_a_value(
+    both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
+) -> None:
     choosing(biased, {COORDINATE: 9.0})
     thinking, question = asked(both)[2], asked(both)[1]
     for written in ([], [40]):
@@ -140,15 +144,15 @@ def test_a_coordinate_in_a_thought_says_which(both: tuple[Moondream2, Moondream2
     assert token_of(biased, question, [40]) == COORDINATE
 
 
-def test_time_to_think_is_up(both: tuple[Moondream2, Moondream2Processor]) -> None:
+def test_reasoning_ends_at_its_limit(both: tuple[Moondream2, Moondream2Processor]) -> None:
     thinking = replace(asked(both)[2], max_reasoning_tokens=2)
     assert token_of(both[0], thinking, [40, 41]) == ANSWER
     assert stage(thinking, [40, 41, ANSWER], ANSWER) is Stage.FIRST
     assert stage(replace(thinking, max_reasoning_tokens=0), [], ANSWER) is Stage.END_REASONING
 
 
-def test_objects_are_never_drawn(both: tuple[Moondream2, Moondream2Processor]) -> None:
-    """The sampler may say what it will."""
+def test_objects_are_never_sampled(both: tuple[Moondream2, Moondream2Processor]) -> None:
+    """Whatever the sampler chooses."""
     model = both[0]
 
     def adverse(logits: Tensor) -> Sampled:
@@ -176,19 +180,19 @@ def test_log_probabilities_of_an_object_are_those_of_its_numbers(
     assert all(logprob < 0 for logprob in row.logprobs)
 
 
-def test_nobody_asked_for_log_probabilities(both: tuple[Moondream2, Moondream2Processor]) -> None:
+def test_log_probabilities_are_left_out_unless_asked_for(both: tuple[Moondream2, Moondream2Processor]) -> None:
     rows = [Alone(inputs) for inputs in asked(both)]
     hidden = torch.zeros(len(rows), both[0].text.spec.width)
     step = both[0].decode(hidden, rows, lambda logits: Sampled(logits.argmax(dim=-1), None))
     assert step.logprobs is None
 
 
-def test_words_are_left_out_where_no_row_wants_any(
+def test_token_logits_are_not_computed_where_no_row_needs_them(
     both: tuple[Moondream2, Moondream2Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vocabulary's matrix is the largest; y and size do without."""
+    """The output matrix is the largest one; y and size do not need it."""
     model, detect = both[0], asked(both)[4]
-    monkeypatch.setattr(model, "logits", lambda hidden: pytest.fail("nobody chooses a word"))
+    monkeypatch.setattr(model, "logits", lambda hidden: pytest.fail("no row chooses a token"))
     for written in ([400], [400, 400]):
         assert token_of(model, replace(detect, pixels=None), written) >= model.vocabulary
 

@@ -29,7 +29,7 @@ SOME = ("c00", "c12", "c28", "c38", "c43")
 
 
 def as_alone(name: str, completion: Completion) -> Alone:
-    """The ids, of which the answer to a short thought has no more than there."""
+    """The ids; after short reasoning, those of the answer are cut as in the original."""
     ids, inputs = list(completion.token_ids), inputs_of(name)
     end = len(ids) if inputs.max_reasoning_tokens is None else ids.index(3) + 1 + MOST
     return Alone(inputs, ids[:end])
@@ -56,12 +56,12 @@ def test_all_answers_in_one_batch_are_the_originals() -> None:
 
 
 @pytest.mark.real
-def test_all_answers_are_the_originals_though_blocks_are_scarce() -> None:
-    """Sequences are preempted, and images forgotten and seen again."""
+def test_all_answers_are_the_originals_even_if_blocks_are_scarce() -> None:
+    """Sequences are preempted, and images evicted and encoded again."""
     check(NAMES, EngineConfig(cache_bytes=12 * 1024**2))
 
 
-def test_the_thought_is_streamed_before_the_answer() -> None:
+def test_reasoning_is_streamed_before_the_answer() -> None:
     async def streamed(engine: Engine) -> list[Chunk]:
         return [chunk async for chunk in engine.generate(request_of(CASES["c12"]))]
 

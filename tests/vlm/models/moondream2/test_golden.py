@@ -27,7 +27,7 @@ MOST = 48
 
 
 def request_of(case: dict[str, Any]) -> Request:
-    """The same request to ours. There, thought and answer may each have so many tokens; here, both together."""
+    """The same request to ours. There, reasoning and answer may each have so many tokens; here, both together."""
     asked = case["args"]
     image = None if case["image"] is None else sample_image(case["image"])
     sampling = Sampling(max_tokens=2 * MOST + 1 if asked.get("reasoning") else MOST)
@@ -46,23 +46,23 @@ def task_of(name: str, asked: dict[str, Any]) -> Task:
 @cache
 def inputs_of(name: str) -> Inputs:
     inputs = golden()[1].prepare(request_of(CASES[name]))
-    # The original takes a mark in a client's words for a mark; ours must not, and so is handed the ids.
+    # The original turns a special token in a client's text into its id; ours does not, and is handed the ids.
     return replace(inputs, prompt_ids=tuple(CASES[name]["prompt_ids"])) if name == MARK_IN_WORDS else inputs
 
 
 @cache
-def seen(image: str) -> Tensor:
+def image_features(image: str) -> Tensor:
     model, processor = golden()
     return features_of(model, processor.prepare(Request(sample_image(image))))
 
 
 def answered(name: str) -> Alone:
     image, inputs = CASES[name]["image"], inputs_of(name)
-    features = None if image is None else seen(image)
+    features = None if image is None else image_features(image)
     if inputs.max_reasoning_tokens is None:
         return answer(golden()[0], inputs, MOST, features)
     row = answer(golden()[0], inputs, 2 * MOST + 1, features)
-    end = row.generated.index(golden()[1].ids.answer) + 1 + MOST  # of a short thought, the answer has nothing there
+    end = row.generated.index(golden()[1].ids.answer) + 1 + MOST  # the answer after short reasoning has no more there
     return replace(row, generated=row.generated[:end], logprobs=row.logprobs[:end])
 
 
@@ -77,10 +77,10 @@ def result_of(row: Alone) -> dict[str, Any]:
         return {"points": [{"x": x, "y": y} for x, y in processor.reader.pairs(ids)]}
     if row.inputs.max_reasoning_tokens is None:
         return {"caption" if name == "caption" else "answer": processor.decode(ids)}
-    return {"reasoning": thought(row), "answer": processor.decode(ids[ids.index(processor.ids.answer) + 1 :])}
+    return {"reasoning": reasoning_of(row), "answer": processor.decode(ids[ids.index(processor.ids.answer) + 1 :])}
 
 
-def thought(row: Alone) -> dict[str, Any]:
+def reasoning_of(row: Alone) -> dict[str, Any]:
     parsed = golden()[1].parse(row.generated, row.inputs, finished=True, logprobs=row.logprobs)
     parts: dict[tuple[int, int], list[list[float]]] = {}
     for found in parsed.detections:
@@ -126,7 +126,7 @@ def test_prompts_are_the_originals(name: str) -> None:
 
 
 def test_the_original_crashes_where_it_does() -> None:
-    """Thoughts that begin with a coordinate, references beside thoughts, and a settings dict of a certain form."""
+    """Reasoning that begins with a coordinate, reasoning with references, and a settings dict of a certain form."""
     assert {"c29", "c32", "c35", "c62"} == CRASHED
 
 
@@ -139,7 +139,7 @@ def test_where_the_original_crashes_there_is_an_answer(name: str) -> None:
 
 
 def test_no_objects_at_all_cannot_be_asked_for() -> None:
-    """There the original answers with none, at the cost of a prompt."""
+    """The original answers such a request with no objects, at the cost of a prompt."""
     assert CASES[NO_OBJECTS]["result"] == {"objects": []}
     with pytest.raises(InvalidRequest, match="max_objects must be at least 1"):
         inputs_of(NO_OBJECTS)
@@ -147,17 +147,17 @@ def test_no_objects_at_all_cannot_be_asked_for() -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_features_are_the_originals(name: str) -> None:
-    torch.testing.assert_close(seen(name)[::9], EXPECTED[f"{name}.image_embeds"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(image_features(name)[::9], EXPECTED[f"{name}.image_embeds"], atol=2e-5, rtol=0)
 
 
-def test_what_is_seen_in_a_crop_is_the_originals() -> None:
+def test_features_of_a_crop_are_the_originals() -> None:
     model, processor = golden()
     pixels = processor.prepare(Request(sample_image("wide_800x400"))).pixels
     assert pixels is not None
     with torch.inference_mode():
         crops, rows, columns = model.vision.crops(torch.from_numpy(pixels))
         assert (len(crops), rows, columns) == (11, 2, 5)
-        whole, first, last = (model.vision.encode(crops[place : place + 1])[0] for place in (0, 1, 10))
+        whole, first, last = (model.vision.encode(crops[index : index + 1])[0] for index in (0, 1, 10))
     for found, expected in ((whole, "global"), (first, "local0"), (last, "local9")):
         torch.testing.assert_close(found[::9], EXPECTED[f"wide_800x400.vision_out_{expected}"], atol=2e-5, rtol=0)
 
@@ -168,7 +168,7 @@ def test_the_prefix_is_the_originals(name: str) -> None:
     context = Growing(prefix=model.cache.prefix_positions)
     context.advance(model.cache.prefix_positions)
     with torch.inference_mode():
-        hidden = model.forward(model.embed_prefix([seen(name)]), context)[0]
+        hidden = model.forward(model.embed_prefix([image_features(name)]), context)[0]
     expected = EXPECTED[f"{name}.prefill_hidden_sel"]
     torch.testing.assert_close(hidden[[0, 1, 2, 365, 728, 729]], expected, atol=2e-5, rtol=0)
 
@@ -176,5 +176,5 @@ def test_the_prefix_is_the_originals(name: str) -> None:
 @pytest.mark.parametrize("name", ["c03", "c28", "c33", "c34", "c45"])
 def test_the_last_hidden_state_of_a_prompt_is_the_originals(name: str) -> None:
     image = CASES[name]["image"]
-    _, hidden = prefilled(golden()[0], inputs_of(name), None if image is None else seen(image))
+    _, hidden = prefilled(golden()[0], inputs_of(name), None if image is None else image_features(image))
     torch.testing.assert_close(hidden[0], EXPECTED[f"{name}.prefill0.hidden_last"], atol=2e-5, rtol=0)

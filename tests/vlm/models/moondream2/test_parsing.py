@@ -1,4 +1,4 @@
-"""A thought's text and its parts: the same whether it is read at once or while it grows."""
+"""The text of reasoning and its parts: the same whether parsed at once or streamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlm.types import Request, Sampling, Task
 
 ANSWER, POINTS, GROUND = 3, 7, 9
 PROCESSOR = golden()[1]
-WORDS = PROCESSOR.locations.vocabulary
+VOCABULARY = PROCESSOR.locations.vocabulary
 HALF, OTHER_HALF = PROCESSOR.vocabulary.encode("é")
 
 
@@ -26,15 +26,15 @@ def inputs() -> Inputs:
     return PROCESSOR.prepare(Request(None, task=Task("query", text="Why?", reasoning=True)))
 
 
-thoughts = st.lists(
+reasonings = st.lists(
     st.one_of(
-        st.integers(0, WORDS - 1),
-        st.integers(WORDS, WORDS + 1023),
+        st.integers(0, VOCABULARY - 1),
+        st.integers(VOCABULARY, VOCABULARY + 1023),
         st.sampled_from([POINTS, GROUND, HALF, OTHER_HALF]),
     ).filter(lambda token: token != ANSWER),
     max_size=30,
 )
-answers = st.lists(st.integers(0, WORDS - 1), max_size=10)
+answers = st.lists(st.integers(0, VOCABULARY - 1), max_size=10)
 
 
 def growing() -> Sequence:
@@ -42,23 +42,23 @@ def growing() -> Sequence:
 
 
 @settings(deadline=None)
-@given(thoughts, st.none() | answers)
-def test_pieces_of_a_thought_joined_are_what_is_read_at_once(thought: list[int], answer: list[int] | None) -> None:
-    """Half characters, stray bytes and marks anywhere; the answer may lack."""
-    ids = thought if answer is None else [*thought, ANSWER, *answer]
+@given(reasonings, st.none() | answers)
+def test_deltas_of_reasoning_joined_are_what_is_parsed_at_once(reasoning: list[int], answer: list[int] | None) -> None:
+    """With half characters, stray bytes and special tokens anywhere, and with or without an answer."""
+    ids = reasoning if answer is None else [*reasoning, ANSWER, *answer]
     sequence = growing()
-    said = [sequence.output.append(token) for token in ids] + [sequence.output.finish()]
+    deltas = [sequence.output.append(token) for token in ids] + [sequence.output.finish()]
     parsed = PROCESSOR.parse(ids, inputs(), finished=True)
-    assert "".join(piece.reasoning for piece in said) == parsed.reasoning
-    assert "".join(piece.text for piece in said) == parsed.text
+    assert "".join(delta.reasoning for delta in deltas) == parsed.reasoning
+    assert "".join(delta.text for delta in deltas) == parsed.text
     sequence.generated.extend(ids)
-    assert sequence.reasoning_tokens == len(thought) + (answer is not None)
+    assert sequence.reasoning_tokens == len(reasoning) + (answer is not None)
 
 
 @settings(deadline=None)
-@given(thoughts)
-def test_spans_lie_in_order_within_the_thought(thought: list[int]) -> None:
-    parsed = PROCESSOR.parse([*thought, ANSWER], inputs(), finished=True)
+@given(reasonings)
+def test_spans_lie_in_order_within_the_reasoning(reasoning: list[int]) -> None:
+    parsed = PROCESSOR.parse([*reasoning, ANSWER], inputs(), finished=True)
     spans = [found.spans[0] for found in parsed.detections]
     assert spans == sorted(spans)
     assert parsed.reasoning is not None
@@ -67,8 +67,8 @@ def test_spans_lie_in_order_within_the_thought(thought: list[int]) -> None:
         assert found.label == (parsed.reasoning[start:end].strip() or None)
 
 
-def test_a_mark_within_a_character_leaves_it_whole() -> None:
-    ids = [HALF, POINTS, WORDS + 512, WORDS + 256, OTHER_HALF, GROUND, ANSWER]
+def test_a_special_token_within_a_character_does_not_split_it() -> None:
+    ids = [HALF, POINTS, VOCABULARY + 512, VOCABULARY + 256, OTHER_HALF, GROUND, ANSWER]
     parsed = PROCESSOR.parse(ids, inputs(), finished=True)
     assert parsed.reasoning == "é"
     [found] = parsed.detections
@@ -76,7 +76,7 @@ def test_a_mark_within_a_character_leaves_it_whole() -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 3])
-def test_a_short_thought_is_half_of_what_may_be_written(max_tokens: int) -> None:
+def test_reasoning_may_have_half_of_the_tokens(max_tokens: int) -> None:
     request = Request(None, task=Task("query", text="Why?", reasoning=True), sampling=Sampling(max_tokens=max_tokens))
     asked = PROCESSOR.prepare(request)
     assert asked.max_reasoning_tokens == (max_tokens - 1) // 2

@@ -21,7 +21,7 @@ from vlm.types import Box, Point, Request, Sampling, Task
 
 OURS = golden()[1]
 PNG = sample_image("small_224x160")
-WORDS, BINS = 1024, 1024
+VOCABULARY, BINS = 1024, 1024
 
 
 def prepared(task: Task, image: bytes | None = PNG, **sampling: Any) -> Inputs:
@@ -29,7 +29,7 @@ def prepared(task: Task, image: bytes | None = PNG, **sampling: Any) -> Inputs:
 
 
 def test_it_is_a_processor() -> None:
-    processor: Processor = OURS  # mypy holds the whole contract
+    processor: Processor = OURS  # mypy checks the contract
     assert processor.tasks == ("caption", "detect", "ground", "point", "query")
 
 
@@ -68,11 +68,11 @@ def test_references_are_placeholders_and_their_numbers() -> None:
     ]
 
 
-@pytest.mark.parametrize(("most", "thought"), [(None, (MAX_NEW_TOKENS - 1) // 2), (97, 48), (1, 0)])
-def test_half_of_the_answer_may_be_thought(most: int | None, thought: int) -> None:
+@pytest.mark.parametrize(("most", "max_reasoning"), [(None, (MAX_NEW_TOKENS - 1) // 2), (97, 48), (1, 0)])
+def test_half_of_the_tokens_may_be_reasoning(most: int | None, max_reasoning: int) -> None:
     inputs = prepared(Task("query", text="dog", reasoning=True), max_tokens=most)
     assert (inputs.max_reasoning_tokens, inputs.reasoning_end_id, inputs.scored, inputs.has_text) == (
-        thought,
+        max_reasoning,
         3,
         True,
         True,
@@ -80,7 +80,7 @@ def test_half_of_the_answer_may_be_thought(most: int | None, thought: int) -> No
     assert inputs.prompt_ids[-2:] == (3, 4)
 
 
-def test_no_thought_uses_up_the_context() -> None:
+def test_reasoning_never_uses_up_the_context() -> None:
     inputs = prepared(Task("query", text="dog", reasoning=True), max_tokens=5000)
     assert inputs.max_reasoning_tokens == (2048 - 730 - len(inputs.prompt_ids) - 1) // 2
 
@@ -119,11 +119,11 @@ def test_errors_are_those_of_the_contract() -> None:
 
 
 def coordinate(number: int) -> int:
-    return WORDS + number
+    return VOCABULARY + number
 
 
 def size(width: int, height: int) -> int:
-    return WORDS + BINS + width * 1024 + height
+    return VOCABULARY + BINS + width * 1024 + height
 
 
 def test_a_box_is_clipped_and_has_a_score() -> None:
@@ -155,7 +155,7 @@ def test_points_have_the_label_and_their_score() -> None:
     assert [one.score for one in parsed.detections] == [pytest.approx(np.exp(-2)), 1.0]
 
 
-def test_a_mark_in_a_label_is_mere_letters() -> None:
+def test_a_special_token_in_a_label_is_ordinary_characters() -> None:
     label = "<|md_reserved_2|> dog"
     inputs = prepared(Task("detect", labels=(label,)))
     assert inputs.prompt_ids.count(3) == 1
@@ -171,14 +171,14 @@ def test_an_answer_that_was_cut_keeps_its_whole_objects(count: int) -> None:
     assert parsed.truncated == (count % 3 != 0 and count != 7)
 
 
-def test_a_thought_has_parts_and_points_and_then_the_answer() -> None:
+def test_reasoning_has_parts_and_points_and_then_the_answer() -> None:
     inputs = prepared(Task("query", text="dog", reasoning=True))
     words = OURS.vocabulary.encode
     ids = [
         *words("see "), 7, *words("the dog"), coordinate(1), coordinate(2), coordinate(3), 9, *words(" there"),
         coordinate(4), coordinate(5), 3, *words(" a dog"), 0,
     ]  # fmt: skip
-    logprobs = [-float(place) for place in range(len(ids))]
+    logprobs = [-float(index) for index in range(len(ids))]
     parsed = OURS.parse(ids, inputs, finished=True, logprobs=logprobs)
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see the dog there", "a dog", False)
     assert [(one.label, one.spans, one.point) for one in parsed.detections] == [
@@ -189,14 +189,16 @@ def test_a_thought_has_parts_and_points_and_then_the_answer() -> None:
     assert parsed.detections[0].score == pytest.approx(np.exp(-first - 0.5))
 
 
-def test_a_thought_that_was_cut_has_no_answer() -> None:
+def test_reasoning_that_was_cut_has_no_answer() -> None:
     parsed = OURS.parse(
         [*OURS.vocabulary.encode("see")], prepared(Task("query", text="a", reasoning=True)), finished=False
     )
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see", "", True)
 
 
-ANY_ID = st.one_of(st.integers(0, 30), st.integers(0, WORDS + BINS + 1024**2 + 9), st.integers(WORDS, WORDS + BINS))
+ANY_ID = st.one_of(
+    st.integers(0, 30), st.integers(0, VOCABULARY + BINS + 1024**2 + 9), st.integers(VOCABULARY, VOCABULARY + BINS)
+)
 
 
 @given(
@@ -213,10 +215,10 @@ ANY_ID = st.one_of(st.integers(0, 30), st.integers(0, WORDS + BINS + 1024**2 + 9
 )
 def test_any_ids_can_be_read(ids: list[int], task: Task, finished: bool) -> None:
     parsed = OURS.parse(ids, prepared(task), finished=finished, logprobs=[-0.5] * len(ids))
-    spoken = parsed.reasoning or ""
+    reasoning = parsed.reasoning or ""
     for found in parsed.detections:
         assert found.score == pytest.approx(np.exp(-0.5)) or task.name == "detect"
         assert 0 < (found.score or 0) <= 1
-        assert all(0 <= start <= end <= len(spoken) for start, end in found.spans)
+        assert all(0 <= start <= end <= len(reasoning) for start, end in found.spans)
         assert found.box is None or 0 <= found.box.x_min <= found.box.x_max <= 1
     assert isinstance(OURS.decode(ids, special=True), str)

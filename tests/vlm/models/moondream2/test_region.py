@@ -38,7 +38,7 @@ def test_bins_stand_for_what_ids_say() -> None:
     torch.testing.assert_close(region.embed_size_bins(pairs), region.embed(sizes), atol=1e-4, rtol=0)
 
 
-def test_places_are_the_originals() -> None:
+def test_locations_are_the_originals() -> None:
     found = [LOCATIONS.coordinate(51200 + one) for one in range(1024)]
     assert found == UNITS["region.coord_values_f32"].tolist()
     widths = [LOCATIONS.size(51200 + 1024 + 1024 * one) for one in range(1024)]
@@ -54,5 +54,5 @@ def test_an_id_is_a_word_or_a_coordinate_or_a_size(token: int) -> None:
 
 
 def test_even_sizes_of_the_first_revision() -> None:
-    places = LocationIds(10, 4, 4, even_sizes=True)
-    assert [places.size(14 + one) for one in (0, 5, 15)] == [(0.0, 0.0), (0.25, 0.25), (0.75, 0.75)]
+    locations = LocationIds(10, 4, 4, even_sizes=True)
+    assert [locations.size(14 + one) for one in (0, 5, 15)] == [(0.0, 0.0), (0.25, 0.25), (0.75, 0.75)]

@@ -1,4 +1,4 @@
-"""Older weights: what their revision is spoken to with, and what it does not know."""
+"""Older weights: the prompts of their revision, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ids_of(revision: str) -> Ids:
 
 
 def folder_of(folder: Path, revision: str) -> Checkpoint:
-    """The small model said to be older, with a tokenizer whose one mark is its last id."""
+    """The small model as if it were older, with a tokenizer whose only special token is its last id."""
     shutil.copytree(DATA, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "images"))
     config = json.loads((DATA / "config.json").read_text("utf-8"))
     config["config"] |= {"revision": revision, "tokenizer": older_ids(config["config"]["tokenizer"])}
@@ -48,7 +48,7 @@ def older_ids(tokenizer: dict[str, Any]) -> dict[str, Any]:
     return {"bos_id": LONGEST, "eos_id": LONGEST, "query_text": "query", "templates": templates}
 
 
-def test_the_published_one_is_what_a_silent_config_means() -> None:
+def test_an_empty_config_means_the_published_revision() -> None:
     assert (
         ids_of("2025-06-21")
         == Ids.of(read_config({}).section("tokenizer"))
@@ -57,7 +57,7 @@ def test_the_published_one_is_what_a_silent_config_means() -> None:
 
 
 @pytest.mark.parametrize("name", OLDER)
-def test_older_ones_begin_and_end_with_codegens_mark(name: str) -> None:
+def test_older_revisions_begin_and_end_with_codegens_end_of_text(name: str) -> None:
     ids = ids_of(name)
     assert (ids.bos, ids.eos, ids.can_reason) == (50256, 50256, False)
     assert ids.captions["normal"] == (198, 198, 24334, 1159, 25)
@@ -70,7 +70,7 @@ def test_only_the_first_has_even_sizes_and_no_long_captions() -> None:
 
 
 @pytest.mark.parametrize(("name", "space"), [("2025-01-09", ""), ("2025-03-27", " "), ("2025-04-14", " ")])
-def test_words_are_put_behind_a_space_or_not(tmp_path: Path, name: str, space: str) -> None:
+def test_text_is_put_after_a_space_or_not(tmp_path: Path, name: str, space: str) -> None:
     processor = Moondream2Processor.from_checkpoint(folder_of(tmp_path, name))
     encode = processor.vocabulary.encode
     question = processor.prepare(Request(PNG, task=Task("query", text="dog")))
@@ -93,7 +93,7 @@ def test_what_is_newer_is_refused(tmp_path: Path, name: str) -> None:
             processor.prepare(Request(image, task=task))
 
 
-def test_a_length_that_the_revision_lacks_is_refused(tmp_path: Path) -> None:
+def test_a_length_that_the_revision_does_not_have_is_refused(tmp_path: Path) -> None:
     checkpoint = folder_of(tmp_path, "2025-01-09")
     checkpoint.config["config"]["tokenizer"]["templates"]["caption"]["long"] = []
     processor = Moondream2Processor.from_checkpoint(checkpoint)

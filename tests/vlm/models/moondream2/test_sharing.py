@@ -76,7 +76,11 @@ def mixed(count: int, seed: int = 0) -> list[Request]:
     return [one(number) for number in range(count)]
 
 
+<<<<<<< HEAD
 def comparable(completion: Completion) -> tuple[object, ...]:
+=======
+def content(completion: Completion) -> tuple[object, ...]:
+>>>>>>> w-models
     usage = replace(completion.usage, cached_tokens=0)
     return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason, usage
 
@@ -86,7 +90,11 @@ def alone(loaded: LoadedModel, asked: Iterable[Request]) -> list[tuple[object, .
         return [await engine.complete(request) for request in asked]
 
     with Engine(loaded, config(loaded)) as engine:
+<<<<<<< HEAD
         return list(map(comparable, asyncio.run(one_by_one(engine))))
+=======
+        return list(map(content, asyncio.run(one_by_one(engine))))
+>>>>>>> w-models
 
 
 async def together(engine: Engine, asked: Iterable[Request]) -> list[Completion]:
@@ -112,7 +120,7 @@ async def assert_empty(engine: Engine) -> None:
 
 def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: LoadedModel) -> None:
     prefix, most = loaded.model.cache.prefix_positions, 0
-    seen: list[tuple[int, int]] = []
+    counts: list[tuple[int, int]] = []
     computed: list[int] = []
     asked = questions(32, scene(1))
 
@@ -124,7 +132,7 @@ def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: Loade
         scheduler = scheduler_of(engine)
         beams = [beam for sequence in scheduler.running for beam in sequence.beams]
         own = [blocks_for(beam.length) - prefix // BLOCK_SIZE for beam in beams]
-        seen.append((scheduler.pool.used, blocks_for(prefix) + sum(own)))
+        counts.append((scheduler.pool.used, blocks_for(prefix) + sum(own)))
         most = max(most, len(beams))
 
     watched = faulty_model(faulty_model(loaded, "embed_prefix", note_prefix), "forward", count_blocks)
@@ -136,12 +144,16 @@ def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: Loade
     assert (stats.images_encoded, stats.image_hits) == (1, 31)
     assert sorted(one.usage.cached_tokens for one in answers) == [0, *[prefix] * 31]
     assert most > 24, "too few ran at once to say anything"
-    assert all(used == expected for used, expected in seen)
+    assert all(used == expected for used, expected in counts)
     assert stats.cached_blocks == blocks_for(prefix)
+<<<<<<< HEAD
     assert list(map(comparable, answers)) == alone(loaded, asked)
+=======
+    assert list(map(content, answers)) == alone(loaded, asked)
+>>>>>>> w-models
 
 
-def test_an_image_that_is_given_up_for_want_of_blocks_is_not_encoded_again(loaded: LoadedModel) -> None:
+def test_an_image_that_is_given_up_when_blocks_run_out_is_not_encoded_again(loaded: LoadedModel) -> None:
     """Its features are still there, and only its keys and values are computed anew."""
     images = [scene(index) for index in range(12)]
 
@@ -156,7 +168,7 @@ def test_an_image_that_is_given_up_for_want_of_blocks_is_not_encoded_again(loade
     assert (stats.images_encoded, stats.image_hits) == (12, 12)
 
 
-def test_an_image_that_could_not_be_read_by_the_device_is_looked_at_again(loaded: LoadedModel) -> None:
+def test_an_image_that_could_not_be_encoded_is_encoded_again(loaded: LoadedModel) -> None:
     calls = []
 
     def fail_once(*_: object) -> None:
@@ -174,7 +186,11 @@ def test_an_image_that_could_not_be_read_by_the_device_is_looked_at_again(loaded
     with Engine(faulty_model(loaded, "embed_prefix", fail_once), config(loaded)) as engine:
         answers = asyncio.run(work(engine))
     assert len(calls) == 2
+<<<<<<< HEAD
     assert list(map(comparable, answers)) == alone(loaded, asked)
+=======
+    assert list(map(content, answers)) == alone(loaded, asked)
+>>>>>>> w-models
 
 
 # Company
@@ -186,7 +202,7 @@ def expected(loaded: LoadedModel) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(("blocks", "encoder_cache_bytes"), [(2000, 2**20), (2000, 0), (20, 2**20), (20, 0)])
-def test_answers_do_not_depend_on_company(
+def test_answers_do_not_depend_on_other_requests(
     loaded: LoadedModel, expected: list[tuple[object, ...]], blocks: int, encoder_cache_bytes: int
 ) -> None:
     asked = mixed(len(expected))
@@ -201,13 +217,17 @@ def test_answers_do_not_depend_on_company(
     with Engine(watched, config(loaded, blocks, encoder_cache_bytes)) as engine:
         answers = asyncio.run(work(engine))
         stats = engine.stats()
+<<<<<<< HEAD
     assert list(map(comparable, answers)) == expected
+=======
+    assert list(map(content, answers)) == expected
+>>>>>>> w-models
     assert sum(prefills) == len(asked) or blocks < 100, "none is sent back where there is room for all"
     with_image = sum(request.image is not None for request in asked)
     assert stats.images_encoded + stats.image_hits >= with_image, "of each image it is known where it came from"
 
 
-def test_others_who_leave_change_nothing_and_leave_nothing(loaded: LoadedModel) -> None:
+def test_requests_that_are_cancelled_change_no_answer_and_leak_nothing(loaded: LoadedModel) -> None:
     asked, leaving = mixed(32, seed=5), mixed(60, seed=2)
     expected, rng = alone(loaded, asked), random.Random(3)
 
@@ -232,10 +252,14 @@ def test_others_who_leave_change_nothing_and_leave_nothing(loaded: LoadedModel) 
 
     with Engine(loaded, config(loaded, blocks=60)) as engine:
         answers = asyncio.run(work(engine))
+<<<<<<< HEAD
     assert list(map(comparable, answers)) == expected
+=======
+    assert list(map(content, answers)) == expected
+>>>>>>> w-models
 
 
-def test_a_stream_is_the_answer_thought_included(loaded: LoadedModel) -> None:
+def test_streamed_deltas_joined_are_the_answer_and_its_reasoning(loaded: LoadedModel) -> None:
     async def stream(engine: Engine, request: Request) -> tuple[Completion, Completion]:
         chunks = [chunk async for chunk in engine.generate(request)]
         joined = Chunk.joined(chunks)
@@ -250,7 +274,11 @@ def test_a_stream_is_the_answer_thought_included(loaded: LoadedModel) -> None:
 
     with Engine(loaded, config(loaded)) as engine:
         answers = asyncio.run(all_of(engine))
+<<<<<<< HEAD
     assert all(comparable(streamed) == comparable(whole) for streamed, whole in answers)
+=======
+    assert all(content(streamed) == content(whole) for streamed, whole in answers)
+>>>>>>> w-models
     assert any(streamed.grounding.reasoning for streamed, _ in answers)
 
 
@@ -313,7 +341,9 @@ def test_images_of_every_kind_are_answered(loaded: LoadedModel) -> None:
     ],
     ids=["too large", "empty", "none", "cut short"],
 )
-def test_what_is_no_image_is_refused_and_the_next_one_answered(loaded: LoadedModel, image: bytes, code: str) -> None:
+def test_what_is_not_an_image_is_refused_and_the_next_one_answered(
+    loaded: LoadedModel, image: bytes, code: str
+) -> None:
     async def work(engine: Engine) -> None:
         with pytest.raises(InvalidImage) as caught:
             await engine.complete(Request(image))

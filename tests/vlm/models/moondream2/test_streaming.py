@@ -17,7 +17,7 @@ VECTORS: list[dict[str, Any]] = json.loads((DATA / "streaming.json").read_text()
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[f"{index}" for index in range(len(VECTORS))])
-def test_the_pieces_joined_are_the_originals(vector: dict[str, Any]) -> None:
+def test_the_deltas_joined_are_the_originals(vector: dict[str, Any]) -> None:
     text = Detokenizer(golden()[1].decode, strip=False)
     pieces = [text.push(token) for token in vector["ids"]]
     pieces.append(text.finish())
@@ -27,5 +27,5 @@ def test_the_pieces_joined_are_the_originals(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", VECTORS, ids=[f"{index}" for index in range(len(VECTORS))])
 def test_an_answer_is_the_same_without_the_space_around_it(vector: dict[str, Any]) -> None:
     text = Detokenizer(golden()[1].decode)
-    said = "".join([*(text.push(token) for token in vector["ids"]), text.finish()])
-    assert said == text.text == vector["joined"].strip()
+    joined = "".join([*(text.push(token) for token in vector["ids"]), text.finish()])
+    assert joined == text.text == vector["joined"].strip()

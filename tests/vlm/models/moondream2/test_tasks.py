@@ -21,7 +21,7 @@ def test_nothing_means_a_caption(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["What is it?", " <OD> ", "<|md_reserved_2|>"])
-def test_words_are_a_question_letter_for_letter(prompt: str) -> None:
+def test_a_prompt_is_a_question_letter_for_letter(prompt: str) -> None:
     assert asked(prompt) == ResolvedTask("query", "query", prompt, "plain")
     assert asked(prompt, image=None).task == "query"
 
@@ -70,12 +70,12 @@ def test_a_text_must_be_there(name: str) -> None:
     assert caught.value.param == "task.text"
 
 
-def test_a_question_may_be_thought_about_and_refer_to_places() -> None:
+def test_a_question_may_have_reasoning_and_references() -> None:
     found = asked("", Task("query", text="What?", reasoning=True, references=(SPOT, Box(0, 0, 1, 1))))
     assert (found.reasoning, found.references, found.ignored) == (True, (SPOT, Box(0, 0, 1, 1)), ())
 
 
-def test_only_a_question_about_no_place_needs_no_image() -> None:
+def test_only_a_question_without_references_needs_no_image() -> None:
     assert asked("", Task("query", text="What?", reasoning=True), image=None).reasoning
     for task in (
         Task("caption"),

@@ -65,7 +65,7 @@ def test_the_bound_changes_nothing_up_to_a_ratio(width: int, ratio: float) -> No
 
 
 def original_tiles(width: int, height: int) -> tuple[int, int]:
-    """What the original does, its bound being none: from the specification of its tiling, in other words than ours."""
+    """What the original does, without the bound: from the specification of its tiling, independently of ours."""
     import math
 
     wide, high, side, most = width - 112, height - 112, 266, 12
@@ -103,7 +103,7 @@ def test_bytes_become_the_originals_numbers() -> None:
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300))
-def test_a_canvas_says_its_tiles_by_its_size(width: int, height: int) -> None:
+def test_the_size_of_a_canvas_tells_its_tiles(width: int, height: int) -> None:
     rows, columns = SMALL.tiles(width, height)
     canvas = SMALL.canvas(Image.new("RGB", (width, height), (9, 9, 9)))
     if rows * columns == 1:

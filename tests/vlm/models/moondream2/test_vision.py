@@ -1,4 +1,4 @@
-"""What is seen, put together and batched."""
+"""Features of crops, put together and batched."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def canvas(rows: int, columns: int, seed: int) -> torch.Tensor:
 def test_tiles_are_stitched_and_pooled_as_by_the_original() -> None:
     model, tiles = golden()[0].vision, UNITS["recon.in_2x3"]
     assert torch.equal(model.stitched(tiles, 2, 3), UNITS["recon.out_2x3"])
-    seen = torch.cat([torch.zeros(1, 729, 2), tiles.flatten(1, 2)])
-    torch.testing.assert_close(model.pooled(seen, 2, 3), UNITS["recon.pooled_2x3"], atol=1e-6, rtol=0)
+    features = torch.cat([torch.zeros(1, 729, 2), tiles.flatten(1, 2)])
+    torch.testing.assert_close(model.pooled(features, 2, 3), UNITS["recon.pooled_2x3"], atol=1e-6, rtol=0)
 
 
 def test_a_single_tile_is_the_whole_image() -> None:
-    seen = torch.randn(1, 16, 24)
+    features = torch.randn(1, 16, 24)
     model = tiny()
-    assert torch.equal(model.pooled(seen, 1, 1), seen[0])
+    assert torch.equal(model.pooled(features, 1, 1), features[0])
     crops, rows, columns = model.crops(canvas(1, 1, 0))
     assert (crops.shape, rows, columns) == ((1, 3, 28, 28), 1, 1)
 
@@ -53,7 +53,7 @@ def test_tiles_overlap_by_two_margins() -> None:
 
 @pytest.mark.parametrize("most", [1, 5, 64])
 @torch.inference_mode()
-def test_images_are_seen_as_if_alone(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_encoded_as_if_alone(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vision, "CROPS_AT_ONCE", most)
     model = tiny()
     images = [canvas(1, 1, 1), canvas(2, 5, 2), canvas(12, 1, 3), canvas(1, 1, 4)]

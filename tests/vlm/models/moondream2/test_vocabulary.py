@@ -1,4 +1,4 @@
-"""Words stay words, marks are marks, and the tokenizer of another generation is refused."""
+"""Text never becomes a special token, and the tokenizer of another generation is refused."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ THEIRS = Tokenizer.from_file(str(DATA / "tokenizer.json"))
 WORDS = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
-def test_marks_are_the_first_ids() -> None:
+def test_special_tokens_have_the_first_ids() -> None:
     assert OURS.special_tokens == frozenset(range(21))
     assert [THEIRS.id_to_token(token) for token in range(21)] == list(SPECIAL_TOKENS)
 
 
 @given(text=WORDS.filter(lambda text: "<|" not in text))
-def test_words_have_the_originals_ids(text: str) -> None:
+def test_text_has_the_originals_ids(text: str) -> None:
     assert OURS.encode(text) == tuple(THEIRS.encode(text).ids)
     assert OURS.decode(OURS.encode(text)) == text
 
 
-@pytest.mark.parametrize("mark", SPECIAL_TOKENS)
-def test_a_mark_in_words_is_mere_letters(mark: str) -> None:
-    assert THEIRS.token_to_id(mark) in THEIRS.encode(f"a {mark} dog").ids, "the original lets a client write it"
-    for text in (mark, f"a {mark} dog", f"{mark}{mark}", f"<|{mark}|>", f"{mark} ", f" {mark}"):
+@pytest.mark.parametrize("special", SPECIAL_TOKENS)
+def test_a_special_token_in_text_is_ordinary_characters(special: str) -> None:
+    assert THEIRS.token_to_id(special) in THEIRS.encode(f"a {special} dog").ids, "the original lets a client write it"
+    for text in (special, f"a {special} dog", f"{special}{special}", f"<|{special}|>", f"{special} ", f" {special}"):
         assert not set(OURS.encode(text)) & OURS.special_tokens
         assert OURS.decode(OURS.encode(text)) == text
 
@@ -47,17 +47,17 @@ def test_a_mark_in_words_is_mere_letters(mark: str) -> None:
 @given(
     pieces=st.lists(st.one_of(WORDS, st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "md_reserved_", "3"])), max_size=8)
 )
-def test_no_text_becomes_a_mark(pieces: list[str]) -> None:
+def test_no_text_becomes_a_special_token(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert not set(OURS.encode(text)) & OURS.special_tokens
     assert OURS.decode(OURS.encode(text)) == text
 
 
-def test_half_a_surrogate_pair_is_no_crash() -> None:
+def test_a_lone_surrogate_does_not_crash() -> None:
     assert OURS.encode("a \ud800 b") == OURS.encode("a ? b")
 
 
-def test_marks_and_places_have_no_text() -> None:
+def test_special_tokens_and_locations_have_no_text() -> None:
     words = OURS.encode(" dog")
     assert OURS.decode([1, *words, 0, 5, 1024, 2000, 10**6]) == " dog"
     assert OURS.decode([1, *words, 0], special=True) == "<|md_reserved_0|> dog<|endoftext|>"
@@ -73,10 +73,10 @@ def changed(folder: Path, change: Any) -> Checkpoint:
 
 
 def as_codegen(content: dict[str, Any]) -> None:
-    """Its one mark comes last, as in the file that the weights' repository still has; runs of spaces are no marks."""
-    mark = {**content["added_tokens"][0], "id": 1023}
-    spaces = {**mark, "id": 1024, "content": "  ", "special": False, "normalized": True}
-    content["added_tokens"] = [mark, spaces]
+    """Its only special token comes last, as in the file in the weights' repository; runs of spaces are text."""
+    special = {**content["added_tokens"][0], "id": 1023}
+    spaces = {**special, "id": 1024, "content": "  ", "special": False, "normalized": True}
+    content["added_tokens"] = [special, spaces]
     names = {token: name for name, token in content["model"]["vocab"].items()}
     names[0], names[1023] = names[1023], names[0]
     content["model"]["vocab"] = {name: token for token, name in names.items()}
@@ -105,7 +105,7 @@ def plain_marks(content: dict[str, Any]) -> None:
         token.update(special=False, normalized=True)
 
 
-def test_marks_need_not_be_flagged_special(tmp_path: Path) -> None:
+def test_special_tokens_need_not_be_flagged_as_such(tmp_path: Path) -> None:
     words = Moondream2Processor.from_checkpoint(changed(tmp_path, plain_marks)).vocabulary
     assert words.decode([1, *words.encode(f"a {SPECIAL_TOKENS[3]}")]) == f"a {SPECIAL_TOKENS[3]}"
     assert not set(words.encode(f"a {SPECIAL_TOKENS[3]}")) & words.special_tokens
@@ -115,10 +115,10 @@ def whole_words(content: dict[str, Any]) -> None:
     content["model"]["ignore_merges"] = True
 
 
-def test_not_even_a_tokenizer_that_looks_whole_words_up_finds_a_mark(tmp_path: Path) -> None:
+def test_text_is_no_special_token_even_for_a_tokenizer_that_looks_up_entire_words(tmp_path: Path) -> None:
     words = Moondream2Processor.from_checkpoint(changed(tmp_path, whole_words)).vocabulary
-    for mark in SPECIAL_TOKENS:
-        assert not set(words.encode(mark)) & words.special_tokens
+    for special in SPECIAL_TOKENS:
+        assert not set(words.encode(special)) & words.special_tokens
 
 
 def from_the_hub(folder: Path) -> Checkpoint:
