@@ -27,7 +27,7 @@ of them from seeds; no other data was used.
 ## Training
 
 {steps} steps of {batch_size} images each, on a CPU, with `python -m training.train {name}`. The project's
-docs/miniatures.md describes the training, and how that of the bundled checkpoint differed from this command.
+docs/miniatures.md describes the training, and which bundled checkpoints were trained differently from this command.
 
 Weights and data are licensed under Apache-2.0.
 """

@@ -1,10 +1,14 @@
-"""A model card has the latest table of scores under each heading."""
+"""A model card has the latest table of scores under each heading, and those in the repository are up to date."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from training.evaluate import MINIATURES, NAMES
 from training.model_card import CARD, add_scores, write_card
+from training.train import load_recipe
 
 
 def test_a_card_has_the_latest_scores(tmp_path: Path) -> None:
@@ -19,3 +23,10 @@ def test_a_card_has_the_latest_scores(tmp_path: Path) -> None:
     assert "small\n" in card
     assert "two\n" in card
     assert "one\n" not in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundled_card_is_what_training_writes(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    write_card(tmp_path, name, recipe.steps, recipe.batch_size)
+    assert (MINIATURES / name / CARD).read_text("utf-8").startswith((tmp_path / CARD).read_text("utf-8"))
