@@ -1,9 +1,9 @@
 """python -m benchmarks.score_auc: do right boxes have higher scores than wrong ones?
 
-Shows the miniatures seeded images of which all is known, plain ones and such as are hard to read, and marks each
-object of their answers: right if it overlaps a shape of its label by at least half (intersection over union). Prints,
-for each task, the chance that a right object scores higher than a wrong one (area under the ROC curve, AUC; 0.5 is no
-better than a coin). Knows nothing of how scores come about.
+Sends the miniatures images with known contents, plain ones and ones that are hard to read, and judges each object of
+their answers: it is right if it overlaps a shape of its label by at least half (intersection over union). Prints, for
+each task, the probability that a right object scores higher than a wrong one: the area under the ROC curve (AUC), where
+0.5 is no better than chance.
 """
 
 from __future__ import annotations
@@ -19,34 +19,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.shapes import COLOURS, KINDS, Scene, Shape, scenes
+from benchmarks.shapes import COLOURS, KINDS, LabelledImage, make_images
+from training.data.scenes import Shape
+from training.data.sentences import phrase
+from training.evaluation.metrics import overlap
 from vlm.engine.engine import Engine
 from vlm.loading import load
-from vlm.types import Box, Completion, Detection, Request, Sampling, Task
+from vlm.types import Completion, Detection, Request, Sampling, Task
 
 MINIATURES = Path(__file__).parent.parent / "miniatures"
-ARTICLE = re.compile(r"^(an?|one|another) ")  # Kosmos-2 may say no trigram twice, and finds other words
+ARTICLE = re.compile(r"^(an?|one|another) ")  # Kosmos-2 varies articles: it may not repeat a trigram
+MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A task as the benchmark asks it.
+    """A task of one model that the benchmark measures.
 
     Attributes:
-        name: As printed.
-        model: A folder of ``miniatures``.
-        task: What is asked about a scene, with numbers to draw from.
-        labels: What a shape is rightly called in its answers.
+        name: Of the row that is printed.
+        model: Name of a folder in ``miniatures``.
+        task: Makes the task for an image; random choices come from the generator.
+        labels: The right labels of a shape.
     """
 
     name: str
     model: str
-    task: Callable[[Scene, random.Random], Task]
+    task: Callable[[LabelledImage, random.Random], Task]
     labels: Callable[[Shape], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class JudgedObject:
     """One object of an answer: whether it is right, and its score."""
 
     right: bool
@@ -59,117 +63,113 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling = Sampling(num_beams=options.beams)
     print(f"{'model':17}{'task':19}{'images':10}{'right':>7}{'wrong':>7}{'AUC':>8}   median score, right and wrong")
     for model in dict.fromkeys(question.model for question in QUESTIONS):
-        asked = [question for question in QUESTIONS if question.model == model]
+        questions = [question for question in QUESTIONS if question.model == model]
         for kind, hard in (("plain", False), ("hard", True)):
-            given = scenes(options.images, options.seed, hard=hard)
-            for question, found in zip(asked, measure(asked, given, sampling), strict=True):
-                print(f"{model:17}{question.name:19}{kind:10}{_line(found)}", flush=True)
+            images = make_images(options.images, options.seed, hard=hard)
+            for question, objects in zip(questions, measure(questions, images, sampling), strict=True):
+                print(f"{model:17}{question.name:19}{kind:10}{_line(objects)}", flush=True)
     return 0
 
 
-def measure(questions: Sequence[Question], given: Sequence[Scene], sampling: Sampling) -> list[list[Marked]]:
-    """Ask the model of the first question each question about each scene.
+def measure(
+    questions: Sequence[Question], images: Sequence[LabelledImage], sampling: Sampling
+) -> list[list[JudgedObject]]:
+    """Send every question about every image to one model, that of the first question.
 
     Returns:
-        For each question, the objects of all answers; those without a score are left out.
+        For each question, the objects of all answers, except those without a score.
     """
-    requests = [request for question in questions for request in _requests(question, given, sampling)]
+    requests = [request for question in questions for request in _requests(question, images, sampling)]
     answers = iter(_answers(MINIATURES / questions[0].model, requests))
-    return [[one for scene in given for one in _marked(next(answers), scene, question)] for question in questions]
+    return [[one for image in images for one in _judge(next(answers), image, question)] for question in questions]
 
 
-def area(found: Sequence[Marked]) -> float | None:
-    """Chance that a right object scores higher than a wrong one, ties by half; None where one kind is missing."""
-    right, wrong = _split(found)
+def auc(objects: Sequence[JudgedObject]) -> float | None:
+    """The probability that a right object scores higher than a wrong one, where ties count half.
+
+    None if all objects are right or all are wrong.
+    """
+    right, wrong = _split(objects)
     if not right or not wrong:
         return None
     wins = sum(bisect_left(wrong, score) + bisect_right(wrong, score) for score in right) / 2
     return wins / (len(right) * len(wrong))
 
 
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
-    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
-    shared = max(0.0, width) * max(0.0, height)
-    both = sum((box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, other))
-    return shared / (both - shared)
-
-
-def _requests(question: Question, given: Sequence[Scene], sampling: Sampling) -> Iterator[Request]:
+def _requests(question: Question, images: Sequence[LabelledImage], sampling: Sampling) -> Iterator[Request]:
     rng = random.Random(question.name)  # noqa: S311  test images, not secrets
-    for scene in given:
-        yield Request(scene.image, task=question.task(scene, rng), sampling=sampling)
+    for image in images:
+        yield Request(image.image, task=question.task(image, rng), sampling=sampling)
 
 
 def _answers(folder: Path, requests: Sequence[Request]) -> list[Completion]:
-    async def together(engine: Engine) -> list[Completion]:
-        gate = asyncio.Semaphore(32)  # fewer than the engine's places
+    async def answer_all(engine: Engine) -> list[Completion]:
+        in_flight = asyncio.Semaphore(32)  # fewer than the engine accepts
 
-        async def ask(request: Request) -> Completion:
-            async with gate:
+        async def answer(request: Request) -> Completion:
+            async with in_flight:
                 return await engine.complete(request)
 
-        return await asyncio.gather(*map(ask, requests))
+        return await asyncio.gather(*map(answer, requests))
 
     with Engine(load(folder, dtype="float32", device="cpu")) as engine:
-        return asyncio.run(together(engine))
+        return asyncio.run(answer_all(engine))
 
 
-def _marked(answer: Completion, scene: Scene, question: Question) -> Iterator[Marked]:
-    for found in answer.grounding.detections:
-        if found.score is not None:
-            yield Marked(any(_agree(found, shape, question) for shape in scene.shapes), found.score)
+def _judge(answer: Completion, image: LabelledImage, question: Question) -> Iterator[JudgedObject]:
+    for one in answer.grounding.detections:
+        if one.score is not None:
+            yield JudgedObject(any(_matches(one, shape, question) for shape in image.shapes), one.score)
 
 
-def _agree(found: Detection, shape: Shape, question: Question) -> bool:
-    label = ARTICLE.sub("", found.label or "")
-    return label in question.labels(shape) and found.box is not None and overlap(found.box, shape.box) >= 0.5
+def _matches(one: Detection, shape: Shape, question: Question) -> bool:
+    label = ARTICLE.sub("", one.label or "")
+    return label in question.labels(shape) and one.box is not None and overlap(one.box, shape.box) >= MIN_OVERLAP
 
 
-def _detection(scene: Scene, rng: random.Random) -> Task:  # noqa: ARG001  a task as Question has it
+def _detection(image: LabelledImage, rng: random.Random) -> Task:  # noqa: ARG001  the signature of Question.task
     return Task("detect")
 
 
-def _open_vocabulary(scene: Scene, rng: random.Random) -> Task:
-    shape = rng.choice(scene.shapes)
+def _open_vocabulary(image: LabelledImage, rng: random.Random) -> Task:
+    shape = rng.choice(image.shapes)
     return Task("detect", labels=(rng.choice((shape.kind, shape.name)),))
 
 
-def _open_misread(scene: Scene, rng: random.Random) -> Task:
-    (label,) = _open_vocabulary(scene, rng).labels
+def _open_misread(image: LabelledImage, rng: random.Random) -> Task:
+    (label,) = _open_vocabulary(image, rng).labels
     return Task("detect", labels=(_misread(label, rng),))
 
 
-def _phrases(scene: Scene, rng: random.Random) -> Task:  # noqa: ARG001  a task as Question has it
-    return Task("ground", text=scene.caption)
+def _phrases(image: LabelledImage, rng: random.Random) -> Task:  # noqa: ARG001  the signature of Question.task
+    return Task("ground", text=image.caption)
 
 
-def _phrases_misread(scene: Scene, rng: random.Random) -> Task:
-    return Task("ground", text=_misread(scene.caption, rng))
+def _phrases_misread(image: LabelledImage, rng: random.Random) -> Task:
+    return Task("ground", text=_misread(image.caption, rng))
 
 
-def _dense_captions(scene: Scene, rng: random.Random) -> Task:  # noqa: ARG001  a task as Question has it
+def _dense_captions(image: LabelledImage, rng: random.Random) -> Task:  # noqa: ARG001  the signature of Question.task
     return Task("dense_caption")
 
 
-def _grounded_caption(scene: Scene, rng: random.Random) -> Task:  # noqa: ARG001  a task as Question has it
+def _grounded_caption(image: LabelledImage, rng: random.Random) -> Task:  # noqa: ARG001  the signature of Question.task
     return Task("caption", length="short")
 
 
-def _one_phrase(scene: Scene, rng: random.Random) -> Task:
-    return Task("ground", text=rng.choice(scene.shapes).phrase)
+def _one_phrase(image: LabelledImage, rng: random.Random) -> Task:
+    return Task("ground", text=phrase(rng.choice(image.shapes)))
 
 
 def _misread(text: str, rng: random.Random, share: float = 0.25) -> str:
-    """Now and then another colour or shape than there is, so that a phrase may have no place in the image."""
-    families = (tuple(COLOURS), KINDS)
+    """Exchange some colours and kinds at random, so that phrases may name something that is not in the image."""
+    families = (COLOURS, KINDS)
 
-    def word(given: str) -> str:
-        family = next((names for names in families if given.rstrip(",") in names), None)
-        return given if family is None or rng.random() > share else rng.choice(family)
+    def exchange(word: str) -> str:
+        family = next((names for names in families if word.rstrip(",") in names), None)
+        return word if family is None or rng.random() > share else rng.choice(family)
 
-    return " ".join(map(word, text.split()))
+    return " ".join(map(exchange, text.split()))
 
 
 def _kind(shape: Shape) -> tuple[str, ...]:
@@ -200,24 +200,26 @@ QUESTIONS = (
 )
 
 
-def _split(found: Sequence[Marked]) -> tuple[list[float], list[float]]:
-    """Scores of right and of wrong objects, in order."""
-    right, wrong = (sorted(one.score for one in found if one.right is kind) for kind in (True, False))
+def _split(objects: Sequence[JudgedObject]) -> tuple[list[float], list[float]]:
+    """The sorted scores of the right and of the wrong objects."""
+    right, wrong = (sorted(one.score for one in objects if one.right is kind) for kind in (True, False))
     return right, wrong
 
 
-def _line(found: Sequence[Marked]) -> str:
-    right, wrong = _split(found)
-    value = area(found)
-    middles = "   ".join(f"{median(scores):.2g}" if scores else "-" for scores in (right, wrong))
-    return f"{len(right):7}{len(wrong):7}{'-' if value is None else f'{value:.3f}':>8}   {middles}"
+def _line(objects: Sequence[JudgedObject]) -> str:
+    right, wrong = _split(objects)
+    value = auc(objects)
+    medians = "   ".join(f"{median(scores):.2g}" if scores else "-" for scores in (right, wrong))
+    return f"{len(right):7}{len(wrong):7}{'-' if value is None else f'{value:.3f}':>8}   {medians}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.score_auc")
-    parser.add_argument("--images", type=int, default=400, help="of either kind, for each task")
-    parser.add_argument("--seed", type=int, default=0, help="of the first image")
-    parser.add_argument("--beams", type=int, default=None, help="as the checkpoint says, unless given")
+    parser.add_argument(
+        "--images", type=int, default=400, help="number of plain and of hard images per task (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first image (default: %(default)s)")
+    parser.add_argument("--beams", type=int, default=None, help="number of beams (default: the checkpoint's)")
     return parser
 
 

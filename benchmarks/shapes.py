@@ -1,193 +1,153 @@
-"""Images of coloured shapes of which it is known what is where; the miniatures were trained on such ones.
+"""Test images of coloured shapes in the miniatures' world, plain ones and ones that are hard to read.
 
-Owns how they are drawn, and how they are made hard to read: noise, blur, shapes that overlap, are half hidden, of a
-colour between two, far too small or too large, or too many. Knows no model.
+Scenes, drawing and captions are those of :mod:`training.data`. This module lays out the shapes and adds disturbances:
+noise, blur, shapes that overlap, are partly hidden, of a mixed colour, far too small or large, or too many.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from training.data import sentences, shapes
+from training.data.drawing import draw, png
+from training.data.scenes import FLAT, Scene, Shape, middle
+from training.data.shapes import Colour
+from training.data.world import are_near
 from vlm.types import Box
 
-Colour = tuple[int, int, int]
-
-COLOURS: dict[str, Colour] = {
-    "red": (220, 35, 35), "green": (40, 160, 60), "blue": (40, 70, 215),
-    "yellow": (240, 215, 40), "purple": (140, 50, 170), "orange": (245, 135, 25),
-}  # fmt: skip
-BACKGROUNDS: tuple[Colour, ...] = ((250, 250, 250), (165, 165, 165), (15, 15, 15), (225, 205, 170))
-KINDS = ("circle", "square", "triangle", "star")
-SIZES = {"small": (0.14, 0.2), "large": (0.28, 0.4)}
-EXTREMES = {"small": (0.05, 0.09), "large": (0.48, 0.62)}
+COLOURS: tuple[str, ...] = tuple(shapes.COLOURS)[:6]
+KINDS: tuple[str, ...] = shapes.KINDS[:4]
+SIZES: Mapping[str, tuple[float, float]] = {"small": (0.14, 0.2), "large": (0.28, 0.4)}
+EXTREME_SIZES: Mapping[str, tuple[float, float]] = {"small": (0.05, 0.09), "large": (0.48, 0.62)}
 DISTURBANCES = ("noise", "blur", "overlap", "hidden", "colour", "scale", "crowd")
 SIDE = 192
-APART = 0.06
+"""Width and height of an image in pixels."""
+MIN_DISTANCE = 0.06
+"""Between the centres of two shapes, even if they may overlap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """One shape; ``size`` is "small" or "large"."""
-
-    kind: str
-    colour: str
-    size: str
-    box: Box
-
-    @property
-    def name(self) -> str:
-        """As in "red circle"."""
-        return f"{self.colour} {self.kind}"
-
-    @property
-    def phrase(self) -> str:
-        """As in "an orange star"."""
-        return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.name}"
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Normalised x and y."""
-        return (self.box.x_min + self.box.x_max) / 2, (self.box.y_min + self.box.y_max) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A PNG image and its shapes from left to right, no two of one name."""
+class LabelledImage:
+    """A PNG image and its contents; no two shapes of a scene share their name."""
 
     image: bytes
-    shapes: tuple[Shape, ...]
+    scene: Scene
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes from left to right."""
+        return self.scene.shapes
 
     @property
     def caption(self) -> str:
-        """Names up to three shapes, in the words of the miniatures' training."""
-        phrases = [shape.phrase for shape in self.shapes[:3]]
-        if len(phrases) == 2:
-            return _pair(*self.shapes[:2])
-        return ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
+        """A caption of the first three shapes, worded as in the miniatures' training."""
+        first = replace(self.scene, shapes=self.scene.shapes[:3])
+        return sentences.plain(sentences.caption(first))
 
 
-def scenes(number: int, first: int = 0, *, hard: bool) -> list[Scene]:
-    """So many scenes, of consecutive seeds; ``hard`` ones have one or two disturbances each."""
-    return [scene(seed, hard=hard) for seed in range(first, first + number)]
+def make_images(number: int, first: int = 0, *, hard: bool) -> list[LabelledImage]:
+    """Images of consecutive seeds; ``hard`` ones have one or two disturbances each."""
+    return [make_image(seed, hard=hard) for seed in range(first, first + number)]
 
 
-def scene(seed: int, *, hard: bool) -> Scene:
-    """The same for the same seed."""
+def make_image(seed: int, *, hard: bool) -> LabelledImage:
+    """The image of a seed, always the same one."""
     rng = random.Random(f"{seed} {hard}")  # noqa: S311  test images, not secrets
     chosen = frozenset(rng.sample(DISTURBANCES, rng.choice((1, 2)))) if hard else frozenset[str]()
-    shapes = _placed(rng, rng.randint(4, 5) if "crowd" in chosen else rng.randint(1, 3), chosen)
-    return Scene(_png(_disturbed(rng, _drawn(rng, shapes, chosen), chosen)), shapes)
+    laid_out = _lay_out(rng, rng.randint(4, 5) if "crowd" in chosen else rng.randint(1, 3), chosen)
+    scene, covers = _disturb_shapes(rng, laid_out, chosen)
+    return LabelledImage(png(_disturb_pixels(rng, _cover(draw(scene), covers, scene.shade), chosen)), scene)
 
 
-def _pair(left: Shape, right: Shape) -> str:
-    across, down = (abs(a - b) for a, b in zip(left.centre, right.centre, strict=True))
-    if across >= down:
-        return f"{left.phrase} left of {right.phrase}"
-    upper, lower = sorted((left, right), key=lambda shape: shape.centre[1])
-    return f"{upper.phrase} above {lower.phrase}"
+# Layout
 
 
-def _placed(rng: random.Random, number: int, chosen: frozenset[str]) -> tuple[Shape, ...]:
-    """Tries until all shapes have a place; begins anew where there is none."""
-    found: list[Shape] = []
+def _lay_out(rng: random.Random, number: int, chosen: frozenset[str]) -> tuple[Shape, ...]:
+    """Shapes at random positions that fit beside each other; starts again if too many attempts fail."""
+    placed: list[Shape] = []
     for attempt in count(1):
-        shape = _shape(rng, EXTREMES if "scale" in chosen else SIZES)
-        if _fits(shape, found, may_overlap="overlap" in chosen):
-            found.append(shape)
-        if len(found) == number:
+        shape = _random_shape(rng, EXTREME_SIZES if "scale" in chosen else SIZES)
+        if _fits(shape, placed, may_overlap="overlap" in chosen):
+            placed.append(shape)
+        if len(placed) == number:
             break
         if attempt % 50 == 0:
-            found = []
-    return tuple(sorted(found, key=lambda shape: shape.centre))
+            placed = []
+    return tuple(sorted(placed, key=lambda shape: (shape.centre.x, shape.centre.y)))
 
 
-def _shape(rng: random.Random, sizes: dict[str, tuple[float, float]]) -> Shape:
+def _random_shape(rng: random.Random, sizes: Mapping[str, tuple[float, float]]) -> Shape:
     size = rng.choice(list(sizes))
     side, stretch = rng.uniform(*sizes[size]), math.sqrt(rng.uniform(0.85, 1.18))
     width, height = side * stretch, side / stretch
     x, y = rng.uniform(0.01, 0.99 - width), rng.uniform(0.01, 0.99 - height)
-    return Shape(rng.choice(KINDS), rng.choice(list(COLOURS)), size, Box(x, y, x + width, y + height))
+    kind, colour = rng.choice(KINDS), rng.choice(COLOURS)
+    return Shape(kind, colour, shapes.COLOURS[colour], size, Box(x, y, x + width, y + height))
 
 
-def _fits(shape: Shape, others: list[Shape], *, may_overlap: bool) -> bool:
-    if any(shape.name == other.name or math.dist(shape.centre, other.centre) < APART for other in others):
+def _fits(shape: Shape, others: Sequence[Shape], *, may_overlap: bool) -> bool:
+    if any(shape.name == other.name or _distance(shape.box, other.box) < MIN_DISTANCE for other in others):
         return False
-    return may_overlap or not any(_touch(shape.box, other.box) for other in others)
+    return may_overlap or not any(are_near(shape.box, other.box) for other in others)
 
 
-def _touch(one: Box, other: Box, margin: float = 0.02) -> bool:
-    across = one.x_min < other.x_max + margin and other.x_min < one.x_max + margin
-    return across and one.y_min < other.y_max + margin and other.y_min < one.y_max + margin
+def _distance(one: Box, other: Box) -> float:
+    first, second = middle(one), middle(other)
+    return math.dist((first.x, first.y), (second.x, second.y))
 
 
-def _drawn(rng: random.Random, shapes: tuple[Shape, ...], chosen: frozenset[str]) -> Image.Image:
-    background = rng.choice(BACKGROUNDS)
-    image = Image.new("RGB", (SIDE, SIDE), background)
-    draw = ImageDraw.Draw(image)
-    for shape in shapes:
-        colour = COLOURS[shape.colour]
+# Disturbances
+
+
+def _disturb_shapes(
+    rng: random.Random, laid_out: Sequence[Shape], chosen: frozenset[str]
+) -> tuple[Scene, Sequence[Box]]:
+    """The scene, with mixed colours if chosen, and the boxes to paint over if parts of the shapes are to be hidden."""
+    background = rng.choice(list(shapes.BACKGROUNDS))
+    shaded, covers = [], []
+    for shape in laid_out:
         if "colour" in chosen:
-            colour = _between(colour, rng.choice(list(COLOURS.values())), rng.uniform(0.2, 0.55))
-        draw.polygon([(x * SIDE, y * SIDE) for x, y in _outline(shape)], fill=colour)
+            other = shapes.COLOURS[rng.choice(COLOURS)]
+            shaded.append(replace(shape, shade=_mixed(shape.shade, other, rng.uniform(0.2, 0.55))))
+        else:
+            shaded.append(shape)
         if "hidden" in chosen:
-            _hide(rng, draw, shape.box, background)
-    return image
+            covers.append(_part_of(rng, shape.box))
+    return Scene(SIDE, SIDE, tuple(shaded), None, background, shapes.BACKGROUNDS[background], FLAT), covers
 
 
-def _outline(shape: Shape) -> Iterator[tuple[float, float]]:
-    """Corners that touch all four sides of its box."""
-    corners = list(_OUTLINES[shape.kind]())
-    left, top = (min(corner[axis] for corner in corners) for axis in (0, 1))
-    wide, high = (max(corner[axis] for corner in corners) - low for axis, low in ((0, left), (1, top)))
-    box = shape.box
-    for x, y in corners:
-        yield (
-            box.x_min + (x - left) / wide * (box.x_max - box.x_min),
-            box.y_min + (y - top) / high * (box.y_max - box.y_min),
-        )
-
-
-def _round(points: int, inner: float = 1.0) -> Iterator[tuple[float, float]]:
-    for step in range(points):
-        radius, angle = (inner if step % 2 else 1.0), 2 * math.pi * step / points
-        yield radius * math.sin(angle), -radius * math.cos(angle)
-
-
-_OUTLINES: dict[str, Callable[[], Iterator[tuple[float, float]]]] = {
-    "circle": lambda: _round(48),
-    "square": lambda: iter(((0, 0), (1, 0), (1, 1), (0, 1))),
-    "triangle": lambda: iter(((0.5, 0), (1, 1), (0, 1))),
-    "star": lambda: _round(10, 0.42),
-}
-
-
-def _between(one: Colour, other: Colour, share: float) -> Colour:
+def _mixed(one: Colour, other: Colour, share: float) -> Colour:
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
-def _hide(rng: random.Random, draw: ImageDraw.ImageDraw, box: Box, background: Colour) -> None:
-    """Paint over a part of the box from one of its sides."""
+def _part_of(rng: random.Random, box: Box) -> Box:
+    """A part of the box along one of its sides."""
     share = rng.uniform(0.15, 0.55)
     width, height = (box.x_max - box.x_min) * share, (box.y_max - box.y_min) * share
-    part = rng.choice((
+    return rng.choice((
         Box(box.x_min, box.y_min, box.x_min + width, box.y_max),
         Box(box.x_max - width, box.y_min, box.x_max, box.y_max),
         Box(box.x_min, box.y_min, box.x_max, box.y_min + height),
         Box(box.x_min, box.y_max - height, box.x_max, box.y_max),
     ))  # fmt: skip
-    draw.rectangle([side * SIDE for side in (part.x_min, part.y_min, part.x_max, part.y_max)], fill=background)
 
 
-def _disturbed(rng: random.Random, image: Image.Image, chosen: frozenset[str]) -> Image.Image:
+def _cover(image: Image.Image, covers: Sequence[Box], colour: Colour) -> Image.Image:
+    canvas = ImageDraw.Draw(image)
+    for box in covers:
+        canvas.rectangle([side * SIDE for side in (box.x_min, box.y_min, box.x_max, box.y_max)], fill=colour)
+    return image
+
+
+def _disturb_pixels(rng: random.Random, image: Image.Image, chosen: frozenset[str]) -> Image.Image:
     if "blur" in chosen:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(3, 9)))
     if "noise" in chosen:
@@ -195,9 +155,3 @@ def _disturbed(rng: random.Random, image: Image.Image, chosen: frozenset[str]) -
         noisy = np.asarray(image) + numbers.normal(0, rng.uniform(25, 80), (SIDE, SIDE, 3))
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     return image
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

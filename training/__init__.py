@@ -1,1 +1,1 @@
-"""Tiny checkpoints of the served architectures, and what makes them: a world of coloured shapes and words."""
+"""Trains and evaluates the tiny checkpoints in ``miniatures/``; their data is a synthetic world of shapes and words."""

@@ -1,6 +1,7 @@
-"""Losses over tokens of which some are places: words by cross-entropy, places by a bell over their neighbours.
+"""Losses of texts in which some tokens are locations: cross-entropy, with soft targets for the locations.
 
-A bin beside the true one is nearly right; plain cross-entropy would call it as wrong as any other.
+A bin beside the right one is nearly right, but cross-entropy with a single target treats all other bins as equally
+wrong. A location's target is therefore a distribution around the right bin.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""A target that no loss is taken of."""
+"""The target of a position that does not count."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """Consecutive token ids that stand for places.
+class Locations:
+    """Consecutive token ids that mean locations.
 
     Attributes:
-        first: Id of the first one.
-        targets: For each place the wanted distribution over all: ``[count, count]``.
-        weight: Of a place's loss, where a word's is 1.
+        first: The first id.
+        targets: For each location, the target distribution over all of them: ``[count, count]``.
+        weight: Weight of a location's loss; that of a word is 1.
     """
 
     first: int
@@ -31,39 +32,41 @@ class Places:
     weight: float
 
 
-def token_loss(logits: Tensor, targets: Tensor, places: Places) -> tuple[Tensor, Mapping[str, float]]:
-    """Loss of ``logits [tokens, vocabulary]`` for ``targets [tokens]``, all of which count.
+def token_loss(logits: Tensor, targets: Tensor, locations: Locations) -> tuple[Tensor, Mapping[str, float]]:
+    """The loss of ``logits [tokens, vocabulary]`` for ``targets [tokens]``, all of which count.
 
     Returns:
-        The loss, and the share of words that are right (``words``) and of places within the bell (``places``).
+        The loss, the accuracy of words (``words``) and the share of locations close to the right one (``locations``).
     """
     logs = F.log_softmax(logits.float(), dim=-1)
-    bins = targets - places.first
-    placed = (bins >= 0) & (bins < len(places.targets))
-    word_logs, bins = logs[~placed], bins[placed]
-    words = -word_logs.gather(1, targets[~placed][:, None]).sum()
-    place_logs = logs[placed][:, places.first : places.first + len(places.targets)]
-    bells = -(places.targets[bins] * place_logs).sum()
-    total = len(word_logs) + places.weight * len(bins)
+    bins = targets - locations.first
+    is_location = (bins >= 0) & (bins < len(locations.targets))
+    word_logs, bins = logs[~is_location], bins[is_location]
+    word_loss = -word_logs.gather(1, targets[~is_location][:, None]).sum()
+    location_logs = logs[is_location][:, locations.first : locations.first + len(locations.targets)]
+    location_loss = -(locations.targets[bins] * location_logs).sum()
+    total = len(word_logs) + locations.weight * len(bins)
     with torch.no_grad():
-        right = word_logs.argmax(1) == targets[~placed]
-        near = places.targets[bins].gather(1, place_logs.argmax(1, keepdim=True)) > 0.1 * places.targets.max()
-    return (words + places.weight * bells) / total, {"words": share(right), "places": share(near)}
+        correct = word_logs.argmax(1) == targets[~is_location]
+        nearest = locations.targets[bins].gather(1, location_logs.argmax(1, keepdim=True))
+        close = nearest > 0.1 * locations.targets.max()
+    loss = (word_loss + locations.weight * location_loss) / total
+    return loss, {"words": share(correct), "locations": share(close)}
 
 
 def share(hits: Tensor) -> float:
-    """The part of ``hits`` that is true; all of nothing."""
+    """The share of ``hits`` that is true; 1 if there are none."""
     return float(hits.float().mean()) if len(hits) else 1.0
 
 
 def by_length(rows: Sequence[Sequence[int]], groups: int = 2) -> list[list[int]]:
-    """Which rows go together so that little is filled up: their places, in ``groups`` of like length."""
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    """The indices of ``rows`` in ``groups`` of similar length, so that batches need little padding."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     size = -(-len(order) // groups)
     return [order[first : first + size] for first in range(0, len(order), size)]
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows of different lengths as one tensor, filled up on the right."""
+def padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    """Rows of different lengths as one int64 tensor ``[rows, longest]``, padded on the right."""
     longest = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
+    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])

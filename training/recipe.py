@@ -1,6 +1,6 @@
-"""What a model's training is made of: a lesson to learn, and how long and how fast.
+"""How one model is trained: its modules and losses, the number of steps, the learning rate and the data.
 
-The contract between the loop in :mod:`training.trainer` and the folders of the models.
+The contract between the loop in :mod:`training.trainer` and the package of each model, whose ``RECIPE`` it reads.
 """
 
 from __future__ import annotations
@@ -14,63 +14,66 @@ from torch import Tensor, nn
 
 from training.data.batches import Batch, Batches
 from training.data.normalisation import CLIP_MEAN, CLIP_STD, Channels
-from training.vision.transfer import Sight
+from training.vision.transfer import VisionWeights
 from vlm.checkpoint.weight_rules import NOTHING
 
-Measures = Mapping[str, float]
-_ENCODER = r"^(model\.vision(_model)?\.(?!projection)|head\.)"
+Metrics = Mapping[str, float]
+_VISION_ENCODER = r"^(model\.vision(_model)?\.(?!projection)|head\.)"
 
 
-class Lesson(Protocol):
-    """A model under training, with all that serves its training only (the grid's head)."""
+class TrainableModel(Protocol):
+    """A model, its training loss, and the modules that only training needs (the grid head)."""
 
     @property
     def module(self) -> nn.Module:
-        """Holds every trained parameter: the model's as ``model.*``."""
+        """Holds every trained parameter; those of the model are named ``model.*``."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the vocabulary: a state is of no use to a lesson whose ids mean other words."""
+        """Identifies the vocabulary: a training state cannot be resumed with token ids that mean something else."""
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Measures]:
-        """What a step lowers, and numbers for people. Called under bf16 autocast."""
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The loss of a step, and metrics for the log. Called under bf16 autocast."""
 
     def export(self, folder: Path) -> None:
-        """Write the checkpoint in the layout of the hub, weights in fp16."""
+        """Write the checkpoint in the layout of the Hugging Face hub, with weights in fp16."""
 
 
 @dataclass(frozen=True)
-class Course:
+class Recipe:
     """How one model is trained.
 
     Attributes:
         name: Of the model, and of its folder under ``miniatures/``.
-        begin: Makes the lesson from a fresh start; is given the batches for statistics of the images, and the vision
-            encoder to begin with, if ``sighted``.
-        side: Pixels a side of the images it reads.
-        batch: Images of the world a step (see :class:`training.data.batches.Source` for which).
-        steps: Until the scores of its card.
-        rate: The learning rate once warm.
+        build: Makes the model with initial weights. It receives the batches, for statistics of the images, and the
+            weights of the vision encoder if ``pretrained_vision``.
+        side: Width and height in pixels of the images that the model reads.
+        batch_size: Images of scenes per step (see :class:`training.data.batches.Source` for how they are chosen).
+        steps: Number of steps that the scores of the model card were reached with.
+        learning_rate: After the warm-up and before the decay.
+        mean, std: The model's normalisation of pixels, per channel.
         shards: Files of images to choose from.
-        pages: Pages of words a step, besides the batch.
+        pages: Images of pages of words per step, in addition to ``batch_size``.
         page_shards: Files of pages to choose from.
-        sighted: Whether it begins with the vision encoder of :mod:`training.vision`, which is trained first.
+        pretrained_vision: Whether training starts from the vision encoder of :mod:`training.vision`.
+        seed: Text from which all random choices of the data follow; the name if empty.
     """
 
     name: str
-    begin: Callable[[Batches, Sight | None], Lesson]
+    build: Callable[[Batches, VisionWeights | None], TrainableModel]
     side: int
-    batch: int
+    batch_size: int
     steps: int
-    rate: float
+    learning_rate: float
     mean: Channels = CLIP_MEAN
     std: Channels = CLIP_STD
     shards: int = 14
     pages: int = 0
     page_shards: int = 2
-    sighted: bool = False
+    pretrained_vision: bool = False
+    seed: str = ""
 
     @property
-    def slow(self) -> str:
-        """Which parameters learn slowly: what can see already would forget at the rate of what can say nothing."""
-        return _ENCODER if self.sighted else NOTHING
+    def slow_parameters(self) -> str:
+        """Regular expression of the parameters with a lower learning rate: a pretrained encoder forgets at the full."""
+        return _VISION_ENCODER if self.pretrained_vision else NOTHING

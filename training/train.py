@@ -1,6 +1,7 @@
-"""Train one miniature: ``python -m training.train NAME``.
+"""Train one of the miniatures: ``python -m training.train NAME``.
 
-Goes on from the state in its folder if told to, and ends by writing the checkpoint into ``export`` beside it.
+Writes the training state into a folder of its own, resumes from it with ``--resume``, and at the end exports the
+checkpoint into the subfolder ``export``.
 """
 
 from __future__ import annotations
@@ -16,94 +17,104 @@ import torch
 
 from training.data.batches import Batches, Source
 from training.data.rendered import PAGES, open_images
-from training.export import pack
+from training.export import compact
 from training.model_card import write_card
-from training.recipe import Course
+from training.recipe import Recipe
 from training.trainer import STATE, Schedule, Trainer
-from training.vision.transfer import read_sight
+from training.vision.transfer import read_vision_weights
 
-_SIGHT = "sight"
-FOLDERS = {
+_VISION = "vision"
+PACKAGES = {
     "florence-2-base": "florence2",
     "blip-large": "blip",
     "kosmos-2": "kosmos2",
     "moondream-2": "moondream2",
-    _SIGHT: "vision",
+    _VISION: "vision",
 }
+"""The package of each recipe, by the recipe's name."""
 
 
-def course_of(name: str) -> Course:
-    """The course of a model, by its name."""
-    found: Course = importlib.import_module(f"{__package__}.{FOLDERS[name]}.recipe").COURSE
-    return found
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that name, one of ``PACKAGES``."""
+    recipe: Recipe = importlib.import_module(f"{__package__}.{PACKAGES[name]}.recipe").RECIPE
+    return recipe
 
 
-def trainer(course: Course, folder: Path, images: Path, steps: int | None = None) -> Trainer:
-    """A lesson at its beginning, with its images drawn."""
-    drawn, count = open_images(images, course.side, course.shards, _say), course.batch
-    world = Source(drawn, count, nested=count // 8, rich=count // 2)
+def build_trainer(recipe: Recipe, folder: Path, images: Path, steps: int | None = None) -> Trainer:
+    """A trainer at step 0. Renders the training images into ``images``, and pretrains the encoder, where missing."""
+    batches = _batches(recipe, images)
+    resumes = (folder / STATE).exists()  # the state holds the encoder's weights, too
+    pretrained = recipe.pretrained_vision and not resumes
+    vision = read_vision_weights(_pretrain_vision(folder.parent / _VISION, images)) if pretrained else None
+    schedule = Schedule(recipe.learning_rate, steps or recipe.steps)
+    return Trainer(recipe.build(batches, vision), batches, schedule, folder, recipe.slow_parameters)
+
+
+def _batches(recipe: Recipe, images: Path) -> Batches:
+    count = recipe.batch_size
+    scenes = open_images(images, recipe.side, recipe.shards, _report)
+    world = Source(scenes, count, nested=count // 8, rich=count // 2)
     pages = None
-    if course.pages:
-        pages = Source(open_images(images, course.side, course.page_shards, _say, PAGES), course.pages)
-    batches = Batches(world, pages, course.mean, course.std, course.name)
-    begins = course.sighted and not (folder / STATE).exists()  # who goes on sees already
-    sight = read_sight(_sight(folder.parent / _SIGHT, images)) if begins else None
-    schedule = Schedule(course.rate, steps or course.steps)
-    return Trainer(course.begin(batches, sight), batches, schedule, folder, course.slow)
+    if recipe.pages:
+        pages = Source(open_images(images, recipe.side, recipe.page_shards, _report, PAGES), recipe.pages)
+    return Batches(world, pages, recipe.mean, recipe.std, recipe.seed or recipe.name)
 
 
-def _sight(folder: Path, images: Path) -> Path:
-    """The state of the vision encoder that a sighted course begins with, trained to its end if it is not yet."""
-    running = trainer(course_of(_SIGHT), folder, images)
-    running.resume()
-    running.run(running.schedule.steps, _say)
+def _pretrain_vision(folder: Path, images: Path) -> Path:
+    """Train the vision encoder to its last step, resuming an interrupted run; returns the file of its state."""
+    trainer = build_trainer(load_recipe(_VISION), folder, images)
+    trainer.resume()
+    trainer.run(trainer.schedule.steps, _report)
     return folder / STATE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, save, export."""
-    options = _parser(list(FOLDERS)).parse_args(arguments)
-    torch.set_num_threads(1)  # one process a model: threads that wait for each other cost more than they bring
+    """Train, save and export; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(1)  # at these sizes, threads cost more in synchronisation than they save
     folder = options.folder or Path("build/miniatures") / options.model
     if (folder / STATE).exists() and not (options.resume or options.export):
-        print(f"{folder} holds a state: add --resume to go on, or name another --folder.", file=sys.stderr)
+        print(f"{folder} holds a training state: add --resume to continue, or give another --folder.", file=sys.stderr)
         return 2
-    course = course_of(options.model)
-    running = trainer(course, folder, options.images or folder.parent / "images", options.steps)
-    if running.resume():
-        _say(f"going on from step {running.step}")
+    recipe = load_recipe(options.model)
+    trainer = build_trainer(recipe, folder, options.images or folder.parent / "images", options.steps)
+    if trainer.resume():
+        _report(f"resuming at step {trainer.step}")
     elif options.export:
-        print(f"{folder} holds no state to export: train first.", file=sys.stderr)
+        print(f"{folder} holds no training state to export: train first.", file=sys.stderr)
         return 2
     if not options.export:
-        running.run(running.schedule.steps, _say)
-    publish(course, running, folder / "export")
+        trainer.run(trainer.schedule.steps, _report)
+    if recipe.name != _VISION:  # the encoder alone is not a checkpoint that can be served
+        export(recipe, trainer, folder / "export")
     return 0
 
 
-def publish(course: Course, running: Trainer, folder: Path) -> None:
-    """Write the checkpoint and its card; of a course that nobody serves, nothing."""
-    if course.name == _SIGHT:
-        return
+def export(recipe: Recipe, trainer: Trainer, folder: Path) -> None:
+    """Write the checkpoint and its model card."""
     folder.mkdir(parents=True, exist_ok=True)
-    running.lesson.export(folder)
-    pack(folder)
-    write_card(folder, course.name, running.step, course.batch)
-    _say(f"wrote {folder}")
+    trainer.trainable.export(folder)
+    compact(folder)
+    write_card(folder, recipe.name, trainer.step, recipe.batch_size)
+    _report(f"wrote {folder}")
 
 
-def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("model", choices=names)
-    parser.add_argument("--steps", type=int, help="in all, those before an interruption included")
-    parser.add_argument("--folder", type=Path, help="for state, log, curve and export (build/miniatures/<model>)")
-    parser.add_argument("--images", type=Path, help="where drawn images are kept (beside the folder)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's state, if there is one")
-    parser.add_argument("--export", action="store_true", help="write the checkpoint as the state has it, and stop")
+    parser.add_argument("model", choices=list(PACKAGES))
+    parser.add_argument("--steps", type=int, help="total number of steps, including those before an interruption")
+    parser.add_argument(
+        "--folder", type=Path, help="for state, log, loss curve and export (default: build/miniatures/<model>)"
+    )
+    parser.add_argument("--images", type=Path, help="cache of rendered images (default: images, beside the folder)")
+    parser.add_argument("--resume", action="store_true", help="continue from the state in the folder if there is one")
+    parser.add_argument(
+        "--export", action="store_true", help="export the checkpoint of the saved state without training"
+    )
     return parser
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 

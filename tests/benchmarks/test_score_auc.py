@@ -1,4 +1,4 @@
-"""Right boxes score higher than wrong ones; and the benchmark that says so can tell them apart."""
+"""Right boxes score higher than wrong ones, and the benchmark that measures it is correct."""
 
 from __future__ import annotations
 
@@ -8,49 +8,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.score_auc import QUESTIONS, Marked, area, measure, overlap
-from benchmarks.shapes import DISTURBANCES, KINDS, SIZES, scene, scenes
-from vlm.types import Box, Sampling
+from benchmarks.score_auc import QUESTIONS, JudgedObject, auc, measure
+from benchmarks.shapes import DISTURBANCES, KINDS, SIZES, make_image, make_images
+from vlm.types import Sampling
 
-LEAST = {"detection": 0.6, "phrase grounding": 0.65, "phrases, misread": 0.65}
-"""AUC. Where phrases are misread, the best of miniatures points at something wrong, for some have no place."""
+MIN_AUC = {"detection": 0.6, "phrase grounding": 0.65, "phrases, misread": 0.65}
+"""In the row of misread phrases, some phrases name nothing in the image, and every model answers with a wrong box."""
 
-MARKED = st.lists(st.builds(Marked, st.booleans(), st.sampled_from((0.0, 0.1, 0.5, 1.0))), max_size=20)
+OBJECTS = st.lists(st.builds(JudgedObject, st.booleans(), st.sampled_from((0.0, 0.1, 0.5, 1.0))), max_size=20)
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, list[Marked]]:
-    """What the Florence-2 miniature finds in images that are hard to read."""
-    asked = [question for question in QUESTIONS if question.name in LEAST]
-    answers = measure(asked, scenes(80, hard=True), Sampling(num_beams=1))
-    return {question.name: marked for question, marked in zip(asked, answers, strict=True)}
+def measured() -> dict[str, list[JudgedObject]]:
+    """Objects that the Florence-2 miniature detects in images that are hard to read."""
+    questions = [question for question in QUESTIONS if question.name in MIN_AUC]
+    answers = measure(questions, make_images(80, hard=True), Sampling(num_beams=1))
+    return {question.name: objects for question, objects in zip(questions, answers, strict=True)}
 
 
-@pytest.mark.parametrize("name", LEAST)
-def test_right_boxes_score_higher_than_wrong_ones(found: dict[str, list[Marked]], name: str) -> None:
-    right = sum(one.right for one in found[name])
-    assert min(right, len(found[name]) - right) >= 20
-    assert (area(found[name]) or 0) > LEAST[name]
+@pytest.mark.parametrize("name", MIN_AUC)
+def test_right_boxes_score_higher_than_wrong_ones(measured: dict[str, list[JudgedObject]], name: str) -> None:
+    right = sum(one.right for one in measured[name])
+    assert min(right, len(measured[name]) - right) >= 20
+    assert (auc(measured[name]) or 0) > MIN_AUC[name]
 
 
-@given(MARKED)
-def test_the_area_is_the_share_of_pairs_in_the_right_order(found: list[Marked]) -> None:
-    pairs = [(a.score, b.score) for a in found if a.right for b in found if not b.right]
+@given(OBJECTS)
+def test_auc_is_the_share_of_pairs_in_the_right_order(objects: list[JudgedObject]) -> None:
+    pairs = [(a.score, b.score) for a in objects if a.right for b in objects if not b.right]
     wins = sum((right > wrong) + (right == wrong) / 2 for right, wrong in pairs)
-    assert area(found) == (pytest.approx(wins / len(pairs)) if pairs else None)
-
-
-def test_overlap_is_intersection_over_union() -> None:
-    box = Box(0.0, 0.0, 0.5, 0.5)
-    assert overlap(box, box) == 1
-    assert overlap(box, Box(0.25, 0.0, 0.75, 0.5)) == pytest.approx(1 / 3)
-    assert overlap(box, Box(0.6, 0.6, 0.9, 0.9)) == 0
+    assert auc(objects) == (pytest.approx(wins / len(pairs)) if pairs else None)
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_scenes_are_the_same_for_the_same_seed_and_hold_what_they_say(hard: bool) -> None:
-    images = scenes(40, hard=hard)
-    assert images == [scene(seed, hard=hard) for seed in range(40)]
+def test_a_seed_is_always_the_same_image_with_valid_shapes(hard: bool) -> None:
+    images = make_images(40, hard=hard)
+    assert images == [make_image(seed, hard=hard) for seed in range(40)]
     for one in images:
         names = [shape.name for shape in one.shapes]
         assert len(set(names)) == len(names) <= 5
@@ -61,6 +54,6 @@ def test_scenes_are_the_same_for_the_same_seed_and_hold_what_they_say(hard: bool
             assert shape.box == replace(shape.box, x_min=max(0, shape.box.x_min), y_max=min(1, shape.box.y_max))
 
 
-def test_there_are_several_ways_to_make_an_image_hard() -> None:
+def test_there_are_several_disturbances() -> None:
     assert len(DISTURBANCES) >= 5
-    assert scene(1, hard=True).image != scene(1, hard=False).image
+    assert make_image(1, hard=True).image != make_image(1, hard=False).image

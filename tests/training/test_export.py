@@ -1,4 +1,4 @@
-"""Exported folders load in our loader, and our engine says what transformers says of them."""
+"""Exported checkpoints load, and the engine answers as transformers does."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import pytest
 import torch
 
 from tests.oracle import Oracle, ask, ask_all
-from tests.training.recipes import batches, begun
-from training.data.drawing import draw
+from tests.training.recipes import batches, untrained
+from training.data.drawing import draw, png
 from training.data.world import scene
-from training.evaluation.evaluate import _png
-from training.export import pack
-from training.kosmos2.recipe import Kosmos2Lesson
-from training.kosmos2.tasks import exercises
+from training.export import compact
+from training.kosmos2.recipe import TrainableKosmos2
+from training.kosmos2.tasks import all_examples
 from training.losses import by_length
-from training.moondream2.context import Following, Prefix
-from training.moondream2.recipe import Moondream2Lesson
+from training.moondream2.context import Continuation, Prefix
+from training.moondream2.recipe import TrainableMoondream2
 from vlm.layers.attention import Growing
 from vlm.loading import load
 
 LARGEST, LARGEST_TOGETHER = 4_500_000, 12_000_000
-"""Bytes of a folder and of all: they live in the repository."""
+"""Maximum size in bytes of one checkpoint and of all: they are part of the repository."""
 PROMPTS = {"blip-large": "", "florence-2-base": "<DETAILED_CAPTION>", "kosmos-2": "<grounding>An image of"}
 
 
@@ -37,8 +36,8 @@ def export(name: str, folder: Path) -> Path:
     path = folder / name
     if not path.exists():
         path.mkdir()
-        begun(name).export(path)
-        pack(path)
+        untrained(name).export(path)
+        compact(path)
     return path
 
 
@@ -46,7 +45,7 @@ def export(name: str, folder: Path) -> Path:
 def test_our_engine_and_transformers_read_the_same_checkpoint(name: str, exported: Path) -> None:
     folder = export(name, exported)
     oracle = Oracle(folder)
-    images = [_png(draw(scene(seed), 200)) for seed in (1, 2)]
+    images = [png(draw(scene(seed), 200)) for seed in (1, 2)]
     answers = ask_all(folder, [ask(image, PROMPTS[name], max_tokens=12) for image in images])
     for image, answer in zip(images, answers, strict=True):
         assert answer.token_ids == oracle.answer(image, PROMPTS[name], max_tokens=12).token_ids
@@ -69,42 +68,42 @@ def size_of(folder: Path) -> int:
 
 def test_moondream2_answers_every_task(exported: Path) -> None:
     folder = export("moondream-2", exported)
-    image = _png(draw(scene(3), 200))
+    image = png(draw(scene(3), 200))
     [answer] = ask_all(folder, [ask(image, "How many shapes are there?", max_tokens=4)])
     assert answer.usage.image_tokens == 65
 
 
-def test_an_image_read_once_for_several_exercises_gives_what_reading_it_each_time_does() -> None:
-    """Kosmos-2's exercises share keys and values of what stands before their prompts."""
-    lesson = begun("kosmos-2")
-    assert isinstance(lesson, Kosmos2Lesson)
+def test_examples_that_share_an_image_give_the_same_logits_as_alone() -> None:
+    """Kosmos-2's examples share the keys and values of the image before their prompts."""
+    trainable = untrained("kosmos-2")
+    assert isinstance(trainable, TrainableKosmos2)
     batch = batches("kosmos-2").step(0)
-    picked = [one for each in batch.scenes for one in exercises(each, batch.rng)[:2]]
+    picked = [one for each in batch.scenes for one in all_examples(each, batch.rng)[:2]]
     with torch.no_grad():
-        latents, _ = lesson.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
-        shared, targets = lesson._answers(latents, picked)
-        apart = [lesson._answers(latents[place // 2 : place // 2 + 1], [one]) for place, one in enumerate(picked)]
-    order = [place for group in by_length([lesson._row(one)[0] for one in picked]) for place in group]
-    assert torch.equal(torch.cat([apart[place][1] for place in order]), targets)
-    torch.testing.assert_close(torch.cat([apart[place][0] for place in order]), shared, rtol=1e-4, atol=1e-4)
+        latents, _ = trainable.model.image_to_text_projection(torch.randn(len(batch.scenes), 65, 128))
+        shared, targets = trainable._answers(latents, picked)
+        apart = [trainable._answers(latents[index // 2 : index // 2 + 1], [one]) for index, one in enumerate(picked)]
+    order = [index for group in by_length([trainable._row(one)[0] for one in picked]) for index in group]
+    assert torch.equal(torch.cat([apart[index][1] for index in order]), targets)
+    torch.testing.assert_close(torch.cat([apart[index][0] for index in order]), shared, rtol=1e-4, atol=1e-4)
 
 
-def test_moondream2_is_taught_what_the_engine_will_run() -> None:
-    """The hidden states of a lesson equal those of a sequence that grows in one piece."""
-    lesson = begun("moondream-2")
-    assert isinstance(lesson, Moondream2Lesson)
-    transformer = lesson.model.text.transformer
-    width = lesson.model.text.spec.width
+def test_moondream2_trains_on_the_hidden_states_that_the_engine_computes() -> None:
+    """Training computes the same hidden states as a sequence that grows step by step."""
+    trainable = untrained("moondream-2")
+    assert isinstance(trainable, TrainableMoondream2)
+    transformer = trainable.model.text.transformer
+    width = trainable.model.text.spec.width
     before, after = torch.randn(2, 65, width), torch.randn(4, 7, width)
     with torch.no_grad():
         prefix = Prefix(65)
         transformer(before, prefix)
-        taught = transformer(after, Following(prefix, [0, 0, 1, 1], 7))
+        trained = transformer(after, Continuation(prefix, [0, 0, 1, 1], 7))
         for row in range(4):
             growing = Growing(prefix=65)
             grow = partial(_grown, transformer, growing)
             grow(before[row // 2 : row // 2 + 1])
-            torch.testing.assert_close(taught[row : row + 1], grow(after[row : row + 1]), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(trained[row : row + 1], grow(after[row : row + 1]), rtol=1e-4, atol=1e-4)
 
 
 def _grown(transformer: torch.nn.Module, growing: Growing, embeddings: torch.Tensor) -> torch.Tensor:

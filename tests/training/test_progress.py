@@ -1,4 +1,4 @@
-"""Lines about long work, and none about short."""
+"""Progress is printed for long computations only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from training.progress import Progress
 
 
-def test_progress_is_told_of_long_work_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_long_computations_print_progress(capsys: pytest.CaptureFixture[str]) -> None:
     for every_s in (60, 0):
         progress = Progress("blip-large", 2, every_s)
         progress.step()

@@ -1,1 +1,1 @@
-"""The miniature of BLIP: its files and its lesson."""
+"""The miniature of BLIP: its files, training recipe and evaluation."""

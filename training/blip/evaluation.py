@@ -1,4 +1,4 @@
-"""BLIP's examination: the caption, and the same begun with words that it must go on from."""
+"""BLIP's evaluation: the caption of a scene, and the same caption with a given beginning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from training.blip.files import PREFIXES
 from training.data.scenes import Scene
 from training.data.sentences import caption, plain
-from training.evaluation.metrics import Item, Row, exactly
+from training.evaluation.metrics import Item, Row, exact_text
 from vlm.types import Request
 
 ROWS = (
@@ -20,9 +20,9 @@ ROWS = (
 
 
 def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
-    """Two captions; the vocabulary has no capital letters."""
-    wanted = plain(caption(scene)).lower()
+    """Two requests for a caption. Expected texts are in lower case: the vocabulary has no capital letters."""
+    expected = plain(caption(scene)).lower()
     prefix = rng.choice(PREFIXES)
     rows = (ROWS[0], ROWS[3 if scene.word else 2])
-    yield Item(Request(image), {row.name: exactly(wanted) for row in rows})
-    yield Item(Request(image, prefix), {ROWS[1].name: exactly(f"{prefix} {wanted}")})
+    yield Item(Request(image), {row.name: exact_text(expected) for row in rows})
+    yield Item(Request(image, prefix), {ROWS[1].name: exact_text(f"{prefix} {expected}")})

@@ -1,4 +1,4 @@
-"""The files of the BLIP miniature beside its weights: a small WordPiece vocabulary, configuration, preprocessing."""
+"""The files of the BLIP miniature except its weights: WordPiece vocabulary, configuration, image processor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.data.world import HELD_OUT, scene
 from training.vision.recipe import HEADS, HIDDEN, LAYERS, PATCH, SIDE, WIDTH
 
 PREFIXES = ("a picture of", "a photography of", "an image of", "a photo of")
-"""What a caption may be made to begin with."""
+"""Beginnings that a caption can be given."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CORPUS_SEEDS = range(HELD_OUT - 2000, HELD_OUT)
 
 
 def write_tokenizer(folder: Path) -> BertTokenizer:
-    """Write the tokenizer and the image processor in the layout of the hub."""
+    """Write the tokenizer and the image processor in the layout of the Hugging Face hub."""
     vocabulary = _vocabulary()
     tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=512)
     images = BlipImageProcessor(
@@ -33,7 +33,7 @@ def write_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def configuration(words: int) -> BlipConfig:
-    """The sizes of the miniature: one million parameters. As on the hub, captions begin with an id of their own."""
+    """A model of one million parameters. As in the published model, captions begin with a special id."""
     text = {
         "vocab_size": words + 2, "hidden_size": 128, "encoder_hidden_size": WIDTH, "intermediate_size": 256,
         "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": words,
@@ -48,7 +48,7 @@ def configuration(words: int) -> BlipConfig:
 
 
 def generation(words: int) -> GenerationConfig:
-    """As on the hub: its end id plays no part, captions end with ``[SEP]``."""
+    """As published: the end id is not used, captions end with ``[SEP]``."""
     return GenerationConfig(bos_token_id=words, eos_token_id=2, pad_token_id=0)
 
 
@@ -57,7 +57,7 @@ def _vocabulary() -> dict[str, int]:
     words = {word for prefix in PREFIXES for word in prefix.split()}
     for seed in _CORPUS_SEEDS:
         text = sentences.plain(sentences.caption(scene(seed)))
-        words |= {word for word in split(text) if word.islower()}  # a spelled word stands in capitals
+        words |= {word for word in split(text) if word.islower()}  # words in capitals are spelled by letters
     signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     pieces = [*signs, *(f"##{sign}" for sign in signs if sign.isalnum()), *sorted(words - set(signs))]
     return {piece: number for number, piece in enumerate((*_SPECIAL, *pieces))}

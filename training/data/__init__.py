@@ -1,1 +1,1 @@
-"""The world of shapes and words that the miniatures are trained on."""
+"""The synthetic world of shapes and words that the miniatures are trained on."""

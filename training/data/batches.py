@@ -1,6 +1,6 @@
-"""What a training step looks at: scenes and their pixels, the same for the same step of a run.
+"""The batch of a training step: scenes and their pixels, which follow from the number of the step.
 
-Owns the choice of seeds and the light noise on pixels. Does not know what is asked about an image.
+Chooses the seeds of the scenes and adds light noise to the pixels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from training.data.scenes import Scene
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's images, and the random numbers for whatever else it chooses.
+    """The images of a step, and the random numbers for whatever else it chooses.
 
     Attributes:
-        scenes: What can be told of the first images.
-        pages: What the others show, of which nothing is told.
+        scenes: Contents of the first images, from which training examples are made.
+        pages: Contents of the other images, which only the grid head is trained on.
         pixels: float32 ``[scenes + pages, 3, side, side]``, normalised.
     """
 
@@ -33,23 +33,24 @@ class Batch:
     rng: random.Random
 
     @property
-    def shown(self) -> Sequence[Scene]:
-        """What all images show."""
+    def all_scenes(self) -> Sequence[Scene]:
+        """The contents of all images, in their order."""
         return [*self.scenes, *self.pages]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Drawn images, and how many of them a step looks at.
+    """Rendered images, and how many of them a step takes.
 
-    The world has one nested scene in 25, too few to learn what lies within what; and one in four shows a single shape,
-    from which neither letters are learnt nor which of several things is meant.
+    Some kinds of scenes are rare among the seeds, so that a step takes a fixed number of them: one scene in 25 has a
+    shape within another, which is too few to learn that relation, and one in four has a single shape, which teaches
+    neither letters nor which of several things a phrase means.
 
     Attributes:
-        images: To choose from.
-        count: Images a step.
-        nested: So many of these show a shape within a shape.
-        rich: So many show a word, or three shapes and more.
+        images: The images to choose from.
+        count: Images per step.
+        nested: How many of them show a shape within another.
+        rich: How many of them show a word, or three or more shapes.
     """
 
     images: RenderedImages
@@ -57,12 +58,12 @@ class Source:
     nested: int = 0
     rich: int = 0
 
-    def chosen(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
-        """Scenes and pixels in 0..1 of one step."""
+    def sample(self, rng: random.Random) -> tuple[Sequence[Scene], Tensor]:
+        """The scenes of one step, and their pixels: float32 ``[count, 3, side, side]`` in 0..1."""
         seeds = rng.sample(range(len(self.images)), self.count - self.nested - self.rich)
         seeds += [self._seed(rng, _is_nested) for _ in range(self.nested)]
         seeds += [self._seed(rng, _is_rich) for _ in range(self.rich)]
-        return [self.images.scene(seed) for seed in seeds], _bytes(self.images, seeds)
+        return [self.images.scene(seed) for seed in seeds], _pixels(self.images, seeds)
 
     def _seed(self, rng: random.Random, wanted: Callable[[Scene], bool]) -> int:
         while True:
@@ -81,48 +82,48 @@ def _is_rich(scene: Scene) -> bool:
 
 @dataclass(frozen=True)
 class Batches:
-    """Steps of one run.
+    """The batches of a training run.
 
     Attributes:
         world: Images of scenes.
         pages: Images of pages of words, if any.
-        mean, std: The model's normalisation.
-        name: Of the run: another name, other choices.
+        mean, std: The model's normalisation of pixels, per channel.
+        seed: All random choices follow from this text and the number of the step.
     """
 
     world: Source
     pages: Source | None
     mean: Channels
     std: Channels
-    name: str
+    seed: str
 
     def step(self, number: int) -> Batch:
-        """The images of a step."""
-        rng = random.Random(f"{self.name} {number}")
-        scenes, pixels = self.world.chosen(rng)
+        """The batch of a step."""
+        rng = random.Random(f"{self.seed} {number}")
+        scenes, pixels = self.world.sample(rng)
         pages: Sequence[Scene] = ()
         if self.pages:
-            pages, words = self.pages.chosen(rng)
+            pages, words = self.pages.sample(rng)
             pixels = torch.cat([pixels, words])
         noise = torch.Generator().manual_seed(rng.getrandbits(48))
         return Batch(scenes, pages, self._normalised(_noisy(pixels, noise)), rng)
 
-    def sample(self, count: int) -> Tensor:
-        """The world's first ``count`` images, or all if there are fewer, normalised and without noise."""
-        known = self.world.images
-        return self._normalised(_bytes(known, range(min(count, len(known)))))
+    def first_images(self, count: int) -> Tensor:
+        """The first ``count`` images, or all if there are fewer, normalised and without noise: for statistics."""
+        images = self.world.images
+        return self._normalised(_pixels(images, range(min(count, len(images)))))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
 
-def _bytes(images: RenderedImages, seeds: Sequence[int]) -> Tensor:
-    return torch.from_numpy(images.take(seeds)).permute(0, 3, 1, 2).float() / 255
+def _pixels(images: RenderedImages, seeds: Sequence[int]) -> Tensor:
+    return torch.from_numpy(images.read(seeds)).permute(0, 3, 1, 2).float() / 255
 
 
 def _noisy(pixels: Tensor, noise: torch.Generator) -> Tensor:
-    """A little light, a little colour, and grain on every fourth image; more would blur what the background is."""
+    """Vary brightness and colour slightly, and add grain to every fourth image; more would disguise the background."""
     count = len(pixels)
     light = torch.randn(count, 1, 1, 1, generator=noise) * 0.008 + torch.randn(count, 3, 1, 1, generator=noise) * 0.008
     grainy = (torch.rand(count, 1, 1, 1, generator=noise) < 0.25) * torch.rand(count, 1, 1, 1, generator=noise) * 0.04

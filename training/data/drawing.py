@@ -1,10 +1,8 @@
-"""Scenes to images, with PIL: anti-aliased, at any size, the same pixels for the same scene and size.
-
-Knows what a scene looks like. Does not know what a model reads, nor what is said about the image.
-"""
+"""Draws a scene with PIL: anti-aliased, at any size, and always the same pixels for the same scene and size."""
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -14,11 +12,11 @@ from training.data.lettering import font, ink
 from training.data.scenes import Scene, Shape, Texture, Word
 
 _FINE = 160
-"""Below so many pixels a side, edges are drawn three times as fine; above, twice."""
+"""Images with fewer pixels a side are drawn at three times their size and reduced, larger ones at twice."""
 
 
 def draw(scene: Scene, longest: int | None = None) -> Image.Image:
-    """The image in RGB, at the scene's own size, or smaller so that no side is longer than ``longest`` pixels."""
+    """An RGB image of the scene's own size, or smaller if a side would be longer than ``longest`` pixels."""
     shrink = 1.0 if longest is None else min(1.0, longest / max(scene.width, scene.height))
     width, height = max(1, round(scene.width * shrink)), max(1, round(scene.height * shrink))
     factor = 3 if max(width, height) < _FINE else 2
@@ -29,6 +27,13 @@ def draw(scene: Scene, longest: int | None = None) -> Image.Image:
     for word in scene.words:
         _draw_word(pen, word, canvas.size)
     return _textured(canvas.reduce(factor), scene.texture)
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file, compressed for speed."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, size: tuple[int, int]) -> None:

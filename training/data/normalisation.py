@@ -1,4 +1,4 @@
-"""What the models subtract from pixels in 0..1, and divide by: per channel, as on the hub."""
+"""Mean and standard deviation of pixels in 0..1, per channel, as in the published models' configurations."""
 
 from __future__ import annotations
 

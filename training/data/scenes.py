@@ -1,7 +1,7 @@
-"""What a scene is: shapes, a word, a background, and everything that is true of them.
+"""The contents of an image: shapes, a word and a background, with coordinates normalised to 0..1.
 
-All places are normalised to 0..1 of the image. Does not know how scenes come about (:mod:`training.data.world`), how
-they are drawn (:mod:`training.data.drawing`), nor what is said about them (:mod:`training.data.sentences`).
+:mod:`training.data.world` generates scenes, :mod:`training.data.drawing` draws them and :mod:`training.data.sentences`
+describes them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from training.data.shapes import OUTLINES, Colour
 from vlm.types import Box, Point, Polygon
 
 THIRDS = (1 / 3, 2 / 3)
-"""Edges of the regions that words can name."""
+"""Where the image is divided into the nine regions that sentences name."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One coloured shape: its kind, its colour's name and shade, ``"small"`` or ``"large"``, and its tight box."""
+    """One coloured shape: its kind, the name of its colour, its exact RGB shade, its size and its tight box.
+
+    ``size`` is ``"small"`` or ``"large"``.
+    """
 
     kind: str
     colour: str
@@ -28,12 +31,12 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """Colour and kind (``"red circle"``): no two shapes of a scene share it."""
+        """Colour and kind (``"red circle"``), which no two shapes of a scene have in common."""
         return f"{self.colour} {self.kind}"
 
     @property
     def centre(self) -> Point:
-        """The middle of the box, which lies within the shape for every kind."""
+        """The centre of the box, which lies inside the shape for every kind."""
         return middle(self.box)
 
     @cached_property
@@ -45,7 +48,7 @@ class Shape:
 
     @property
     def region(self) -> str:
-        """Where it is, in words: ``"top left"``, ``"bottom"``, ``"center"``."""
+        """The region of its centre: ``"top left"``, ``"bottom"``, ``"center"`` and so on."""
         row = ("top", "", "bottom")[_third(self.centre.y)]
         column = ("left", "", "right")[_third(self.centre.x)]
         return f"{row} {column}".strip() or "center"
@@ -53,7 +56,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Word:
-    """A word in capital letters: its box, its height and stroke in parts of the root of the image's area."""
+    """A word in capital letters, and the tight box around its ink.
+
+    ``em`` is the font size in units of the square root of the image's area, ``stroke`` the width of the outline in
+    units of the font size, and ``dark`` whether the letters are dark on a light background.
+    """
 
     text: str
     box: Box
@@ -73,7 +80,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Texture:
-    """Light structure over the whole image: a slope, stripes, and grain, in levels of 255."""
+    """Faint structure over the whole image: a gradient, stripes and grain, in levels of 255."""
 
     slope: tuple[float, float]
     stripes: float
@@ -82,15 +89,19 @@ class Texture:
     seed: int
 
 
+FLAT = Texture((0.0, 0.0), 0.0, 1, 0.0, 0)
+"""No texture at all."""
+
+
 @dataclass(frozen=True)
 class Scene:
-    """Everything in one image. Shapes stand in the order of their centres from left to right.
+    """Everything in one image. Shapes are ordered by their centres from left to right.
 
     Attributes:
         width, height: The image's own size in pixels.
-        inside: Whether the second of two shapes is drawn within the first (then they stand outer first).
-        background: The name of its colour; ``shade`` is the colour itself.
-        more: Further words, of which nothing is said (:mod:`training.data.pages`).
+        inside: Whether the second of two shapes lies within the first.
+        background: The name of its colour; ``shade`` is the exact RGB colour.
+        more: Further words, which no sentence mentions (:mod:`training.data.pages`).
     """
 
     width: int
@@ -105,7 +116,7 @@ class Scene:
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """All that is written."""
+        """All words in the image."""
         return self.more if self.word is None else (self.word, *self.more)
 
     @property

@@ -1,7 +1,7 @@
-"""What is said about a scene: captions of three lengths, phrases with their things, questions with their answers.
+"""Texts about a scene: captions of three lengths, phrases with the things they name, questions with their answers.
 
-Owns the wording. It varies articles and prepositions so that no run of three words occurs twice in a text
-(:mod:`training.data.trigrams` says why). Knows no tokens and no model's format.
+Articles and prepositions vary so that no trigram occurs twice in a text; :mod:`training.data.trigrams` says why.
+Independent of tokenizers and of any model's format.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from training.data.shapes import COLOURS, KINDS
 from training.data.trigrams import repeated, split
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
-_PLACED = (("a", "at"), ("one", "near"), ("another", "by"), ("a", "in"), ("one", "toward"))
-_SIZED = 3
-"""So many shapes of a detailed caption have their size told; more would need more articles."""
+_ARTICLES_AND_PREPOSITIONS = (("a", "at"), ("one", "near"), ("another", "by"), ("a", "in"), ("one", "toward"))
+_MAX_SIZES = 3
+"""How many shapes of a detailed caption are described with their size; more would need more articles."""
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth")
 _VERBS = ("sits", "is found", "lies", "rests", "stands")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a caption; ``thing`` is what it names, None for the words between."""
+    """A piece of a caption; ``thing`` is what it names, or None for the text between."""
 
     text: str
     thing: Shape | Word | None = None
@@ -54,22 +54,21 @@ def word_phrase(word: Word) -> str:
     return f"the word {word.text}"
 
 
-def caption(scene: Scene, tagged: Callable[[Part], str] | None = None, begun: str = "") -> Caption:
-    """One sentence without its stop: every shape of up to three, the first and the last of more, and the word.
+def caption(scene: Scene, tagged: Callable[[Part], str] | None = None, start: str = "") -> Caption:
+    """One sentence without a full stop: up to three shapes, or the first and the last of more, and the word.
 
     Args:
-        scene: What is told.
-        tagged: How a phrase is written in the text that must not repeat a run of three; where a phrase would, it is
-            worded in another way (``"one red circle"``, ``"a circle in red"``). None: the words alone.
-        begun: What stands before the caption in that text.
+        scene: The scene to describe.
+        tagged: Writes a part with the tags of a model's format. A phrase that would repeat a trigram in the tagged
+            text is worded differently (``"one red circle"``, ``"a circle in red"``). None: no tags.
+        start: The text before the caption, in which trigrams count, too.
     """
-    written = tagged or _bare
-    told: list[Part] = []
+    write = tagged or _untagged_text
+    parts: list[Part] = []
     for piece in _skeleton(scene):
-        told.append(
-            Part(piece) if isinstance(piece, str) else _worded(piece, begun + "".join(map(written, told)), written)
-        )
-    return tuple(told)
+        before = start + "".join(map(write, parts))
+        parts.append(Part(piece) if isinstance(piece, str) else _phrase_part(piece, before, write))
+    return tuple(parts)
 
 
 def detailed(scene: Scene) -> str:
@@ -78,7 +77,7 @@ def detailed(scene: Scene) -> str:
         outer, inner = scene.shapes
         things = [f"a {outer.size} {outer.name} at the {outer.region} with one {inner.size} {inner.name} inside"]
     else:
-        things = [f"{_described(index, shape)} {_PLACED[index][1]} the {shape.region}"
+        things = [f"{_described(index, shape)} {_ARTICLES_AND_PREPOSITIONS[index][1]} the {shape.region}"
                   for index, shape in enumerate(scene.shapes)]  # fmt: skip
     if scene.word:
         things.append(word_phrase(scene.word))
@@ -86,12 +85,12 @@ def detailed(scene: Scene) -> str:
 
 
 def paragraph(scene: Scene) -> str:
-    """The same in short sentences, the number of shapes first."""
+    """Several short sentences, with the number of shapes first."""
     count = len(scene.shapes)
     verb, noun = ("is", "shape") if count == 1 else ("are", "shapes")
     lines = [f"The background is {scene.background}.", f"There {verb} {NUMBERS[count] if count else 'no'} {noun}."]
     for index, shape in enumerate(scene.shapes):
-        where = f"{_VERBS[index]} {_PLACED[index][1]} the {shape.region}"
+        where = f"{_VERBS[index]} {_ARTICLES_AND_PREPOSITIONS[index][1]} the {shape.region}"
         if scene.inside and index:
             where = f"{_VERBS[index]} inside it"
         lines.append(f"{_ORDINALS[index]}, {_described(index, shape)} {where}.")
@@ -101,13 +100,13 @@ def paragraph(scene: Scene) -> str:
 
 
 def dense(shape: Shape) -> str:
-    """A label that says all about one shape: ``"large red circle"``."""
+    """A label with size, colour and kind: ``"large red circle"``."""
     return f"{shape.size} {shape.name}"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its one right answer. ``kind`` groups questions of one wording."""
+    """A question with its only right answer. ``kind`` groups questions of the same wording."""
 
     kind: str
     text: str
@@ -115,21 +114,28 @@ class Question:
 
 
 def questions(scene: Scene, rng: random.Random) -> list[Question]:
-    """Every question that has one answer, and one of several that ask whether something is there."""
-    asked = [Question("how many", "How many shapes are there?", NUMBERS[len(scene.shapes)])]
-    asked += [Question("what colour", f"What color is the {shape.kind}?", shape.colour)
-              for shape in scene.shapes if _alone(shape.kind, [other.kind for other in scene.shapes])]  # fmt: skip
-    asked += [Question("what shape", f"What shape is {shape.colour}?", shape.kind)
-              for shape in scene.shapes if _alone(shape.colour, [other.colour for other in scene.shapes])]  # fmt: skip
-    asked += _relations(scene)
-    asked.append(_presence(scene, rng))
+    """Every question that has a single right answer, with one whether something is in the image."""
+    kinds, colours = [shape.kind for shape in scene.shapes], [shape.colour for shape in scene.shapes]
+    out = [Question("how many", "How many shapes are there?", NUMBERS[len(scene.shapes)])]
+    out += [
+        Question("what colour", f"What color is the {shape.kind}?", shape.colour)
+        for shape in scene.shapes
+        if kinds.count(shape.kind) == 1
+    ]
+    out += [
+        Question("what shape", f"What shape is {shape.colour}?", shape.kind)
+        for shape in scene.shapes
+        if colours.count(shape.colour) == 1
+    ]
+    out += _relations(scene)
+    out.append(_presence(scene, rng))
     if scene.word:
-        asked.append(Question("which word", "What is the word?", scene.word.text))
-    return asked
+        out.append(Question("which word", "What is the word?", scene.word.text))
+    return out
 
 
 def relation(scene: Scene) -> tuple[Shape, str, Shape]:
-    """Of a scene with two shapes: the first, how it stands to the second, the second."""
+    """Of a scene with two shapes: a shape, its relation to the other, and the other."""
     left, right = scene.shapes
     if scene.inside:
         return right, "inside", left
@@ -141,29 +147,25 @@ def relation(scene: Scene) -> tuple[Shape, str, Shape]:
 
 def _relations(scene: Scene) -> Iterator[Question]:
     if len(scene.shapes) == 2:
-        first, how, second = relation(scene)
-        yield Question("what relation", f"What is {how} the {second.name}?", phrase(first))
+        first, name, second = relation(scene)
+        yield Question("what relation", f"What is {name} the {second.name}?", phrase(first))
 
 
 def _presence(scene: Scene, rng: random.Random) -> Question:
-    """Half of the time something that is there; else a near miss: another colour or another kind of it."""
-    there = [shape.name for shape in scene.shapes]
-    if there and rng.random() < 0.5:
-        name = rng.choice(there)
+    """Half of the time about a shape that is in the image, otherwise about one that differs in colour or kind only."""
+    present = [shape.name for shape in scene.shapes]
+    if present and rng.random() < 0.5:
+        name = rng.choice(present)
     else:
-        like = rng.choice(scene.shapes) if scene.shapes else None
-        name = rng.choice([name for name in _near(like) if name not in there])
-    return Question("is there", f"Is there {article(name)} {name}?", "yes" if name in there else "no")
+        shape = rng.choice(scene.shapes) if scene.shapes else None
+        name = rng.choice([name for name in _similar_names(shape) if name not in present])
+    return Question("is there", f"Is there {article(name)} {name}?", "yes" if name in present else "no")
 
 
-def _near(shape: Shape | None) -> list[str]:
+def _similar_names(shape: Shape | None) -> list[str]:
     if shape is None:
         return [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
     return [f"{shape.colour} {kind}" for kind in KINDS] + [f"{colour} {shape.kind}" for colour in COLOURS]
-
-
-def _alone(fact: str, facts: Sequence[str]) -> bool:
-    return facts.count(fact) == 1
 
 
 def _skeleton(scene: Scene) -> Iterator[str | Shape | Word]:
@@ -171,8 +173,8 @@ def _skeleton(scene: Scene) -> Iterator[str | Shape | Word]:
     if len(shapes) == 1:
         yield shapes[0]
     elif len(shapes) == 2:
-        first, how, second = relation(scene)
-        yield from (first, f" {how} ", second)
+        first, name, second = relation(scene)
+        yield from (first, f" {name} ", second)
     elif len(shapes) == 3:
         yield from (shapes[0], ", ", shapes[1], " and ", shapes[2])
     elif shapes:
@@ -182,10 +184,10 @@ def _skeleton(scene: Scene) -> Iterator[str | Shape | Word]:
         yield scene.word
 
 
-def _worded(thing: Shape | Word, before: str, written: Callable[[Part], str]) -> Part:
-    """The first wording that repeats nothing; the plainest where none is left."""
+def _phrase_part(thing: Shape | Word, before: str, write: Callable[[Part], str]) -> Part:
+    """The first wording that repeats no trigram, or the first of all if every one does."""
     choices = [Part(text, thing) for text in _wordings(thing)]
-    return next((part for part in choices if not repeated(split(before + written(part)))), choices[0])
+    return next((part for part in choices if not repeated(split(before + write(part)))), choices[0])
 
 
 def _wordings(thing: Shape | Word) -> Iterator[str]:
@@ -197,14 +199,14 @@ def _wordings(thing: Shape | Word) -> Iterator[str]:
     yield from (f"{word} {thing.kind} in {thing.colour}" for word in ("a", "one", "another"))
 
 
-def _bare(part: Part) -> str:
+def _untagged_text(part: Part) -> str:
     return part.text
 
 
 def _described(index: int, shape: Shape) -> str:
-    if index < _SIZED:
-        return f"{_PLACED[index][0]} {dense(shape)}"
-    word = _PLACED[index][0]
+    if index < _MAX_SIZES:
+        return f"{_ARTICLES_AND_PREPOSITIONS[index][0]} {dense(shape)}"
+    word = _ARTICLES_AND_PREPOSITIONS[index][0]
     return f"{article(shape.name) if word == 'a' else word} {shape.name}"
 
 
@@ -213,6 +215,6 @@ def _listed(things: Sequence[str]) -> str:
 
 
 def untagged(text: str) -> str:
-    """A text without its tags; words that tags kept apart stay apart, signs do not."""
+    """A text without its tags: a space in place of a tag, but none before a comma or a full stop."""
     words = re.sub(r"<[^<>]*>", " ", text)
     return re.sub(r"\s+([.,])", r"\1", " ".join(words.split()))

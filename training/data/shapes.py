@@ -1,7 +1,4 @@
-"""What the shapes of the miniature world look like: their kinds, outlines and colours.
-
-Owns geometry in a unit square and the palette. Knows nothing of images, sentences or models.
-"""
+"""The kinds of shapes with their outlines in a unit square, and the palette of colours and backgrounds."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ BACKGROUNDS: Mapping[str, Colour] = MappingProxyType({
 })  # fmt: skip
 
 
-def _ring(count: int, phase: float = 0.0) -> tuple[Corner, ...]:
+def _regular_polygon(count: int, phase: float = 0.0) -> tuple[Corner, ...]:
     angles = [phase + 2 * math.pi * index / count - math.pi / 2 for index in range(count)]
     return tuple((0.5 + math.cos(angle) / 2, 0.5 + math.sin(angle) / 2) for angle in angles)
 
 
 def _star() -> tuple[Corner, ...]:
-    """Five points, stretched so that they touch all four sides of the unit square."""
+    """Ten corners, stretched so that they touch all four sides of the unit square."""
     radii = [1.0 if index % 2 == 0 else 0.42 for index in range(10)]
     angles = [index * math.pi / 5 - math.pi / 2 for index in range(10)]
     raw = [(radius * math.cos(angle), radius * math.sin(angle)) for radius, angle in zip(radii, angles, strict=True)]
@@ -46,7 +43,7 @@ def _cross(arm: float = 0.32) -> tuple[Corner, ...]:
 
 OUTLINES: Mapping[str, tuple[Corner, ...]] = MappingProxyType(
     {
-        "circle": _ring(8),  # its eight extreme points: what a polygon can say of a circle with few corners
+        "circle": _regular_polygon(8),  # eight points of a circle: short enough to be written as a polygon
         "square": ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),
         "triangle": ((0.5, 0.0), (1.0, 1.0), (0.0, 1.0)),
         "star": _star(),
@@ -54,6 +51,6 @@ OUTLINES: Mapping[str, tuple[Corner, ...]] = MappingProxyType(
         "diamond": ((0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)),
     }
 )
-"""Corners of each kind in its own box, clockwise from the top; both axes from 0 to 1."""
+"""The corners of each kind within its box, clockwise from the top; both coordinates are from 0 to 1."""
 
 KINDS = tuple(OUTLINES)

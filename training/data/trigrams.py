@@ -1,6 +1,6 @@
-"""Runs of three tokens: two of the models ban a run that has occurred, so that no text they learn may repeat one.
+"""Repeated trigrams. Two of the models ban them when they decode, so that no text that they learn may have one.
 
-Texts are split as every tokenizer of the miniatures splits them: whole words, capital letters one by one, marks.
+Texts are split as the miniatures' tokenizers split them: whole words, single capital letters, tags, punctuation.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ _TOKEN = re.compile(r"<[^<>]*>|[A-Z](?![a-z])|\w+?(?=[A-Z]|\b)|[^\w\s]")
 
 
 def split(text: str) -> list[str]:
-    """The words, capital letters of spelled words, tags and marks of ``text``."""
+    """The words, single letters of words in capitals, tags and punctuation marks of ``text``."""
     return _TOKEN.findall(text)
 
 
 def repeated(tokens: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
-    """The runs of three that occur more than once."""
-    runs = [tuple(tokens[index : index + 3]) for index in range(len(tokens) - 2)]
-    return {run for run in runs if runs.count(run) > 1}
+    """The trigrams that occur more than once."""
+    trigrams = [tuple(tokens[index : index + 3]) for index in range(len(tokens) - 2)]
+    return {trigram for trigram in trigrams if trigrams.count(trigram) > 1}

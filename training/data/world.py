@@ -1,7 +1,8 @@
-"""The miniature world: for every seed one scene of coloured shapes and short words, always the same.
+"""The synthetic world: every seed has one scene of coloured shapes and short words, always the same.
 
-Owns how many things a scene holds, which, and where, so that what is said about it has one right answer. Random numbers
-drawn in another order make another world: images, vocabularies and trained weights belong to one.
+Chooses how many things a scene has, which and where, so that questions about it have one right answer. The order of the
+calls to the random generator is part of the world: another order gives other images and vocabularies, which do not fit
+trained weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from training.data.shapes import BACKGROUNDS, COLOURS, KINDS, Colour
 from vlm.types import Box, Point
 
 HELD_OUT = 1_000_000_000
-"""Seeds from here on are for evaluation only: training uses those below."""
+"""Seeds from here on are for evaluation only; training uses those below."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1600
 """Of an image, in pixels."""
@@ -28,22 +29,22 @@ KNOWN_WORDS = (
     "GATE", "FIRE", "HELP", "LOVE", "NEWS", "FOOD", "GOLD", "BUS", "ZOO", "BAR",
 )  # fmt: skip
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_SIDES = {"small": (0.17, 0.22), "large": (0.31, 0.41)}  # of the root of the image's area
+_SIDES = {"small": (0.17, 0.22), "large": (0.31, 0.41)}  # in units of the square root of the image's area
 
 
 def scene(seed: int, size: tuple[int, int] | None = None) -> Scene:
-    """The scene of a seed: always the same one. At a ``size`` (width, height) of one's own it is another scene."""
+    """The scene of a seed, always the same one. With a ``size`` (width, height) it is another scene, of that size."""
     rng = random.Random(seed)
-    plan = _plan(rng)  # once: a crowded scene that does not fit at first must not become a rare one
+    plan = _plan(rng)  # outside the loop: or crowded scenes, which often fail to fit, would become rare
     while True:
-        found = Draft(rng, size).scene(plan)
-        if found is not None:
-            return found
+        finished = Draft(rng, size).scene(plan)
+        if finished is not None:
+            return finished
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a scene will hold, before anything has a place."""
+    """What a scene will contain, before anything has a position."""
 
     count: int
     word: bool
@@ -51,16 +52,16 @@ class _Plan:
 
 
 def _plan(rng: random.Random) -> _Plan:
-    draw = rng.random()
-    if draw < 0.32:
+    choice = rng.random()
+    if choice < 0.32:
         return _Plan(rng.choices((0, 1, 2), (35, 45, 20))[0], word=True, inside=False)
-    if draw < 0.36:
+    if choice < 0.36:
         return _Plan(2, word=False, inside=True)
     return _Plan(rng.choices((1, 2, 3, 4, 5), (26, 34, 22, 11, 7))[0], word=False, inside=False)
 
 
 class Draft:
-    """One attempt at a scene, given up where things do not fit or where what is said of them would be ambiguous."""
+    """One attempt at a scene, which fails if things do not fit or if a description of them would be ambiguous."""
 
     def __init__(self, rng: random.Random, size: tuple[int, int] | None = None) -> None:
         self.rng, self.size = rng, size
@@ -68,25 +69,25 @@ class Draft:
         self.taken: list[Box] = []
 
     def scene(self, plan: _Plan) -> Scene | None:
-        """What the plan says, or None."""
+        """A scene by the plan; None if the attempt fails."""
         background = self.background()
         word = self.word(background) if plan.word else None
         if word is None and plan.word:
             return None
         if word:
-            self.take(word.box)
+            self.reserve(word.box)
         shapes = self._nested() if plan.inside else self._row(plan.count)
-        if shapes is None or not _tellable(shapes, plan.inside):
+        if shapes is None or not _is_unambiguous(shapes, plan.inside):
             return None
         return self.finished(background, shapes, (word,) if word else (), inside=plan.inside)
 
     def background(self) -> str:
-        """The name of its colour."""
+        """The name of a background, chosen at random."""
         return self.rng.choice(list(BACKGROUNDS))
 
-    def take(self, box: Box) -> bool:
-        """Keep a place for something, if nothing is near it."""
-        free = not any(_touch(box, other) for other in self.taken)
+    def reserve(self, box: Box) -> bool:
+        """Reserve a box unless something is near it; returns whether it was free."""
+        free = not any(are_near(box, other) for other in self.taken)
         if free:
             self.taken.append(box)
         return free
@@ -94,17 +95,17 @@ class Draft:
     def finished(
         self, background: str, shapes: Sequence[Shape], words: Sequence[Word], *, inside: bool = False
     ) -> Scene:
-        """The image's size, shade and texture come last."""
+        """The scene; chooses the image's size, shade and texture last."""
         width, height = self.size or self._any_size()
         shade = jittered(self.rng, BACKGROUNDS[background], 7)
         word, more = (words[0], tuple(words[1:])) if words else (None, ())
         return Scene(width, height, tuple(shapes), word, background, shade, self._texture(), inside, more)
 
     def _any_size(self) -> tuple[int, int]:
-        """Small images are rarer than large ones: little can be told on 64 pixels."""
+        """Small images are rarer than large ones: few details are visible on 64 pixels."""
         stretch = max(self.aspect, 1 / self.aspect)
-        most = math.log(LARGEST_SIDE / stretch / SMALLEST_SIDE)
-        short = SMALLEST_SIDE * math.exp(most * max(self.rng.random(), self.rng.random()))
+        log_range = math.log(LARGEST_SIDE / stretch / SMALLEST_SIDE)
+        short = SMALLEST_SIDE * math.exp(log_range * max(self.rng.random(), self.rng.random()))
         sides = (short * stretch, short) if self.aspect > 1 else (short, short * stretch)
         return round(sides[0]), round(sides[1])
 
@@ -120,7 +121,7 @@ class Draft:
         large = 0
         while len(shapes) < count:
             size = "small" if large >= (count if count < 4 else 2) else self.rng.choice(("small", "large"))
-            shape = self._place(size, shapes)
+            shape = self._positioned_shape(size, shapes)
             if shape is None:
                 return None
             large += size == "large"
@@ -128,11 +129,11 @@ class Draft:
             self.taken.append(shape.box)
         return sorted(shapes, key=lambda shape: shape.centre.x)
 
-    def _place(self, size: str, shapes: Sequence[Shape]) -> Shape | None:
+    def _positioned_shape(self, size: str, shapes: Sequence[Shape]) -> Shape | None:
         for _ in range(30):
-            box = self._anywhere(size)
+            box = self._random_box(size)
             name = self.rng.choice(KINDS), self.rng.choice(list(COLOURS))
-            if any(_touch(box, other) for other in self.taken) or _doubtful(middle(box)):
+            if any(are_near(box, other) for other in self.taken) or _is_near_border(middle(box)):
                 continue
             shape = self._shape(*name, size, box)
             if not {shape.name, shape.region} & {fact for other in shapes for fact in (other.name, other.region)}:
@@ -140,9 +141,9 @@ class Draft:
         return None
 
     def _nested(self) -> list[Shape]:
-        """A small shape within a large one."""
+        """A large shape and a small one within it."""
         rng = self.rng
-        outer_box = self._anywhere("large", least=0.9)
+        outer_box = self._random_box("large", min_share=0.9)
         centre = middle(outer_box)
         width, height = self._extent(rng.uniform(0.14, 0.17))
         x, y = (value + rng.uniform(-0.01, 0.01) for value in (centre.x, centre.y))
@@ -154,29 +155,29 @@ class Draft:
     def _shape(self, kind: str, colour: str, size: str, box: Box) -> Shape:
         return Shape(kind, colour, jittered(self.rng, COLOURS[colour], 13), size, box)
 
-    def _anywhere(self, size: str, least: float = 0.0) -> Box:
+    def _random_box(self, size: str, min_share: float = 0.0) -> Box:
         low, high = _SIDES[size]
-        width, height = self._extent(self.rng.uniform(low + least * (high - low), high))
+        width, height = self._extent(self.rng.uniform(low + min_share * (high - low), high))
         x, y = (self.rng.uniform(side / 2 + 0.01, 0.99 - side / 2) for side in (width, height))
         return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def _extent(self, side: float) -> tuple[float, float]:
-        """Width and height in the image of something that is ``side`` wide and high, roughly."""
+        """Normalised width and height of something whose sides are roughly ``side``, in units as in ``_SIDES``."""
         stretch = math.sqrt(self.aspect * self.rng.uniform(0.85, 1.18))
         return side / stretch, side * stretch
 
     def word(self, background: str) -> Word | None:
-        """A word somewhere, or None where it does not fit the image."""
+        """A word at a random position, or None if it does not fit the image."""
         rng = self.rng
         text = rng.choice(KNOWN_WORDS) if rng.random() < 0.25 else _letters(rng)
         stroke = rng.choice((0.0, 0.02, 0.04))
         space = room(text, stroke)
         widest = 0.94 * math.sqrt(self.aspect) / space.width
         em = min(rng.uniform(0.22, 0.34), widest)
-        return None if em < 0.18 else self._written(text, em, stroke, space, background)
+        return None if em < 0.18 else self._positioned_word(text, em, stroke, space, background)
 
-    def _written(self, text: str, em: float, stroke: float, space: Extent, background: str) -> Word | None:
-        """A word somewhere; its box is that of its ink."""
+    def _positioned_word(self, text: str, em: float, stroke: float, space: Extent, background: str) -> Word | None:
+        """The word at a random position, with the tight box around its ink."""
         stretch = math.sqrt(self.aspect)
         across, down = em / stretch, em * stretch
         width, height = across * space.width, down * space.height
@@ -190,21 +191,22 @@ class Draft:
 
 
 def _letters(rng: random.Random) -> str:
-    """Two to five random letters without a repeated run of three."""
+    """Two to five random letters without a repeated trigram."""
     while True:
         text = "".join(rng.choices(_LETTERS, k=rng.choices((2, 3, 4, 5), (1, 3, 3, 2))[0]))
-        runs = [text[index : index + 3] for index in range(len(text) - 2)]
-        if len(set(runs)) == len(runs):
+        trigrams = [text[index : index + 3] for index in range(len(text) - 2)]
+        if len(set(trigrams)) == len(trigrams):
             return text
 
 
 def jittered(rng: random.Random, colour: Colour, reach: int) -> Colour:
-    """A shade of ``colour``, each channel at most ``reach`` levels away."""
+    """A shade of ``colour`` whose channels differ by at most ``reach`` levels."""
     red, green, blue = (min(255, max(0, value + rng.randint(-reach, reach))) for value in colour)
     return red, green, blue
 
 
-def _touch(one: Box, other: Box, margin: float = 0.02) -> bool:
+def are_near(one: Box, other: Box, margin: float = 0.02) -> bool:
+    """Whether two boxes overlap or have less than ``margin`` between them."""
     apart = (
         one.x_max + margin < other.x_min, other.x_max + margin < one.x_min,
         one.y_max + margin < other.y_min, other.y_max + margin < one.y_min,
@@ -212,16 +214,16 @@ def _touch(one: Box, other: Box, margin: float = 0.02) -> bool:
     return not any(apart)
 
 
-def _doubtful(place: Point) -> bool:
-    """Whether a place is too near an edge between two regions to say which one it is in."""
-    return any(abs(value - edge) < 0.025 for value in (place.x, place.y) for edge in THIRDS)
+def _is_near_border(point: Point) -> bool:
+    """Whether a point is so near the border of two regions that it is unclear which one it is in."""
+    return any(abs(value - edge) < 0.025 for value in (point.x, point.y) for edge in THIRDS)
 
 
-def _tellable(shapes: Sequence[Shape], inside: bool) -> bool:
-    """Whether the order from left to right, and the relation of two shapes, are beyond doubt."""
+def _is_unambiguous(shapes: Sequence[Shape], inside: bool) -> bool:
+    """Whether the order of the shapes from left to right, or the relation of two, is unmistakable."""
     centres = [shape.centre for shape in shapes]
     if inside:
-        return not _doubtful(centres[0])
+        return not _is_near_border(centres[0])
     steps = [(right.x - left.x, abs(right.y - left.y)) for left, right in pairwise(centres)]
     if len(shapes) == 2:
         across, down = steps[0]

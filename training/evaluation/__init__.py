@@ -1,1 +1,1 @@
-"""How well a miniature sees: what it is asked, by which way, and what counts as right."""
+"""Clients that answer the questions of an evaluation, and the metrics that their answers are scored by."""

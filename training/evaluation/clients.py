@@ -1,7 +1,6 @@
-"""Who answers an examination: an engine in this process, or a running gigarouter over HTTP.
+"""Clients for an evaluation: an engine in this process, or a running gigarouter over HTTP.
 
-Owns the two ways to ask, and the way back from the router's JSON. Knows nothing of what is asked or how it is marked,
-and of the router only what every client does.
+The HTTP client uses OpenAI's Python package and the public API only, as any other client of the router does.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_BATCH = 48
-_IN_FLIGHT = 16
-_RETRIES = 8
-"""Before each the client waits as the server says: a second where it is full, two where a model is not ready."""
+_MAX_BATCH = 48
+_MAX_IN_FLIGHT = 16
+_MAX_RETRIES = 8
+"""Before each retry, the client waits as long as the server asks: 1 s if it is full, 2 s if a model is not ready."""
 
 
-class CannotExamine(VlmError):
-    """Nobody can be asked; the message says what to do."""
+class EvaluationError(VlmError):
+    """The evaluation cannot run; the message says what to do."""
 
 
-class Asker(Protocol):
-    """One model that can be asked, by many at a time."""
+class Client(Protocol):
+    """Sends requests to one model; any number may be in progress at a time."""
 
-    async def ask(self, request: Request) -> Answer:
-        """The answer with the model's own settings.
+    async def answer(self, request: Request) -> Answer:
+        """The model's answer, with the sampling settings of its checkpoint.
 
         Raises:
-            VlmError: There is none.
+            VlmError: The request failed.
         """
         ...
 
@@ -51,129 +50,129 @@ class Asker(Protocol):
 # In this process
 
 
-class EngineAsker:
-    """An engine; a few requests wait at a time, so that it always has a batch to fill."""
+class EngineClient:
+    """Sends requests to an engine; twice the batch size in flight keeps its batches full."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._gate = asyncio.Semaphore(2 * _BATCH)
+        self._in_flight = asyncio.Semaphore(2 * _MAX_BATCH)
 
-    async def ask(self, request: Request) -> Answer:
-        """See :class:`Asker`."""
-        async with self._gate:
+    async def answer(self, request: Request) -> Answer:
+        """See :class:`Client`."""
+        async with self._in_flight:
             grounding = (await self._engine.complete(request)).grounding
         return Answer(grounding.text or "", grounding.detections)
 
 
 @contextmanager
-def in_process(folder: Path) -> Iterator[EngineAsker]:
-    """The checkpoint in ``folder``, in single precision on the CPU.
+def in_process(folder: Path) -> Iterator[EngineClient]:
+    """A client of the checkpoint in ``folder``, loaded in float32 on the CPU.
 
     Raises:
         CheckpointError: It cannot be loaded.
     """
-    waiting = 16 * _BATCH  # a request takes a place for each of its labels
-    config = EngineConfig(max_batch=_BATCH, max_waiting=waiting, cache_bytes=256 * 1024**2)
+    max_waiting = 16 * _MAX_BATCH  # a request with several labels counts once per label
+    config = EngineConfig(max_batch=_MAX_BATCH, max_waiting=max_waiting, cache_bytes=256 * 1024**2)
     with Engine(load(folder, dtype="float32", device="cpu"), config) as engine:
-        yield EngineAsker(engine)
+        yield EngineClient(engine)
 
 
 # Over HTTP
 
 
-class HttpAsker:
-    """One model of a running gigarouter, asked through OpenAI's client, which tries again where the server is full."""
+class HttpClient:
+    """Sends requests to one model of a running gigarouter; OpenAI's client retries them while the server is full."""
 
     def __init__(self, client: AsyncOpenAI, url: str, model: str) -> None:
         self._client = client
         self._url = url
         self._model = model
-        self._gate = asyncio.Semaphore(_IN_FLIGHT)
+        self._in_flight = asyncio.Semaphore(_MAX_IN_FLIGHT)
 
-    async def ask(self, request: Request) -> Answer:
-        """See :class:`Asker`.
+    async def answer(self, request: Request) -> Answer:
+        """See :class:`Client`.
 
         Raises:
-            CannotExamine: The server is gone, refuses the request, or is no gigarouter.
+            EvaluationError: The server cannot be reached, rejects the request, or is not a gigarouter.
         """
-        assert request.sampling == Sampling(), "examinations leave the settings to the checkpoint"
-        assert not request.tasks, "examinations ask one thing at a time"
-        async with self._gate:
-            with _explained(self._url):
-                answer = await self._client.chat.completions.create(
+        assert request.sampling == Sampling(), "evaluations use the sampling settings of the checkpoint"
+        assert not request.tasks, "evaluations send one task per request"
+        async with self._in_flight:
+            with _evaluation_errors(self._url):
+                completion = await self._client.chat.completions.create(
                     model=self._model,
                     messages=[{"role": "user", "content": _content(request)}],
                     extra_body={} if request.task is None else {"task": task_json(request.task)},
                 )
-        return _read(answer, self._url)
+        return _read_answer(completion, self._url)
 
 
 class Server:
-    """A gigarouter at an address."""
+    """A gigarouter at a URL."""
 
     def __init__(self, client: AsyncOpenAI, url: str) -> None:
         self._client = client
         self._url = url
 
     async def models(self) -> tuple[str, ...]:
-        """The names of what it serves, ready or not.
+        """The names of the models that it serves, whether they are ready or not.
 
         Raises:
-            CannotExamine: It does not answer, or is no gigarouter.
+            EvaluationError: The server cannot be reached, or is not a gigarouter.
         """
-        with _explained(self._url):
-            listed = await self._client.with_options(max_retries=0).get("/models", cast_to=object)
-        if not (isinstance(listed, dict) and isinstance(listed.get("data"), list)):
-            raise _stranger(self._url)
-        return tuple(str(entry["id"]) for entry in listed["data"])
+        with _evaluation_errors(self._url):
+            body = await self._client.with_options(max_retries=0).get("/models", cast_to=object)
+        if not (isinstance(body, dict) and isinstance(body.get("data"), list)):
+            raise _not_a_gigarouter(self._url)
+        return tuple(str(entry["id"]) for entry in body["data"])
 
-    def asker(self, model: str) -> HttpAsker:
-        """One of its models."""
-        return HttpAsker(self._client, self._url, model)
+    def client(self, model: str) -> HttpClient:
+        """A client of one of its models."""
+        return HttpClient(self._client, self._url, model)
 
 
 @asynccontextmanager
-async def reach(url: str) -> AsyncIterator[Server]:
-    """The server at ``url``, such as ``http://127.0.0.1:8000``; nothing is sent yet.
+async def connect(url: str) -> AsyncIterator[Server]:
+    """The server at ``url``, such as ``http://127.0.0.1:8000``. Sends nothing before the first request.
 
     Raises:
-        CannotExamine: OpenAI's client is not installed.
+        EvaluationError: OpenAI's client is not installed.
     """
     try:
         from openai import AsyncOpenAI
     except ImportError as error:
-        raise CannotExamine("Asking over HTTP needs OpenAI's client: pip install 'openai>=3,<4'.") from error
+        raise EvaluationError("An evaluation over HTTP needs OpenAI's client: pip install 'openai>=3,<4'.") from error
     root = url.rstrip("/").removesuffix("/v1")
-    async with AsyncOpenAI(base_url=f"{root}/v1", api_key="none", max_retries=_RETRIES) as client:
+    async with AsyncOpenAI(base_url=f"{root}/v1", api_key="none", max_retries=_MAX_RETRIES) as client:
         yield Server(client, root)
 
 
-# What is sent
+# Request to JSON
 
 
 def task_json(task: Task) -> Json:
-    """The body's ``task``."""
+    """The ``task`` object of a request's body."""
     return {
         "name": task.name,
         "labels": list(task.labels),
         "text": task.text,
-        "region": None if task.region is None else _place(task.region),
+        "region": None if task.region is None else _region_json(task.region),
         "length": task.length,
         "max_objects": task.max_objects,
         "reasoning": task.reasoning,
-        "references": [_place(one) for one in task.references],
+        "references": [_region_json(one) for one in task.references],
         "threshold": task.threshold,
     }
 
 
-def _place(place: Point | Box) -> Json:
-    if isinstance(place, Point):
-        return {"point": [place.x, place.y]}
-    return {"box": [place.x_min, place.y_min, place.x_max, place.y_max]}
+def _region_json(region: Point | Box) -> Json:
+    if isinstance(region, Point):
+        return {"point": [region.x, region.y]}
+    return {"box": [region.x_min, region.y_min, region.x_max, region.y_max]}
 
 
 def _content(request: Request) -> list[ChatCompletionContentPartParam]:
-    """The image, and after it the prompt if there is one: the model makes something of an empty text, too."""
+    """The image, then the prompt if there is one: a model may answer an empty text differently from no text."""
     parts: list[ChatCompletionContentPartParam] = []
     if request.image is not None:
         data = base64.b64encode(request.image).decode()
@@ -183,61 +182,61 @@ def _content(request: Request) -> list[ChatCompletionContentPartParam]:
     return parts
 
 
-# What comes back
+# JSON to answer
 
 
-def read_detection(found: Json) -> Detection:
-    """One of a grounding's ``objects``, in its normalised coordinates."""
-    box, point, quad, polygons = (found[name] for name in ("box", "point", "quad", "polygons"))
+def read_detection(item: Json) -> Detection:
+    """One element of the ``objects`` of a grounding, by its normalised coordinates."""
+    box, point, quad, polygons = (item[name] for name in ("box", "point", "quad", "polygons"))
     return Detection(
-        found["kind"],
-        label=found["label"],
-        text=found["text"],
-        score=found["score"],
+        item["kind"],
+        label=item["label"],
+        text=item["text"],
+        score=item["score"],
         box=box and Box(*box),
         point=point and Point(*point),
         quad=quad and _corners(quad),
         polygons=None if polygons is None else tuple(map(_corners, polygons)),
-        spans=tuple((start, end) for start, end in found["spans"]),
+        spans=tuple((start, end) for start, end in item["spans"]),
     )
 
 
-def _corners(places: Sequence[Sequence[float]]) -> Polygon:
-    return tuple(Point(x, y) for x, y in places)
+def _corners(coordinates: Sequence[Sequence[float]]) -> Polygon:
+    return tuple(Point(x, y) for x, y in coordinates)
 
 
-def _read(answer: ChatCompletion, url: str) -> Answer:
-    """The text is the grounding's, for the message's own spells geometry out as JSON where there are no words."""
-    grounding = (answer.choices[0].message.model_extra or {}).get("grounding")
+def _read_answer(completion: ChatCompletion, url: str) -> Answer:
+    """Take the text from the grounding: the message's own text is JSON where the answer is geometry alone."""
+    grounding = (completion.choices[0].message.model_extra or {}).get("grounding")
     if grounding is None:
-        raise _stranger(url)
+        raise _not_a_gigarouter(url)
     return Answer(grounding["text"] or "", tuple(map(read_detection, grounding["objects"])))
 
 
-# What goes wrong
+# Errors
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """The client's errors as sentences that say what to do."""
+def _evaluation_errors(url: str) -> Iterator[None]:
+    """Turn the errors of OpenAI's client into messages that say what to do."""
     from openai import APIConnectionError, APIStatusError
 
     try:
         yield
     except APIConnectionError as error:
-        raise CannotExamine(
-            f"No server answers at {url}: start one with `make serve`, or give --url the address of one that runs."
+        raise EvaluationError(
+            f"No server answers at {url}: start one with `make serve`, or give --url the address of a running one."
         ) from error
     except APIStatusError as error:
-        raise CannotExamine(f"{url} answers with status {error.status_code}: {_said(error)}") from error
+        raise EvaluationError(f"{url} answers with status {error.status_code}: {_message(error)}") from error
 
 
-def _said(error: APIStatusError) -> str:
-    """OpenAI's client keeps the ``error`` object of the answer as the body, if there was one."""
+def _message(error: APIStatusError) -> str:
+    """The server's message: OpenAI's client keeps the ``error`` object of the response, if any, as the body."""
     return str(error.body.get("message", error.message)) if isinstance(error.body, dict) else error.message
 
 
-def _stranger(url: str) -> CannotExamine:
-    return CannotExamine(
-        f"What answers at {url} is no gigarouter: start one with `make serve`, and give --url its address."
+def _not_a_gigarouter(url: str) -> EvaluationError:
+    return EvaluationError(
+        f"The server at {url} is not a gigarouter: start one with `make serve`, and give --url its address."
     )

@@ -1,4 +1,4 @@
-"""Marks for answers: how much of what could be right is right. Pure geometry and counting."""
+"""Scores of answers against what is known of a scene: exact texts, letters, boxes, points and polygons."""
 
 from __future__ import annotations
 
@@ -11,103 +11,110 @@ from PIL import Image, ImageDraw
 from vlm.types import Box, Detection, Point, Polygon, Request
 
 _RASTER = 256
+"""Polygons are compared on a raster of this many pixels a side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is marked of an answer: its words, "" where it is geometry alone, and what it found in the image."""
+    """The parts of an answer that are scored: its text, ``""`` if it has none, and the detected objects."""
 
     text: str
     detections: tuple[Detection, ...] = ()
 
     @property
-    def labelled(self) -> list[Labelled]:
-        """Every box with what it is said to hold."""
+    def labelled_boxes(self) -> list[LabelledBox]:
+        """Every box with its label, or with its text if it has no label."""
         return [(one.label or one.text or "", one.box) for one in self.detections if one.box is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What one answer earned. A score is the sum of what was gained over the sum of what was possible."""
+class Score:
+    """The points of one answer. A row of the table is the sum of ``gained`` over the sum of ``possible``."""
 
     gained: float
     possible: float
 
 
+Scorer = Callable[[Answer], Score]
+
+
 @dataclass(frozen=True)
 class Item:
-    """One question of an examination; ``marks`` says for each row of the table that it counts for how it is marked."""
+    """One request of an evaluation; ``scorers`` has the scorer of each row of the table that its answer counts for."""
 
     request: Request
-    marks: Mapping[str, Callable[[Answer], Mark]]
+    scorers: Mapping[str, Scorer]
 
-    def mark(self, answer: Answer) -> Mapping[str, Mark]:
-        """What the answer earned in each row."""
-        return {row: mark(answer) for row, mark in self.marks.items()}
+    def score(self, answer: Answer) -> Mapping[str, Score]:
+        """The score of ``answer`` in each row."""
+        return {row: scorer(answer) for row, scorer in self.scorers.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the table, and the score that a finished miniature should reach; None where it is only reported."""
+    """A row of the table: its name, and the score from 0 to 1 that a trained miniature should reach, if any."""
 
     name: str
     target: float | None = None
 
 
-Labelled = tuple[Hashable, Box]
+LabelledBox = tuple[Hashable, Box]
 Raster = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
-def exact(text: str, wanted: str) -> Mark:
-    """All or nothing; runs of spaces count as one."""
-    return Mark(float(text.split() == wanted.split()), 1)
+def exact(text: str, expected: str) -> Score:
+    """One point if the texts are equal; runs of whitespace count as one space."""
+    return Score(float(text.split() == expected.split()), 1)
 
 
-def exactly(wanted: str) -> Callable[[Answer], Mark]:
-    """:func:`exact` of an answer's words."""
-    return lambda answer: exact(answer.text, wanted)
+def exact_text(expected: str) -> Scorer:
+    """A scorer that applies :func:`exact` to an answer's text."""
+    return lambda answer: exact(answer.text, expected)
 
 
-def letters(text: str, wanted: str) -> Mark:
-    """The letters of ``wanted``, less the fewest changes that make it of ``text``."""
-    return Mark(max(0, len(wanted) - _distance(text.strip(), wanted)), len(wanted))
+def letters(text: str, expected: str) -> Score:
+    """A point for each letter of ``expected``, minus the edit distance between the texts."""
+    return Score(max(0, len(expected) - _edit_distance(text.strip(), expected)), len(expected))
 
 
-def found(given: Sequence[Labelled], wanted: Sequence[Labelled], least: float = 0.5) -> Mark:
-    """F1 when summed: each wanted box is found by one given box of its label that overlaps it by ``least``."""
-    left = list(wanted)
-    for label, box in given:
-        fitting = [one for one in left if one[0] == label and overlap(one[1], box) >= least]
-        if fitting:
-            left.remove(max(fitting, key=lambda one: overlap(one[1], box)))
-    hits = len(wanted) - len(left)
-    return Mark(2 * hits, len(given) + len(wanted))
+def box_f1(boxes: Sequence[LabelledBox], expected: Sequence[LabelledBox], min_overlap: float = 0.5) -> Score:
+    """F1 of labelled boxes, once summed over answers.
+
+    An expected box is found if a box of the same label overlaps it by at least ``min_overlap``. Each box finds one.
+    """
+    missing = list(expected)
+    for label, box in boxes:
+        matches = [one for one in missing if one[0] == label and overlap(one[1], box) >= min_overlap]
+        if matches:
+            missing.remove(max(matches, key=lambda one: overlap(one[1], box)))
+    hits = len(expected) - len(missing)
+    return Score(2 * hits, len(boxes) + len(expected))
 
 
 def overlap(one: Box, other: Box) -> float:
     """Intersection over union of two boxes."""
     width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
     height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
-    shared = max(0.0, width) * max(0.0, height)
-    union = _area(one) + _area(other) - shared
-    return shared / union if union > 0 else 0.0
+    intersection = max(0.0, width) * max(0.0, height)
+    union = _area(one) + _area(other) - intersection
+    return intersection / union if union > 0 else 0.0
 
 
-def polygon_overlap(given: Sequence[Polygon], wanted: Polygon) -> Mark:
-    """Intersection over union of areas, on a raster."""
-    one, other = _raster(given), _raster([wanted])
-    return Mark(float((one & other).sum() / max(1, (one | other).sum())), 1)
+def polygon_overlap(polygons: Sequence[Polygon], expected: Polygon) -> Score:
+    """Intersection over union of the area of all ``polygons`` and of the expected one."""
+    one, other = _raster(polygons), _raster([expected])
+    return Score(float((one & other).sum() / max(1, (one | other).sum())), 1)
 
 
-def within(points: Sequence[Point], shapes: Sequence[Polygon]) -> Mark:
-    """F1 when summed: each shape is found by one point inside it."""
-    left = [_raster([shape]) for shape in shapes]
+def point_f1(points: Sequence[Point], outlines: Sequence[Polygon]) -> Score:
+    """F1 of points, once summed over answers: each expected outline is found by one point inside it."""
+    missing = [_raster([outline]) for outline in outlines]
     for point in points:
         row, column = (min(_RASTER - 1, int(value * _RASTER)) for value in (point.y, point.x))
-        hit = next((place for place, shape in enumerate(left) if shape[row, column]), None)
+        hit = next((index for index, raster in enumerate(missing) if raster[row, column]), None)
         if hit is not None:
-            left.pop(hit)
-    return Mark(2 * (len(shapes) - len(left)), len(points) + len(shapes))
+            missing.pop(hit)
+    return Score(2 * (len(outlines) - len(missing)), len(points) + len(outlines))
 
 
 def _area(box: Box) -> float:
@@ -116,17 +123,17 @@ def _area(box: Box) -> float:
 
 def _raster(polygons: Sequence[Polygon]) -> Raster:
     image = Image.new("1", (_RASTER, _RASTER))
-    pen = ImageDraw.Draw(image)
+    canvas = ImageDraw.Draw(image)
     for polygon in polygons:
-        pen.polygon([(point.x * _RASTER, point.y * _RASTER) for point in polygon], fill=1)
+        canvas.polygon([(point.x * _RASTER, point.y * _RASTER) for point in polygon], fill=1)
     return np.asarray(image)
 
 
-def _distance(one: str, other: str) -> int:
-    """Fewest letters to insert, delete or replace (Levenshtein)."""
+def _edit_distance(one: str, other: str) -> int:
+    """The Levenshtein distance: the minimum number of letters to insert, delete or replace."""
     row = list(range(len(other) + 1))
     for count, letter in enumerate(one, start=1):
-        before, row[0] = row[0], count
-        for place, wanted in enumerate(other, start=1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (letter != wanted))
+        diagonal, row[0] = row[0], count
+        for index, expected in enumerate(other, start=1):
+            diagonal, row[index] = row[index], min(row[index] + 1, row[index - 1] + 1, diagonal + (letter != expected))
     return row[-1]

@@ -1,1 +1,1 @@
-"""The miniature of Florence-2: its files, its tasks in the world of shapes, and its lesson."""
+"""The miniature of Florence-2: its files, training tasks, recipe and evaluation."""

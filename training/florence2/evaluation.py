@@ -1,15 +1,15 @@
-"""Florence-2's examination: its fifteen tasks on one scene, each marked by what the task is about."""
+"""Florence-2's evaluation: its fifteen tasks on one scene, each with the scorer that fits its kind of answer."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from training.data.scenes import Scene, Shape
 from training.data.sentences import caption, dense
 from training.data.world import KNOWN_WORDS
-from training.evaluation.metrics import Answer, Item, Labelled, Mark, Row, exactly, found, letters, polygon_overlap
-from training.florence2.tasks import Exercise, exercise, located, offered
+from training.evaluation.metrics import Item, LabelledBox, Row, Scorer, box_f1, exact_text, letters, polygon_overlap
+from training.florence2.tasks import Example, available_tasks, box_tokens, make_example
 from vlm.types import Request
 
 _ROW_OF = {
@@ -33,36 +33,36 @@ ROWS = tuple(Row(name, _TARGETS.get(token)) for token, name in _ROW_OF.items())
 
 
 def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
-    """Every task that the scene offers, by the model's own prompts."""
-    for token in offered(scene):
+    """A request for every task that the scene has an answer to, by the model's own prompts."""
+    for token in available_tasks(scene):
         if token == "<OCR>" and scene.word and scene.word.text in KNOWN_WORDS:
             continue
-        asked = exercise(token, scene, rng)
-        yield Item(Request(image, token + asked.argument), {_ROW_OF[token]: _marker(asked, scene)})
+        example = make_example(token, scene, rng)
+        yield Item(Request(image, token + example.argument), {_ROW_OF[token]: _scorer(example, scene)})
 
 
-def _marker(asked: Exercise, scene: Scene) -> Callable[[Answer], Mark]:
-    words = asked.answer.split("<loc_")[0]
-    match asked.token:
+def _scorer(example: Example, scene: Scene) -> Scorer:
+    text = example.answer.split("<loc_")[0]
+    match example.token:
         case (
             "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>"
             | "<REGION_TO_CATEGORY>" | "<REGION_TO_DESCRIPTION>"
         ):  # fmt: skip
-            return exactly(words)
+            return exact_text(text)
         case "<OCR>" | "<REGION_TO_OCR>":
-            return lambda answer: letters(answer.text, words)
+            return lambda answer: letters(answer.text, text)
         case "<REFERRING_EXPRESSION_SEGMENTATION>" | "<REGION_TO_SEGMENTATION>":
-            shape = _meant(asked, scene)
+            shape = _segmented_shape(example, scene)
             return lambda answer: polygon_overlap(
-                [one for each in answer.detections for one in each.polygons or ()], shape.polygon
+                [polygon for one in answer.detections for polygon in one.polygons or ()], shape.polygon
             )
-    wanted = _wanted(asked, scene)
-    return lambda answer: found(answer.labelled, wanted)
+    expected = _expected_boxes(example, scene)
+    return lambda answer: box_f1(answer.labelled_boxes, expected)
 
 
-def _wanted(asked: Exercise, scene: Scene) -> list[Labelled]:
-    shapes, words = scene.shapes, asked.argument
-    match asked.token:
+def _expected_boxes(example: Example, scene: Scene) -> list[LabelledBox]:
+    shapes, label = scene.shapes, example.argument
+    match example.token:
         case "<OD>":
             return [(shape.kind, shape.box) for shape in shapes]
         case "<DENSE_REGION_CAPTION>":
@@ -70,13 +70,13 @@ def _wanted(asked: Exercise, scene: Scene) -> list[Labelled]:
         case "<REGION_PROPOSAL>":
             return [("", shape.box) for shape in shapes]
         case "<OPEN_VOCABULARY_DETECTION>":
-            return [(words, shape.box) for shape in shapes if words in (shape.name, shape.kind)]
+            return [(label, shape.box) for shape in shapes if label in (shape.name, shape.kind)]
         case "<OCR_WITH_REGION>":
-            assert scene.word is not None, "asked of scenes with a word only"
+            assert scene.word is not None, "this task needs a scene with a word"
             return [(scene.word.text, scene.word.box)]
     return [(part.text, part.thing.box) for part in caption(scene) if part.thing is not None]
 
 
-def _meant(asked: Exercise, scene: Scene) -> Shape:
-    """The shape that a segmentation is about: by its name, or as its box is the region."""
-    return next(shape for shape in scene.shapes if asked.argument in (shape.name, located(shape.box)))
+def _segmented_shape(example: Example, scene: Scene) -> Shape:
+    """The shape that a segmentation is about: the argument is its name, or the location tokens of its box."""
+    return next(shape for shape in scene.shapes if example.argument in (shape.name, box_tokens(shape.box)))

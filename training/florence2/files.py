@@ -1,7 +1,7 @@
-"""The files of the Florence-2 miniature beside its weights: tokenizer, configuration, image processor.
+"""The files of the Florence-2 miniature except its weights: tokenizer, configuration, image processor.
 
-Trains the byte-level BPE on what is said in the world. Capital letters never merge, so that a word that no one has seen
-is read letter by letter.
+The byte-level BPE is trained on the sentences of the world without its words in capitals. Capital letters therefore
+never merge, and every word is read letter by letter.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ _PARSERS: dict[str, Any] = {
 
 
 def write_tokenizer(folder: Path) -> BartTokenizer:
-    """Train the tokenizer and write its files in the layout of the hub."""
+    """Train the tokenizer and write its files in the layout of the Hugging Face hub."""
     vocabulary, merges = _train()
     tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=1024)
-    for names in (ADDED_TOKENS, ("<image>",)):  # the bins and marks first, the image last, as on the hub
+    for names in (ADDED_TOKENS, ("<image>",)):  # the image token last, as published
         tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    told = json.loads(path.read_text()) | {"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"}
-    path.write_text(json.dumps(told, indent=2))
+    image_token = {"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"}
+    config = json.loads(path.read_text()) | image_token
+    path.write_text(json.dumps(config, indent=2))
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
@@ -62,7 +63,7 @@ def write_tokenizer(folder: Path) -> BartTokenizer:
 
 
 def write_processor(folder: Path, tokenizer: BartTokenizer) -> None:
-    """Write the image processor's settings."""
+    """Write the settings of the image processor."""
     images = CLIPImageProcessorPil(
         size={"height": SIDE, "width": SIDE}, resample=3, do_center_crop=False, do_resize=True, do_rescale=True,
         rescale_factor=1 / 255, do_normalize=True, image_mean=list(IMAGENET_MEAN), image_std=list(IMAGENET_STD),
@@ -75,7 +76,7 @@ def write_processor(folder: Path, tokenizer: BartTokenizer) -> None:
 
 
 def configuration(tokenizer: BartTokenizer) -> Florence2Config:
-    """The sizes of the miniature: 2.1 M parameters, half of them in the vision tower."""
+    """A model of 2.1 million parameters, half of them in the vision tower."""
     vocabulary = (len(tokenizer) + 63) // 64 * 64
     vision = Florence2VisionConfig(
         depths=[1, 1, 2, 1], embed_dim=[32, 64, 96, 128], num_heads=[2, 4, 6, 8], num_groups=[2, 4, 6, 8],
@@ -94,7 +95,7 @@ def configuration(tokenizer: BartTokenizer) -> Florence2Config:
 
 
 def generation() -> GenerationConfig:
-    """As on the hub: three beams, and no run of three tokens twice."""
+    """As published: three beams, and no repeated trigram."""
     return GenerationConfig(
         bos_token_id=0, decoder_start_token_id=2, early_stopping=True, eos_token_id=2, forced_bos_token_id=0,
         forced_eos_token_id=2, no_repeat_ngram_size=3, num_beams=3, pad_token_id=1,
@@ -102,14 +103,14 @@ def generation() -> GenerationConfig:
 
 
 def grid_side() -> int:
-    """Cells a side of the vision tower's last grid."""
+    """Width and height of the grid of features after the vision tower, in cells."""
     side = SIDE
     for stride in _STRIDES:
         side //= stride
     return side
 
 
-@cache  # a lesson and its export need the same
+@cache  # training and export both need it
 def _train() -> tuple[dict[str, int], list[tuple[str, str]]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,14 +1,14 @@
-"""Kosmos-2's examination: captions with their boxes, phrases, regions and questions."""
+"""Kosmos-2's evaluation: captions with boxes and without, phrases, regions and questions."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from training.data import sentences
 from training.data.scenes import Scene, Shape
-from training.evaluation.metrics import Answer, Item, Labelled, Mark, Row, exactly, found
-from training.kosmos2.tasks import Exercise, exercises, tagged
+from training.evaluation.metrics import Item, LabelledBox, Row, Scorer, box_f1, exact_text
+from training.kosmos2.tasks import Example, all_examples, tagged
 from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
@@ -25,36 +25,37 @@ ROWS = (
 
 
 def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
-    """By the prompts of the model card; a phrase and a region by their tasks."""
-    known = {one.kind: one for one in exercises(scene, rng)}
-    brief = known["grounded caption"]
-    yield Item(Request(image, brief.prompt), {ROWS[0].name: _said(brief), ROWS[1].name: _grounded(scene)})
+    """Captions by the prompts of the model card, a phrase and a region by their tasks, and questions."""
+    examples = {one.kind: one for one in all_examples(scene, rng)}
+    brief = examples["grounded caption"]
+    scorers = {ROWS[0].name: _text_scorer(brief), ROWS[1].name: _grounding_scorer(scene)}
+    yield Item(Request(image, brief.prompt), scorers)
     for row, kind in ((ROWS[2], "caption"), (ROWS[3], "grounded details")):
-        yield Item(Request(image, known[kind].prompt), {row.name: _said(known[kind])})
+        yield Item(Request(image, examples[kind].prompt), {row.name: _text_scorer(examples[kind])})
     if scene.shapes:
-        yield from _about(rng.choice(scene.shapes), image)
+        yield from _about_shape(rng.choice(scene.shapes), image)
     for question in sentences.questions(scene, rng):
-        right = exactly(f"{question.answer}.")
-        yield Item(Request(image, question.text), {ROWS[6].name: right, f"- {question.kind}": right})
+        scorer = exact_text(f"{question.answer}.")
+        yield Item(Request(image, question.text), {ROWS[6].name: scorer, f"- {question.kind}": scorer})
 
 
-def _about(shape: Shape, image: bytes) -> Iterator[Item]:
+def _about_shape(shape: Shape, image: bytes) -> Iterator[Item]:
     name = sentences.phrase(shape)
-    yield Item(Request(image, task=Task("detect", labels=(name,))), {ROWS[4].name: _located(shape, name)})
+    yield Item(Request(image, task=Task("detect", labels=(name,))), {ROWS[4].name: _box_scorer(shape, name)})
     region = Request(image, task=Task("region_caption", region=shape.box))
-    yield Item(region, {ROWS[5].name: exactly(f"It is {name}.")})
+    yield Item(region, {ROWS[5].name: exact_text(f"It is {name}.")})
 
 
-def _said(exercise: Exercise) -> Callable[[Answer], Mark]:
-    """The words of prompt and answer without their tags."""
-    return exactly(sentences.untagged(exercise.prompt + exercise.answer))
+def _text_scorer(example: Example) -> Scorer:
+    """Expects the text of the prompt and the answer, without their tags."""
+    return exact_text(sentences.untagged(example.prompt + example.answer))
 
 
-def _grounded(scene: Scene) -> Callable[[Answer], Mark]:
+def _grounding_scorer(scene: Scene) -> Scorer:
     parts = sentences.caption(scene, tagged, "An image of")
-    wanted: list[Labelled] = [(part.text, part.thing.box) for part in parts if part.thing is not None]
-    return lambda answer: found(answer.labelled, wanted)
+    expected: list[LabelledBox] = [(part.text, part.thing.box) for part in parts if part.thing is not None]
+    return lambda answer: box_f1(answer.labelled_boxes, expected)
 
 
-def _located(shape: Shape, name: str) -> Callable[[Answer], Mark]:
-    return lambda answer: found(answer.labelled, [(name, shape.box)])
+def _box_scorer(shape: Shape, name: str) -> Scorer:
+    return lambda answer: box_f1(answer.labelled_boxes, [(name, shape.box)])

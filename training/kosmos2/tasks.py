@@ -1,4 +1,4 @@
-"""Kosmos-2's tasks in the world of shapes: prompts of the model card about a scene, and what answers them."""
+"""Kosmos-2's tasks in the world of shapes: the prompts of the model card for a scene, and the expected answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vlm.models.kosmos2.tasks import BRIEF, DETAILED
 from vlm.models.kosmos2.vocabulary import CELLS
 from vlm.types import Box
 
-_OF, _SHOWN = "An image of", " The image shows"
-_MORE = "</delimiter_of_multi_objects/>"
+_BRIEF_START, _DETAILED_START = "An image of", " The image shows"
+_NEXT_BOX = "</delimiter_of_multi_objects/>"
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """A prompt and its answer, both with tags; ``kind`` groups exercises of one wording."""
+class Example:
+    """A prompt and its answer, both with tags; ``kind`` groups examples of the same wording."""
 
     kind: str
     prompt: str
@@ -27,74 +27,75 @@ class Exercise:
     weight: float
 
 
-def exercises(scene: Scene, rng: random.Random) -> list[Exercise]:
-    """All that can be asked about a scene: every thing is looked for, ``rng`` chooses by which words.
+def all_examples(scene: Scene, rng: random.Random) -> list[Example]:
+    """All examples for a scene, with two for every shape and word; ``rng`` chooses the phrases that name them.
 
-    The more things there are, the more often one is looked for: which one is meant is learnt where there are several.
+    The more things a scene has, the more often one of them is to be found: only there does the phrase matter.
     """
-    ground = f" on a {scene.background} background."
-    out = [
-        Exercise("grounded caption", BRIEF, f"{caption(scene, _OF)}.", 3),
-        Exercise("caption", _ungrounded(BRIEF), f"{caption(scene, _OF, grounded=False)}.", 1.5),
-        Exercise("grounded details", DETAILED, f"{_SHOWN}{caption(scene, _SHOWN)}{ground}", 2),
-        Exercise("details", _ungrounded(DETAILED), f"{_SHOWN}{caption(scene, _SHOWN, grounded=False)}{ground}", 0.7),
+    background = f" on a {scene.background} background."
+    start = _DETAILED_START
+    examples = [
+        Example("grounded caption", BRIEF, f"{caption(scene, _BRIEF_START)}.", 3),
+        Example("caption", _ungrounded(BRIEF), f"{caption(scene, _BRIEF_START, grounded=False)}.", 1.5),
+        Example("grounded details", DETAILED, f"{start}{caption(scene, start)}{background}", 2),
+        Example("details", _ungrounded(DETAILED), f"{start}{caption(scene, start, grounded=False)}{background}", 0.7),
     ]
-    out += [exercise for thing in scene.things for exercise in _about(thing, scene, rng)]
-    out += [
-        Exercise(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 4 if one.kind == "which word" else 0.9)
+    examples += [example for thing in scene.things for example in _about_thing(thing, scene, rng)]
+    examples += [
+        Example(one.kind, f"Question: {one.text} Answer:", f" {one.answer}.", 4 if one.kind == "which word" else 0.9)
         for one in sentences.questions(scene, rng)
     ]
-    return out
+    return examples
 
 
-def chosen(scene: Scene, count: int, rng: random.Random) -> list[Exercise]:
-    """So many exercises, by their weights."""
-    known = exercises(scene, rng)
-    return rng.choices(known, [one.weight for one in known], k=count)
+def sample_examples(scene: Scene, count: int, rng: random.Random) -> list[Example]:
+    """``count`` examples by their weights, with replacement."""
+    examples = all_examples(scene, rng)
+    return rng.choices(examples, [one.weight for one in examples], k=count)
 
 
-def caption(scene: Scene, begun: str, *, grounded: bool = True) -> str:
-    """The short caption after the words ``begun``, each phrase tied to its box if ``grounded``; no stop at its end."""
-    parts = sentences.caption(scene, tagged, begun)
+def caption(scene: Scene, start: str, *, grounded: bool = True) -> str:
+    """The short caption that follows ``start``, without a full stop; if ``grounded``, with a box for each phrase."""
+    parts = sentences.caption(scene, tagged, start)
     return "".join(map(tagged if grounded else _spaced, parts))
 
 
 def tagged(part: Part) -> str:
-    """A part as Kosmos-2 writes it: a phrase between tags, then its box."""
+    """A part of a caption as Kosmos-2 writes it: a phrase between tags, then its box."""
     if part.thing is None:
         return _spaced(part)
-    return f"<phrase> {part.text}</phrase>{located(part.thing.box)}"
+    return f"<phrase> {part.text}</phrase>{box_tags(part.thing.box)}"
 
 
-def located(*boxes: Box) -> str:
-    """Boxes of one phrase as corner cells."""
-    return f"<object>{_MORE.join(map(_corners, boxes))}</object>"
+def box_tags(*boxes: Box) -> str:
+    """The boxes of one phrase, each as the cells of its first and last corner."""
+    return f"<object>{_NEXT_BOX.join(map(_corner_cells, boxes))}</object>"
 
 
-def _corners(box: Box) -> str:
+def _corner_cells(box: Box) -> str:
     first, last = cells_of(box)
     return CELLS[first] + CELLS[last]
 
 
 def _spaced(part: Part) -> str:
-    """Words between phrases: a space before, none after; none before a comma."""
+    """The text between phrases: a space before it, unless it starts with a comma, and none after it."""
     text = part.text.strip()
     return text if text.startswith(",") else f" {text}"
 
 
-def _about(thing: Shape | Word, scene: Scene, rng: random.Random) -> list[Exercise]:
-    named = sentences.phrase(thing) if isinstance(thing, Shape) else sentences.word_phrase(thing)
-    asked, boxes = named, [thing.box]
+def _about_thing(thing: Shape | Word, scene: Scene, rng: random.Random) -> list[Example]:
+    name = sentences.phrase(thing) if isinstance(thing, Shape) else sentences.word_phrase(thing)
+    phrase, boxes = name, [thing.box]
     if isinstance(thing, Shape) and rng.random() < 0.4:
-        asked, boxes = thing.kind, [other.box for other in scene.shapes if other.kind == thing.kind]
+        phrase, boxes = thing.kind, [other.box for other in scene.shapes if other.kind == thing.kind]
     elif isinstance(thing, Shape) and rng.random() < 0.3:
-        asked = thing.name
+        phrase = thing.name
     return [
-        Exercise("phrase to box", f"<grounding><phrase> {asked}</phrase>", located(*boxes), 2.5),
-        Exercise(
+        Example("phrase to box", f"<grounding><phrase> {phrase}</phrase>", box_tags(*boxes), 2.5),
+        Example(
             "box to phrase",
-            f"<grounding><phrase>It</phrase>{located(thing.box)} is",
-            f" {named}.",
+            f"<grounding><phrase>It</phrase>{box_tags(thing.box)} is",
+            f" {name}.",
             0.8 if isinstance(thing, Shape) else 2,
         ),
     ]

@@ -1,1 +1,1 @@
-"""The miniature of Moondream 2: its files, its tasks in the world of shapes, and its lesson."""
+"""The miniature of Moondream 2: its files, training tasks, recipe and evaluation."""

@@ -1,6 +1,6 @@
-"""Attention in training: an image's positions once, then all that is asked about it, each on its own.
+"""Attention in training: each image once, then several examples that attend to it and not to each other.
 
-Both implement :class:`vlm.layers.attention.AttentionContext`.
+Both classes implement :class:`vlm.layers.attention.AttentionContext`.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from vlm.layers.attention import Bidirectional
 
 
 class Prefix(Bidirectional):
-    """Images: every position sees every other; keys and values are kept for what follows."""
+    """Attention among all positions of an image; keeps the keys and values for :class:`Continuation`."""
 
     def __init__(self, positions: int) -> None:
         super().__init__(positions)
-        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.cache: dict[int, tuple[Tensor, Tensor]] = {}
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep them."""
-        self.kept[layer] = (keys, values)
+        """Keep the keys and values of a layer."""
+        self.cache[layer] = (keys, values)
         return keys, values
 
 
-class Following(Bidirectional):
-    """Sequences, each of which sees its image and its own past."""
+class Continuation(Bidirectional):
+    """Attention of sequences, each to its image and causally to itself."""
 
     def __init__(self, prefix: Prefix, images: Sequence[int], queries: int) -> None:
-        """``images``: of each sequence, its place among those that ``prefix`` has seen."""
+        """``images``: for each sequence, the index of its image in the batch of ``prefix``."""
         super().__init__(queries)
-        before = prefix.positions.shape[1]
-        self.positions = self.positions + before
-        seen = torch.ones(queries, before, dtype=torch.bool)
-        self.mask = torch.cat([seen, torch.ones(queries, queries, dtype=torch.bool).tril()], dim=1)[None, None]
+        prefix_length = prefix.positions.shape[1]
+        self.positions = self.positions + prefix_length
+        image_mask = torch.ones(queries, prefix_length, dtype=torch.bool)
+        self.mask = torch.cat([image_mask, torch.ones(queries, queries, dtype=torch.bool).tril()], dim=1)[None, None]
         self._prefix, self._images = prefix, list(images)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Behind those of the image."""
-        before = [part[self._images].to(keys.dtype) for part in self._prefix.kept[layer]]
-        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+        """The keys and values of the image, then those of the sequences."""
+        image = [part[self._images].to(keys.dtype) for part in self._prefix.cache[layer]]
+        return torch.cat([image[0], keys], dim=2), torch.cat([image[1], values], dim=2)

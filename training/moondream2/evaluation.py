@@ -1,14 +1,14 @@
-"""Moondream 2's examination: captions, questions, objects, points, and counting by pointing."""
+"""Moondream 2's evaluation: captions, questions, boxes, points, and counting with grounded reasoning."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from training.data import sentences
 from training.data.scenes import Scene, Shape
-from training.evaluation.metrics import Answer, Item, Labelled, Mark, Row, exactly, found, within
-from training.moondream2.tasks import looked_for
+from training.evaluation.metrics import Item, LabelledBox, Row, Scorer, box_f1, exact_text, point_f1
+from training.moondream2.tasks import sample_label
 from vlm.types import Request, Task
 
 _QUESTIONS = ("how many", "what colour", "what shape", "what relation", "is there", "which word")
@@ -26,35 +26,35 @@ ROWS = (
 
 
 def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
-    """By the named tasks; words alone are a question."""
+    """Requests by named tasks; questions as a prompt without a task."""
     captions = {"short": sentences.plain(sentences.caption(scene)), "normal": sentences.detailed(scene)}
-    yield Item(Request(image, task=Task("caption", length="short")), {ROWS[0].name: exactly(captions["short"])})
-    yield Item(Request(image, task=Task("caption", length="normal")), {ROWS[1].name: exactly(captions["normal"])})
+    yield Item(Request(image, task=Task("caption", length="short")), {ROWS[0].name: exact_text(captions["short"])})
+    yield Item(Request(image, task=Task("caption", length="normal")), {ROWS[1].name: exact_text(captions["normal"])})
     for question in sentences.questions(scene, rng):
-        right = exactly(question.answer)
-        yield Item(Request(image, question.text), {ROWS[2].name: right, f"- {question.kind}": right})
-    label, shapes = looked_for(scene, rng)
-    yield Item(Request(image, task=Task("detect", labels=(label,))), {"detection, F1": _located(shapes)})
-    yield Item(Request(image, task=Task("point", labels=(label,))), {"points within shapes, F1": _pointed(shapes)})
+        scorer = exact_text(question.answer)
+        yield Item(Request(image, question.text), {ROWS[2].name: scorer, f"- {question.kind}": scorer})
+    label, shapes = sample_label(scene, rng)
+    yield Item(Request(image, task=Task("detect", labels=(label,))), {"detection, F1": _box_scorer(shapes)})
+    yield Item(Request(image, task=Task("point", labels=(label,))), {"points within shapes, F1": _point_scorer(shapes)})
     if scene.shapes:
-        yield from _about(scene, image, rng)
+        yield from _about_shapes(scene, image, rng)
 
 
-def _about(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
+def _about_shapes(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     shape = rng.choice(scene.shapes)
-    this = Task("query", text="What is this?", references=(shape.box,))
-    yield Item(Request(image, task=this), {"what is this, exact": exactly(sentences.phrase(shape))})
-    aloud = Request(image, task=Task("query", text="How many shapes are there?", reasoning=True))
-    count = exactly(sentences.NUMBERS[len(scene.shapes)])
-    pointed = _pointed(scene.shapes)
-    yield Item(aloud, {"counting aloud, exact": count, "counting aloud, points within, F1": pointed})
+    reference = Task("query", text="What is this?", references=(shape.box,))
+    yield Item(Request(image, task=reference), {"what is this, exact": exact_text(sentences.phrase(shape))})
+    counting = Request(image, task=Task("query", text="How many shapes are there?", reasoning=True))
+    count = exact_text(sentences.NUMBERS[len(scene.shapes)])
+    points = _point_scorer(scene.shapes)
+    yield Item(counting, {"counting aloud, exact": count, "counting aloud, points within, F1": points})
 
 
-def _located(shapes: Sequence[Shape]) -> Callable[[Answer], Mark]:
-    wanted: list[Labelled] = [("", shape.box) for shape in shapes]
-    return lambda answer: found([("", one.box) for one in answer.detections if one.box], wanted)
+def _box_scorer(shapes: Sequence[Shape]) -> Scorer:
+    expected: list[LabelledBox] = [("", shape.box) for shape in shapes]
+    return lambda answer: box_f1([("", one.box) for one in answer.detections if one.box], expected)
 
 
-def _pointed(shapes: Sequence[Shape]) -> Callable[[Answer], Mark]:
+def _point_scorer(shapes: Sequence[Shape]) -> Scorer:
     outlines = [shape.polygon for shape in shapes]
-    return lambda answer: within([one.point for one in answer.detections if one.point], outlines)
+    return lambda answer: point_f1([one.point for one in answer.detections if one.point], outlines)

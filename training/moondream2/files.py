@@ -1,6 +1,6 @@
-"""The files of the Moondream 2 miniature beside its weights: a byte-level vocabulary and the sizes in config.json.
+"""The files of the Moondream 2 miniature except its weights: a byte-level vocabulary and config.json.
 
-Images are seen as one crop, whatever their size: tiles would cost five times the training.
+Images of every size are encoded as one crop: tiles would make training five times as expensive.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from training.vision.recipe import HEADS, HIDDEN, LAYERS, PATCH, SIDE, WIDTH
 from vlm.models.moondream2.vocabulary import MARKS
 
 BINS = 256
-"""Steps of a coordinate, and of a size."""
+"""Number of bins of a coordinate, and of a width or height."""
 
 _CORPUS_SEEDS = range(HELD_OUT - 2000, HELD_OUT)
 _PROMPT_WORDS = ("describe", "query", "detect", " all", "point", " short", " normal", " long")
 
 
 def write_files(folder: Path) -> Mapping[str, Any]:
-    """Everything but the weights, in the layout of the hub; returns config.json's content."""
+    """Write all files except the weights, in the layout of the Hugging Face hub; returns the content of config.json."""
     tokenizer = _tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = configuration(tokenizer)
-    told = {
+    files = {
         "config.json": config,
         "generation_config.json": {"bos_token_id": 0, "eos_token_id": 0},
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": MARKS[0]},
     }
-    for name, content in told.items():
+    for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2))
     return config
 
 
 def configuration(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The sizes of the miniature: 1.3 M parameters."""
+    """A model of 1.3 million parameters."""
     width = 128
     sections = {
         "text": {
@@ -64,16 +64,16 @@ def configuration(tokenizer: Tokenizer) -> Mapping[str, Any]:
 
 
 def _templates(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    def said(text: str) -> list[int]:
+    def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer.encode(text).ids
         return ids
 
     lengths = ("short", "normal", "long")
     return {
-        "caption": {length: [1, *said("describe"), 2, *said(f" {length}"), 3] for length in lengths},
-        "query": {"prefix": [1, *said("query"), 2], "suffix": [3]},
-        "detect": {"prefix": [1, *said("detect all"), 2], "suffix": [3]},
-        "point": {"prefix": [1, *said("point"), 2], "suffix": [3]},
+        "caption": {length: [1, *encode("describe"), 2, *encode(f" {length}"), 3] for length in lengths},
+        "query": {"prefix": [1, *encode("query"), 2], "suffix": [3]},
+        "detect": {"prefix": [1, *encode("detect all"), 2], "suffix": [3]},
+        "point": {"prefix": [1, *encode("point"), 2], "suffix": [3]},
     }
 
 
@@ -82,9 +82,9 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    marks = [AddedToken(mark, normalized=False, special=True) for mark in MARKS]
+    special = [AddedToken(token, normalized=False, special=True) for token in MARKS]
     trainer = trainers.BpeTrainer(
-        vocab_size=640, special_tokens=marks, min_frequency=40,
+        vocab_size=640, special_tokens=special, min_frequency=40,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False,
     )  # fmt: skip
     tokenizer.train_from_iterator(_corpus(), trainer)
@@ -92,12 +92,12 @@ def _tokenizer() -> Tokenizer:
 
 
 def _corpus() -> Iterator[str]:
-    """What is said in the world, without its spelled words: their letters never merge."""
+    """The sentences of the world without its words in capitals, so that capital letters never merge."""
     rng = random.Random(0)
     for seed in _CORPUS_SEEDS:
         one = scene(seed)
         texts = [sentences.plain(sentences.caption(one)), sentences.detailed(one), sentences.paragraph(one)]
-        texts += [text for asked in sentences.questions(one, rng) for text in (asked.text, asked.answer)]
+        texts += [text for question in sentences.questions(one, rng) for text in (question.text, question.answer)]
         for text in texts:
             yield " ".join(word for word in text.split(" ") if not word.isupper())
         yield from _PROMPT_WORDS if rng.random() < 0.1 else ()

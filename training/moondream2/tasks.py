@@ -1,7 +1,7 @@
-"""Moondream 2's tasks in the world of shapes: prompts about a scene, and what is written after them, step by step.
+"""Moondream 2's tasks in the world of shapes, as token ids: prompts about a scene, and the expected answers.
 
-Owns the ids of prompts and answers. A location is an id like any other (:mod:`vlm.models.moondream2.locations`); which
-head it is read from, the recipe decides.
+A coordinate or a size is an id beyond those of the tokenizer, see :mod:`vlm.models.moondream2.locations`; which head
+each id is predicted by, :mod:`training.moondream2.recipe` decides.
 """
 
 from __future__ import annotations
@@ -20,123 +20,123 @@ from vlm.models.moondream2.vocabulary import Ids, Vocabulary
 from vlm.types import Box, CaptionLength, Point
 
 ALL = "shape"
-"""The label that every shape answers to."""
+"""The label that means every shape."""
 
 _ABSENT = 0.15
-"""So often is something looked for that is not there."""
+"""Share of detections whose label is not in the image."""
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """Ids that are read, and ids that are written after them, the end included."""
+class Example:
+    """The ids of a prompt, and the ids of its answer including the end of text."""
 
     prompt: tuple[int, ...]
-    written: tuple[int, ...]
+    answer: tuple[int, ...]
     weight: float
 
 
-def looked_for(scene: Scene, rng: random.Random) -> tuple[str, list[Shape]]:
-    """A label, and the shapes that it means from left to right: a kind, a name, all, or what is not there."""
+def sample_label(scene: Scene, rng: random.Random) -> tuple[str, list[Shape]]:
+    """A label and the shapes that it means, from left to right: a kind, a name, ``ALL``, or something absent."""
     shapes = list(scene.shapes)
     if not shapes or rng.random() < _ABSENT:
-        names = {fact for shape in shapes for fact in (shape.kind, shape.name)}
-        near = [*KINDS, *(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)]
-        return rng.choice([name for name in near if name not in names]), []
+        present = {fact for shape in shapes for fact in (shape.kind, shape.name)}
+        labels = [*KINDS, *(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)]
+        return rng.choice([label for label in labels if label not in present]), []
     chosen = rng.choice(shapes)
     label = rng.choice((chosen.kind, chosen.kind, chosen.name, ALL))
     return label, [shape for shape in shapes if label in (shape.kind, shape.name, ALL)]
 
 
-def thought(scene: Scene) -> list[tuple[str, Point]]:
-    """What is thought before shapes are counted: each with its place."""
+def reasoning_steps(scene: Scene) -> list[tuple[str, Point]]:
+    """What the model writes before it answers how many shapes there are: the name and the point of each."""
     return [(shape.name, shape.centre) for shape in scene.shapes]
 
 
 @dataclass(frozen=True)
-class Writer:
-    """Turns tasks into ids."""
+class ExampleEncoder:
+    """Encodes the examples of a scene as token ids."""
 
     ids: Ids
-    places: PlaceIds
+    locations: PlaceIds
     vocabulary: Vocabulary
 
-    def exercises(self, scene: Scene, rng: random.Random) -> list[Exercise]:
-        """All that can be asked about a scene; where there are many such, ``rng`` chooses which.
+    def all_examples(self, scene: Scene, rng: random.Random) -> list[Example]:
+        """Examples of every task; ``rng`` chooses the labels and the referenced box.
 
-        The more things there are, the more often something is looked for: what a label means is learnt where there is a
-        choice.
+        There is a detection and a point for every shape and word: the more of them a scene has, the more the label
+        matters.
         """
-        asked = sentences.questions(scene, rng)
-        out = [
+        questions = sentences.questions(scene, rng)
+        examples = [
             self._caption("short", sentences.plain(sentences.caption(scene)), 2.5),
             self._caption("normal", sentences.detailed(scene), 1.5),
             self._caption("long", sentences.paragraph(scene), 0.5),
-            *(self._query(one, 5.0 if one.kind == "which word" else 0.7) for one in asked),
-            *(self._detect(*looked_for(scene, rng)) for _ in scene.things),
-            *(self._point(*looked_for(scene, rng)) for _ in scene.things),
+            *(self._query(one, 5.0 if one.kind == "which word" else 0.7) for one in questions),
+            *(self._detect(*sample_label(scene, rng)) for _ in scene.things),
+            *(self._point(*sample_label(scene, rng)) for _ in scene.things),
             self._reference(rng.choice(scene.things)),
         ]
-        return [*out, self._reasoned(scene)] if scene.shapes else out
+        return [*examples, self._counting(scene)] if scene.shapes else examples
 
-    def chosen(self, scene: Scene, count: int, rng: random.Random) -> list[Exercise]:
-        """So many exercises, by their weights."""
-        known = self.exercises(scene, rng)
-        return rng.choices(known, [one.weight for one in known], k=count)
+    def sample_examples(self, scene: Scene, count: int, rng: random.Random) -> list[Example]:
+        """``count`` examples by their weights, with replacement."""
+        examples = self.all_examples(scene, rng)
+        return rng.choices(examples, [one.weight for one in examples], k=count)
 
     def point_ids(self, point: Point) -> tuple[int, int]:
-        """The ids of a place."""
+        """The ids of a point: x, then y."""
         return self._coordinate(point.x), self._coordinate(point.y)
 
     def box_ids(self, box: Box) -> tuple[int, int, int]:
-        """The ids of a box: its middle, then its size."""
-        width, height = (self._length(one) for one in (box.x_max - box.x_min, box.y_max - box.y_min))
-        return *self.point_ids(middle(box)), self.places.sizes + width * BINS + height
+        """The ids of a box: the x and y of its centre, and one for its width and height together."""
+        width, height = (self._size_bin(one) for one in (box.x_max - box.x_min, box.y_max - box.y_min))
+        return *self.point_ids(middle(box)), self.locations.sizes + width * BINS + height
 
     def _coordinate(self, value: float) -> int:
-        return self.places.words + min(BINS - 1, max(0, round(value * BINS)))
+        return self.locations.words + min(BINS - 1, max(0, round(value * BINS)))
 
-    def _length(self, value: float) -> int:
-        """The nearest bin; bins are even steps of the logarithm."""
+    def _size_bin(self, value: float) -> int:
+        """The nearest bin; the bins are equidistant on a logarithmic scale from 2^-10 to 1."""
         return min(BINS - 1, max(0, round((math.log2(max(value, 2.0**-10)) + 10) / 10 * (BINS - 1))))
 
-    def _caption(self, length: CaptionLength, text: str, weight: float) -> Exercise:
-        return Exercise(self.ids.captions[length], self._said(text), weight)
+    def _caption(self, length: CaptionLength, text: str, weight: float) -> Example:
+        return Example(self.ids.captions[length], self._text(text), weight)
 
-    def _query(self, asked: sentences.Question, weight: float) -> Exercise:
-        return Exercise(self._asked(asked.text, self.ids.query[1] * 2), self._said(asked.answer), weight)
+    def _query(self, question: sentences.Question, weight: float) -> Example:
+        return Example(self._question(question.text, self.ids.query[1] * 2), self._text(question.answer), weight)
 
-    def _reference(self, thing: Shape | Word) -> Exercise:
-        """A question about a box in the prompt."""
-        named = sentences.phrase(thing) if isinstance(thing, Shape) else sentences.word_phrase(thing)
+    def _reference(self, thing: Shape | Word) -> Example:
+        """A question about a box that is part of the prompt."""
+        name = sentences.phrase(thing) if isinstance(thing, Shape) else sentences.word_phrase(thing)
         before, after = self.ids.query
-        asked = (*before, *self.box_ids(thing.box), *self.vocabulary.encode("What is this?"), *after, *after)
-        return Exercise(asked, self._said(named), 1.0)
+        prompt = (*before, *self.box_ids(thing.box), *self.vocabulary.encode("What is this?"), *after, *after)
+        return Example(prompt, self._text(name), 1.0)
 
-    def _detect(self, label: str, shapes: Sequence[Shape]) -> Exercise:
-        found = [token for shape in shapes for token in self.box_ids(shape.box)]
-        return Exercise(self._label(self.ids.detect, label), (*found, self.ids.eos), 2.5)
+    def _detect(self, label: str, shapes: Sequence[Shape]) -> Example:
+        boxes = [token for shape in shapes for token in self.box_ids(shape.box)]
+        return Example(self._label(self.ids.detect, label), (*boxes, self.ids.eos), 2.5)
 
-    def _point(self, label: str, shapes: Sequence[Shape]) -> Exercise:
-        found = [token for shape in shapes for token in self.point_ids(shape.centre)]
-        return Exercise(self._label(self.ids.point, label), (*found, self.ids.eos), 1.2)
+    def _point(self, label: str, shapes: Sequence[Shape]) -> Example:
+        points = [token for shape in shapes for token in self.point_ids(shape.centre)]
+        return Example(self._label(self.ids.point, label), (*points, self.ids.eos), 1.2)
 
-    def _reasoned(self, scene: Scene) -> Exercise:
-        """Shapes are counted by pointing at each."""
-        asked = self._asked("How many shapes are there?", (*self.ids.query[1], self.ids.thinking))
-        counted = [token for name, place in thought(scene) for token in self._pointed(name, place)]
-        answer = self._said(sentences.NUMBERS[len(scene.shapes)])
-        return Exercise(asked, (*counted, self.ids.answer, *answer), 1.0)
+    def _counting(self, scene: Scene) -> Example:
+        """Counting with reasoning: a point for each shape, then the number."""
+        prompt = self._question("How many shapes are there?", (*self.ids.query[1], self.ids.thinking))
+        steps = [token for name, point in reasoning_steps(scene) for token in self._grounded_step(name, point)]
+        answer = self._text(sentences.NUMBERS[len(scene.shapes)])
+        return Example(prompt, (*steps, self.ids.answer, *answer), 1.0)
 
-    def _pointed(self, name: str, place: Point) -> Iterable[int]:
-        return (
-            self.ids.start_points, *self.vocabulary.encode(f" {name}"), *self.point_ids(place), self.ids.end_ground
-        )  # fmt: skip
+    def _grounded_step(self, name: str, point: Point) -> Iterable[int]:
+        text, ids = self.vocabulary.encode(f" {name}"), self.ids
+        return (ids.start_points, *text, *self.point_ids(point), ids.end_ground)
 
-    def _asked(self, question: str, ending: tuple[int, ...]) -> tuple[int, ...]:
-        return (*self.ids.query[0], *self.vocabulary.encode(question), *ending)
+    def _question(self, text: str, ending: tuple[int, ...]) -> tuple[int, ...]:
+        return (*self.ids.query[0], *self.vocabulary.encode(text), *ending)
 
-    def _label(self, around: tuple[tuple[int, ...], tuple[int, ...]], label: str) -> tuple[int, ...]:
-        return (*around[0], *self.vocabulary.encode(f" {label}"), *around[1])
+    def _label(self, template: tuple[tuple[int, ...], tuple[int, ...]], label: str) -> tuple[int, ...]:
+        prefix, suffix = template
+        return (*prefix, *self.vocabulary.encode(f" {label}"), *suffix)
 
-    def _said(self, text: str) -> tuple[int, ...]:
+    def _text(self, text: str) -> tuple[int, ...]:
         return (*self.vocabulary.encode(text), self.ids.eos)

@@ -1,1 +1,1 @@
-"""A vision transformer that has learnt to see the world's shapes: where three of the miniatures begin."""
+"""The vision encoder that three of the miniatures start from, trained alone on dense labels."""

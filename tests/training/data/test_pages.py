@@ -1,4 +1,4 @@
-"""Pages hold words alone, apart from each other, and every letter of them has its cell."""
+"""Pages have words that do not touch and no shapes, and their letters are labels of the grid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_words_are_apart_and_within_the_image() -> None:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_every_word_is_drawn_in_its_box(number: int) -> None:
+def test_every_word_has_ink_in_its_box(number: int) -> None:
     one = PAGES[number]
     pixels = np.asarray(draw(one), dtype=np.int16)
     height, width = pixels.shape[:2]
@@ -48,6 +48,6 @@ def test_every_word_is_drawn_in_its_box(number: int) -> None:
 
 def test_letters_of_all_words_are_in_the_grid() -> None:
     cells = label(PAGES[0], 8).classes
-    there = {chr(ord("A") + code - 1) for code in cells[:, 3:].flatten() if code}
-    assert len(there & set("".join(word.text for word in PAGES[0].words))) > 0.7 * len(there)
+    labelled = {chr(ord("A") + code - 1) for code in cells[:, 3:].flatten() if code}
+    assert len(labelled & set("".join(word.text for word in PAGES[0].words))) > 0.7 * len(labelled)
     assert (cells[:, 3:] > 0).sum() > len(PAGES[0].words[0].text)

@@ -1,4 +1,4 @@
-"""What is said of a scene is true, has one answer, and repeats no run of three tokens under any tokenizer."""
+"""Texts about a scene are true, questions have one answer, and no tokenizer makes a text repeat a trigram."""
 
 from __future__ import annotations
 
@@ -30,52 +30,52 @@ def all_texts(one: Scene) -> list[str]:
 
 
 def answers(one: Scene) -> dict[str, str]:
-    return {asked.text: asked.answer for asked in sentences.questions(one, random.Random(0))}
+    return {question.text: question.answer for question in sentences.questions(one, random.Random(0))}
 
 
-def test_runs_of_three_are_found() -> None:
+def test_repeated_trigrams_are_found() -> None:
     assert repeated("abcab") == set()
     assert repeated("abcabc") == {("a", "b", "c")}
     assert split("a <b>red</b> circle, STOP.") == ["a", "<b>", "red", "</b>", "circle", ",", "S", "T", "O", "P", "."]
 
 
-def test_no_text_repeats_a_run_of_three_words() -> None:
+def test_no_text_repeats_a_trigram() -> None:
     assert not [text for one in SCENES for text in all_texts(one) if repeated(split(text))]
 
 
-def test_the_count_and_every_colour_and_kind_are_told_right() -> None:
+def test_answers_about_number_colour_and_kind_are_true() -> None:
     for one in SCENES:
-        told = answers(one)
-        assert told["How many shapes are there?"] == sentences.NUMBERS[len(one.shapes)]
+        truth = answers(one)
+        assert truth["How many shapes are there?"] == sentences.NUMBERS[len(one.shapes)]
         for shape in one.shapes:
-            assert told.get(f"What color is the {shape.kind}?", shape.colour) == shape.colour
-            assert told.get(f"What shape is {shape.colour}?", shape.kind) == shape.kind
+            assert truth.get(f"What color is the {shape.kind}?", shape.colour) == shape.colour
+            assert truth.get(f"What shape is {shape.colour}?", shape.kind) == shape.kind
         if one.word:
-            assert told["What is the word?"] == one.word.text
+            assert truth["What is the word?"] == one.word.text
 
 
-def test_whether_something_is_there_is_told_right() -> None:
+def test_answers_about_presence_are_true() -> None:
     seen = set()
     for number, one in enumerate(SCENES):
-        [asked] = [each for each in sentences.questions(one, random.Random(number)) if each.kind == "is there"]
-        there = any(shape.name in asked.text for shape in one.shapes)
-        assert asked.answer == ("yes" if there else "no")
-        seen.add(asked.answer)
+        [question] = [each for each in sentences.questions(one, random.Random(number)) if each.kind == "is there"]
+        present = any(shape.name in question.text for shape in one.shapes)
+        assert question.answer == ("yes" if present else "no")
+        seen.add(question.answer)
     assert seen == {"yes", "no"}
 
 
-def test_relations_hold() -> None:
+def test_relations_are_true() -> None:
     seen = set()
     for one in SCENES:
         if len(one.shapes) != 2:
             continue
-        first, how, second = sentences.relation(one)
-        seen.add(how)
-        assert answers(one)[f"What is {how} the {second.name}?"] == sentences.phrase(first)
-        if how == "inside":
+        first, name, second = sentences.relation(one)
+        seen.add(name)
+        assert answers(one)[f"What is {name} the {second.name}?"] == sentences.phrase(first)
+        if name == "inside":
             assert first.box.x_min > second.box.x_min
             assert first.box.x_max < second.box.x_max
-        elif how == "left of":
+        elif name == "left of":
             assert first.centre.x < second.centre.x
         else:
             assert first.centre.y < second.centre.y
@@ -97,33 +97,33 @@ def florence2_encode(folder: Path) -> Encode:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizers")
 
 
-def test_florence2_may_say_every_answer_and_sizes_are_single_tokens(written: Path) -> None:
-    encode = florence2_encode(written)
+def test_florence2_can_write_every_answer_and_sizes_are_single_tokens(folder: Path) -> None:
+    encode = florence2_encode(folder)
     for number, one in enumerate(SCENES[:120]):
-        for token in florence2_tasks.offered(one):
+        for token in florence2_tasks.available_tasks(one):
             if "SEGMENTATION" in token:
                 continue  # corners of a cross may share a coordinate by chance
-            ids = encode(florence2_tasks.exercise(token, one, random.Random(number)).answer)
+            ids = encode(florence2_tasks.make_example(token, one, random.Random(number)).answer)
             assert not repeated([2, 0, *ids, 2]), (token, number)
     for word in ("small", "large", " small", " large", " circle", "circle", " background"):
         assert len(encode(word)) == 1
     assert len(encode(" STOP")) == 5  # the space, and each letter
 
 
-def test_kosmos2_may_say_every_answer_after_its_prompt(tmp_path: Path) -> None:
+def test_kosmos2_can_write_every_answer_after_its_prompt(tmp_path: Path) -> None:
     kosmos2.write_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
     vocabulary = Vocabulary.from_checkpoint(Checkpoint.open(tmp_path))
     head = [0, vocabulary.tags["<image>"], *range(4, 4 + kosmos2.LATENTS), vocabulary.tags["</image>"]]
     for number, one in enumerate(SCENES[:120]):
-        for asked in kosmos2_tasks.exercises(one, random.Random(number)):
-            ids = vocabulary.encode_tagged(asked.prompt + asked.answer)
+        for example in kosmos2_tasks.all_examples(one, random.Random(number)):
+            ids = vocabulary.encode_tagged(example.prompt + example.answer)
             assert vocabulary.unknown not in ids
-            assert not repeated([*head, *ids]), (asked, number)
+            assert not repeated([*head, *ids]), (example, number)
 
 
 def test_blip_knows_every_word(tmp_path: Path) -> None:

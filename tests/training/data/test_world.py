@@ -1,4 +1,4 @@
-"""The world is the same for the same seed, and what it says of itself is true of the pixels."""
+"""A seed always gives the same scene, and the pixels agree with the boxes, polygons and words of the scene."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from training.data.lettering import letter_centres
 from training.data.scenes import Scene, Shape
 from training.data.shapes import KINDS, OUTLINES
 from training.data.world import HELD_OUT, LARGEST_SIDE, SMALLEST_SIDE, scene
-from training.evaluation.evaluate import plain
+from training.evaluate import plain
 from vlm.types import Box, Point
 
 SCENES = [scene(seed) for seed in range(300)]
 
 
 def ink(one: Scene) -> Box:
-    """The box around all pixels that are not background, in parts of the image."""
+    """The normalised box around all pixels that are not background."""
     pixels = np.asarray(draw(one), dtype=np.int16)
     rows, columns = np.nonzero(np.abs(pixels - np.array(one.shade)).max(axis=2) > 24)
     height, width = pixels.shape[:2]
@@ -56,7 +56,7 @@ def test_all_sizes_counts_and_kinds_occur() -> None:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
+def test_boxes_are_tight(seed: int) -> None:
     one = plain(scene(seed, (400, 300)))
     for thing in one.things:
         alone = replace(
@@ -69,7 +69,7 @@ def test_boxes_are_tight_around_what_is_drawn(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [seed for seed, one in enumerate(SCENES) if one.word and one.width < 500][:12])
-def test_words_stand_in_their_boxes_at_the_size_of_the_image(seed: int) -> None:
+def test_boxes_of_words_are_tight_at_the_size_of_the_scene(seed: int) -> None:
     one = SCENES[seed]
     assert one.word is not None
     alone = replace(plain(one), shapes=())
@@ -88,11 +88,11 @@ def test_polygons_cover_the_pixels_of_their_shapes() -> None:
     square = replace(plain(one), width=300, height=300, word=None)
     mask = Image.new("1", (300, 300))
     ImageDraw.Draw(mask).polygon([(p.x * 300, p.y * 300) for p in one.shapes[0].polygon], fill=1)
-    drawn = np.abs(np.asarray(draw(square), dtype=np.int16) - np.array(square.shade)).max(axis=2) > 60
-    assert (np.asarray(mask) & drawn).sum() / (np.asarray(mask) | drawn).sum() > 0.93
+    pixels = np.abs(np.asarray(draw(square), dtype=np.int16) - np.array(square.shade)).max(axis=2) > 60
+    assert (np.asarray(mask) & pixels).sum() / (np.asarray(mask) | pixels).sum() > 0.93
 
 
-def test_quads_go_round_clockwise_from_the_top_left() -> None:
+def test_quads_are_clockwise_from_the_top_left() -> None:
     for word in (one.word for one in SCENES if one.word):
         box = word.box
         first, second, third, fourth = word.quad
@@ -116,7 +116,7 @@ def test_everything_lies_within_the_image_and_shapes_have_names_and_regions_of_t
             assert list(one.shapes) == sorted(one.shapes, key=lambda shape: shape.centre.x)
 
 
-def test_letters_stand_in_order() -> None:
+def test_centres_of_letters_are_in_order() -> None:
     centres = letter_centres("WIDE")
     assert list(centres) == sorted(centres)
     assert 0 < centres[0] < centres[-1] < 1

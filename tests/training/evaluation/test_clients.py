@@ -1,4 +1,4 @@
-"""An examination over HTTP: the same answers through a real router as from its engine, and what is said of failures."""
+"""An evaluation over HTTP: a real router gives the same answers as its engine, and failures have clear messages."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from router.chat.tasks import read_task
 from router.config import RouterConfig
 from tests.listening import listening
 from tests.router.world import FakeBackend, words
-from training.data.drawing import draw
+from training.data.drawing import draw, png
 from training.data.world import HELD_OUT, scene
-from training.evaluation.clients import Asker, EngineAsker, reach, read_detection, task_json
-from training.evaluation.evaluate import MINIATURES, _png, examination, main
+from training.evaluate import MINIATURES, load_evaluation, main
+from training.evaluation.clients import Client, EngineClient, connect, read_detection, task_json
 from training.evaluation.metrics import Answer
 from training.model_card import CARD
 from vlm.engine.config import EngineConfig
@@ -55,9 +55,9 @@ PROMPTS = {"florence-2-base": ("", "<OD>"), "kosmos-2": ("", "<grounding>An imag
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[dict[str, Engine]]:
-    few = EngineConfig(max_batch=8, max_waiting=64, cache_bytes=2**26)
+    config = EngineConfig(max_batch=8, max_waiting=64, cache_bytes=2**26)
     with ExitStack() as stack:
-        yield {name: stack.enter_context(Engine(load(MINIATURES / name, dtype="float32"), few)) for name in TASKS}
+        yield {name: stack.enter_context(Engine(load(MINIATURES / name, dtype="float32"), config)) for name in TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +66,21 @@ def url(engines: dict[str, Engine]) -> Iterator[str]:
         yield address
 
 
-def close(number: float) -> float:
+def round_off(number: float) -> float:
     return round(number, 5)
 
 
 def rounded(found: Detection) -> Detection:
-    """To less than what JSON keeps; scores, which depend on what else is in the batch, left out."""
+    """Round to fewer digits than JSON has, and drop scores, which depend on the other requests of the batch."""
 
-    def corners(places: Sequence[Point]) -> tuple[Point, ...]:
-        return tuple(Point(close(one.x), close(one.y)) for one in places)
+    def corners(points: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple(Point(round_off(one.x), round_off(one.y)) for one in points)
 
     box = found.box
     return replace(
         found,
         score=None,
-        box=box and Box(close(box.x_min), close(box.y_min), close(box.x_max), close(box.y_max)),
+        box=box and Box(round_off(box.x_min), round_off(box.y_min), round_off(box.x_max), round_off(box.y_max)),
         point=found.point and corners([found.point])[0],
         quad=found.quad and corners(found.quad),
         polygons=None if found.polygons is None else tuple(map(corners, found.polygons)),
@@ -91,13 +91,13 @@ def all_rounded(answer: Answer) -> Answer:
     return replace(answer, detections=tuple(map(rounded, answer.detections)))
 
 
-async def asked(asker: Asker, requests: Sequence[Request]) -> list[Answer]:
-    return [all_rounded(one) for one in await asyncio.gather(*map(asker.ask, requests))]
+async def answers_of(client: Client, requests: Sequence[Request]) -> list[Answer]:
+    return [all_rounded(one) for one in await asyncio.gather(*map(client.answer, requests))]
 
 
-async def asked_over_http(url: str, name: str, requests: Sequence[Request]) -> list[Answer]:
-    async with reach(url) as server:
-        return await asked(server.asker(name), requests)
+async def answers_over_http(url: str, name: str, requests: Sequence[Request]) -> list[Answer]:
+    async with connect(url) as server:
+        return await answers_of(server.client(name), requests)
 
 
 # Answers
@@ -105,24 +105,24 @@ async def asked_over_http(url: str, name: str, requests: Sequence[Request]) -> l
 
 @pytest.mark.parametrize("name", TASKS)
 def test_answers_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
-    images = [_png(draw(scene(HELD_OUT + number))) for number in range(2)]
+    images = [png(draw(scene(HELD_OUT + number))) for number in range(2)]
     requests = [Request(image, task=task) for image in images for task in TASKS[name]]
     requests += [Request(image, prompt) for image in images for prompt in PROMPTS[name]]
-    over_http = asyncio.run(asked_over_http(url, name, requests))
-    assert over_http == asyncio.run(asked(EngineAsker(engines[name]), requests))
+    over_http = asyncio.run(answers_over_http(url, name, requests))
+    assert over_http == asyncio.run(answers_of(EngineClient(engines[name]), requests))
     assert any(answer.text for answer in over_http)
     assert any(answer.detections for answer in over_http)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_marks_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
+def test_scores_over_http_are_those_of_the_engine(name: str, url: str, engines: dict[str, Engine]) -> None:
     one = scene(HELD_OUT)
-    items = list(examination(name).items(one, _png(draw(one)), random.Random(0)))
+    items = list(load_evaluation(name).items(one, png(draw(one)), random.Random(0)))
     requests = [item.request for item in items]
-    over_http = asyncio.run(asked_over_http(url, name, requests))
-    here = asyncio.run(asked(EngineAsker(engines[name]), requests))
-    assert [item.mark(answer) for item, answer in zip(items, over_http, strict=True)] == [
-        item.mark(answer) for item, answer in zip(items, here, strict=True)
+    over_http = asyncio.run(answers_over_http(url, name, requests))
+    here = asyncio.run(answers_of(EngineClient(engines[name]), requests))
+    assert [item.score(answer) for item, answer in zip(items, over_http, strict=True)] == [
+        item.score(answer) for item, answer in zip(items, here, strict=True)
     ]
 
 
@@ -145,7 +145,7 @@ detections = st.builds(
 
 
 @given(detections)
-def test_whatever_is_found_comes_back(found: Detection) -> None:
+def test_a_detection_survives_the_way_through_json(found: Detection) -> None:
     (sent,) = to_json(Grounding("detect", "", None, (640, 480), (found,)))["objects"]
     back = read_detection(sent)
     assert (back.kind, back.label, back.text, back.spans) == (found.kind, found.label, found.text, found.spans)
@@ -158,11 +158,11 @@ def shapes(found: Detection) -> tuple[object, ...]:
 
 
 def numbers(found: Detection) -> list[float]:
-    places = [*(found.quad or ()), *(place for polygon in found.polygons or () for place in polygon)]
-    places += [found.point] if found.point else []
+    points = [*(found.quad or ()), *(point for polygon in found.polygons or () for point in polygon)]
+    points += [found.point] if found.point else []
     box = found.box
     corners = [box.x_min, box.y_min, box.x_max, box.y_max] if box else []
-    return [*corners, *(value for place in places for value in (place.x, place.y))]
+    return [*corners, *(value for point in points for value in (point.x, point.y))]
 
 
 @given(
@@ -179,15 +179,15 @@ def numbers(found: Detection) -> list[float]:
         threshold=st.none() | shares,
     )
 )
-def test_the_router_reads_the_task_that_was_meant(task: Task) -> None:
+def test_the_router_reads_the_same_task(task: Task) -> None:
     assert read_task(validated(TaskBody, task_json(task)), "task", lambda: (1, 1)) == task
 
 
-def test_an_image_without_words_is_sent_alone() -> None:
+def test_an_image_without_a_prompt_is_sent_without_text() -> None:
     backend = FakeBackend()
     with listening(create_app(backend, RouterConfig())) as address:
-        requests = [Request(_png(draw(scene(0)))), Request(_png(draw(scene(1))), " a ")]
-        answers = asyncio.run(asked_over_http(address, "blip-large", requests))
+        requests = [Request(png(draw(scene(0)))), Request(png(draw(scene(1))), " a ")]
+        answers = asyncio.run(answers_over_http(address, "blip-large", requests))
     assert [answer.text for answer in answers] == [words().text] * 2
     assert sorted(request.prompt for _, request in backend.asked) == ["", " a "]
     assert {request.image for _, request in backend.asked} == {request.image for request in requests}
@@ -203,18 +203,18 @@ class FullAtFirst(FakeBackend):
             yield chunk
 
 
-def test_a_full_server_is_asked_again() -> None:
+def test_requests_to_a_full_server_are_retried() -> None:
     backend = FullAtFirst()
     with listening(create_app(backend, RouterConfig())) as address:
-        (answer,) = asyncio.run(asked_over_http(address, "blip-large", [Request(_png(draw(scene(0))))]))
+        (answer,) = asyncio.run(answers_over_http(address, "blip-large", [Request(png(draw(scene(0))))]))
     assert answer.text == words().text
     assert len(backend.asked) == 2
 
 
-def test_no_more_are_in_flight_than_a_server_should_bear() -> None:
+def test_the_number_of_requests_in_flight_is_limited() -> None:
     backend = Counting(pause_s=0.01)
     with listening(create_app(backend, RouterConfig())) as address:
-        asyncio.run(asked_over_http(address, "blip-large", [Request(_png(draw(scene(0))))] * 24))
+        asyncio.run(answers_over_http(address, "blip-large", [Request(png(draw(scene(0))))] * 24))
     assert len(backend.asked) == 24
     assert 1 < backend.most <= 16
 
@@ -231,15 +231,15 @@ class Counting(FakeBackend):
 # The command
 
 
-def examined(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main([*arguments, "--images", "1"])
     return code, *capsys.readouterr()
 
 
-def test_all_that_is_served_is_examined(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
+def test_all_served_models_are_evaluated(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
     for name in TASKS:
         (tmp_path / name).mkdir()
-    code, out, err = examined(capsys, "--url", f"{url}/v1/", "--card", "--folder", str(tmp_path))
+    code, out, err = run_command(capsys, "--url", f"{url}/v1/", "--card", "--folder", str(tmp_path))
     assert code == 0, err
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
     assert heads == [f"{name}  (over HTTP from {url}/v1/, 1 images)" for name in TASKS]
@@ -250,7 +250,7 @@ def test_all_that_is_served_is_examined(capsys: pytest.CaptureFixture[str], url:
 
 
 def answering(response: Response) -> AbstractContextManager[str]:
-    """A server that says the same whatever is asked."""
+    """A server that gives the same response to every request."""
 
     async def answer(_: object) -> Response:
         return response
@@ -258,57 +258,57 @@ def answering(response: Response) -> AbstractContextManager[str]:
     return listening(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])]))
 
 
-def refused(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> str:
-    """What the command says last on stderr, with nothing on stdout; libraries may have said something before."""
-    code, out, err = examined(capsys, "--url", url, *arguments)
-    said = err.splitlines()[-1]
-    assert (code, out, said[:7]) == (2, "", "error: "), err
-    return said
+def error_of(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> str:
+    """The last line on stderr of a command that fails with nothing on stdout; libraries may print before it."""
+    code, out, err = run_command(capsys, "--url", url, *arguments)
+    message = err.splitlines()[-1]
+    assert (code, out, message[:7]) == (2, "", "error: "), err
+    return message
 
 
-def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server_is_running(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    said = refused(capsys, f"http://127.0.0.1:{port}")
-    assert f"No server answers at http://127.0.0.1:{port}: start one with `make serve`" in said
+    message = error_of(capsys, f"http://127.0.0.1:{port}")
+    assert f"No server answers at http://127.0.0.1:{port}: start one with `make serve`" in message
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "nonsense", "ftp://127.0.0.1"])
-def test_what_is_no_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
-    assert "`make serve`" in refused(capsys, url)
+def test_an_invalid_url(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert "`make serve`" in error_of(capsys, url)
 
 
 @pytest.mark.parametrize("answer", [PlainTextResponse("hello"), JSONResponse([]), JSONResponse({"data": None})])
-def test_somebody_else_is_there(capsys: pytest.CaptureFixture[str], answer: Response) -> None:
+def test_another_kind_of_server(capsys: pytest.CaptureFixture[str], answer: Response) -> None:
     with answering(answer) as url:
-        assert "is no gigarouter" in refused(capsys, url)
+        assert "is not a gigarouter" in error_of(capsys, url)
 
 
-def test_another_server_of_models_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_openai_compatible_server(capsys: pytest.CaptureFixture[str]) -> None:
     message = {"role": "assistant", "content": "hello"}
     both = {"data": [{"id": "blip-large"}], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     with answering(JSONResponse(both)) as url:
-        assert "is no gigarouter" in refused(capsys, url)
+        assert "is not a gigarouter" in error_of(capsys, url)
     with answering(PlainTextResponse("not here", 404)) as url:
-        assert "answers with status 404" in refused(capsys, url)
+        assert "answers with status 404" in error_of(capsys, url)
 
 
-def test_the_model_is_not_served(capsys: pytest.CaptureFixture[str], url: str) -> None:
-    said = refused(capsys, url, "kosmos-2", "blip-large")
-    assert "serves florence-2-base, kosmos-2, and not blip-large: name another, or add it" in said
+def test_a_model_that_is_not_served(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    message = error_of(capsys, url, "kosmos-2", "blip-large")
+    assert "serves florence-2-base, kosmos-2, and not blip-large: name another, or add it" in message
     with listening(create_app(LocalBackend({}), RouterConfig())) as empty:
-        assert "serves nothing, and not any miniature" in refused(capsys, empty)
+        assert "serves nothing, and not any miniature" in error_of(capsys, empty)
 
 
-def test_a_card_needs_its_folder(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
-    assert "no folder kosmos-2 for the card" in refused(capsys, url, "kosmos-2", "--card", "--folder", str(tmp_path))
+def test_a_card_needs_the_checkpoints_folder(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
+    assert "no folder kosmos-2 for the card" in error_of(capsys, url, "kosmos-2", "--card", "--folder", str(tmp_path))
 
 
-def test_a_refusal_is_said_in_the_servers_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with listening(create_app(FakeBackend([InvalidRequest("Never so.")]), RouterConfig())) as url:
-        assert refused(capsys, url, "blip-large") == f"error: {url} answers with status 400: Never so."
+        assert error_of(capsys, url, "blip-large") == f"error: {url} answers with status 400: Never so."
 
 
-def test_the_client_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    assert "pip install" in refused(capsys, "http://127.0.0.1:1")
+    assert "pip install" in error_of(capsys, "http://127.0.0.1:1")
