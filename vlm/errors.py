@@ -20,7 +20,7 @@ from __future__ import annotations
 
 
 class VlmError(Exception):
-    """The root of everything this project raises on purpose.
+    """The root of all errors that this project raises on purpose.
 
     Args:
         message: One sentence for the client; never text of another library's exception.
@@ -59,7 +59,7 @@ class ModelNotReady(VlmError):
 
 
 class Overloaded(VlmError):
-    """Refused at the door because every place is taken; try again later."""
+    """Refused because the queue is full; the client may try again later."""
 
 
 class DeadlineExceeded(VlmError):

@@ -1,7 +1,7 @@
-"""What crosses every boundary: requests, answers, geometry and errors.
+"""The types that cross every boundary: requests, answers and geometry.
 
-Standard library only, so that the router can import it without torch, and so that an object of this
-module pickles the same on every side of a Ray handle. Knows nothing of models, tensors or HTTP.
+They use the standard library only, so that the router can import them without torch, and so that they pickle the same
+on every side of a Ray handle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TaskResolution = Literal["task", "native", "plain", "default"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
-"""Most tasks that one request may have of its image."""
+"""Maximum number of tasks of one request."""
 
 
 # --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
@@ -30,7 +30,7 @@ def _unit(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the image, normalised: (0, 0) is the top left corner, (1, 1) the bottom right."""
+    """A point in the image, normalised: (0, 0) is the top left corner, (1, 1) the bottom right."""
 
     x: float
     y: float
@@ -62,11 +62,19 @@ Polygon = tuple[Point, ...]
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One grounded thing. Every kind but ``point`` carries its enclosing ``box``.
+    """One located object or text.
 
-    ``spans`` are (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` where the
-    model thought before it answered. ``score`` (0 to 1, see docs/scores.md) is None where the model gives none: it is
-    never invented.
+    Attributes:
+        kind: Which of the fields ``box``, ``point``, ``quad`` and ``polygons`` the model gave.
+        label: What it is, or None if the model does not say.
+        text: The text that is read there (OCR), else None.
+        score: From 0 to 1 (see docs/scores.md), or None if the model gives none: it is never made up.
+        box: The enclosing box; every kind but ``point`` has one.
+        point: For the kind ``point``.
+        quad: Four corners, for the kind ``quad``.
+        polygons: For the kind ``polygon``; an object may have several.
+        spans: (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` if the model
+            reasoned before it answered.
     """
 
     kind: ObjectKind
@@ -82,16 +90,17 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What an answer says about places in the image.
+    """What an answer says about regions of the image.
 
     Attributes:
         task: Canonical task name (``"detect"``).
-        native_task: What the model was really asked (``"<OD>"``), or "" where it has no such name.
-        text: The answer's words without special tokens; None for a task that only gives geometry.
+        native_task: The model's own name of the task (``"<OD>"``), or "" if it has none.
+        text: The answer's text without special tokens; None for a task that only gives geometry.
         image_size: (width, height) in pixels after EXIF orientation, or None without an image.
-        truncated: True where the model's output ended or was malformed in the middle of an object.
+        detections: The objects, in the order of the model's output.
+        truncated: Whether the model's output ended, or was malformed, in the middle of an object.
         raw: The decoded output with its special tokens.
-        reasoning: What the model thought before it answered, whose parts ``detections`` ground; None where it did not.
+        reasoning: The model's reasoning before its answer, into which spans point then; None if it did not reason.
         below_threshold: Number of objects that were left out because their score is below the task's ``threshold``.
     """
 
@@ -115,14 +124,14 @@ class Task:
 
     Attributes:
         name: ``caption``, ``query``, ``detect``, ``point``, ``ground``, ``ocr``, ``ocr_regions``, ...
-        labels: What to look for; each is looked for by itself.
+        labels: What to look for; each label is looked for by itself.
         text: The text to ground, or the question.
-        region: Where to look.
+        region: The region that the task is about.
         length: Length of a caption.
-        max_objects: Most objects to find of each label, or None for the model's own bound.
-        reasoning: Think before answering, where the model can.
-        references: Places that the question is about, in order.
-        threshold: Objects whose score is below it are left out; those without a score stay.
+        max_objects: Maximum number of objects of each label, or None for the model's own limit.
+        reasoning: Whether to reason before answering, if the model can.
+        references: Points and boxes that the question is about, in order.
+        threshold: Objects with a lower score are left out; those without a score are kept.
     """
 
     name: str
@@ -143,22 +152,26 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. None means: as the checkpoint's generation config says.
+    """How tokens are chosen. None takes the default of the checkpoint's generation config.
 
     Attributes:
-        max_tokens: Most tokens to generate (at least 1); bounded by the model's context.
-        temperature: 0 is greedy (0..2).
-        top_p: Nucleus: the smallest set of tokens with this much probability (0 < top_p <= 1).
+        max_tokens: Maximum number of tokens to generate (at least 1); also bounded by the model's context.
+        temperature: From 0, which is greedy, to 2.
+        top_p: Probability of the nucleus, the smallest set of most likely tokens to sample from (0 < top_p <= 1).
         seed: The same seed gives the same answer, whatever else is in the batch.
-        stop: The answer ends before the first of these strings.
-        repetition_penalty: Divides (multiplies, if negative) the logits of tokens already there.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 is off.
-        forced_tokens: The answer starts with these token ids.
-        forced_last_token: The token id put at the last place that ``max_tokens`` allows.
-        num_beams: How many answers are kept in the running at once; 1 is no beam search.
-        length_penalty: An answer of n tokens is ranked by its log-probability divided by n to this power.
+        stop: The answer ends before the first of these strings (at most 4).
+        repetition_penalty: Divides the positive logits of tokens that have occurred, and multiplies the negative ones
+            (0 < repetition_penalty <= 10; 1 is off).
+        no_repeat_ngram_size: No n-gram of this size occurs twice (0 to 64; 0 is off).
+        forced_tokens: Token ids with which the answer starts.
+        forced_last_token: Token id that is forced where ``max_tokens`` is reached.
+        num_beams: Number of beams (1 to 8); 1 is no beam search.
+        length_penalty: An answer of n tokens is ranked by its log-probability divided by n to this power (-8 to 8).
         early_stopping: Beam search ends once ``num_beams`` answers are complete, even if a better one may follow.
         logprobs: Report the log-probability of each chosen token, before any penalty or temperature.
+
+    Raises:
+        InvalidRequest: A value is out of range; ``param`` is the field's name.
     """
 
     max_tokens: int | None = None
@@ -195,13 +208,15 @@ class Sampling:
         _check(
             not (self.temperature and (self.num_beams or 1) > 1),
             "num_beams",
-            "above 1 needs temperature 0: beam search does not draw; set temperature to 0 or num_beams to 1",
+            "above 1 needs temperature 0, because beam search cannot be combined with sampling; "
+            "set temperature to 0 or num_beams to 1",
         )
 
     def over(self, defaults: Sampling) -> Sampling:
         """These settings, with every None taken from ``defaults``.
 
-        Beams do not draw: where one of the two was asked for, the defaults' other one gives way.
+        Beam search cannot be combined with sampling: if a request asks for one of them, defaults for the other do not
+        apply.
         """
         unset = {
             name: getattr(defaults, name)
@@ -223,16 +238,19 @@ def _check(holds: bool, name: str, rule: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question about one image: bytes, strings and numbers, no tensors.
+    """A question about an image, as bytes, strings and numbers.
 
     Attributes:
-        image: The encoded image (PNG, JPEG, WebP, GIF or BMP), or None where the model needs none.
-        prompt: Native prompt (``"<OD>"``), caption prefix or plain words; "" for none.
+        image: The encoded image (PNG, JPEG, WebP, GIF or BMP), or None if the model needs none.
+        prompt: Native prompt (``"<OD>"``), beginning of a caption, or plain text; "" for none.
         task: A canonical task; it takes precedence over what ``prompt`` might mean.
-        tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those that lack a text.
         sampling: How tokens are chosen.
         stream: True to get the answer as it grows; False for one chunk with all of it, which costs less.
-            An answer that is put together, of parts or of several labels, always comes as one.
+            An answer to several tasks or labels always comes as one chunk.
+        tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those without a text.
+
+    Raises:
+        InvalidRequest: Both ``task`` and ``tasks`` are given, or too many tasks.
     """
 
     image: bytes | None
@@ -252,10 +270,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that were read and written. ``image_tokens + text_tokens`` is the prompt.
+    """Numbers of tokens.
 
-    ``cached_tokens`` of the prompt cost no vision encode, because the image had been seen before.
-    ``reasoning_tokens`` of the completion are what the model thought before it answered.
+    Attributes:
+        image_tokens, text_tokens: The prompt's; together they are all that was read.
+        completion_tokens: Generated tokens.
+        cached_tokens: Tokens of the prompt that cost no vision encode, because the image had been encoded before.
+        reasoning_tokens: Generated tokens of the reasoning before the answer.
     """
 
     image_tokens: int
@@ -267,7 +288,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds of one request's life in the engine."""
+    """Times of one request in milliseconds.
+
+    Attributes:
+        prepare_ms: To decode, resize and tokenise it.
+        queue_ms: From then until it first ran.
+        first_token_ms: From then, queueing included, until its first token.
+        total_ms: From the beginning to the end, preparing included.
+    """
 
     prepare_ms: float
     queue_ms: float
@@ -280,14 +308,17 @@ class Completion:
     """A whole answer.
 
     Attributes:
-        text: What the answer says; equal to the texts of its chunks, joined. "" where ``has_text`` is False.
+        text: The answer's text; equal to the texts of its chunks, joined. "" if ``has_text`` is False.
         token_ids: The generated token ids, end-of-sequence token included.
-        logprobs: One per token id where they were asked for, else empty.
-        resolution: How the task was found: named, native prompt, plain words, or the model's default.
-        ignored: What the request held that this task does not use (``"prompt"``).
-        has_text: True where the answer is text; False where it is the grounding's geometry.
-        parts: The answer to each of the request's parts, in order; empty for one task. What stands beside them is
-            the first text among them, the first one's grounding, and the tokens of all.
+        logprobs: One for each token id if they were asked for, else empty.
+        grounding: The answer's regions of the image.
+        finish_reason: "stop" if the answer is complete, "length" if it was cut off.
+        usage, timings: What it cost.
+        resolution: How the task was found: named, native prompt, plain text, or the model's default.
+        ignored: The request's fields that this task does not use (``"prompt"``).
+        has_text: True if the answer is text; False if it is the grounding's geometry.
+        parts: The answer to each of the request's tasks, in order; empty for a request with one task. The other fields
+            are then the first text among them, the grounding of the first, and the tokens of all.
     """
 
     text: str
@@ -304,20 +335,20 @@ class Completion:
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought before it said ``text``; None where it did not."""
-        speaking = next((part for part in self.parts if part.has_text), self)
-        return speaking.grounding.reasoning
+        """The reasoning before ``text``; None if the model did not reason."""
+        with_text = next((part for part in self.parts if part.has_text), self)
+        return with_text.grounding.reasoning
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer as it grows; the last one, and only it, carries the whole completion.
+    """A piece of an answer as it grows; the last one, and only it, has the whole completion.
 
     A replica that cannot answer sends ``error`` in the last chunk instead of raising it: Ray logs what a replica raises
     with its traceback, even where only the client is at fault. Engines raise; their chunks have no ``error``.
 
-    ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text until the end.
-    ``reasoning`` is what the model thinks before the text; joined, it is that of the completion's grounding.
+    ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text. ``reasoning``
+    comes before the text; joined, it is that of the completion's grounding.
     """
 
     text: str = ""
@@ -329,7 +360,7 @@ class Chunk:
 
     @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
-        """Consecutive chunks, at least one, as one."""
+        """Join consecutive chunks, at least one."""
         return cls(
             text="".join(chunk.text for chunk in chunks),
             token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vlm.errors import (
     CheckpointError,
+    ConfigError,
     DeadlineExceeded,
     EngineFailure,
     InvalidImage,
@@ -48,6 +49,7 @@ ERRORS = [
     DeadlineExceeded,
     EngineFailure,
     CheckpointError,
+    ConfigError,
 ]
 
 
@@ -103,7 +105,7 @@ def test_over_takes_every_unset_field_from_the_defaults() -> None:
     assert mine.over(defaults) == mine
 
 
-def test_beams_do_not_draw() -> None:
+def test_beam_search_cannot_be_combined_with_sampling() -> None:
     with pytest.raises(InvalidRequest, match="set temperature to 0 or num_beams to 1") as caught:
         Sampling(temperature=0.5, num_beams=2)
     assert (caught.value.param, caught.value.code) == ("num_beams", "invalid_value")
@@ -111,7 +113,7 @@ def test_beams_do_not_draw() -> None:
     assert Sampling(temperature=0.5, num_beams=1).num_beams == 1
 
 
-def test_of_beams_and_drawing_the_defaults_give_way_to_what_is_asked() -> None:
+def test_asking_for_beams_or_sampling_overrides_the_other_one_s_default() -> None:
     beams, draws = Sampling(temperature=0.0, num_beams=3), Sampling(temperature=0.7, num_beams=1)
     assert Sampling(temperature=0.5).over(beams) == Sampling(temperature=0.5, num_beams=1)
     assert Sampling(num_beams=2).over(draws) == Sampling(temperature=0.0, num_beams=2)
@@ -144,11 +146,11 @@ def test_over_takes_no_seed_stop_or_logprobs_from_the_defaults() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1))
-def test_a_spanning_box_is_within_the_image_and_holds_every_clamped_point(places: list[tuple[float, float]]) -> None:
-    box = Box.spanning(tuple(Point(x, y) for x, y in places))
+def test_a_spanning_box_is_within_the_image_and_holds_every_clamped_point(points: list[tuple[float, float]]) -> None:
+    box = Box.spanning(tuple(Point(x, y) for x, y in points))
     assert 0 <= box.x_min <= box.x_max <= 1
     assert 0 <= box.y_min <= box.y_max <= 1
-    for x, y in places:
+    for x, y in points:
         inside = Point.clamped(x, y)
         assert box.x_min <= inside.x <= box.x_max
         assert box.y_min <= inside.y <= box.y_max
@@ -191,15 +193,20 @@ def test_chunks_are_joined_piece_by_piece() -> None:
     assert Chunk.joined(chunks) == Chunk("A dog", (1, 2, 3, 4), (-0.5, -0.25), completion, "I see a dog.")
 
 
-def test_an_answer_s_thought_is_that_of_what_speaks() -> None:
-    def thinking(thought: str | None, *, words: bool = True) -> Completion:
-        grounding = replace(_completion().grounding, reasoning=thought)
-        return replace(_completion(), grounding=grounding, has_text=words)
+def test_the_reasoning_is_that_of_the_first_part_with_text() -> None:
+    def with_reasoning(reasoning: str | None, *, has_text: bool = True) -> Completion:
+        grounding = replace(_completion().grounding, reasoning=reasoning)
+        return replace(_completion(), grounding=grounding, has_text=has_text)
 
     assert _completion().reasoning is None
-    assert thinking("hm").reasoning == "hm"
-    assert replace(thinking("a"), parts=(thinking(None, words=False), thinking("b"), thinking("c"))).reasoning == "b"
-    assert replace(thinking("a", words=False), parts=(thinking("a", words=False),)).reasoning == "a"
+    assert with_reasoning("hm").reasoning == "hm"
+    assert (
+        replace(
+            with_reasoning("a"), parts=(with_reasoning(None, has_text=False), with_reasoning("b"), with_reasoning("c"))
+        ).reasoning
+        == "b"
+    )
+    assert replace(with_reasoning("a", has_text=False), parts=(with_reasoning("a", has_text=False),)).reasoning == "a"
 
 
 def test_everything_is_frozen() -> None:

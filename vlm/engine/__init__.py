@@ -1,1 +1,1 @@
-"""Continuous batching: requests join and leave at every step. Knows ``models.base`` and no concrete model."""
+"""Continuous batching: at every step, sequences may start and finish. Imports no model family."""

@@ -1,7 +1,7 @@
-"""Beam search over one answer: which continuations live on, which are complete, and when to stop. Pure Python.
+"""Beam search for one answer: which continuations go on, which are complete, and when to stop. Pure Python.
 
-The rules are those of transformers' ``generate`` (``GenerationMixin._beam_search``), so that the same model gives the
-same answer. The device ranks continuations (:mod:`vlm.engine.sampler`); this module only keeps the books.
+The rules are those of ``GenerationMixin._beam_search`` in transformers, so that the same model gives the same answer.
+The device ranks the continuations (:func:`vlm.engine.sampler.rank`); this module keeps the state of the search.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Protocol, Self
 from vlm.types import Sampling
 
 IMPOSSIBLE = -1e9
-"""The score of a beam that is none: at first all are alike, and only one of them may go on."""
+"""The score of a beam that must not go on: at first all beams are equal, so only one of them may."""
 
 
 class BeamLike(Protocol):
-    """What a beam has written."""
+    """What a beam has generated."""
 
     @property
     def generated(self) -> Sequence[int]: ...
@@ -31,10 +31,10 @@ class Continuation:
 
     Attributes:
         parent: Index of the beam.
-        token: What comes next.
-        logprob: The token's raw log-probability, or None where nobody asked.
-        score: Log-probability of the whole, after bans and penalties.
-        ends: The answer is complete with it.
+        token: The next token.
+        logprob: The token's raw log-probability, or None if no sequence of the batch wants it.
+        score: Sum of the log-probabilities of all the beam's tokens, after bans and penalties.
+        ends: Whether the token completes the answer.
     """
 
     parent: int
@@ -46,7 +46,7 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A complete answer and the score that it is ranked by."""
+    """A complete answer, and the score by which it is ranked."""
 
     generated: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -55,13 +55,14 @@ class Hypothesis:
 
 @dataclass(slots=True)
 class BeamSearch:
-    """Where the search of one answer stands.
+    """The state of one beam search.
 
     Attributes:
-        width: Beams.
-        scores: Log-probability of each running beam, best first.
-        complete: The best complete answers so far, best first, at most ``width``.
-        ended: Nothing better can come.
+        width: Number of beams.
+        length_penalty, early_stopping: As in :class:`~vlm.types.Sampling`.
+        scores: Score of each running beam, best first.
+        complete: The best complete answers so far, at most ``width``, best first.
+        ended: Whether no better answer can follow.
     """
 
     width: int
@@ -73,7 +74,7 @@ class BeamSearch:
 
     @classmethod
     def of(cls, sampling: Sampling) -> Self:
-        """A search that starts; ``sampling`` is fully resolved."""
+        """A search at its start; ``sampling`` is fully resolved."""
         assert sampling.num_beams is not None
         assert sampling.length_penalty is not None
         scores = [0.0] + [IMPOSSIBLE] * (sampling.num_beams - 1)
@@ -81,25 +82,26 @@ class BeamSearch:
 
     @property
     def best(self) -> Hypothesis:
-        """The answer, once the search has ended."""
+        """The best answer; there is one once the search has ended."""
         return self.complete[0]
 
     def advance(self, beams: Sequence[BeamLike], ranked: Sequence[Continuation]) -> list[Continuation]:
-        """Go one token on; returns what the next beams are, best first.
+        """Advance by one token; returns the continuations that become the next beams, best first.
 
         Args:
-            beams: The running ones.
-            ranked: The likeliest continuations of all beams together, best first, enough that ``width`` do not end.
+            beams: The running beams.
+            ranked: The best continuations of all beams together, best first, so many that ``width`` of them do not end
+                the answer if there are that many.
         """
         length = len(beams[0].generated) + 1
-        # Only what ranks among the first ``width`` may be an answer: the others are there to go on in their place.
-        self._note(beams, [one for one in ranked[: self.width] if one.ends], length)
+        # Only the first ``width`` may become answers: the others are there to go on in place of those that end.
+        self._complete(beams, [one for one in ranked[: self.width] if one.ends], length)
         chosen = survivors(ranked, self.width)
         self.scores = [one.score + (IMPOSSIBLE if one.ends else 0.0) for one in chosen]
         self.ended = (
             all(one.ends for one in ranked)
             or (self._full and self.early_stopping)
-            or not self.scores[0] / length**self.length_penalty > self._to_beat
+            or not self.scores[0] / length**self.length_penalty > self._worst_complete
         )
         return chosen
 
@@ -108,17 +110,17 @@ class BeamSearch:
         return len(self.complete) == self.width
 
     @property
-    def _to_beat(self) -> float:
+    def _worst_complete(self) -> float:
         return self.complete[-1].score if self._full else IMPOSSIBLE
 
-    def _note(self, beams: Sequence[BeamLike], ending: Iterable[Continuation], length: int) -> None:
+    def _complete(self, beams: Sequence[BeamLike], ending: Iterable[Continuation], length: int) -> None:
         new = [_completed(beams[one.parent], one, one.score / length**self.length_penalty) for one in ending]
         ranked = sorted([*self.complete, *new], key=lambda one: one.score, reverse=True)
         self.complete = ranked[: self.width]
 
 
 def survivors(ranked: Sequence[Continuation], width: int) -> list[Continuation]:
-    """The ``width`` best that do not end the answer; the device chooses by the same rule."""
+    """The best ``width`` that do not end the answer; :func:`vlm.engine.sampler.rank` chooses by the same rule."""
     return sorted(ranked, key=lambda one: one.ends)[:width]
 
 

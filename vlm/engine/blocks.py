@@ -1,4 +1,4 @@
-"""Counts the KV cache: how many rows and blocks a budget buys, and which blocks are free. Pure Python, no tensors."""
+"""Counts the KV cache: how many slots and blocks a budget buys, and which blocks are free. Pure Python, no tensors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vlm.errors import ConfigError
 from vlm.models.processor import CacheSpec
 
 BLOCK_SIZE = 16
-"""Positions in a block."""
+"""Number of positions in a block."""
 
 MAX_BEAMS = 8
-"""Beams that even a single sequence may have; see ``types.Sampling``."""
+"""Maximum number of beams of one sequence; see :class:`~vlm.types.Sampling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class CachePlan:
 
     Attributes:
         slots: Maximum number of sequences that run at once; each has a cross-attention part of its own.
-        blocks: Blocks of the KV cache, block 0 included.
+        blocks: Number of blocks of the KV cache, including block 0, which only padding uses.
         bytes: Memory that slots and blocks take together.
-        num_beams: How many beams each sequence may have on average.
+        num_beams: Number of beams that each sequence may have on average.
     """
 
     slots: int
@@ -39,21 +39,21 @@ class CachePlan:
 
     @classmethod
     def fit(cls, spec: CacheSpec, element_size: int, budget: int, max_slots: int, num_beams: int = 1) -> Self:
-        """As many slots as the budget holds, up to ``max_slots``, counting on sequences of a quarter of full length.
+        """Plan for as many slots as the budget holds, assuming that a sequence has a quarter of the longest length.
 
         Args:
-            spec: The model's.
-            element_size: Bytes of one number.
+            spec: The sizes of the model's keys and values.
+            element_size: Bytes of one number of the model's dtype.
             budget: Bytes for keys and values, cross attention included.
-            max_slots: Maximum number of sequences to run at once.
-            num_beams: Beams of a sequence whose client does not ask for another number.
+            max_slots: Maximum number of slots to plan for.
+            num_beams: Number of beams of a sequence whose client does not ask for another number.
 
         Raises:
-            ConfigError: The budget cannot hold even one sequence of full length.
+            ConfigError: The budget cannot hold one sequence of the longest length.
         """
         position = spec.bytes_per_position(element_size)
         cross, block = spec.cross_positions * position, BLOCK_SIZE * position
-        full = blocks_for(spec.max_positions) + bool(spec.prefix_positions)  # whose last block is copied
+        full = blocks_for(spec.max_positions) + bool(spec.prefix_positions)  # a prefix's last block is copied
         least = cross + (full + 1) * block
         if budget < least:
             raise ConfigError(
@@ -68,39 +68,43 @@ class CachePlan:
 
 
 def blocks_for(positions: int) -> int:
-    """Blocks that hold so many positions."""
+    """Number of blocks that hold ``positions`` positions."""
     return -(-positions // BLOCK_SIZE)
 
 
 def longest_with_beams(blocks: int, prompt: int, beams: int) -> int:
-    """Positions that each beam can reach after a prompt of that length, if there are no more than these blocks."""
+    """Number of positions that each beam of a search can reach if there are ``blocks`` blocks.
+
+    The whole blocks of the ``prompt`` positions are shared by the beams; the others are divided among them.
+    """
     shared = prompt // BLOCK_SIZE
     return BLOCK_SIZE * (shared + max(0, blocks - shared) // beams)
 
 
 class BlockPool:
-    """Who holds which block. Several may hold one: it is free again once all have given it back.
+    """Counts the holders of each block; a block is free again once each of them has given it back.
 
-    Block 0 is never given out: rows that only pad a batch write there.
+    ``free + used == total``. Block 0 is never given out, because shorter block tables are padded with it.
     """
 
     def __init__(self, blocks: int) -> None:
+        """``blocks``: number of blocks, including block 0."""
         self.total = blocks - 1
         self._free = list(range(blocks - 1, 0, -1))
         self._holders = [0] * blocks
 
     @property
     def free(self) -> int:
-        """Blocks that nobody holds."""
+        """Number of blocks without a holder."""
         return len(self._free)
 
     @property
     def used(self) -> int:
-        """Blocks that somebody holds."""
+        """Number of blocks with a holder."""
         return self.total - len(self._free)
 
     def take(self, count: int) -> list[int]:
-        """``count`` blocks, each with one holder; the caller has checked that so many are free."""
+        """Take ``count`` blocks, with one holder each; the caller has checked that so many are free."""
         assert count <= self.free, f"{count} blocks asked, {self.free} free"
         blocks = [self._free.pop() for _ in range(count)]
         for block in blocks:
@@ -108,18 +112,18 @@ class BlockPool:
         return blocks
 
     def share(self, blocks: Sequence[int]) -> list[int]:
-        """The same blocks for one more holder."""
+        """Add a holder to each of ``blocks``; returns them."""
         for block in blocks:
-            assert self._holders[block] > 0, "a block that nobody holds was shared"
+            assert self._holders[block] > 0, "a block without a holder was shared"
             self._holders[block] += 1
         return list(blocks)
 
     def holders(self, block: int) -> int:
-        """How many hold a block."""
+        """Number of holders of a block."""
         return self._holders[block]
 
     def give_back(self, blocks: Sequence[int]) -> list[int]:
-        """One holder has done with these; returns those that are free now."""
+        """Take a holder from each of ``blocks``; returns those that are free now."""
         for block in blocks:
             assert self._holders[block] > 0, "a block was given back twice"
             self._holders[block] -= 1

@@ -1,8 +1,7 @@
-"""Requests that one generation cannot answer: several tasks on one image, or several labels of one task.
+"""Requests that take several generations: several tasks on one image, or several labels of one task.
 
-Owns taking such a request apart into single ones, running those at the same time, and putting their answers together
-again. All of them carry the same image, so the engine encodes it once. Pure asyncio: knows no engine but by what it
-is handed, no model and no tensors.
+Such a request is split into single ones, which are answered at the same time and whose answers are merged. All of them
+have the same image, so the engine encodes it once. Pure asyncio: the engine is whatever answers a single request.
 """
 
 from __future__ import annotations
@@ -16,44 +15,44 @@ from vlm.errors import InvalidRequest, VlmError
 from vlm.types import Chunk, Completion, Detection, FinishReason, Grounding, Request, Timings, Usage
 
 MAX_GENERATIONS = 64
-"""Most generations of one request: its parts, each as often as it has labels."""
+"""Maximum number of generations of one request: one for each task, and for each label of a task."""
 
 PER_LABEL = frozenset(("detect", "point"))
-"""Tasks that look for one label a generation."""
+"""Tasks that take one generation for each label."""
 
 Ask = Callable[[Request], Awaitable[Completion]]
 
 
 def is_compound(request: Request) -> bool:
-    """Whether the request takes several generations, or has parts to be told apart in its answer."""
+    """Whether the request takes several generations, or its answer has parts."""
     return bool(request.tasks) or len(_labels(request)) > 1
 
 
-async def answer(request: Request, ask: Ask, places: int) -> Chunk:
-    """Answer a compound request: all at once, as one chunk.
+async def answer(request: Request, ask: Ask, capacity: int) -> Chunk:
+    """Answer a compound request as one chunk; its generations run at the same time.
 
     Args:
-        request: With parts, or with a task of several labels.
-        ask: Answers a single request; it is cancelled where another one has failed.
-        places: How many requests the engine holds at most; each generation takes one.
+        request: Has several tasks, or a task with several labels.
+        ask: Answers a single request; it is cancelled if another one fails.
+        capacity: Maximum number of requests that the engine holds; each generation counts as one.
 
     Raises:
-        InvalidRequest: More generations than may be, or than there are places.
-        VlmError: The first failure; its ``param`` names the part (``"tasks[1].labels"``).
+        InvalidRequest: The request takes more generations than MAX_GENERATIONS or ``capacity``.
+        VlmError: The first failure; its ``param`` names the task (``"tasks[1].labels"``).
     """
-    _check_count(generations(request), places, "tasks" if request.tasks else "task.labels")
+    _check_count(generations(request), capacity, "tasks" if request.tasks else "task.labels")
     completion = await _complete(request, ask)
-    thought = completion.reasoning or ""
-    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, thought)
+    reasoning = completion.reasoning or ""
+    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, reasoning)
 
 
 def generations(request: Request) -> int:
-    """How many single requests the request comes to."""
+    """Number of single requests that the request is split into."""
     return sum(map(generations, split(request))) if is_compound(request) else 1
 
 
 def split(request: Request) -> tuple[Request, ...]:
-    """One request for each part, or for each label of the only task; the request itself where it asks one thing."""
+    """One request for each task, or for each label of the only task; the request itself if it asks one thing."""
     if request.tasks:
         return tuple(replace(request, task=task, tasks=()) for task in request.tasks)
     labels = _labels(request)
@@ -63,37 +62,38 @@ def split(request: Request) -> tuple[Request, ...]:
 
 
 def merge(request: Request, answers: Sequence[Completion]) -> Completion:
-    """One answer of those to ``split(request)``, in the same order, at least one.
+    """Merge the answers to ``split(request)``, at least one, given in the same order.
 
-    Parts stay apart in ``parts``, and the first one's grounding stands for all. Labels become one answer: their
-    detections follow one another, and each has the label that was asked for where the model gave none.
+    The answers to several tasks become ``parts``, and the grounding of the whole is that of the first one. The answers
+    for several labels become one: their detections follow one another, and a detection to which the model gave no label
+    gets the one that was asked for.
     """
     texts = [one.text for one in answers if one.has_text]
     if request.tasks:
-        together = _put_together(answers, "".join(texts[:1]), answers[0].grounding)
+        together = _merged(answers, "".join(texts[:1]), answers[0].grounding)
         return replace(together, ignored=_ignored_by_parts(answers), parts=tuple(answers))
     labelled = [_labelled(one.grounding, label) for one, label in zip(answers, _labels(request), strict=True)]
-    return _put_together(answers, "\n".join(texts), _joined(labelled))
+    return _merged(answers, "\n".join(texts), _joined(labelled))
 
 
 def _labels(request: Request) -> tuple[str, ...]:
-    """What one generation each looks for; a label that is named twice is looked for once."""
+    """The labels that take a generation each; a label that is named twice takes one."""
     task = request.task
     return tuple(dict.fromkeys(task.labels)) if task is not None and task.name in PER_LABEL else ()
 
 
-def _check_count(count: int, places: int, param: str) -> None:
-    most = min(MAX_GENERATIONS, places)
-    if count > most:
+def _check_count(count: int, capacity: int, param: str) -> None:
+    maximum = min(MAX_GENERATIONS, capacity)
+    if count > maximum:
         raise InvalidRequest(
-            f"The request takes {count} generations, one for each task and label; at most {most} are answered "
+            f"The request takes {count} generations, one for each task and label; at most {maximum} are answered "
             "together. Send several requests.",
             param=param,
             code="invalid_value",
         )
 
 
-# Asking
+# --- asking ---------------------------------------------------------------------------------------
 
 
 async def _complete(request: Request, ask: Ask) -> Completion:
@@ -107,22 +107,22 @@ async def _complete(request: Request, ask: Ask) -> Completion:
     return merge(request, await _all(works))
 
 
-async def _complete_part(request: Request, ask: Ask, place: str) -> Completion:
-    """The answer to one part, whose error names the part that it is about."""
+async def _complete_part(request: Request, ask: Ask, name: str) -> Completion:
+    """The answer to one of several tasks; the ``param`` of an error names that task."""
     try:
         return await _complete(request, ask)
     except VlmError as error:
-        raise type(error)(error.message, _within(place, error.param), error.code) from error
+        raise type(error)(error.message, _within(name, error.param), error.code) from error
 
 
-def _within(place: str, param: str | None) -> str | None:
-    """``task.labels`` as ``tasks[1].labels``; what belongs to no task, such as the image, stays."""
+def _within(name: str, param: str | None) -> str | None:
+    """``task.labels`` as ``tasks[1].labels``; a field that is common to all tasks, such as the image, stays."""
     root, dot, rest = (param or "").partition(".")
-    return f"{place}{dot}{rest}" if root == "task" else param
+    return f"{name}{dot}{rest}" if root == "task" else param
 
 
 async def _all(works: Sequence[Coroutine[Any, Any, Completion]]) -> list[Completion]:
-    """All results in order. At the first failure, or if this is cancelled, the others end before this does."""
+    """All results in order. At the first failure, or if this is cancelled, waits until the others have ended."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         return await asyncio.gather(*tasks)
@@ -132,10 +132,10 @@ async def _all(works: Sequence[Coroutine[Any, Any, Completion]]) -> list[Complet
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# Putting together
+# --- merging --------------------------------------------------------------------------------------
 
 
-def _put_together(answers: Sequence[Completion], text: str, grounding: Grounding) -> Completion:
+def _merged(answers: Sequence[Completion], text: str, grounding: Grounding) -> Completion:
     return replace(
         answers[0],
         text=text,
@@ -155,7 +155,7 @@ def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
 
 
 def _usage(usages: Sequence[Usage]) -> Usage:
-    """The image counts once, and as cached only where none of the answers waited for its encode."""
+    """The image counts once, and as cached only if none of the answers waited for its encode."""
     return Usage(
         image_tokens=max(one.image_tokens for one in usages),
         text_tokens=sum(one.text_tokens for one in usages),
@@ -170,7 +170,7 @@ def _longest(timings: Sequence[Timings]) -> Timings:
 
 
 def _ignored_by_parts(answers: Sequence[Completion]) -> tuple[str, ...]:
-    """A part's own fields by the part's name; what is common to all, such as the prompt, where no part used it."""
+    """A task's own fields under its name; a common field, such as the prompt, only if no task has used it."""
     common = [name for name in _ignored_by_all(answers) if not name.startswith("task.")]
     own = [
         str(_within(f"tasks[{index}]", name))
@@ -191,7 +191,7 @@ def _labelled(grounding: Grounding, label: str) -> Grounding:
 
 
 def _joined(groundings: Sequence[Grounding]) -> Grounding:
-    """One of several, whose texts and outputs are lines; spans move along with their text."""
+    """Joins the texts and raw outputs as lines; spans are moved along with their text."""
     texts = [one.text for one in groundings if one.text is not None]
     return replace(
         groundings[0],

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import torch
-
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
 from vlm.engine.completion import last_chunk, next_chunk
 from vlm.engine.config import EngineStats
 from vlm.engine.output import TextDelta
-from vlm.engine.runner import Chosen, ModelRunner, device_is_broken
+from vlm.engine.runner import Chosen, ModelRunner, device_is_broken, not_finite
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Beam, Sequence
 from vlm.errors import EngineFailure
@@ -193,13 +191,3 @@ class Core:
         if not sequence.stream and sequence.inputs.has_text:
             delta = TextDelta(sequence.output.text)
         return Event(sequence, last_chunk(sequence, delta, self._processor))
-
-
-def not_finite(dtype: torch.dtype) -> str:
-    """The message for logits that are NaN or infinite: in a narrow dtype they may overflow, in float32 they do not."""
-    name = str(dtype).removeprefix("torch.")
-    advice = {
-        torch.float16: "a wider dtype (bfloat16 or float32) may help",
-        torch.bfloat16: "a wider dtype (float32) may help",
-    }.get(dtype, "check the checkpoint's weights with `python -m vlm.verify`")
-    return f"The model's output on this request is not finite in {name}: {advice}."

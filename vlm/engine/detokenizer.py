@@ -1,7 +1,7 @@
-"""Token ids to text as they come: never half a character, and nothing that a stop string may yet take back.
+"""Turns token ids into text one by one: never half a character, and nothing that a stop string may yet cut off.
 
-Pure Python. The pieces joined are what decoding all ids at once gives, stripped if wanted, cut before the first stop
-string.
+The pieces joined are the text of all ids decoded at once, stripped if wanted and cut before the first stop string. Pure
+Python.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 class Detokenizer:
     """The growing text of one answer.
 
-    A token's text may depend on its neighbours (a byte-level token holds part of a character, a word piece joins the
-    one before), so each new token is decoded together with the last piece that is already settled, and what that piece
-    gives alone is cut off. This costs the same for a short and a long answer.
+    A token's text may depend on its neighbours (a byte-level token holds part of a character, a word piece attaches to
+    the one before), so each new token is decoded together with the last settled piece, whose own text is cut off::
+
+        ids    [0, window)    [window, settled)    [settled, end)
+               in the text    in the text, and     not yet in the text: may be part of a character
+                              context of the next
+
+    The cost of a token does not depend on the length of the answer.
     """
 
     def __init__(
@@ -27,13 +32,20 @@ class Detokenizer:
         *,
         strip: bool = True,
     ) -> None:
-        """``echo``: ids that the text begins with. ``decode`` leaves special tokens out."""
+        """Start a text.
+
+        Args:
+            decode: Token ids to text, without special tokens.
+            echo: Ids that the text begins with.
+            stop: Strings before which the text ends.
+            strip: Whether to strip spaces around the text.
+        """
         self._decode = decode
         self._strip = strip
         self._ids = list(echo)
         self._stop = stop
-        self._settled = 0  # ids before this are in _text for good
-        self._window = 0  # ids from here to _settled give the next ones their context
+        self._settled = 0
+        self._window = 0
         self._text = ""
         self._sent = 0
         self.stopped = False
@@ -42,18 +54,18 @@ class Detokenizer:
 
     @property
     def text(self) -> str:
-        """All text so far, without spaces around it if it is to be stripped; after :meth:`finish`, the answer."""
+        """All text so far, stripped if wanted; after :meth:`finish`, the whole text."""
         return self._stripped(self._text)
 
     def push(self, token: int) -> str:
-        """Add a token; returns the text that is now certain (often "")."""
+        """Add a token; returns the text that has become certain, often ""."""
         self._ids.append(token)
         self._settle()
         self._cut()
         return self._emit(len(self.text) if self.stopped else self._certain())
 
     def finish(self) -> str:
-        """No more tokens: returns the rest, an unfinished character as U+FFFD."""
+        """End the text; returns the rest of it, with an unfinished character as U+FFFD."""
         if not self.stopped:
             self._text += self._fresh()
             self._settled = len(self._ids)
@@ -77,7 +89,7 @@ class Detokenizer:
             self.stopped = True
 
     def _certain(self) -> int:
-        """Length of the text that no later token can change."""
+        """Length of the part of the text that no later token can change."""
         text = self.text
         held = max((_overlap(self._text, stop) for stop in self._stop), default=0)
         certain = self._stripped(self._text[: len(self._text) - held]) if held else text
@@ -93,5 +105,5 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop``."""
+    """Length of the longest end of ``text`` with which ``stop`` begins."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,7 +1,7 @@
-"""Images that were encoded lately, so that a second question about one costs no vision encode.
+"""Features of recently encoded images, so that a second question about one costs no vision encode.
 
-Within one engine model and preprocessing are fixed, so the hash of the image's original bytes is the whole key: two
-files that decode to the same pixels are two entries, and no two images ever share one.
+The key is a hash of the encoded bytes, which is enough because model and preprocessing are fixed within one engine. Two
+files that decode to the same pixels are two entries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class EncoderCache:
-    """Features by image, least recently used first out, within a budget of bytes."""
+    """Features by image within a budget of bytes; the least recently used are dropped first."""
 
     def __init__(self, budget: int) -> None:
         """``budget``: bytes of features to keep; 0 keeps none."""
@@ -26,11 +26,11 @@ class EncoderCache:
     def features(
         self, keys: Sequence[bytes | None], encode: Callable[[Sequence[int]], Sequence[Tensor]]
     ) -> tuple[list[Tensor], list[bool]]:
-        """Features of each image, and whether they were there already.
+        """Features of each image, and whether they cost no encode.
 
         Args:
             keys: One an image; equal keys are encoded once, None is never found and never kept.
-            encode: Features of the images at the given indices of ``keys``.
+            encode: Encodes the images at the given indices of ``keys``, to features ``[tokens, width]`` each.
         """
         named = [object() if key is None else key for key in keys]
         found = {key: self._kept[key] for key in named if isinstance(key, bytes) and key in self._kept}
@@ -40,10 +40,10 @@ class EncoderCache:
         there = [first.get(key) != index for index, key in enumerate(named)]
         self.hits += sum(there)
         self.encoded += len(missing)
-        self._note(found, new)
+        self._update(found, new)
         return [found[key] if isinstance(key, bytes) and key in found else new[key] for key in named], there
 
-    def _note(self, found: Mapping[bytes, Tensor], new: Mapping[object, Tensor]) -> None:
+    def _update(self, found: Mapping[bytes, Tensor], new: Mapping[object, Tensor]) -> None:
         for key in found:
             self._kept.move_to_end(key)
         for name, features in new.items():
@@ -57,5 +57,5 @@ class EncoderCache:
         while self.used + size > self.budget:
             _, oldest = self._kept.popitem(last=False)
             self.used -= oldest.numel() * oldest.element_size()
-        self._kept[key] = features.clone()  # of its own, not a view that keeps a whole batch alive
+        self._kept[key] = features.clone()  # a view would keep the features of a whole batch alive
         self.used += size

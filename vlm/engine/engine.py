@@ -282,11 +282,13 @@ class Engine:
             try:
                 loop.call_soon_threadsafe(_wake, streams)
             except RuntimeError:  # the loop is closed, so its clients can no longer close their streams
-                log.warning("an event loop closed with %d requests unfinished", len(streams))
                 self._abandon(loop)
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._accepted.difference_update([stream for stream in tuple(self._accepted) if stream.loop is loop])
+        unfinished = [stream for stream in tuple(self._accepted) if stream.loop is loop]
+        if unfinished:  # clients that left before it closed have only their abort still in the inbox
+            log.warning("an event loop closed with %d requests unfinished", len(unfinished))
+        self._accepted.difference_update(unfinished)
         for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
             del self._streams[sequence]
             self._core.abort(sequence)

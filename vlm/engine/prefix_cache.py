@@ -1,7 +1,8 @@
-"""Keys and values of images, kept by image: all questions about one read the same blocks. Pure Python.
+"""Keys and values of images, by image: all questions about one image read the same blocks. Pure Python.
 
-Only for models whose image stands before the prompt and depends on nothing else. The blocks come from the same pool
-as everybody's: what nobody uses goes, least recently used first, as soon as a sequence needs the room.
+Only for models that put the image before the prompt, where its positions depend on nothing else. The blocks come from
+the same pool as those of sequences: unused prefixes are evicted, least recently used first, when a sequence needs
+their blocks.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from vlm.engine.blocks import BlockPool, blocks_for
 
 @dataclass(eq=False, slots=True)
 class Prefix:
-    """An image's positions before the prompt.
+    """An image's positions ``[0, length)`` before the prompt.
 
     Attributes:
-        key: Of the image; an object of its own where it is not to be found again.
-        length: Positions.
-        blocks: What holds them; the last may be used in part.
+        key: Hash of the image; a unique object if it is not to be found again.
+        length: Number of positions.
+        blocks: The blocks that hold them; the last may be filled in part.
         ready: Whether the blocks have been written.
-        wanted: A sequence joins this very step, and has yet to copy from it.
+        wanted: Whether a sequence that starts in this step has yet to copy from it.
     """
 
     key: object
@@ -33,10 +34,10 @@ class Prefix:
 
 
 class PrefixCache:
-    """Prefixes that were computed lately, or are just being computed."""
+    """Prefixes that have been computed recently, or are computed in this step."""
 
     def __init__(self, pool: BlockPool, *, keep: bool = True) -> None:
-        """``keep``: whether prefixes outlive the step that computes them; their blocks live on with who shares them."""
+        """``keep``: whether prefixes stay after the step that computes them; sequences that share blocks keep those."""
         self.hits = 0
         self._keep = keep
         self._pool = pool
@@ -47,49 +48,49 @@ class PrefixCache:
 
     @property
     def blocks(self) -> int:
-        """Blocks that nobody but this cache holds."""
-        kept = tuple(self._kept.values())  # at once: another thread may ask
+        """Number of blocks that only this cache holds."""
+        kept = tuple(self._kept.values())  # a copy, because another thread may read this
         return sum(self._pool.holders(block) == 1 for one in kept for block in one.blocks)
 
     def find(self, key: bytes | None) -> Prefix | None:
-        """The prefix of that image, or None."""
+        """The prefix of the image with this hash, or None."""
         return None if key is None else self._kept.get(key)
 
     def add(self, key: bytes | None, length: int) -> Prefix:
-        """A new prefix, to be computed in this step; the caller has checked that its blocks are free."""
+        """Add a prefix that this step computes; the caller has checked that there are enough free blocks."""
         prefix = Prefix(object() if key is None else key, length, self._pool.take(blocks_for(length)))
         self._kept[prefix.key] = prefix
         return prefix
 
     def use(self, prefix: Prefix) -> Prefix:
-        """The same, as the most recently used, for a sequence that joins this step."""
+        """Mark a prefix as most recently used, by a sequence that starts in this step; returns it."""
         self._kept.move_to_end(prefix.key)
         prefix.wanted = True
         return prefix
 
     def begin(self) -> None:
-        """A new step: what the last one copied is copied."""
+        """Begin a step: the copies of the last one have been made."""
         for prefix in self._kept.values():
             prefix.wanted = False
 
     def computed(self, prefixes: Iterable[Prefix]) -> None:
-        """Their blocks have been written; those that are not to be found again are forgotten."""
+        """Note that their blocks have been written; drops those that are not to be found again."""
         for prefix in prefixes:
             prefix.ready = True
             if not self._keep or not isinstance(prefix.key, bytes):
                 self.drop([prefix])
 
     def drop(self, prefixes: Iterable[Prefix]) -> None:
-        """Forget some, as when computing them failed; sequences that share their blocks keep them."""
+        """Forget prefixes, for instance because computing them failed; sequences keep the blocks that they share."""
         for prefix in prefixes:
             if self._kept.pop(prefix.key, None) is not None:
                 self._pool.give_back(prefix.blocks)
 
     def evict(self, count: int, keep: Prefix | None = None) -> bool:
-        """Forget what nobody uses, but for ``keep``, until ``count`` blocks are free; False if that is not enough."""
+        """Drop unused prefixes other than ``keep`` until ``count`` blocks are free; False if that is not possible."""
         idle = [one for one in self._kept.values() if one is not keep and self._is_idle(one)]
         if self._pool.free + sum(len(one.blocks) for one in idle) < count:
-            return False  # nothing is gained by forgetting some
+            return False  # dropping them would gain nothing
         for prefix in idle:
             if self._pool.free >= count:
                 break

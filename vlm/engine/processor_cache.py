@@ -1,6 +1,6 @@
-"""Images that were preprocessed lately: several questions about one, at once or in a row, decode it once.
+"""Recently preprocessed images: several questions about one, at once or one after the other, decode it once.
 
-Used from the threads that prepare requests. Only what was computed from the same bytes is found again. Pure Python.
+The threads that prepare requests share it. The key is a hash of the encoded bytes. Pure Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ImagePending(Exception):
     """Another thread is preprocessing the same image.
 
     Attributes:
-        image: Will hold it; nobody can cancel it.
+        image: Will hold the preprocessed image, or the error; it cannot be cancelled.
     """
 
     def __init__(self, image: Future[ProcessedImage]) -> None:
@@ -29,21 +29,26 @@ class ProcessorCache:
     """Preprocessed images by the hash of their bytes, least recently used first out, within a budget of bytes."""
 
     def __init__(self, budget: int) -> None:
-        """``budget``: bytes of pixels to keep; with 0, only those who ask at the same time share an image."""
+        """``budget``: bytes of pixels to keep; with 0, only requests at the same time share an image."""
         self.budget = budget
         self.used = 0
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Future[ProcessedImage]] = OrderedDict()
 
     def preprocess(self, key: bytes, image: bytes, preprocess: Preprocess) -> ProcessedImage:
-        """What ``look`` makes of the image, from memory where it is known.
+        """The result of ``preprocess``, from the cache if it is there.
+
+        Args:
+            key: Hash of ``image``.
+            image: The encoded image.
+            preprocess: Decodes and resizes it.
 
         Raises:
-            VlmError: As ``look`` does, for all who wait; nothing is remembered then.
-            ImagePending: Another thread is at it; to wait here would keep a thread from other images.
+            VlmError: As ``preprocess`` does, also for the requests that wait for it; an error is not cached.
+            ImagePending: Another thread is preprocessing the image; waiting here would occupy this thread.
         """
         mine: Future[ProcessedImage] = Future()
-        mine.set_running_or_notify_cancel()  # who waits and leaves must not cancel it for the others
+        mine.set_running_or_notify_cancel()  # so that a client that waits for it cannot cancel it for others
         with self._lock:
             found = self._kept.setdefault(key, mine)
             self._kept.move_to_end(key)
@@ -57,9 +62,9 @@ class ProcessorCache:
         try:
             future.set_result(preprocess(image))
         except VlmError as error:
-            future.set_exception(error.with_traceback(None))  # whose frames would keep the image alive
+            future.set_exception(error.with_traceback(None))  # the traceback's frames would keep the image alive
         finally:
-            if not future.done():  # a fault of ours is on its way up; who waits must not wait for ever
+            if not future.done():  # another exception, a bug, is being raised: nobody may wait for ever
                 future.set_exception(EngineFailure("The image could not be preprocessed."))
             self._keep(key, future)
 

@@ -1,4 +1,4 @@
-"""Runs a batch on the device: embeddings, forward, decode. Everything by row; nothing here decides who runs."""
+"""Runs a batch on the device: embeds, computes hidden states and chooses tokens, row by row as it is scheduled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm.engine.beams import Continuation
 from vlm.engine.blocks import CachePlan
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
-from vlm.engine.sampler import Drawn, Sampler
+from vlm.engine.sampler import Sampler, SamplerOutput
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
 from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
@@ -22,13 +22,13 @@ from vlm.models.base import Prompts, Sampled, Step, VisionLanguageModel
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a sequence goes on with.
+    """How a sequence continues.
 
     Attributes:
         token: The new token.
-        logprob: Its raw log-probability; None where no row of the batch asked.
-        finite: Whether the logits of all its rows were numbers.
-        ranked: For a beam search, instead: the likeliest continuations of its beams, best first.
+        logprob: Its raw log-probability; None if no sequence of the batch wants it.
+        finite: Whether the logits of all the sequence's rows are finite.
+        ranked: For a beam search, in place of ``token``: the best continuations of its beams, best first.
     """
 
     token: int
@@ -41,32 +41,34 @@ class ModelRunner:
     """Owns the model and all device memory that a step touches."""
 
     def __init__(self, model: VisionLanguageModel, plan: CachePlan, encoder_cache_bytes: int) -> None:
+        """Allocate the KV cache of ``plan``, and keep at most ``encoder_cache_bytes`` bytes of image features."""
         self.model = model
         self.images = EncoderCache(encoder_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
         self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device, model.eos_token_ids)
-        self._next: Tensor | None = None  # [rows, 1, width]: what the next step reads; its width is known at the first
+        self._next: Tensor | None = None  # [rows, 1, width], what the next step reads; allocated by the first
         self._rows = plan.rows
 
     @torch.inference_mode()
     def prefill(self, batch: Batch) -> list[Chosen]:
-        """Encode images and prompts of the sequences that join, and choose what each goes on with."""
+        """Compute the prompts of the sequences that start, and choose how each continues."""
         sequences = batch.prefill
         if batch.prefixes:
-            self._compute(batch.prefixes)
+            self._compute_prefixes(batch.prefixes)
         self._copy(batch.copies)
         prompts = self._embed(sequences)
         hidden = self.model.forward(prompts.embeddings, self._context(sequences, prompts))
         beams = [beam for sequence in sequences for beam in sequence.beams]
         for beam in beams:
-            self._sampler.join(beam)
-        rows = [(place, length - 1) for place, length in enumerate(prompts.lengths) for _ in sequences[place].beams]
-        places, last = torch.tensor(rows, device=hidden.device).unbind(1)
-        return self._choose(hidden[places, last], beams)
+            self._sampler.start(beam)
+        # All beams of a sequence continue the same prompt: one (index of the sequence, last position) for each beam.
+        ends = [(index, length - 1) for index, length in enumerate(prompts.lengths) for _ in sequences[index].beams]
+        indices, last = torch.tensor(ends, device=hidden.device).unbind(1)
+        return self._choose(hidden[indices, last], beams)
 
     @torch.inference_mode()
     def decode(self, work: Decode) -> list[Chosen]:
-        """Read each beam's last token and choose what its sequence goes on with."""
+        """Read each beam's last token, and choose how its sequence continues."""
         assert self._next is not None, "decode before any prefill"
         self._follow(work)
         beams = work.beams
@@ -75,14 +77,14 @@ class ModelRunner:
         return self._choose(hidden[:, 0], beams)
 
     def _follow(self, work: Decode) -> None:
-        """Bring slots, rows and blocks to where the scheduler has them."""
+        """Move slots, rows and blocks as the scheduler has moved them."""
         for move in work.moves:
             self._cache.move(move.source, move.target)
         changed = [row for row, source in enumerate(work.sources) if source != row]
         if changed and self._next is not None:
             targets = torch.tensor(changed, device=self._next.device)
             sources = torch.tensor([work.sources[row] for row in changed], device=self._next.device)
-            self._sampler.follow(sources, targets)
+            self._sampler.move(sources, targets)
             self._next[targets] = self._next[sources]
         self._copy(work.copies)
 
@@ -90,14 +92,14 @@ class ModelRunner:
         if copies:
             self._cache.copy([one.source for one in copies], [one.target for one in copies])
 
-    def _compute(self, jobs: abc.Sequence[PrefixJob]) -> None:
-        """Keys and values of images that stand before their prompts."""
+    def _compute_prefixes(self, jobs: abc.Sequence[PrefixJob]) -> None:
+        """Compute the keys and values of images that stand before their prompts."""
         embeddings = self.model.embed_prefix(self._features([job.sequence for job in jobs]))
         tables, lengths = [job.prefix.blocks for job in jobs], [job.prefix.length for job in jobs]
         self.model.forward(embeddings, self._cache.prefill(Prompt(0, tables, lengths, causal=False)))
 
     def _embed(self, sequences: abc.Sequence[Sequence]) -> Prompts:
-        # A prefix stands for its image: what was seen in it is not needed again.
+        # With a prefix, the image is already in the KV cache: the prompt does not need its features.
         features = [] if self.model.cache.prefix_positions else self._features(sequences)
         return self.model.embed([one.inputs for one in sequences], features, [one.generated for one in sequences])
 
@@ -109,7 +111,7 @@ class ModelRunner:
         return self._cache.prefill(Prompt(slot, tables, prompts.lengths, prompts.encoded_lengths, starts), cross)
 
     def _features(self, sequences: abc.Sequence[Sequence]) -> list[Tensor]:
-        """What the model sees in each image; only images that are new are encoded."""
+        """Features of each sequence's image; only images that are not cached are encoded."""
 
         def encode(indices: abc.Sequence[int]) -> abc.Sequence[Tensor]:
             images = [sequences[index].inputs.pixels for index in indices]
@@ -124,16 +126,16 @@ class ModelRunner:
         return self.model.cross_keys_values(layer, encoded)
 
     def _choose(self, hidden: Tensor, beams: abc.Sequence[Beam]) -> list[Chosen]:
-        drawn: list[Drawn] = []
+        outputs: list[SamplerOutput] = []
 
         def sample(logits: Tensor) -> Sampled:
-            drawn.append(self._sampler.sample(logits, beams))
-            return drawn[0].sampled
+            outputs.append(self._sampler.sample(logits, beams))
+            return outputs[0].sampled
 
         step = self.model.decode(hidden, beams, sample)
-        self._sampler.remember(drawn[0], step.tokens, beams)
+        self._sampler.record(outputs[0], step.tokens, beams)
         self._keep(step, beams[0].row)
-        return _chosen(step, drawn[0], beams)
+        return _chosen(step, outputs[0], beams)
 
     def _keep(self, step: Step, row: int) -> None:
         if self._next is None:
@@ -141,11 +143,11 @@ class ModelRunner:
         self._next[row : row + len(step.embeddings), 0] = step.embeddings
 
 
-def _chosen(step: Step, drawn: Drawn, beams: abc.Sequence[Beam]) -> list[Chosen]:
-    """One a sequence, in the order of their first beams."""
-    tokens, finite = torch.stack([step.tokens, drawn.finite.long()]).tolist()  # in one transfer
+def _chosen(step: Step, output: SamplerOutput, beams: abc.Sequence[Beam]) -> list[Chosen]:
+    """How each sequence continues, in the order of their first beams."""
+    tokens, finite = torch.stack([step.tokens, output.finite.long()]).tolist()  # in one transfer
     logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
-    ranked = {row: tuple(found) for one in drawn.ranked for row, found in one.continuations()}
+    ranked = {row: tuple(found) for one in output.ranked for row, found in one.continuations()}
     return [
         Chosen(token, logprob, all(finite[row : row + len(beam.sequence.beams)]), ranked.get(row, ()))
         for row, (beam, token, logprob) in enumerate(zip(beams, tokens, logprobs, strict=True))
@@ -154,5 +156,15 @@ def _chosen(step: Step, drawn: Drawn, beams: abc.Sequence[Beam]) -> list[Chosen]
 
 
 def device_is_broken(error: Exception) -> bool:
-    """True for an error after which the device answers nothing any more, so that the process must be replaced."""
+    """Whether the device fails every call after this error, so that the process must be replaced."""
     return isinstance(error, torch.AcceleratorError)
+
+
+def not_finite(dtype: torch.dtype) -> str:
+    """The message for logits that are NaN or infinite: in a narrow dtype they may overflow, in float32 they do not."""
+    name = str(dtype).removeprefix("torch.")
+    advice = {
+        torch.float16: "a wider dtype (bfloat16 or float32) may help",
+        torch.bfloat16: "a wider dtype (float32) may help",
+    }.get(dtype, "check the checkpoint's weights with `python -m vlm.verify`")
+    return f"The model's output on this request is not finite in {name}: {advice}."

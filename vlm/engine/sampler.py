@@ -1,9 +1,9 @@
-"""Chooses tokens from logits, each row by its own settings. Vectorised: a row's choice never depends on another row.
+"""Chooses tokens from logits, each row by its own settings, vectorised; no row depends on another sequence's.
 
-The order is that of transformers: repetition penalty, n-gram ban, temperature, top-p; forced tokens win over all.
-Log-probabilities are those of the raw logits. Sampling inverts the cumulative distribution at one uniform number that
-the sequence drew itself, so a seed gives the same answer in any batch. The rows of a beam search are chosen together:
-:func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` keeps the books.
+The order is that of transformers: repetition penalty, n-gram ban, temperature, top-p; forced tokens take precedence.
+Log-probabilities are those of the raw logits. Sampling inverts the cumulative distribution at one uniform number from
+the sequence's own generator, so a seed gives the same answer in any batch. The rows of a beam search are chosen
+together: :func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` keeps the state of the search.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from vlm.models.base import Sampled
 
 _NOT_FORCED = -1
 TINY = torch.finfo(torch.float32).tiny
-"""A temperature above 0 that float32 rounds to 0 is as good as this one: greedy."""
+"""The smallest temperature above 0: one that float32 would round to 0 is greedy, as this one is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The likeliest continuations of searches with the same number of beams, best first: tensors ``[searches, kept]``.
+    """The best continuations of searches with the same number of beams, best first: tensors ``[searches, kept]``.
 
     Attributes:
-        rows: Rows of the batch, ``[searches, beams]``.
+        rows: Rows of the batch, int64 ``[searches, beams]``.
         parents, tokens, scores, ends: As in :class:`~vlm.engine.beams.Continuation`.
-        logprobs: Raw ones, or None where nobody asked.
-        next_parents, next_tokens: Of those that go on, ``[searches, beams]``.
+        logprobs: Raw log-probabilities, or None if no sequence of the batch wants them.
+        next_parents, next_tokens: Those that continue the search, int64 ``[searches, beams]``.
     """
 
     rows: Tensor
@@ -46,7 +46,7 @@ class Ranked:
     next_tokens: Tensor
 
     def continuations(self) -> Iterator[tuple[int, list[Continuation]]]:
-        """The first row of each search, and its continuations."""
+        """Each search's first row and continuations."""
         columns = [part.tolist() for part in (self.parents, self.tokens, self.scores, self.ends)]
         logprobs = [[None] * self.tokens.shape[1]] * len(self.rows) if self.logprobs is None else self.logprobs.tolist()
         for row, parents, tokens, scores, ends, chances in zip(
@@ -56,10 +56,13 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token a row, and what the beam searches among the rows have to choose from.
+class SamplerOutput:
+    """The choice of one step.
 
-    ``finite``, bool ``[batch]``: whether the row's logits are numbers; a model may overflow in a short dtype.
+    Attributes:
+        sampled: One token a row.
+        finite: bool ``[batch]``: whether the row's logits are finite; a model may overflow in a narrow dtype.
+        ranked: For beam searches, the continuations to choose from.
     """
 
     sampled: Sampled
@@ -73,28 +76,35 @@ class Sampler:
     def __init__(
         self, rows: int, max_positions: int, device: torch.device, eos_token_ids: Collection[int] = frozenset()
     ) -> None:
-        """``max_positions``: longest sequence; its last token is chosen but never read, hence one place more."""
+        """Allocate the histories.
+
+        Args:
+            rows: Maximum number of beams in one step.
+            max_positions: Longest sequence; its last token is chosen but never read, so a history holds one more.
+            device: The model's.
+            eos_token_ids: Ids that end an answer.
+        """
         self.device = device
         self._history = torch.zeros(rows, max_positions + 1, dtype=torch.long, device=device)
         self._eos = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=device)
 
-    def join(self, beam: Beam) -> None:
-        """Note what a beam that starts (again) has read and written."""
+    def start(self, beam: Beam) -> None:
+        """Record what a beam that starts has read, and after a preemption what it has generated."""
         ids = [*beam.inputs.prompt_ids, *beam.generated]
         self._history[beam.row, : len(ids)] = torch.tensor(ids, device=self.device)
 
-    def follow(self, sources: Tensor, targets: Tensor) -> None:
-        """Rows ``targets`` go on from what ``sources`` were."""
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Rows ``targets`` continue what rows ``sources`` were, both int64 ``[n]``."""
         self._history[targets] = self._history[sources]
 
-    def sample(self, logits: Tensor, beams: abc.Sequence[Beam]) -> Drawn:
-        """One token a row.
+    def sample(self, logits: Tensor, beams: abc.Sequence[Beam]) -> SamplerOutput:
+        """Choose one token a row.
 
         Args:
             logits: float32 ``[batch, vocabulary]``; changed in place.
             beams: The batch, in consecutive rows.
         """
-        settings = _Settings.of(beams)
+        settings = _BatchSettings.of(beams)
         finite = logits.amax(dim=-1).isfinite()
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
         groups = [torch.tensor(rows, device=self.device) for rows in _searches(beams)]
@@ -110,12 +120,12 @@ class Sampler:
         ranked = tuple(self._rank(logits, logprobs, beams, rows) for rows in groups)
         for one in ranked:
             tokens[one.rows] = one.next_tokens
-        return Drawn(Sampled(tokens, chosen), finite, ranked)
+        return SamplerOutput(Sampled(tokens, chosen), finite, ranked)
 
-    def remember(self, drawn: Drawn, tokens: Tensor, beams: abc.Sequence[Beam]) -> None:
-        """Note what each row has written, once the model has made its ``tokens`` of what was drawn."""
+    def record(self, output: SamplerOutput, tokens: Tensor, beams: abc.Sequence[Beam]) -> None:
+        """Record each row's new token: ``tokens`` int64 ``[batch]`` is what the model has made of ``output``."""
         first = beams[0].row
-        for one in drawn.ranked:
+        for one in output.ranked:
             parents = one.rows.gather(1, one.next_parents)
             self._history[first + one.rows] = self._history[first + parents]
         rows = torch.arange(first, first + len(beams), device=self.device)
@@ -128,7 +138,7 @@ class Sampler:
         last = torch.tensor([group[0].budget == 1 for group in searches], device=self.device)
         return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
 
-    def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _Settings) -> None:
+    def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> None:
         if not settings.penalties and not settings.ngrams:
             return
         first, lengths = beams[0].row, [beam.known for beam in beams]
@@ -146,24 +156,24 @@ class Sampler:
             ban_repeated_ngrams(banned, history[rows], known[rows], size)
             logits[rows] = banned
 
-    def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _Settings) -> Tensor:
+    def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> Tensor:
         tokens = logits.argmax(dim=-1)
-        if not settings.drawing:
+        if not settings.sampled:
             return tokens
-        samplings = [beams[row].sequence.sampling for row in settings.drawing]
-        uniforms = [beams[row].sequence.generator.random() for row in settings.drawing]
-        rows = torch.tensor(settings.drawing, device=self.device)
+        samplings = [beams[row].sequence.sampling for row in settings.sampled]
+        uniforms = [beams[row].sequence.generator.random() for row in settings.sampled]
+        rows = torch.tensor(settings.sampled, device=self.device)
         temperatures, top_p, numbers = torch.tensor(
             [[how.temperature for how in samplings], [how.top_p for how in samplings], uniforms], device=self.device
         )
-        drawing = logits[rows]
-        below_best = drawing - drawing.amax(dim=-1, keepdim=True)  # divided by next to nothing, this is not infinite
-        tokens[rows] = draw(below_best / temperatures.clamp(min=TINY)[:, None], top_p, numbers)
+        sampled = logits[rows]
+        below_best = sampled - sampled.amax(dim=-1, keepdim=True)  # stays finite when divided by a tiny temperature
+        tokens[rows] = sample_nucleus(below_best / temperatures.clamp(min=TINY)[:, None], top_p, numbers)
         return tokens
 
 
 def _searches(beams: abc.Sequence[Beam]) -> list[list[list[int]]]:
-    """Rows of beam searches, ``[searches, beams]`` for each number of beams."""
+    """Rows of the beam searches, ``[searches, beams]`` for each number of beams."""
     first = beams[0].row
     groups = [
         [beam.row - first for beam in group]
@@ -180,7 +190,7 @@ def _scores(group: abc.Sequence[Beam]) -> list[float]:
 
 
 def _force(logits: Tensor, forced: Tensor) -> None:
-    """Leave nothing but the forced token, at no cost to a beam's score, in rows that have one."""
+    """Ban every token but the forced one in rows that have one; it leaves a beam's score as it is."""
     has = forced != _NOT_FORCED
     logits.masked_fill_(has[:, None], -torch.inf)
     logits.scatter_(1, forced.clamp(min=0)[:, None], torch.where(has, 0.0, logits[:, 0])[:, None])
@@ -191,8 +201,8 @@ def rank(scores: Tensor, rows: Tensor, last: Tensor, eos: Tensor, logprobs: Tens
 
     Args:
         scores: float32 ``[searches, beams, vocabulary]`` of each beam with each next token.
-        rows: int64 ``[searches, beams]``: where the beams are in ``logprobs``.
-        last: bool ``[searches]``: any next token is the last that the search may have.
+        rows: int64 ``[searches, beams]``: the beams' rows in ``logprobs``.
+        last: bool ``[searches]``: whether the next token is the last that the search may have.
         eos: int64 ids that end an answer.
         logprobs: Raw log-probabilities float32 ``[batch, vocabulary]`` of the next token, or None.
     """
@@ -206,25 +216,25 @@ def rank(scores: Tensor, rows: Tensor, last: Tensor, eos: Tensor, logprobs: Tens
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
-    """Which rows of a batch use which feature, so that nobody else pays for it.
+class _BatchSettings:
+    """Which rows of a batch use which feature, so that the others do not pay for it.
 
     Attributes:
-        logprobs: Whether any row's log-probability is wanted.
+        logprobs: Whether any sequence wants log-probabilities.
         penalties: Repetition penalty by row.
-        ngrams: Rows by the size of the n-grams that they do not repeat.
-        drawing: Rows that draw.
-        forced: A token a row, or ``_NOT_FORCED``; empty where no row is forced.
+        ngrams: Rows by the size of the n-grams that they must not repeat.
+        sampled: Rows whose temperature is above 0.
+        forced: One token a row, or ``_NOT_FORCED``; empty if no row is forced.
     """
 
     logprobs: bool
     penalties: dict[int, float]
     ngrams: dict[int, list[int]]
-    drawing: list[int]
+    sampled: list[int]
     forced: list[int]
 
     @classmethod
-    def of(cls, beams: abc.Sequence[Beam]) -> _Settings:
+    def of(cls, beams: abc.Sequence[Beam]) -> _BatchSettings:
         samplings = [beam.sequence.sampling for beam in beams]
         sizes = [how.no_repeat_ngram_size or 0 for how in samplings]
         forced = [token if (token := beam.forced_token()) is not None else _NOT_FORCED for beam in beams]
@@ -236,7 +246,7 @@ class _Settings:
                 if how.repetition_penalty is not None and how.repetition_penalty != 1.0
             },
             ngrams={size: [row for row, own in enumerate(sizes) if own == size] for size in sorted({*sizes} - {0})},
-            drawing=[row for row, how in enumerate(samplings) if how.temperature],
+            sampled=[row for row, how in enumerate(samplings) if how.temperature],
             forced=forced if any(token != _NOT_FORCED for token in forced) else [],
         )
 
@@ -246,10 +256,11 @@ def penalise_repeats(logits: Tensor, history: Tensor, lengths: Tensor, penalties
 
     Args:
         logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, real up to ``lengths`` ``[batch]``.
+        history: int64 ``[batch, longest]``, valid up to ``lengths`` ``[batch]``.
+        lengths: int64 ``[batch]``.
         penalties: float32 ``[batch]``; 1 changes nothing (Keskar et al. 2019, arXiv:1909.05858).
     """
-    seen = _marked(logits, history, torch.arange(history.shape[1], device=history.device) < lengths[:, None])
+    seen = _occurring(logits, history, torch.arange(history.shape[1], device=history.device) < lengths[:, None])
     factors = penalties[:, None]
     logits.copy_(torch.where(seen, torch.where(logits > 0, logits / factors, logits * factors), logits))
 
@@ -259,7 +270,8 @@ def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: 
 
     Args:
         logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, real up to ``lengths`` ``[batch]``; length 0 bans nothing in that row.
+        history: int64 ``[batch, longest]``, valid up to ``lengths``.
+        lengths: int64 ``[batch]``; length 0 bans nothing in that row.
         size: At least 1.
     """
     if history.shape[1] < size:
@@ -269,36 +281,36 @@ def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: 
     ends = lengths[:, None] - size + 1 + torch.arange(size - 1, device=history.device)
     suffix = history.gather(1, ends.clamp(min=0))  # the last size - 1 tokens of each row
     repeats = (windows[:, :, :-1] == suffix[:, None]).all(dim=-1) & (starts + size <= lengths[:, None])
-    logits.masked_fill_(_marked(logits, windows[:, :, -1], repeats), -torch.inf)
+    logits.masked_fill_(_occurring(logits, windows[:, :, -1], repeats), -torch.inf)
 
 
-def _marked(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """True at ``tokens`` ``[batch, n]`` of each row, counting only those ``where`` it is True.
+def _occurring(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+    """bool ``[batch, vocabulary]``: True at each row's ``tokens`` ``[batch, n]``, of which only those ``where`` count.
 
-    Ids beyond the vocabulary, which stand for what a model writes beside tokens, are at no column.
+    Ids beyond the vocabulary, with which a model notes what it generates besides tokens, count nowhere.
     """
     batch, vocabulary = logits.shape
-    marks = torch.zeros(batch, vocabulary + 1, dtype=torch.bool, device=logits.device)
+    found = torch.zeros(batch, vocabulary + 1, dtype=torch.bool, device=logits.device)
     counted = torch.where(where, tokens, vocabulary).clamp(max=vocabulary)
-    marks.scatter_(1, counted, True)  # what does not count lands in a spare column
-    return marks[:, :vocabulary]
+    found.scatter_(1, counted, True)  # the last column is for what does not count
+    return found[:, :vocabulary]
 
 
-def draw(logits: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token a row from its nucleus.
+def sample_nucleus(logits: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
+    """Sample one token a row from its nucleus, int64 ``[batch]``.
 
     Args:
         logits: float32 ``[batch, vocabulary]``, temperature already applied.
-        top_p: ``[batch]``: the smallest set of most likely tokens whose probability reaches it is drawn from
+        top_p: float32 ``[batch]``: the nucleus is the smallest set of most likely tokens whose probability reaches it
             (Holtzman et al. 2019, arXiv:1904.09751).
-        uniforms: ``[batch]`` in [0, 1).
+        uniforms: float32 ``[batch]`` in [0, 1): where each row's cumulative distribution is inverted.
     """
     probabilities, order = torch.softmax(logits, dim=-1).sort(dim=-1, descending=True)
     before = probabilities.cumsum(dim=-1) - probabilities
     nucleus = torch.where(before < top_p[:, None], probabilities, 0.0)
     nucleus[:, 0] = probabilities[:, 0]  # rounding must never leave a row empty
     cumulative = nucleus.cumsum(dim=-1)
-    place = torch.searchsorted(cumulative, (uniforms[:, None] * cumulative[:, -1:]).contiguous(), right=True)
+    index = torch.searchsorted(cumulative, (uniforms[:, None] * cumulative[:, -1:]).contiguous(), right=True)
     last = (nucleus > 0).sum(dim=-1, keepdim=True) - 1
-    # Logits that are no numbers leave no nucleus: any token will do, but an index out of range would break a GPU.
-    return order.gather(1, torch.minimum(place, last).clamp(min=0))[:, 0]
+    # Logits that are NaN leave no nucleus. Any token will do then, but an index out of range would break a GPU.
+    return order.gather(1, torch.minimum(index, last).clamp(min=0))[:, 0]

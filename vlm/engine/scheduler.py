@@ -1,11 +1,22 @@
-"""Decides who runs: first come, first served, within rows and blocks. Pure Python, no tensors, no threads.
+"""Decides which sequences run, first come, first served, within slots, rows and blocks. Pure Python, no threads.
 
-A running sequence has a slot, which holds its cross-attention part, and one beam, or one for each of its beams. Beams
-are the rows of a decode step. Slots 0..m-1 and rows 0..n-1 have no holes, so that a step works on plain slices of its
-buffers. When a sequence leaves, the last slot moves into its place, and beams take new rows; the runner follows.
+A running sequence has a slot, for its cross-attention part, and one beam, or ``num_beams`` of them; a beam is a row of
+the step::
 
-Beams may hold blocks together: beams those that they have in common, and all questions about one image those of its
-prefix. Before a beam writes into a block that others hold too, it gets a copy of its own.
+    running   [seq 0, seq 1, seq 2]                   slots [0, m), without holes
+    beams     [seq 0 | seq 1, seq 1, seq 1 | seq 2]   rows [0, n), in the order of the slots, without holes
+
+so that a step works on plain slices of its buffers. When a sequence ends, the one in the last slot moves into its slot,
+and all beams get new rows; the runner moves what the device holds accordingly.
+
+Several beams may hold one block: those of one search share the blocks that they have in common, and all questions about
+one image share those of its prefix. A beam's blocks hold positions ``[0, length)``::
+
+    [0, prefix)              the image, if the model puts one before the prompt; whole blocks are shared
+    [prefix, length - 1)     the prompt and the generated tokens, computed
+    length - 1               the last generated token, which the next step reads and writes
+
+Before a beam writes into a block that other beams hold too, it gets a copy of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +32,7 @@ from vlm.engine.sequence import Beam, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Slot ``source`` has become slot ``target``."""
+    """The sequence in slot ``source`` is now in slot ``target``."""
 
     source: int
     target: int
@@ -29,7 +40,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What block ``source`` holds is to be in block ``target`` too."""
+    """The contents of block ``source`` are to be copied to block ``target``."""
 
     source: int
     target: int
@@ -40,11 +51,11 @@ class Decode:
     """One more token for every running beam.
 
     Attributes:
-        beams: Rows 0.., by slot.
-        sources: The row of the last step that each of these rows goes on from.
-        slots: The slot of each row.
-        moves: To be applied in order, before anything else.
-        copies: All sources are read before any target is written.
+        beams: One a row, in the order of their slots.
+        sources: For each row, the row of the last step that it continues.
+        slots: For each row, its slot.
+        moves: Moves of slots, to be applied in this order before anything else.
+        copies: Copies of blocks; all sources are read before any target is written.
     """
 
     beams: tuple[Beam, ...]
@@ -56,7 +67,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class PrefixJob:
-    """A prefix to be computed, and a sequence that has its image."""
+    """A prefix to compute, and a sequence that has its image."""
 
     prefix: Prefix
     sequence: Sequence
@@ -64,9 +75,13 @@ class PrefixJob:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's work: the decode, and the sequences that join, which take the next slots and rows.
+    """The work of one step: sequences that run get a token, and others start in the slots and rows after theirs.
 
-    ``prefixes`` are computed before ``copies`` are made of them, and both before the prompts of ``prefill``.
+    Attributes:
+        decode: For the sequences that run.
+        prefill: The sequences that start.
+        prefixes: Image prefixes to compute first.
+        copies: Copies of blocks to make then, before the prompts of ``prefill`` are computed.
     """
 
     decode: Decode
@@ -81,9 +96,15 @@ class Scheduler:
     def __init__(
         self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None, *, keep_prefixes: bool = True
     ) -> None:
-        """``slots``: most sequences that run at once, ``rows``: most beams.
+        """Start with no sequences.
 
-        ``max_prefill``: most sequences that join in one step; it bounds how long the others' next token waits.
+        Args:
+            pool: The KV cache's blocks.
+            rows: Maximum number of beams in one step.
+            max_prefill: Maximum number of sequences that start in one step, which bounds how long the next token of
+                the others is delayed.
+            slots: Maximum number of sequences that run at once; ``rows`` by default.
+            keep_prefixes: Whether image prefixes stay in the cache for later questions.
         """
         self.pool = pool
         self.rows = rows
@@ -99,14 +120,14 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, finished or aborted, and free all that it holds; unknown ones are ignored."""
+        """Forget a sequence that has finished or was aborted and free all that it holds; ignores unknown ones."""
         if sequence.slot is not None:
             self._vacate(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
     def branch(self, sequence: Sequence, chosen: list[Continuation]) -> None:
-        """Let the beams of a sequence go on as its search has ``chosen``, in the same rows."""
+        """Continue the beams of a sequence as its search has ``chosen``, in the same rows."""
         before = sequence.beams
         sequence.beams = [
             self._continued(before[one.parent], one, beam.row) for one, beam in zip(chosen, before, strict=True)
@@ -115,12 +136,12 @@ class Scheduler:
             self.pool.give_back(beam.blocks)
 
     def schedule(self) -> Batch:
-        """Grow the running, preempt the newest if blocks run out, let the first waiting join."""
+        """Give running beams the blocks they need, preempting the newest if there are none, then start waiting ones."""
         self.prefixes.begin()
         copies = self._grow()
         decode = self._decode(copies)
-        joined, prefixes, prefix_copies = self._admit(len(decode.beams))
-        return Batch(decode, tuple(joined), tuple(prefixes), tuple(prefix_copies))
+        started, prefixes, prefix_copies = self._admit(len(decode.beams))
+        return Batch(decode, tuple(started), tuple(prefixes), tuple(prefix_copies))
 
     def _decode(self, copies: list[Copy]) -> Decode:
         beams = tuple(beam for sequence in self.running for beam in sequence.beams)
@@ -132,7 +153,7 @@ class Scheduler:
         return Decode(beams, sources, slots, moves, tuple(copies))
 
     def _grow(self) -> list[Copy]:
-        """Give each running beam the block of its next position for its own, the oldest sequences first."""
+        """Give each running beam a block of its own for position ``length - 1``, the oldest sequences first."""
         copies: dict[int, Copy] = {}  # by target
         for sequence in sorted(self.running, key=lambda one: one.arrived):
             for beam in tuple(sequence.beams):
@@ -141,12 +162,12 @@ class Scheduler:
                         self._extend(beam, copies)
                     else:
                         for block in self._preempt(max(self.running, key=lambda one: one.arrived)):
-                            copies.pop(block, None)  # who wanted it is gone
+                            copies.pop(block, None)  # the beam that it was copied for is preempted
         return list(copies.values())
 
     def _needs_block(self, beam: Beam) -> bool:
-        place = (beam.length - 1) // BLOCK_SIZE
-        return place >= len(beam.blocks) or self.pool.holders(beam.blocks[place]) > 1
+        index = (beam.length - 1) // BLOCK_SIZE
+        return index >= len(beam.blocks) or self.pool.holders(beam.blocks[index]) > 1
 
     def _extend(self, beam: Beam, copies: dict[int, Copy]) -> None:
         (new,) = self.pool.take(1)
@@ -159,11 +180,11 @@ class Scheduler:
         copies[new] = Copy(shared, new)
 
     def _reserve(self, count: int, keep: Prefix | None = None) -> bool:
-        """Whether so many blocks are free, if need be at the cost of prefixes that nobody uses, but for ``keep``."""
+        """Whether ``count`` blocks are free, if need be after evicting unused prefixes other than ``keep``."""
         return self.pool.free >= count or self.prefixes.evict(count, keep)
 
     def _preempt(self, sequence: Sequence) -> list[int]:
-        """Back to the head of the queue: its blocks go to others, and it computes its keys and values again."""
+        """Move a sequence to the head of the queue and free its blocks; it will compute its keys and values again."""
         sequence.held = len({block for beam in sequence.beams for block in beam.blocks})
         freed = self._vacate(sequence)
         sequence.preemptions += 1
@@ -171,29 +192,30 @@ class Scheduler:
         return freed
 
     def _admit(self, rows: int) -> tuple[list[Sequence], list[PrefixJob], list[Copy]]:
-        joined: list[Sequence] = []
+        """Start waiting sequences in the rows from ``rows`` on, as far as there is room."""
+        started: list[Sequence] = []
         jobs: list[PrefixJob] = []
         copies: list[Copy] = []
-        while self._has_place(rows, len(joined)):
+        while self._has_room(rows, len(started)):
             sequence = self.waiting.popleft()
             known = self._known_prefix(sequence)
             prefix = known
             if sequence.prefix and known is None:
                 prefix = self.prefixes.add(sequence.image_key, sequence.prefix)
                 jobs.append(PrefixJob(prefix, sequence))
-            self._enter(sequence, rows, prefix, copies)
+            self._start(sequence, rows, prefix, copies)
             rows += sequence.num_beams
-            joined.append(sequence)
-        return joined, jobs, copies
+            started.append(sequence)
+        return started, jobs, copies
 
-    def _has_place(self, rows: int, joined: int) -> bool:
-        if not self.waiting or joined >= self.max_prefill or len(self.running) >= self.slots:
+    def _has_room(self, rows: int, started: int) -> bool:
+        if not self.waiting or started >= self.max_prefill or len(self.running) >= self.slots:
             return False
         first = self.waiting[0]
         if rows + first.num_beams > self.rows:
             return False
         known = self.prefixes.find(first.image_key) if first.prefix else None
-        return self._reserve(_blocks_to_enter(first, known) + (_headroom(first, rows) if rows else 0), known)
+        return self._reserve(_blocks_to_start(first, known) + (_headroom(first, rows) if rows else 0), known)
 
     def _known_prefix(self, sequence: Sequence) -> Prefix | None:
         known = self.prefixes.find(sequence.image_key) if sequence.prefix else None
@@ -201,10 +223,10 @@ class Scheduler:
             self.prefixes.hits += 1
         return known and self.prefixes.use(known)
 
-    def _enter(self, sequence: Sequence, row: int, prefix: Prefix | None, copies: list[Copy]) -> None:
+    def _start(self, sequence: Sequence, row: int, prefix: Prefix | None, copies: list[Copy]) -> None:
         blocks = [] if prefix is None else self.pool.share(prefix.blocks[: sequence.prefix // BLOCK_SIZE])
         blocks += self.pool.take(blocks_for(sequence.length) - len(blocks))
-        if prefix is not None and sequence.prefix % BLOCK_SIZE:  # its last block goes on with the prompt
+        if prefix is not None and sequence.prefix % BLOCK_SIZE:  # the prompt begins in its last block
             copies.append(Copy(prefix.blocks[-1], blocks[len(prefix.blocks) - 1]))
         sequence.start_running()
         sequence.slot = len(self.running)
@@ -219,7 +241,7 @@ class Scheduler:
         return Beam(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row)
 
     def _vacate(self, sequence: Sequence) -> list[int]:
-        """Take a sequence out of the running; returns the blocks that are free now."""
+        """Take a sequence out of its slot; returns the blocks that this has freed."""
         assert sequence.slot is not None
         freed = [block for beam in sequence.beams for block in self.pool.give_back(beam.blocks)]
         last = self.running.pop()
@@ -232,18 +254,18 @@ class Scheduler:
         return freed
 
 
-def _blocks_to_enter(sequence: Sequence, known: Prefix | None) -> int:
-    """New blocks that a waiting sequence takes: its own, and its prefix's if that is not there yet."""
+def _blocks_to_start(sequence: Sequence, known: Prefix | None) -> int:
+    """Number of new blocks that a waiting sequence takes: its own, and its prefix's if that is not cached."""
     shared = sequence.prefix // BLOCK_SIZE
     new = blocks_for(sequence.prefix) if sequence.prefix and known is None else 0
     return blocks_for(sequence.length) - shared + new
 
 
 def _headroom(sequence: Sequence, rows: int) -> int:
-    """Blocks to be left for the very next steps, so that who joins is not sent back at once.
+    """Number of blocks to leave free for the next steps, so that a sequence that starts is not preempted at once.
 
-    Beams part after their first token. Who was preempted comes back only where each running beam could grow, and a
-    search, which starts anew, only where it could also hold what it held before.
+    Its beams diverge after their first token. If it was preempted, it starts again only when every running beam could
+    take another block, and a search, which starts from scratch, only when it could also hold what it held before.
     """
     if not sequence.preemptions:
         return sequence.num_beams - 1

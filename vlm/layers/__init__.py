@@ -1,1 +1,1 @@
-"""Building blocks of the models: attention, and one transformer that a spec tells what to be."""
+"""Building blocks of the models: attention, and one transformer that a spec configures."""

@@ -1,7 +1,7 @@
-"""Multi-head attention that does not know where its keys and values are kept.
+"""Multi-head attention over keys and values that an :class:`AttentionContext` keeps.
 
-An :class:`AttentionContext` stands between: the engine's one writes into the paged KV cache, :class:`Bidirectional`
-keeps nothing (encoders), and :class:`Growing` concatenates (the slow oracle of the tests).
+The engine's contexts keep them in the paged KV cache, :class:`Bidirectional` (for encoders) keeps nothing, and
+:class:`Growing` concatenates them (the tests' slow reference).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from vlm.layers.rope import Rotation, rotate
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Which queries look at the same encoder output, so that it is read once for all of them.
+    """Which queries attend to the same encoder output, so that it is read once for all of them.
 
     Attributes:
-        rows: int64 ``[encoded, most]``: the rows that look at each; where they are fewer than most, any fills up.
-        slots, places: int64 ``[rows]``: where in ``rows`` each row is.
+        rows: int64 ``[encoded, longest]``: the rows that attend to each encoder output, padded with any of them.
+        slots, columns: int64 ``[rows]``: row r is ``rows[slots[r], columns[r]]``.
     """
 
     rows: Tensor
     slots: Tensor
-    places: Tensor
+    columns: Tensor
 
 
 class AttentionContext(Protocol):
     """Positions, masks, and the keys and values of one forward pass.
 
-    Masks are boolean, True where a query may look, or None where it may look everywhere.
+    Masks are boolean: True where a query may attend, or None if it may attend everywhere.
     """
 
     @property
@@ -53,11 +53,11 @@ class AttentionContext(Protocol):
 
     @property
     def sharing(self) -> Sharing | None:
-        """Which rows share an encoder output; None where each row has its own, in the same order."""
+        """Which rows share an encoder output; None if each row has its own, in the same order."""
         ...
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep new keys and values ``[batch, heads, queries, head_dim]``; returns all that the queries may see."""
+        """Keep new keys and values ``[batch, heads, queries, head_dim]``; returns all that queries may attend to."""
         ...
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class SelfAttention(nn.Module):
     def __init__(
         self, width: int, heads: int, inner_norm: nn.LayerNorm | None = None, kv_heads: int | None = None
     ) -> None:
-        """``inner_norm``, on ``width``, stands before the output matrix. Fewer ``kv_heads`` are shared by the heads."""
+        """``kv_heads`` below ``heads`` means grouped queries; ``inner_norm`` comes before the output matrix."""
         super().__init__()
         self.heads = heads
         self.kv_heads = heads if kv_heads is None else kv_heads
@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None = None) -> Tensor:
-        """``[batch, queries, width]`` in and out; ``rotation`` of the positions, where the model has rotary ones."""
+        """``[batch, queries, width]`` in and out; ``rotation`` for models with rotary positions."""
         heads = (self.heads, self.kv_heads, self.kv_heads)
         parts = self.qkv(x).split(self.widths, dim=-1)
         queries, keys, values = (split_heads(part, count) for part, count in zip(parts, heads, strict=True))
@@ -110,7 +110,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to an encoder's output, whose keys and values are computed once a sequence."""
+    """Attention to an encoder's output, whose keys and values are computed once for each sequence."""
 
     def __init__(self, width: int, heads: int, encoder_width: int) -> None:
         super().__init__()
@@ -131,30 +131,30 @@ class CrossAttention(nn.Module):
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, sharing: Sharing | None = None
     ) -> Tensor:
-        """As :meth:`forward`, with the keys and values at hand."""
+        """As :meth:`forward`, with given keys and values ``[encoded, heads, encoded positions, head_dim]``."""
         queries = split_heads(self.query(x), self.heads)
-        if sharing is not None:  # one query each; those of one encoder output stand side by side, as positions
+        if sharing is not None:  # one query a row; those of one encoder output become its positions
             queries = queries[sharing.rows, :, 0].transpose(1, 2)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         if sharing is not None:
-            attended = attended[sharing.slots, :, sharing.places].unsqueeze(2)
+            attended = attended[sharing.slots, :, sharing.columns].unsqueeze(2)
         out: Tensor = self.out(merge_heads(attended))
         return out
 
 
 class Bidirectional:
-    """An encoder's context: everything sees everything, but for padding on the right; nothing is kept."""
+    """An encoder's context: every position sees all others except padding on the right, and nothing is kept."""
 
     cross_mask: Tensor | None = None
     sharing: Sharing | None = None
 
     def __init__(self, positions: int, lengths: Tensor | None = None, device: torch.device | None = None) -> None:
-        """``lengths``: real positions of each row, int64 ``[batch]``; None where no row is padded."""
+        """``lengths``: number of real positions of each row, int64 ``[batch]``; None if no row is padded."""
         self.positions = torch.arange(positions, device=device).unsqueeze(0)
         self.mask = None if lengths is None else length_mask(lengths, positions)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002  the protocol's
-        """Nothing came before: the queries see exactly these."""
+        """The queries see exactly these keys and values."""
         return keys, values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -163,13 +163,13 @@ class Bidirectional:
 
 
 class Growing:
-    """Keys and values concatenated step by step: slow and plain, to check the engine's paged cache against."""
+    """Keys and values of one sequence, concatenated at each step: the reference for the engine's paged cache."""
 
     cross_mask: Tensor | None = None
     sharing: Sharing | None = None
 
     def __init__(self, cross: list[tuple[Tensor, Tensor]] | None = None, prefix: int = 0) -> None:
-        """``prefix``: so many first positions see each other, and the later ones see them all."""
+        """``prefix``: the first positions, this many, see each other; later ones see them and what is before."""
         self._prefix = prefix
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._cross = cross or []
@@ -177,7 +177,7 @@ class Growing:
         self.mask: Tensor | None = None
 
     def advance(self, queries: int) -> None:
-        """Announce the next ``queries`` positions, one sequence only; a prefix comes whole."""
+        """Set positions and mask of the next ``queries`` positions; a prefix must come whole."""
         start = int(self.positions[0, -1]) + 1 if self.positions.numel() else 0
         self.positions = torch.arange(start, start + queries).unsqueeze(0)
         keys = torch.arange(start + queries)
@@ -192,7 +192,7 @@ class Growing:
         return keys, values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
-        """As handed in."""
+        """The layer's keys and values, as given."""
         return self._cross[layer]
 
 

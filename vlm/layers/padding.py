@@ -9,6 +9,6 @@ from torch import Tensor
 
 
 def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Token ids as int64 ``[rows, longest]``; the padding is id 0, which no mask lets anything see."""
+    """Token ids as int64 ``[rows, longest]``; padded with id 0, which masks must hide."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.long, device=device)

@@ -1,5 +1,6 @@
-"""Rotary positions: queries and keys are turned by an angle that grows with their position (Su et al. 2021,
-arXiv:2104.09864). Nothing is learned or stored.
+"""Rotary positions: queries and keys are rotated by an angle that grows with their position.
+
+Su et al. 2021, arXiv:2104.09864. Nothing is learned or stored.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ Rotation = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Which part of each head is turned, and how fast.
+    """Which part of each head is rotated, and how fast.
 
     Attributes:
-        dims: The first so many dimensions of each head, an even number; the others stay as they are.
-        theta: The slowest pair takes about this many positions for one radian.
+        dims: Number of the first dimensions of each head that are rotated, even; the others stay as they are.
+        theta: About the number of positions in which the slowest pair rotates by one radian.
     """
 
     dims: int
@@ -33,9 +34,9 @@ class Rotary:
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn ``[batch, heads, queries, head_dim]``; of the turned part, dimension i goes with i + half (GPT-NeoX)."""
+    """Rotate ``[batch, heads, queries, head_dim]``; dimension i is paired with i + dims / 2, as in GPT-NeoX."""
     cos, sin = rotation
     half = cos.shape[-1]
     first, second, rest = x[..., :half].float(), x[..., half : 2 * half].float(), x[..., 2 * half :]
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([rotated.to(x.dtype), rest], dim=-1)

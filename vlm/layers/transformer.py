@@ -1,8 +1,8 @@
-"""One transformer for every decoder and encoder; a spec tells it what to be.
+"""One transformer for every decoder and encoder, configured by a spec.
 
-Vision towers use :class:`Transformer` bare; language models use :class:`TextTransformer`, which adds token and
-position embeddings. A model's ``language.py`` is a spec plus the names of its weights. A new family adds a flag here,
-not a second transformer.
+Vision towers use :class:`Transformer`; language models whose positions are added to the input use
+:class:`TextTransformer`. A model's ``language.py`` is a spec plus the names of its weights. If a new family needs what
+the spec lacks, add a flag here rather than a second transformer.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_tanh", "quick_gelu")
 
 @dataclass(frozen=True, slots=True)
 class TransformerSpec:
-    """What a transformer is.
+    """The configuration of a transformer.
 
     Attributes:
         layers, width, heads: Its size; ``width`` is a multiple of ``heads``.
         mlp_width: Hidden width of the feed-forward part.
-        norm: "pre" normalises before each part, "post" after its residual sum (as BERT and BART do); "parallel" has one
-            norm before both parts, which read the same (as Phi does).
+        norm: "pre" normalises before each part; "post" after its residual sum, as BERT and BART do; "parallel" has one
+            norm whose output both attention and MLP read, as Phi does.
         activation: "gelu" is the exact one (erf).
         eps: Of every LayerNorm.
         cross_width: Width of the encoder output that each layer attends to, or None.
-        embedding_norm, final_norm: A LayerNorm on what goes in, or on what comes out.
-        inner_norm: A further LayerNorm within each part, before its last matrix (sub-LN).
-        kv_heads: Heads of keys and values where there are fewer of them, or None.
-        rotary: Rotary positions, or None where positions are added to the input.
+        embedding_norm, final_norm: Whether there is a LayerNorm on the input, and on the output.
+        inner_norm: Whether each part has a further LayerNorm before its last matrix (sub-LN).
+        kv_heads: Number of heads of keys and values if it is less than ``heads``, or None.
+        rotary: Rotary positions, or None if positions are added to the input.
     """
 
     layers: int
@@ -77,7 +77,7 @@ class Mlp(nn.Module):
         inner_norm: nn.LayerNorm | None = None,
         out_width: int | None = None,
     ) -> None:
-        """``inner_norm``, on ``hidden``, stands before the second layer; ``out_width`` is ``width`` unless given."""
+        """``inner_norm`` comes before the second layer, on ``hidden``; ``out_width`` is ``width`` by default."""
         super().__init__()
         self.up = nn.Linear(width, hidden)
         self.inner_norm = inner_norm
@@ -144,7 +144,7 @@ def _inner_norm(spec: TransformerSpec, width: int) -> nn.LayerNorm | None:
 
 
 class Transformer(nn.Module):
-    """A stack of layers on ready embeddings."""
+    """A stack of layers on embeddings."""
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class Transformer(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """One learned row a position; BART keeps its first ``offset`` rows unused."""
+    """A learned embedding for each position; the first ``offset`` rows are not used, as in BART."""
 
     def __init__(self, positions: int, width: int, offset: int = 0) -> None:
         super().__init__()
@@ -204,12 +204,12 @@ class SinusoidalPositions(nn.Module):
 
 
 class TextTransformer(Transformer):
-    """A transformer that adds positions to its input; the tokens' matrix may be shared with others."""
+    """A transformer that adds position embeddings to its input."""
 
     def __init__(self, spec: TransformerSpec, positions: LearnedPositions | SinusoidalPositions) -> None:
         super().__init__(spec)
         self.positions = positions
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
-        """Token embeddings ``[batch, queries, width]`` to hidden states of the same shape."""
+        """Token embeddings ``[batch, queries, width]`` without positions to hidden states of the same shape."""
         return super().forward(x + self.positions(context.positions).to(x.dtype), context)

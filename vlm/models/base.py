@@ -1,8 +1,8 @@
-"""The whole contract between a model and the engine, on one page.
+"""The torch half of the contract between a model and the engine; the other half is ``vlm/models/processor.py``.
 
-The engine knows this module and nothing about any concrete model: it is handed one. A model family is a folder beside
-this file that offers a :class:`Processor` (numpy and PIL: images and words to numbers and back) and a
-:class:`VisionLanguageModel` (torch: numbers to numbers). ``docs/architecture.md`` follows one request through both.
+A model family is a folder beside this file that offers a :class:`~vlm.models.processor.Processor` (images and text to
+numbers and back, with numpy and PIL) and a :class:`VisionLanguageModel` (numbers to numbers, with torch). The engine
+imports these two modules and no family. ``docs/architecture.md`` follows one request through both.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Prompts:
 
     Attributes:
         embeddings: ``[batch, longest, width]``, without positions.
-        lengths: Real positions in each row.
+        lengths: Number of real positions in each row.
         encoded: Encoder output for cross attention ``[batch, longest, encoder width]``, or None.
-        encoded_lengths: Real positions in each row of ``encoded``.
+        encoded_lengths: Number of real positions in each row of ``encoded``.
     """
 
     embeddings: Tensor
@@ -38,19 +38,19 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Chosen ``tokens`` int64 ``[batch]`` and their raw ``logprobs`` float32 ``[batch]`` (None where nobody asked)."""
+    """``tokens`` int64 ``[batch]``, and their raw ``logprobs`` float32 ``[batch]`` or None if no row wants them."""
 
     tokens: Tensor
     logprobs: Tensor | None
 
 
 Sample = Callable[[Tensor], Sampled]
-"""Chooses one token a row from float32 logits ``[batch, vocabulary]``; the engine's sampler, handed to ``decode``."""
+"""Chooses one token a row from float32 logits ``[batch, vocabulary]``; the engine passes its sampler to ``decode``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one decode step chose, and the embeddings ``[batch, width]`` that the next one reads."""
+    """The choice of one step, as in Sampled, and the ``embeddings`` ``[batch, width]`` that the next step reads."""
 
     tokens: Tensor
     logprobs: Tensor | None
@@ -58,7 +58,7 @@ class Step:
 
 
 class Row(Protocol):
-    """One row of a step: what was asked, and the ids written so far."""
+    """One row of a step: the request's inputs, and the ids generated so far."""
 
     @property
     def inputs(self) -> Inputs: ...
@@ -74,55 +74,61 @@ class VisionLanguageModel(ModelFacts, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The weights' device."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and so of embeddings and KV cache."""
+        """The dtype of the weights, and so of embeddings and KV cache."""
         ...
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Encode images, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
 
-        They depend on nothing but the image, so that the engine may keep them for its next question.
+        Features depend on nothing but the image, so the engine may keep them for the next question about it.
         """
         ...
 
     def embed(
         self, inputs: Sequence[Inputs], features: Sequence[Tensor], generated: Sequence[Sequence[int]]
     ) -> Prompts:
-        """Encode prompts; a prefix (:meth:`embed_prefix`) is not part of them.
+        """Embed prompts, without the prefix of :meth:`embed_prefix`.
 
         Args:
             inputs: One a row.
-            features: What :meth:`see` made of each row's image, ``[tokens, width]``; empty for models with a prefix.
-            generated: Ids that a preempted sequence already has, after its prompt.
+            features: :meth:`encode_images` of each row's image; empty for models with a prefix.
+            generated: For each row the ids after its prompt, which a sequence has after a preemption.
         """
         ...
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
-        """What stands before the prompt of a sequence with an image, ``[batch, prefix positions, width]``."""
+        """Embed the positions before the prompt of a sequence with an image, ``[batch, prefix positions, width]``."""
         ...
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values ``[batch, heads, positions, head_dim]`` of one layer."""
+        """Cross-attention keys and values of one layer, ``[batch, heads, positions, head_dim]`` each.
+
+        ``encoded`` is :attr:`Prompts.encoded`.
+        """
         ...
 
     def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
-        """Hidden states ``[batch, positions, width]``; keys and values go through ``attention``."""
+        """Hidden states ``[batch, positions, width]`` of ``embeddings`` of that shape.
+
+        Keys and values are kept by ``attention``.
+        """
         ...
 
     def decode(self, hidden: Tensor, rows: Sequence[Row], sample: Sample) -> Step:
         """Choose the next token of each row from ``hidden`` ``[batch, width]`` and embed it.
 
-        A model whose steps are not all choices of a token looks at ``rows`` for what each one is at.
+        A model whose steps do not all choose a token finds in ``rows`` which kind of step each of them is at.
         """
         ...
 
 
 class TokenModel(nn.Module):
-    """What models have in common whose every step chooses one token: ``decode`` is logits, sample, embed."""
+    """The common part of models whose every step chooses one token: ``decode`` is logits, sample, embed."""
 
     beam_search = True
 
@@ -131,11 +137,11 @@ class TokenModel(nn.Module):
         raise NotImplementedError
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
-        """Nothing: the image is part of the prompt, or of what cross attention reads."""
+        """Not supported: the image is part of the prompt, or of what cross attention reads."""
         raise NotImplementedError(f"{len(features)} images, but the model has no prefix")
 
     def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing: the decoder has no cross attention."""
+        """Not supported: the decoder has no cross attention."""
         raise NotImplementedError(f"layer {layer} has no cross attention")
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -143,11 +149,11 @@ class TokenModel(nn.Module):
         raise NotImplementedError
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Nothing more to read; see :class:`~vlm.models.family.ModelModule`."""
+        """Reads nothing more; see :class:`~vlm.models.family.ModelModule`."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The weights' device."""
         return next(self.parameters()).device
 
     @property
@@ -163,7 +169,14 @@ class TokenModel(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, its processor, and where they came from."""
+    """A model and its processor, as :func:`vlm.loading.load` returns them.
+
+    Attributes:
+        model, processor: The two halves of the contract.
+        family: Folder of ``vlm.models`` that serves the checkpoint.
+        source: Folder or hub id of the checkpoint, as given.
+        revision: Commit of the hub repository; None for a folder.
+    """
 
     model: VisionLanguageModel
     processor: Processor

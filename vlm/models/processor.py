@@ -1,6 +1,6 @@
-"""The half of the model contract that needs no torch: images and words to numbers, and back.
+"""The half of the model contract that needs no torch: images and text to numbers, and back.
 
-A model family offers a :class:`Processor` beside the torch half of the contract in ``vlm/models/base.py``.
+The torch half is in ``vlm/models/base.py``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class CacheSpec:
         layers, kv_heads, head_dim: Of the decoder.
         max_positions: Longest sequence that the decoder can hold, prompt included.
         cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
-        prefix_positions: Positions that an image takes before the prompt, of which each sees all and which depend on
-            nothing but the image, so that sequences share their keys and values; 0 without such a prefix.
+        prefix_positions: Number of positions that an image takes before the prompt; 0 without such a prefix. They see
+            each other in both directions and depend on nothing but the image, so sequences share their keys and values.
     """
 
     layers: int
@@ -79,22 +79,22 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Preprocessed image as :meth:`VisionLanguageModel.see` wants it, float32
+        pixels: Preprocessed image as :meth:`VisionLanguageModel.encode_images` reads it, float32
             ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
-        prompt_ids: What the decoder reads before its first own token (at least one id).
-        encoder_ids: What a text encoder reads beside the image; empty where there is none.
-        task, native_task: What was understood, by its canonical and by the model's own name.
-        resolution: How it was found.
-        image_size: (width, height) of the upright image in pixels.
+        prompt_ids: Ids that the decoder reads before it generates, at least one.
+        encoder_ids: Ids that a text encoder reads beside the image; empty for models without one.
+        task, native_task: The task, by its canonical name and by the model's own.
+        resolution: How the task was found.
+        image_size: (width, height) of the upright image in pixels; None without one.
         image_tokens, text_tokens: The prompt's size, for usage.
-        echo: How many of the last ``prompt_ids`` the answer's text begins with.
-        has_text: True where the answer is text; False where it is geometry alone, so nothing is streamed.
-        ignored: Names of request fields that this task does not use.
-        scored: True where the answer's objects get scores, which need the tokens' log-probabilities.
-        limit: Most tokens that the task can use, or None; an answer that has so many has ended by itself.
-        values: Numbers that stand in ``prompt_ids`` where the model has placeholders for them, in order.
-        max_reasoning_tokens: Most ids that the model may think before it answers; None where it answers at once.
-        reasoning_end_id: Id after which the answer's text begins, or None: at once.
+        echo: Number of the last ``prompt_ids`` that the answer's text begins with.
+        has_text: True if the answer is text; False if it is geometry alone, so that nothing is streamed.
+        ignored: Names of the request's fields that this task does not use.
+        scored: Whether the answer's objects get scores, which need the tokens' log-probabilities.
+        limit: Maximum number of tokens that the task can use, or None; an answer of that length is complete.
+        values: The numbers for the placeholders in ``prompt_ids``, in order, for models that have such.
+        max_reasoning_tokens: Maximum number of ids of reasoning before the answer; None if it answers at once.
+        reasoning_end_id: Id after which the answer begins; None if it begins at once.
     """
 
     pixels: Array | None
@@ -118,10 +118,14 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What tokens mean: clean text (None for geometry alone), detections, and whether output was cut or malformed.
+    """The meaning of generated ids.
 
-    ``reasoning`` is what the model thought before it answered, None where it did not; spans then point into it. It is
-    what :meth:`Processor.decode` makes of all ids before :attr:`Inputs.reasoning_end_id`, for so it is streamed.
+    Attributes:
+        text: Without special tokens; None for geometry alone.
+        detections: The located objects.
+        truncated: Whether the output was cut off or malformed.
+        reasoning: The model's reasoning before its answer, into which spans point then; None if it did not reason. It
+            is :meth:`Processor.decode` of all ids before :attr:`Inputs.reasoning_end_id`, as it is streamed.
     """
 
     text: str | None
@@ -131,19 +135,24 @@ class Parsed:
 
 
 class Processor(Protocol):
-    """Images and words to numbers, and back. Used from several threads at once; keeps no state of a request."""
+    """Images and text to numbers, and back. Several threads use it at once, so it keeps no state of a request."""
 
     tasks: tuple[str, ...]
-    """Canonical names of the tasks offered."""
+    """Canonical names of the tasks that the model offers."""
 
     def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode and resize, whatever is asked about the image. Raises InvalidImage."""
+        """Decode and resize an encoded image, independently of the task. Raises InvalidImage."""
         ...
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
-        """Decode, resize and tokenise. Raises InvalidRequest, InvalidImage or UnsupportedTask.
+        """Decode, resize and tokenise.
 
-        ``look`` stands in for :meth:`look`, to remember what it made of an image.
+        Args:
+            request: For one task and at most one label.
+            preprocess: Used in place of :meth:`preprocess`, so that the engine can cache its results.
+
+        Raises:
+            InvalidRequest: The request cannot be answered; also InvalidImage and UnsupportedTask.
         """
         ...
 
@@ -154,14 +163,14 @@ class Processor(Protocol):
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:
-        """Read the geometry out of generated ids. Never raises on output.
+        """Read text and geometry out of generated ids. Never raises, whatever the ids are.
 
         Args:
             token_ids: Generated ids, end-of-sequence included.
             inputs: What :meth:`prepare` made of the request.
-            finished: The model ended by itself.
-            logprobs: Raw log-probability of each id, for scores; nan for one that was forced, so that nobody chose it;
-                empty where they are not known.
+            finished: Whether the model ended the answer itself.
+            logprobs: Raw log-probability of each id, for scores; nan for an id that was forced and not chosen; empty
+                if they are not known.
         """
         ...
 

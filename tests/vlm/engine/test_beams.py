@@ -42,7 +42,7 @@ def test_the_best_that_do_not_end_go_on() -> None:
     assert not one.ended
 
 
-def test_what_ends_below_the_first_beams_is_no_answer() -> None:
+def test_a_continuation_that_ends_below_the_first_beams_is_not_an_answer() -> None:
     one = search()
     advance(one, [Beam(), Beam()], *(continuation(0, token, -float(token)) for token in (1, 2, END, 4)))
     assert not one.complete

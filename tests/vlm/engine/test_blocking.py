@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vlm.engine.world import BLIP, FLORENCE, assert_empty, crowd, miniature, said, sample_image
+from tests.vlm.engine.world import BLIP, FLORENCE, assert_empty, comparable, crowd, miniature, sample_image
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest
@@ -31,7 +31,7 @@ def engine() -> Iterator[Engine]:
 
 def test_an_answer_is_that_of_the_asynchronous_call(engine: Engine) -> None:
     for request in crowd(BLIP, 5, seed=2):
-        assert said(engine.answer(request)) == said(asyncio.run(engine.complete(request)))
+        assert comparable(engine.answer(request)) == comparable(asyncio.run(engine.complete(request)))
     assert engine.stats().accepted == 0
 
 
@@ -39,13 +39,13 @@ def test_it_can_be_called_where_an_event_loop_runs(engine: Engine) -> None:
     async def notebook() -> Completion:
         return engine.answer(REQUEST)
 
-    assert said(asyncio.run(notebook())) == said(engine.answer(REQUEST))
+    assert comparable(asyncio.run(notebook())) == comparable(engine.answer(REQUEST))
 
 
 def test_many_more_requests_than_the_capacity_are_answered_in_order(engine: Engine) -> None:
     requests = crowd(BLIP, 20, seed=9)
     answers = engine.answer_all(requests)
-    assert [said(one) for one in answers] == [said(engine.answer(request)) for request in requests]
+    assert [comparable(one) for one in answers] == [comparable(engine.answer(request)) for request in requests]
     assert engine.answer_all([]) == []
 
 
@@ -83,7 +83,7 @@ def test_errors_can_be_returned_in_the_place_of_answers(engine: Engine) -> None:
     assert isinstance(bad, InvalidImage)
     assert isinstance(first, Completion)
     assert isinstance(last, Completion)
-    assert said(first) == said(last)
+    assert comparable(first) == comparable(last)
     with pytest.raises(InvalidImage):
         engine.answer(BAD)
 
@@ -107,7 +107,7 @@ def test_callers_in_several_threads_share_the_capacity(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert len(answers) == 3, "none was refused"
-    assert len({tuple(said(one)[0] for one in found) for found in answers}) == 1
+    assert len({tuple(comparable(one)[0] for one in found) for found in answers}) == 1
 
 
 def test_several_tasks_count_as_several_requests() -> None:

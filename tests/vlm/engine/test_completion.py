@@ -1,4 +1,4 @@
-"""Scores in answers: forced tokens give none, and a threshold leaves out what is not sure enough."""
+"""Scores in answers: forced tokens give none, and a threshold leaves out those below it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_forced_locations_have_no_score_and_stay_whatever_the_threshold(beams: i
     processor = miniature("florence-2-base").processor
     [plain] = ask_all(FLORENCE, [replace(OBJECTS, sampling=Sampling(num_beams=beams))])
     ids = plain.token_ids
-    forced = next(place for place, token in enumerate(ids) if processor.decode([token], special=True) == "square")
+    forced = next(index for index, token in enumerate(ids) if processor.decode([token], special=True) == "square")
     sampling = Sampling(forced_tokens=ids[:forced], num_beams=beams)
     [found] = asked(replace(with_threshold(0.0001), sampling=sampling))
     assert [one.score is None for one in found] == [True, False]

@@ -70,8 +70,8 @@ class Fake:
             raise error
 
 
-def ask(request: Request, fake: Fake, places: int = MANY) -> Completion:
-    chunk = asyncio.run(answer(request, fake, places))
+def ask(request: Request, fake: Fake, capacity: int = MANY) -> Completion:
+    chunk = asyncio.run(answer(request, fake, capacity))
     assert chunk.completion is not None
     assert (chunk.text, chunk.token_ids) == (chunk.completion.text, chunk.completion.token_ids)
     return chunk.completion
@@ -178,7 +178,7 @@ def answers_to_a_label(draw: st.DrawFn) -> Completion:
 
 
 @given(st.lists(answers_to_a_label(), min_size=2, max_size=5))
-def test_labels_put_together_keep_what_each_said(answers: list[Completion]) -> None:
+def test_merged_labels_keep_each_answer(answers: list[Completion]) -> None:
     labels = tuple(f"label {index}" for index in range(len(answers)))
     whole = merge(Request(b"", task=Task("detect", labels=labels)), answers)
     found = [(label, one, answer) for label, answer in zip(labels, answers, strict=True)
@@ -195,7 +195,7 @@ def test_labels_put_together_keep_what_each_said(answers: list[Completion]) -> N
 
 
 @given(st.lists(answers_to_a_label(), min_size=1, max_size=5))
-def test_parts_put_together_are_unchanged(answers: list[Completion]) -> None:
+def test_merged_parts_are_unchanged(answers: list[Completion]) -> None:
     whole = merge(Request(b"", tasks=(DETECT,) * len(answers)), answers)
     assert whole.parts == tuple(answers)
     assert whole.grounding == answers[0].grounding
@@ -223,7 +223,7 @@ def assert_sums(whole: Completion, answers: list[Completion]) -> None:
     ],
 )
 @pytest.mark.parametrize("what", ["detect", "cat"])
-def test_a_part_that_fails_takes_the_others_along(what: str, error: VlmError, param: str | None) -> None:
+def test_a_part_that_fails_ends_the_others(what: str, error: VlmError, param: str | None) -> None:
     parts = (CAPTION, DETECT if what == "detect" else LABELLED, Task("caption", labels=("never",)))
     fake = Fake(**{what: error, "never": None})
 
@@ -277,7 +277,7 @@ def test_all_are_asked_at_the_same_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "places", "param"),
+    ("request_", "capacity", "param"),
     [
         (Request(b"", tasks=(CAPTION,) * 5), 4, "tasks"),
         (Request(b"", tasks=(CAPTION, LABELLED, LABELLED)), 4, "tasks"),
@@ -286,13 +286,13 @@ def test_all_are_asked_at_the_same_time() -> None:
     ],
 )
 def test_more_generations_than_can_ever_run_are_refused_before_any_is_asked(
-    request_: Request, places: int, param: str
+    request_: Request, capacity: int, param: str
 ) -> None:
     fake = Fake()
-    with pytest.raises(InvalidRequest, match=f"at most {min(places, MAX_GENERATIONS)} ") as caught:
-        ask(request_, fake, places)
+    with pytest.raises(InvalidRequest, match=f"at most {min(capacity, MAX_GENERATIONS)} ") as caught:
+        ask(request_, fake, capacity)
     assert (caught.value.param, fake.asked) == (param, [])
 
 
-def test_as_many_as_there_are_places_may_be_asked() -> None:
+def test_as_many_generations_as_the_capacity_are_allowed() -> None:
     assert len(ask(Request(b"", tasks=(CAPTION,) * MAX_TASKS), Fake(), MAX_TASKS).parts) == MAX_TASKS

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.oracle import without_scores
-from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, miniature, said, sample_image
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, comparable, miniature, sample_image
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import InvalidRequest, Overloaded, UnsupportedTask, VlmError
@@ -41,7 +41,7 @@ def complete(engine: Engine, request: Request) -> Completion:
 def test_each_part_is_what_a_request_of_its_own_gets(engine: Engine, how: Sampling) -> None:
     whole = complete(engine, Request(sample_image(3), tasks=TASKS, sampling=how))
     alone = [complete(engine, Request(sample_image(3), task=task, sampling=how)) for task in TASKS]
-    assert list(map(said, whole.parts)) == list(map(said, alone))
+    assert list(map(comparable, whole.parts)) == list(map(comparable, alone))
     assert (whole.text, whole.grounding) == (alone[0].text, whole.parts[0].grounding)
     assert whole.usage.completion_tokens == sum(one.usage.completion_tokens for one in alone)
     assert whole.usage.image_tokens == alone[0].usage.image_tokens
@@ -133,7 +133,7 @@ def test_a_client_that_leaves_frees_every_part(engine: Engine, delay: float) -> 
     asyncio.run(leaves())
 
 
-def test_every_part_takes_a_place() -> None:
+def test_every_part_counts_against_the_capacity() -> None:
     caption = Task("caption")
 
     async def crowded(engine: Engine) -> None:

@@ -97,7 +97,7 @@ LONG = Request(sample_image(3), sampling=Sampling(max_tokens=45, forced_tokens=t
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_preempted_sequences_say_what_they_would_have_said(name: str) -> None:
+def test_preemption_does_not_change_answers(name: str) -> None:
     loaded, requests = miniature(name), [*[LONG] * 5, *crowd(name, 11, seed=3)]
     roomy, tight = core(loaded), core(loaded, rows=16, blocks=12)
     here, there = submitted(roomy, loaded, requests), submitted(tight, loaded, requests)
@@ -155,7 +155,7 @@ REQUEST = Request(sample_image(1), sampling=Sampling(max_tokens=12))
 def test_a_forward_that_raises_fails_exactly_its_batch(
     name: str, calls_left: int, failing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A step with both kinds calls forward for those that decode, then for those that join."""
+    """A step with both kinds calls forward for those that decode, then for those that start."""
     fault = Armed(RuntimeError("a kernel is unhappy"))
     loaded = faulty_model(miniature(name), "forward", fault)
     one = core(loaded)
@@ -233,7 +233,7 @@ def test_weights_that_are_nan_fail_with_advice_that_fits_the_dtype(dtype: str, a
     assert_empty(one)
 
 
-def test_fail_all_ends_who_runs_and_who_waits() -> None:
+def test_fail_all_ends_running_and_waiting_sequences() -> None:
     loaded = miniature(BLIP)
     one = core(loaded, rows=2)
     sequences = submitted(one, loaded, [REQUEST] * 5)
@@ -262,23 +262,23 @@ def test_max_tokens_ends_with_length(name: str, max_tokens: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stop_string_ends_early_and_is_not_said(name: str) -> None:
+def test_a_stop_string_ends_the_answer_early_and_is_not_part_of_it(name: str) -> None:
     [whole] = ended(name, Sampling())
     stop = whole.text.split()[2]
-    [cut] = ended(name, Sampling(stop=("never said", stop)))
+    [cut] = ended(name, Sampling(stop=("never generated", stop)))
     assert whole.finish_reason == cut.finish_reason == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)].strip()
     assert len(cut.token_ids) < len(whole.token_ids)
 
 
-def test_geometry_alone_comes_at_the_end_and_knows_no_stop_string() -> None:
+def test_geometry_alone_comes_at_the_end_and_ignores_stop_strings() -> None:
     plain, stopped = ended(FLORENCE, Sampling(), Sampling(stop=("circle", "square", "l")), prompt="<OD>")
     assert stopped.token_ids == plain.token_ids
     assert (plain.text, plain.has_text) == ("", False)
     assert plain.grounding.detections
 
 
-def test_an_end_that_was_forced_does_not_end() -> None:
+def test_a_forced_end_of_sequence_token_does_not_end_the_answer() -> None:
     [end] = miniature(BLIP).model.eos_token_ids
     [completion] = ended(BLIP, Sampling(max_tokens=6, forced_tokens=(7, end, 8, 9)))
     assert completion.token_ids[:4] == (7, end, 8, 9)
@@ -295,8 +295,8 @@ def test_a_prompt_and_an_answer_fill_the_last_position(name: str) -> None:
     assert completion.finish_reason == "length"
 
 
-def test_a_seed_gives_the_same_answer_in_any_company(tmp_path: Path) -> None:
-    """Of a model that is sure of nothing, for its weights were drawn and not trained."""
+def test_a_seed_gives_the_same_answer_in_any_batch(tmp_path: Path) -> None:
+    """The model is sure of nothing, because its weights are random."""
     family = dict(families())["blip"]
     synthesize(family, tmp_path, family.sizes["tiny"], 1)
     loaded = load(tmp_path, dtype="float32", device="cpu")

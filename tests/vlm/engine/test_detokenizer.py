@@ -129,7 +129,7 @@ def test_an_answer_cut_within_a_character_says_so() -> None:
     assert text.finish() == "\N{REPLACEMENT CHARACTER}"
 
 
-def test_the_echo_leads_and_stops_nothing() -> None:
+def test_the_echo_comes_first_and_is_not_searched_for_stop_strings() -> None:
     text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture of"), ("image", "red"))
     pieces = pieces_of(text, encode("blip-large", "a red circle"))
     assert pieces[0].startswith("a picture of a")

@@ -66,8 +66,8 @@ def test_what_does_not_fit_is_not_kept(budget: int) -> None:
     st.lists(st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), min_size=1, max_size=5), max_size=12),
     st.integers(0, 3),
 )
-def test_everyone_gets_their_own_image_within_the_budget(batches: list[list[bytes]], places: int) -> None:
-    cache = EncoderCache(places * SIZE)
+def test_everyone_gets_their_own_image_within_the_budget(batches: list[list[bytes]], capacity: int) -> None:
+    cache = EncoderCache(capacity * SIZE)
     for keys in batches:
         values, there, encoded = asked(cache, keys)
         assert values == [float(key[0]) for key in keys]

@@ -1,4 +1,4 @@
-"""Many clients and one device thread, on the real miniatures: who comes, leaves, is turned away or let down."""
+"""Many clients and one device thread, on the real miniatures: requests that are answered, left, refused or failed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.vlm.engine.world import (
     KOSMOS,
     NAMES,
     assert_empty,
+    comparable,
     crowd,
     faulty_model,
     faulty_processor,
     least_bytes,
     miniature,
-    said,
     sample_image,
 )
 from vlm.engine.blocks import blocks_for
@@ -73,7 +73,7 @@ def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Eng
         return [await engines[name].complete(request) for request in requests]
 
     alone, together = asyncio.run(one_by_one()), asyncio.run(gathered(engines[name], requests))
-    assert list(map(said, together)) == list(map(said, alone))
+    assert list(map(comparable, together)) == list(map(comparable, alone))
     for here, there in zip(together, alone, strict=True):
         assert here.logprobs == pytest.approx(there.logprobs, abs=1e-4)
     assert len({completion.text for completion in alone}) > 10
@@ -81,7 +81,7 @@ def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Eng
 
 
 def test_three_models_at_once_greedy_and_with_beams_give_what_they_give_alone(engines: dict[str, Engine]) -> None:
-    """Three engines in one process, each with greedy, drawn and searched answers in the same batches."""
+    """Three engines in one process, each with greedy, sampled and beam-searched answers in the same batches."""
     asked = [(name, request) for name in engines for request in crowd(name, 16, seed=21)]
     assert {request.sampling.num_beams for _, request in asked} == {1, 2, 3}
 
@@ -91,7 +91,7 @@ def test_three_models_at_once_greedy_and_with_beams_give_what_they_give_alone(en
     async def together() -> list[Completion]:
         return await asyncio.gather(*(engines[name].complete(request) for name, request in asked))
 
-    assert list(map(said, asyncio.run(together()))) == list(map(said, asyncio.run(alone())))
+    assert list(map(comparable, asyncio.run(together()))) == list(map(comparable, asyncio.run(alone())))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +107,7 @@ def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine],
     with Engine(loaded, config) as tiny:
         scarce = asyncio.run(gathered(tiny, requests))
         assert_empty(tiny)
-    assert list(map(said, scarce)) == list(map(said, asyncio.run(gathered(engines[name], requests))))
+    assert list(map(comparable, scarce)) == list(map(comparable, asyncio.run(gathered(engines[name], requests))))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,7 +128,7 @@ def test_streamed_text_joined_is_the_whole_text(engines: dict[str, Engine], name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str, Engine], name: str) -> None:
+def test_without_streaming_the_answer_is_one_chunk(engines: dict[str, Engine], name: str) -> None:
     async def whole(request: Request) -> list[Chunk]:
         return [chunk async for chunk in engines[name].generate(replace(request, stream=False))]
 
@@ -139,7 +139,7 @@ def test_without_pieces_the_answer_is_one_chunk_with_all_of_it(engines: dict[str
     for chunks, completion in asyncio.run(both()):
         [chunk] = chunks
         assert chunk.completion is not None
-        assert said(chunk.completion) == said(completion)
+        assert comparable(chunk.completion) == comparable(completion)
         assert (chunk.text, chunk.token_ids) == (completion.text, completion.token_ids)
 
 
@@ -152,7 +152,7 @@ def test_questions_about_one_image_cost_one_encode_and_get_the_same_answers(name
         first = asyncio.run(gathered(engine, asked))
         again = asyncio.run(gathered(engine, asked))
         assert (engine.stats().images_encoded, engine.stats().image_hits) == (1, 23)
-    assert [said(answer)[:4] for answer in first] == [said(answer)[:4] for answer in again]
+    assert [comparable(answer)[:4] for answer in first] == [comparable(answer)[:4] for answer in again]
     assert [answer.token_ids for answer in without] == [answer.token_ids for answer in again]
     assert {answer.usage.cached_tokens for answer in again} == {again[0].usage.image_tokens}
     assert [answer.usage.cached_tokens for answer in first].count(0) == 1
@@ -233,7 +233,7 @@ def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten() -> None
         assert_empty(engine)
 
 
-def test_the_door_is_shut_when_full_and_open_again_after() -> None:
+def test_requests_beyond_the_capacity_are_refused_until_others_end() -> None:
     config = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)
 
     async def five(engine: Engine) -> list[Completion | VlmError]:
@@ -246,7 +246,7 @@ def test_the_door_is_shut_when_full_and_open_again_after() -> None:
         assert_empty(engine)
 
 
-def test_a_place_is_free_as_soon_as_the_answer_is_there() -> None:
+def test_capacity_is_free_as_soon_as_the_answer_is_returned() -> None:
     """Not one turn of the event loop later: the next request would be refused."""
 
     async def twice(engine: Engine) -> None:
@@ -278,7 +278,7 @@ def test_a_bad_request_fails_alone(
     assert type(bad) is kind
     assert isinstance(first, Completion)
     assert isinstance(last, Completion)
-    assert said(first) == said(last)
+    assert comparable(first) == comparable(last)
     assert_empty(engines[FLORENCE])
 
 
@@ -300,7 +300,7 @@ class Times:
             raise self.error
 
 
-def test_a_model_that_fails_once_lets_down_one_batch_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_fails_once_fails_one_batch_only(caplog: pytest.LogCaptureFixture) -> None:
     async def three(engine: Engine) -> list[Completion | VlmError]:
         return [await outcome(engine, REQUEST) for _ in range(3)]
 
@@ -337,7 +337,7 @@ def test_a_processor_that_raises_on_the_device_thread_does_not_end_it(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_that_ends_the_thread_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_that_ends_the_device_thread_leaves_no_client_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither whom it was working for, nor whose request has just come in."""
     engine = Engine(miniature(BLIP), SMALL)
 
@@ -360,7 +360,7 @@ def test_a_bug_that_ends_the_thread_leaves_nobody_waiting(monkeypatch: pytest.Mo
     engine.stop()
 
 
-def test_a_client_that_reads_slowly_slows_nobody() -> None:
+def test_a_client_that_reads_slowly_does_not_slow_others() -> None:
     """It gets one chunk and then waits for the others: their answers come, and its own has grown meanwhile."""
     forwards = Times(RuntimeError())
     fast_done = threading.Event()
@@ -390,22 +390,22 @@ def test_a_client_that_reads_slowly_slows_nobody() -> None:
 def test_clients_of_two_event_loops_are_served_at_once(engines: dict[str, Engine]) -> None:
     requests, answers = crowd(FLORENCE, 12, seed=6), {}
 
-    def loop_of_its_own(place: int) -> None:
-        answers[place] = asyncio.run(gathered(engines[FLORENCE], requests))
+    def loop_of_its_own(index: int) -> None:
+        answers[index] = asyncio.run(gathered(engines[FLORENCE], requests))
 
-    threads = [threading.Thread(target=loop_of_its_own, args=(place,)) for place in range(2)]
+    threads = [threading.Thread(target=loop_of_its_own, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert list(map(said, answers[0])) == list(map(said, answers[1]))
+    assert list(map(comparable, answers[0])) == list(map(comparable, answers[1]))
     assert_empty(engines[FLORENCE])
 
 
-def test_an_event_loop_that_closes_in_the_middle_takes_its_requests_along(
+def test_an_event_loop_that_closes_in_the_middle_aborts_its_requests(
     engines: dict[str, Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No task is cancelled and no generator closed: nobody but the engine can notice."""
+    """No task is cancelled and no generator closed: only the engine can notice."""
     loop = asyncio.new_event_loop()
     chunks = [generate(engines[BLIP], ENDLESS) for _ in range(3)]
     for one in chunks:
@@ -416,7 +416,7 @@ def test_an_event_loop_that_closes_in_the_middle_takes_its_requests_along(
     assert asyncio.run(engines[BLIP].complete(REQUEST)).text
 
 
-def test_stopping_ends_who_runs_who_waits_and_whose_image_is_prepared() -> None:
+def test_stopping_ends_running_waiting_and_preparing_requests() -> None:
     """One thread prepares, and is busy with the last image when the engine stops."""
     last, stopped = threading.Event(), threading.Event()
 
@@ -433,7 +433,7 @@ def test_stopping_ends_who_runs_who_waits_and_whose_image_is_prepared() -> None:
         stopped.set()
         return await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
-    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.005))  # so that nobody is done before
+    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.005))  # so that none is done before
     engine = Engine(
         faulty_processor(paced, "prepare", slowly), EngineConfig(2, cache_bytes=2**26, prepare_threads=1)
     ).start()
@@ -450,7 +450,7 @@ def test_stopping_again_or_before_the_start_is_harmless() -> None:
     assert isinstance(asyncio.run(outcome(engine, REQUEST)), EngineFailure)
 
 
-def test_stopping_before_the_start_ends_who_waits_for_it() -> None:
+def test_stopping_before_the_start_ends_waiting_requests() -> None:
     async def early(engine: Engine) -> Completion | VlmError:
         task = asyncio.ensure_future(outcome(engine, REQUEST))
         while engine._inbox.empty():

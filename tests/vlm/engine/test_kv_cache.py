@@ -70,7 +70,7 @@ class World:
         return Row(self.normal(length, WIDTH), memory, Growing(keys_values))
 
     def prefill(self, *rows: Row) -> None:
-        """Let new rows join behind those that run."""
+        """Start new rows after those that run."""
         for row in rows:
             self.grow(row)
         lengths = [row.length for row in rows]
@@ -106,13 +106,13 @@ class World:
         hidden: Tensor = self.model(embeddings[None], row.slow)[0]
         return hidden
 
-    def leave(self, place: int) -> None:
+    def leave(self, index: int) -> None:
         """As the scheduler has it: the last row moves into the hole, the blocks are free for others."""
-        self.free += self.rows[place].blocks
+        self.free += self.rows[index].blocks
         last = self.rows.pop()
-        if place < len(self.rows):
-            self.cache.move(len(self.rows), place)
-            self.rows[place] = last
+        if index < len(self.rows):
+            self.cache.move(len(self.rows), index)
+            self.rows[index] = last
         self.slots.pop()
 
     def grow(self, row: Row) -> None:
@@ -132,7 +132,7 @@ def test_rows_of_different_lengths_equal_the_slow_context(norm: str, cross: bool
 
 @pytest.mark.parametrize("cross", [False, True])
 @torch.inference_mode()
-def test_joining_leaving_and_moving_change_nothing_for_the_others(cross: bool) -> None:
+def test_starting_ending_and_moving_rows_change_nothing_for_the_others(cross: bool) -> None:
     world = World(cross, seed=1)
     world.prefill(world.row(3, 9), world.row(20, 2), world.row(7, 5))
     world.decode(2)
@@ -155,7 +155,7 @@ def test_a_lone_prompt_of_one_position_needs_no_mask() -> None:
 
 
 @torch.inference_mode()
-def test_random_comings_and_goings_equal_the_slow_context() -> None:
+def test_random_starts_and_ends_equal_the_slow_context() -> None:
     world, rng = World(cross=True, seed=3), random.Random(3)
     for _ in range(40):
         joining = [world.row(rng.randint(1, 20), rng.randint(1, CROSS)) for _ in range(rng.randint(0, 2))]
@@ -163,9 +163,9 @@ def test_random_comings_and_goings_equal_the_slow_context() -> None:
             world.prefill(*joining)
         if world.rows:
             world.decode()
-        for place in reversed(range(len(world.rows))):
-            if world.rows[place].length > 25 or rng.random() < 0.1:
-                world.leave(place)
+        for index in reversed(range(len(world.rows))):
+            if world.rows[index].length > 25 or rng.random() < 0.1:
+                world.leave(index)
 
 
 def test_the_cache_takes_what_its_plan_says() -> None:

@@ -46,14 +46,14 @@ def ask(cache: ProcessorCache, image: bytes, preprocess: Counting) -> float:
     return float(made.pixels[0])
 
 
-def test_the_last_images_are_remembered_within_the_budget() -> None:
+def test_the_last_images_are_cached_within_the_budget() -> None:
     cache, preprocess = ProcessorCache(2 * SIZE), Counting()
     assert [ask(cache, image, preprocess) for image in (b"a", b"b", b"a", b"c", b"a", b"b")] == [97, 98, 97, 99, 97, 98]
     assert preprocess.seen == [b"a", b"b", b"c", b"b"]
     assert cache.used == 2 * SIZE
 
 
-def test_all_who_ask_at_once_wait_for_one() -> None:
+def test_requests_at_the_same_time_preprocess_an_image_once() -> None:
     go = threading.Event()
 
     def wait() -> None:
@@ -77,7 +77,7 @@ def test_without_a_budget_nothing_is_kept() -> None:
 @pytest.mark.parametrize(
     ("error", "raised"), [(InvalidImage("no"), InvalidImage), (ZeroDivisionError(), EngineFailure)]
 )
-def test_a_failure_is_for_all_who_wait_and_is_not_remembered(error: Exception, raised: type[Exception]) -> None:
+def test_a_failure_reaches_all_that_wait_and_is_not_cached(error: Exception, raised: type[Exception]) -> None:
     started, go = threading.Event(), threading.Event()
 
     def fail() -> None:
@@ -112,7 +112,7 @@ def test_questions_about_one_image_decode_it_once(name: str) -> None:
     assert len(looked) == 1
 
 
-def test_who_waits_for_an_image_keeps_no_thread_from_others() -> None:
+def test_waiting_for_an_image_occupies_no_worker_thread() -> None:
     """All threads but one would be waiting, and a small image with them."""
     go = threading.Event()
     slow, quick = sample_image(1), sample_image(2)
@@ -136,7 +136,7 @@ def test_who_waits_for_an_image_keeps_no_thread_from_others() -> None:
         assert engine.stats().accepted == 0
 
 
-def test_a_fault_of_ours_is_a_failure_with_a_name() -> None:
+def test_a_bug_in_preparing_is_an_engine_failure() -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 

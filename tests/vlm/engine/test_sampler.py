@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
 from vlm.engine.output import OutputText
-from vlm.engine.sampler import Sampler, ban_repeated_ngrams, draw, penalise_repeats
+from vlm.engine.sampler import Sampler, ban_repeated_ngrams, penalise_repeats, sample_nucleus
 from vlm.engine.sequence import Beam, Sequence
 from vlm.models.base import Sampled
 from vlm.models.processor import Inputs
@@ -55,7 +55,7 @@ def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int =
 def sample(logits: Tensor, beams: Rows[Beam]) -> Sampled:
     sampler = Sampler(rows=8, max_positions=40, device=CPU)
     for one in beams:
-        sampler.join(one)
+        sampler.start(one)
     return sampler.sample(logits.clone(), beams).sampled
 
 
@@ -85,7 +85,7 @@ def test_the_nucleus_is_that_of_transformers(seed: int, top_p: float) -> None:
     """Every token that any number draws, and no other: the grid is finer than the least likely one."""
     logits = 2 * torch.tanh(logits_of(1, seed, vocabulary=6) / 2)
     grid = torch.linspace(0, 1, 2000)
-    ours = draw(logits.expand(len(grid), -1), torch.full((len(grid),), top_p), grid)
+    ours = sample_nucleus(logits.expand(len(grid), -1), torch.full((len(grid),), top_p), grid)
     kept = TopPLogitsWarper(top_p=top_p)(torch.zeros(1, 1, dtype=torch.long), logits.clone())[0]
     assert set(ours.tolist()) == set(torch.isfinite(kept).nonzero()[:, 0].tolist())
 
@@ -98,22 +98,22 @@ def test_frequencies_are_the_probabilities(top_p: float) -> None:
     expected = count * torch.softmax(kept[0], dim=-1)
     numbers = random.Random(1)
     uniforms = torch.tensor([numbers.random() for _ in range(count)])
-    drawn = draw(logits.expand(count, -1), torch.full((count,), top_p), uniforms).bincount(minlength=8)
+    found = sample_nucleus(logits.expand(count, -1), torch.full((count,), top_p), uniforms).bincount(minlength=8)
     possible = expected > 0
-    assert not drawn[~possible].any()
-    assert ((drawn - expected)[possible] ** 2 / expected[possible]).sum() < 24.3
+    assert not found[~possible].any()
+    assert ((found - expected)[possible] ** 2 / expected[possible]).sum() < 24.3
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("worst", [float("nan"), float("inf"), float("-inf")])
-def test_logits_that_are_no_numbers_still_draw_a_token_that_exists(worst: float, uniform: float) -> None:
+def test_logits_that_are_nan_still_sample_an_existing_token(worst: float, uniform: float) -> None:
     """An index out of range would take down a GPU, and every other request with it."""
-    drawn = draw(torch.full((1, VOCABULARY), worst), torch.tensor([0.9]), torch.tensor([uniform]))
-    assert 0 <= int(drawn) < VOCABULARY
+    found = sample_nucleus(torch.full((1, VOCABULARY), worst), torch.tensor([0.9]), torch.tensor([uniform]))
+    assert 0 <= int(found) < VOCABULARY
 
 
 @pytest.mark.parametrize("temperature", [1e-46, 1e-39, 1e-12])
-def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     logits = logits_of(1, 3)
     sampled = sample(logits, [beam(0, [1], Sampling(temperature=temperature, seed=1))])
     assert int(sampled.tokens) == int(logits.argmax())
@@ -165,31 +165,31 @@ def test_log_probabilities_are_those_of_the_raw_logits() -> None:
     torch.testing.assert_close(sampled.logprobs, expected)
 
 
-def test_nobody_pays_for_log_probabilities_that_nobody_asked_for() -> None:
+def test_log_probabilities_that_no_row_wants_are_not_computed() -> None:
     assert sample(logits_of(1, 1), [beam(0, [1])]).logprobs is None
 
 
-def test_the_sampler_remembers_what_it_chose_and_follows_moves() -> None:
+def test_the_sampler_records_its_choices_and_moves_rows() -> None:
     """Row 1 chooses its likeliest token, becomes row 0, and may not choose it again."""
     sampler, logits = Sampler(rows=2, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
     best, second = VOCABULARY - 1, VOCABULARY - 2
     one = beam(1, [3], Sampling(no_repeat_ngram_size=1))
-    sampler.join(one)
-    drawn = sampler.sample(logits.clone(), [one])
-    assert int(drawn.sampled.tokens) == best
-    sampler.remember(drawn, drawn.sampled.tokens, [one])
+    sampler.start(one)
+    found = sampler.sample(logits.clone(), [one])
+    assert int(found.sampled.tokens) == best
+    sampler.record(found, found.sampled.tokens, [one])
     one.generated.append(best)
-    sampler.follow(torch.tensor([1]), torch.tensor([0]))
+    sampler.move(torch.tensor([1]), torch.tensor([0]))
     one.row = 0
     assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
 
 
-def test_the_last_token_of_the_longest_sequence_has_a_place() -> None:
+def test_a_history_holds_the_last_token_of_the_longest_sequence() -> None:
     sampler: Any = Sampler(rows=1, max_positions=3, device=CPU)
     one = beam(0, [1, 2, 3])
-    sampler.join(one)
-    drawn = sampler.sample(logits_of(1, 1), [one])
-    sampler.remember(drawn, drawn.sampled.tokens, [one])
+    sampler.start(one)
+    found = sampler.sample(logits_of(1, 1), [one])
+    sampler.record(found, found.sampled.tokens, [one])
 
 
 def test_without_a_seed_two_requests_differ() -> None:

@@ -1,4 +1,4 @@
-"""Who runs, and on what: random lives of many sequences against a memory that only does what the batches say."""
+"""Random lives of many sequences, against a memory that changes only as the batches say."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_short_prompt_does_not_overtake_a_long_one() -> None:
     assert schedule.schedule().prefill == (long, short)
 
 
-def test_at_most_max_prefill_join_in_one_step() -> None:
+def test_at_most_max_prefill_start_in_one_step() -> None:
     schedule = scheduler(rows=5, max_prefill=2)
     added(schedule, *(sequence() for _ in range(5)))
     sizes = [(len(batch.prefill), len(batch.decode.beams)) for batch in (schedule.schedule() for _ in range(3))]
@@ -173,7 +173,7 @@ def test_beams_share_the_prompt_and_copy_the_block_that_they_write_to() -> None:
     assert schedule.pool.used == 0
 
 
-def test_a_preempted_beam_search_starts_anew() -> None:
+def test_a_preempted_beam_search_starts_from_scratch() -> None:
     schedule = scheduler(blocks=4, rows=8)
     old, search = added(schedule, sequence(BLOCK_SIZE, 60), sequence(1, 60, beams=2))
     while not search.preemptions:
@@ -236,7 +236,7 @@ def test_a_preempted_search_waits_until_it_could_hold_what_it_held() -> None:
     st.integers(15, 30),
     st.integers(3, 6),
 )
-def test_nobody_starves(sizes: list[tuple[int, int, int]], blocks: int, rows: int) -> None:
+def test_no_sequence_starves(sizes: list[tuple[int, int, int]], blocks: int, rows: int) -> None:
     """Each step gives a token to the oldest that runs."""
     schedule = scheduler(blocks, rows)
     left = set(added(schedule, *(sequence(*size) for size in sizes)))
@@ -279,11 +279,11 @@ class Memory:
             assert self.rows[row] is beam.sequence, "a row goes on from one of the same sequence"
             assert self.slots[work.slots[row]] is beam.sequence
             self.write(beam, beam.length - 1)
-        self.join(batch)
+        self.start_prefill(batch)
         for beam in (*work.beams, *(beam for one in batch.prefill for beam in one.beams)):
             self.check(beam)
 
-    def join(self, batch: Batch) -> None:
+    def start_prefill(self, batch: Batch) -> None:
         for job in batch.prefixes:
             for position in range(job.prefix.length):
                 self.put(job.prefix.blocks, position, ("image", job.sequence.image_key, position))
@@ -360,7 +360,7 @@ class Lives(RuleBasedStateMachine):
         assert len(batch.prefill) <= self.schedule.max_prefill
         fresh = [one for one in batch.prefill if one not in self.joined]
         never = [one for one in self.order if one not in self.joined]
-        assert fresh == never[: len(fresh)], "who joins for the first time has waited longest"
+        assert fresh == never[: len(fresh)], "those that start for the first time have waited longest"
         self.joined.update(fresh)
         assert participants(batch) or not self.order, "a step always does something"
 
@@ -379,7 +379,9 @@ class Lives(RuleBasedStateMachine):
         held = {block for beam in beams for block in beam.blocks}
         assert len(held) + self.schedule.prefixes.blocks == self.schedule.pool.used
         assert 0 not in held
-        assert sorted((*running, *waiting), key=id) == sorted(self.order, key=id), "everyone alive is in one place"
+        assert sorted((*running, *waiting), key=id) == sorted(self.order, key=id), (
+            "every sequence is running or waiting"
+        )
         # A token that was chosen since may still lack its block: the next step gives it before anyone reads it.
         assert all(blocks_for(beam.length - 1) <= len(beam.blocks) <= blocks_for(beam.length) for beam in beams)
 

@@ -68,8 +68,8 @@ def _sampling(rng: random.Random) -> Sampling:
     )
 
 
-def said(completion: Completion) -> tuple[object, ...]:
-    """What must not depend on company: all but the clock, the image cache, and what is equal but for rounding."""
+def comparable(completion: Completion) -> tuple[object, ...]:
+    """What must not depend on the batch: all but times, the image cache, and scores, which differ by rounding."""
     usage = replace(completion.usage, cached_tokens=0)
     return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason, usage
 

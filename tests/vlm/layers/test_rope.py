@@ -30,7 +30,7 @@ def test_rotated_vectors_are_the_references_but_for_their_order() -> None:
     torch.testing.assert_close(torch.cat([woven, found[..., 32:]], dim=-1), expected, atol=2e-6, rtol=0)
 
 
-def test_pairs_are_turned_by_position_times_frequency() -> None:
+def test_pairs_are_rotated_by_position_times_frequency() -> None:
     x = torch.zeros(1, 1, 1, 8)
     x[..., 1] = 1.0
     found = rotate(x, Rotary(4, theta=100.0).rotation(torch.tensor([[3]])))[0, 0, 0].tolist()

@@ -78,11 +78,11 @@ def test_sinusoidal_positions_are_sines_then_cosines(width: int, offset: int) ->
     found = SinusoidalPositions(width, offset)(positions)
     assert found.dtype == torch.float32
     half = width // 2
-    for row, place in ((0, 0), (0, 2), (1, 0)):
-        position = int(positions[row, place]) + offset
+    for row, column in ((0, 0), (0, 2), (1, 0)):
+        position = int(positions[row, column]) + offset
         angles = [position * 10000 ** (-i / (half - 1)) for i in range(half)]
         expected = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
-        assert found[row, place].tolist() == pytest.approx(expected, abs=1e-3)
+        assert found[row, column].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_sinusoidal_positions_are_the_references_bits() -> None:
@@ -145,10 +145,10 @@ def test_rotary_positions_count_from_what_came_before() -> None:
     whole, steps = Growing(), Growing()
     whole.advance(6)
     expected = model(x, whole)
-    for place in range(6):
+    for column in range(6):
         steps.advance(1)
         torch.testing.assert_close(
-            model(x[:, place : place + 1], steps), expected[:, place : place + 1], atol=1e-4, rtol=1e-4
+            model(x[:, column : column + 1], steps), expected[:, column : column + 1], atol=1e-4, rtol=1e-4
         )
 
 

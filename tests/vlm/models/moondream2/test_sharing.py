@@ -76,7 +76,7 @@ def mixed(count: int, seed: int = 0) -> list[Request]:
     return [one(number) for number in range(count)]
 
 
-def said(completion: Completion) -> tuple[object, ...]:
+def comparable(completion: Completion) -> tuple[object, ...]:
     usage = replace(completion.usage, cached_tokens=0)
     return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason, usage
 
@@ -86,7 +86,7 @@ def alone(loaded: LoadedModel, asked: Iterable[Request]) -> list[tuple[object, .
         return [await engine.complete(request) for request in asked]
 
     with Engine(loaded, config(loaded)) as engine:
-        return list(map(said, asyncio.run(one_by_one(engine))))
+        return list(map(comparable, asyncio.run(one_by_one(engine))))
 
 
 async def together(engine: Engine, asked: Iterable[Request]) -> list[Completion]:
@@ -138,7 +138,7 @@ def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: Loade
     assert most > 24, "too few ran at once to say anything"
     assert all(used == expected for used, expected in seen)
     assert stats.cached_blocks == blocks_for(prefix)
-    assert list(map(said, answers)) == alone(loaded, asked)
+    assert list(map(comparable, answers)) == alone(loaded, asked)
 
 
 def test_an_image_that_is_given_up_for_want_of_blocks_is_not_encoded_again(loaded: LoadedModel) -> None:
@@ -174,7 +174,7 @@ def test_an_image_that_could_not_be_read_by_the_device_is_looked_at_again(loaded
     with Engine(faulty_model(loaded, "embed_prefix", fail_once), config(loaded)) as engine:
         answers = asyncio.run(work(engine))
     assert len(calls) == 2
-    assert list(map(said, answers)) == alone(loaded, asked)
+    assert list(map(comparable, answers)) == alone(loaded, asked)
 
 
 # Company
@@ -201,7 +201,7 @@ def test_answers_do_not_depend_on_company(
     with Engine(watched, config(loaded, blocks, encoder_cache_bytes)) as engine:
         answers = asyncio.run(work(engine))
         stats = engine.stats()
-    assert list(map(said, answers)) == expected
+    assert list(map(comparable, answers)) == expected
     assert sum(prefills) == len(asked) or blocks < 100, "none is sent back where there is room for all"
     with_image = sum(request.image is not None for request in asked)
     assert stats.images_encoded + stats.image_hits >= with_image, "of each image it is known where it came from"
@@ -232,7 +232,7 @@ def test_others_who_leave_change_nothing_and_leave_nothing(loaded: LoadedModel) 
 
     with Engine(loaded, config(loaded, blocks=60)) as engine:
         answers = asyncio.run(work(engine))
-    assert list(map(said, answers)) == expected
+    assert list(map(comparable, answers)) == expected
 
 
 def test_a_stream_is_the_answer_thought_included(loaded: LoadedModel) -> None:
@@ -250,7 +250,7 @@ def test_a_stream_is_the_answer_thought_included(loaded: LoadedModel) -> None:
 
     with Engine(loaded, config(loaded)) as engine:
         answers = asyncio.run(all_of(engine))
-    assert all(said(streamed) == said(whole) for streamed, whole in answers)
+    assert all(comparable(streamed) == comparable(whole) for streamed, whole in answers)
     assert any(streamed.grounding.reasoning for streamed, _ in answers)
 
 
