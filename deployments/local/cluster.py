@@ -66,7 +66,7 @@ def schema_of(config: Mapping[str, Any]) -> Any:
 def _start(directory: Path) -> None:
     import ray
 
-    _say("starting Ray")
+    _print_line("starting Ray")
     ray.init(
         address="local",
         namespace="serve",
@@ -92,7 +92,7 @@ def _deploy(schema: Any, host: str, port: int) -> None:
 def _wait(schema: Any, url: str, deadline: float) -> None:
     from ray import serve
 
-    progress = Progress(serve.status, {application.name for application in schema.applications}, _say)
+    progress = Progress(serve.status, {application.name for application in schema.applications}, _print_line)
     steps: tuple[Callable[[], bool], ...] = (progress, lambda: _answers(f"{url}/readyz"))
     for done in steps:
         while not done():
@@ -109,15 +109,15 @@ class Progress:
         self,
         status: Callable[[], Any],
         names: set[str],
-        say: Callable[[str], None],
+        print_line: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``status`` is ``ray.serve.status``, or a substitute in a test."""
         self._status = status
-        self._say = say
+        self._print = print_line
         self._clock = clock
         self._states: dict[str, str] = dict.fromkeys(sorted(names), "")
-        self._said_at = clock()
+        self._printed_at = clock()
 
     @property
     def waiting(self) -> list[str]:
@@ -135,7 +135,7 @@ class Progress:
         for name in self._states:
             if name in applications:
                 self._update(name, applications[name])
-        if self.waiting and self._clock() - self._said_at > REMIND_S:
+        if self.waiting and self._clock() - self._printed_at > REMIND_S:
             self._report(f"still waiting for {', '.join(self.waiting)}")
         return not self.waiting
 
@@ -145,12 +145,12 @@ class Progress:
             self._states[name] = state
             self._report(f"{name}: {STATES.get(state, state.lower().replace('_', ' '))}")
         if state == "DEPLOY_FAILED":
-            self._say(_why(application))
+            self._print(_why(application))
             raise StartError(f"{name} cannot run: {_cause(application)}")
 
     def _report(self, line: str) -> None:
-        self._said_at = self._clock()
-        self._say(line)
+        self._printed_at = self._clock()
+        self._print(line)
 
 
 def _why(application: Any) -> str:
@@ -172,7 +172,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(f"gigarouter: {line}", file=sys.stderr, flush=True)
 
 

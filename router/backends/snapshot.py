@@ -19,7 +19,7 @@ class Snapshot(Generic[T]):
     """What ``read`` returns, read again when it is older than ``max_age_s``.
 
     The controller may be away, with its node, while the models go on answering: then the last snapshot is used, and
-    nobody waits longer than ``patience_s`` for a new one.
+    no caller waits longer than ``patience_s`` for a new one.
     """
 
     def __init__(self, read: Callable[[], T], max_age_s: float, patience_s: float = 2.0) -> None:

@@ -21,9 +21,9 @@ class Cluster:
 
     def __init__(self) -> None:
         self.applications: dict[str, Any] = {}
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.now = 0.0
-        self.progress = Progress(lambda: self, {"router", "blip-large"}, self.said.append, lambda: self.now)
+        self.progress = Progress(lambda: self, {"router", "blip-large"}, self.printed.append, lambda: self.now)
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_reports_each_change_once_and_ends_when_all_run(cluster: Cluster) -> Non
     assert not cluster.progress()
     cluster.applications["blip-large"] = application("RUNNING")
     assert cluster.progress()
-    assert cluster.said == ["blip-large: starting", "router: ready", "blip-large: ready"]
+    assert cluster.printed == ["blip-large: starting", "router: ready", "blip-large: ready"]
 
 
 def test_reminds_of_those_that_are_still_awaited(cluster: Cluster) -> None:
     cluster.applications = {"blip-large": application("DEPLOYING"), "router": application("RUNNING")}
     for cluster.now in (0, 20, 40, 60, 80):
         assert not cluster.progress()
-    assert cluster.said[2:] == ["still waiting for blip-large"] * 2
+    assert cluster.printed[2:] == ["still waiting for blip-large"] * 2
     assert cluster.progress.waiting == ["blip-large"]
 
 
@@ -60,7 +60,7 @@ def test_of_a_failure_everything_is_printed_and_the_cause_is_the_error(cluster: 
     }
     with pytest.raises(StartError, match=r"^blip-large cannot run: There is no folder x.$"):
         cluster.progress()
-    assert cluster.said == ["blip-large: deploy failed", "It failed.\nTraceback\nThere is no folder x."]
+    assert cluster.printed == ["blip-large: deploy failed", "It failed.\nTraceback\nThere is no folder x."]
 
 
 def test_a_failure_without_a_message_is_still_reported(cluster: Cluster) -> None:

@@ -184,10 +184,10 @@ class Serve:
         self.handles: list[Handle] = []
         self.steps = steps
         self.info: ModelInfo | Exception = INFO
-        self.looked = 0
+        self.status_calls = 0
 
     def status(self) -> Any:
-        self.looked += 1
+        self.status_calls += 1
         return SimpleNamespace(applications=dict(self.applications))
 
     def get_app_handle(self, name: str) -> Handle:
@@ -223,7 +223,7 @@ async def test_ray_keeps_its_handles() -> None:
     for model in ("blip", "florence", "blip", "blip"):
         await collected(backend, model)
     assert len(serve.handles) == 2
-    assert serve.looked == 1
+    assert serve.status_calls == 1
 
 
 async def test_ray_forgets_the_handle_of_an_application_that_vanished() -> None:
@@ -460,7 +460,7 @@ async def test_ray_lists_a_model_that_cannot_be_described() -> None:
     assert [handle.described for handle in serve.handles] == [1]
 
 
-async def test_nobody_waits_long_for_a_model_that_does_not_describe_itself() -> None:
+async def test_a_model_that_does_not_describe_itself_is_not_waited_for_long() -> None:
     answers = asyncio.Event()
 
     async def describe(_model: str) -> ModelInfo:
@@ -531,7 +531,7 @@ async def test_the_last_snapshot_serves_while_the_controller_is_away(caplog: pyt
     assert "IndexError" in caplog.text
 
 
-async def test_nobody_waits_long_for_a_controller_that_hangs() -> None:
+async def test_a_controller_that_hangs_is_not_waited_for_long() -> None:
     hanging = threading.Event()
     waits = iter([False, True])
 
