@@ -1,4 +1,4 @@
-"""A checkpoint to a model that the engine can run: finds the family, picks dtype and device, builds both halves.
+"""Loads a checkpoint as a model that the engine can run: finds its family, builds model and processor.
 
 Families are the folders of ``vlm.models``; each says in its ``model.py`` which ``model_type`` of config.json it serves.
 """
@@ -16,12 +16,15 @@ import torch
 from torch import nn
 
 from vlm import models
-from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.files import REVISION_MISSING, Checkpoint
 from vlm.checkpoint.synthesis import write_weights
+from vlm.checkpoint.unfit import MISSING_FILE
 from vlm.checkpoint.weight_rules import load_weights
 from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
+from vlm.models.cards import cards, cards_of
 from vlm.models.family import Family
+from vlm.models.processor import Processor
 from vlm.types import ModelInfo
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,22 +44,76 @@ def load(
         source: A local folder, or a hub id, which needs a pinned ``revision``; or a checkpoint that is open already.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on a GPU, float32 on CPU.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
-        report: Is told in a few lines how loading goes on; an open checkpoint has its own.
+        report: Gets one line when the model is loaded, and before that one every few seconds if it takes long. Not
+            used for a checkpoint that is open already, which has a report of its own.
 
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
     """
     where = find_device(device)
     kind = _dtype(dtype, where)
-    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.open(source, revision, report)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, revision, report)
     name, family = find_family(checkpoint)
-    tell = checkpoint.report
-    tell(f"loading {checkpoint.folder} ({name}) as {str(kind).removeprefix('torch.')} on {where}")
     began = time.perf_counter()
-    model = _filled(family, checkpoint, kind, where)
-    loaded = LoadedModel(model, family.processor(checkpoint), name, checkpoint.source, checkpoint.revision)
-    tell(f"loaded in {time.perf_counter() - began:.1f} s")
+    model = _load_model(family, checkpoint, kind, where)
+    processor = build_processor(name, family, checkpoint)
+    loaded = LoadedModel(model, processor, name, checkpoint.source, checkpoint.revision)
+    seconds = time.perf_counter() - began
+    checkpoint.report(f"loaded {checkpoint.folder} ({name}) as {info(loaded).dtype} on {where} in {seconds:.1f} s")
     return loaded
+
+
+def open_checkpoint(
+    source: str | Path, revision: str | None = None, report: Callable[[str], None] | None = None
+) -> Checkpoint:
+    """As :meth:`Checkpoint.open`, but the error for a hub id without a revision names the one that is known to work."""
+    try:
+        return Checkpoint.open(source, revision, report)
+    except CheckpointError as error:
+        pinned = _pinned_revision(str(source)) if error.code == REVISION_MISSING else None
+        if pinned is None:
+            raise
+        raise CheckpointError(f"{error} Known to work: --revision {pinned}.", error.param, error.code) from error
+
+
+def _pinned_revision(hub_id: str) -> str | None:
+    """The first release on the card of a hub repository; None if there is no such card or no release."""
+    of_repository = (card for card in cards().values() if card.hugging_face_id == hub_id)
+    return next((release.revision for card in of_repository for release in card.releases), None)
+
+
+def build_processor(name: str, family: Family, checkpoint: Checkpoint) -> Processor:
+    """The family's processor for a checkpoint.
+
+    Raises:
+        CheckpointError: A file is missing or does not fit; for a missing one the message says where to copy it from.
+    """
+    try:
+        return family.processor(checkpoint)
+    except CheckpointError as error:
+        origin = _origin(name, str(error.param)) if error.code == MISSING_FILE else None
+        if origin is None:
+            raise
+        raise CheckpointError(
+            f"{error.param} in {checkpoint.folder} is missing. A fine-tune can use that of its base model: "
+            f"hf download {origin} --local-dir {checkpoint.folder}",
+            error.param,
+            error.code,
+        ) from error
+
+
+def _origin(family: str, name: str) -> str | None:
+    """Arguments of ``hf download`` for the file ``name`` of the family's published model; None without a card."""
+    card = next((card for card in cards_of(family) if card.hugging_face_id), None)
+    if card is None:
+        return None
+    for release in card.releases:
+        for file in release.files:
+            if file.name == name and file.source:
+                repository, _, revision = file.source.partition(" at ")
+                return f"{repository} {name} --revision {revision}"
+    pinned = f" --revision {card.releases[0].revision}" if card.releases else ""
+    return f"{card.hugging_face_id} {name}{pinned}"
 
 
 def info(loaded: LoadedModel) -> ModelInfo:
@@ -73,8 +130,10 @@ def info(loaded: LoadedModel) -> ModelInfo:
     )
 
 
-def _filled(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> VisionLanguageModel:
-    """The family's model with the checkpoint's weights; memory is taken once, on the device itself."""
+def _load_model(
+    family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> VisionLanguageModel:
+    """The family's model with the checkpoint's weights; memory is allocated once, on the device itself."""
     model = family.empty(checkpoint.config).to(dtype).to_empty(device=device)
     load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
     model.finish(checkpoint)
@@ -103,13 +162,13 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" a GPU where there is one. Raises CheckpointError for what is not here."""
+    """The device of that name; for "auto" a GPU if there is one. Raises CheckpointError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise CheckpointError(f"{name!r} is no device; use cpu, cuda or auto.", param="device") from error
+        raise CheckpointError(f"{name!r} is not a valid device; use cpu, cuda or auto.", param="device") from error
     if device.type not in {"cpu", "cuda"}:
         raise CheckpointError(f"The device {name!r} is not supported; use cpu, cuda or auto.", param="device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -121,11 +180,11 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in _DTYPES:
-        raise CheckpointError(f"{name!r} is no dtype; use {', '.join(_DTYPES)} or auto.", param="dtype")
+        raise CheckpointError(f"{name!r} is not a valid dtype; use {', '.join(_DTYPES)} or auto.", param="dtype")
     return _DTYPES[name]
 
 
 def synthesize(family: Family, folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Write a folder as the hub has it, of the sizes in ``config`` (a config.json), with weights drawn by ``seed``."""
+    """Write a folder as the hub has it, of the sizes in ``config`` (a config.json), with random weights."""
     family.write_files(folder, config)
     write_weights(folder, family.empty(config), family.rules, seed)

@@ -56,8 +56,8 @@ def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"dtype": "int8"}, "'int8' is no dtype; use float32, bfloat16, float16 or auto"),
-        ({"device": "toaster"}, "'toaster' is no device; use cpu, cuda or auto"),
+        ({"dtype": "int8"}, "'int8' is not a valid dtype; use float32, bfloat16, float16 or auto"),
+        ({"device": "toaster"}, "'toaster' is not a valid device; use cpu, cuda or auto"),
         ({"device": "meta"}, "'meta' is not supported; use cpu, cuda or auto"),
         ({"device": "cuda:99"}, "no device 'cuda:99' here; use cpu or auto"),
     ],
@@ -68,11 +68,40 @@ def test_what_cannot_be_used_is_named_before_anything_is_read(choice: dict[str, 
     assert caught.value.param == next(iter(choice))
 
 
-def test_progress_is_reported() -> None:
+def test_a_short_load_is_reported_in_one_line() -> None:
     lines: list[str] = []
     load(BLIP, dtype="float32", device="cpu", report=lines.append)
-    assert lines[0] == f"loading {BLIP} (blip) as float32 on cpu"
-    assert re.fullmatch(r"loaded in \d+\.\d s", lines[-1])
+    (line,) = lines
+    assert re.fullmatch(re.escape(f"loaded {BLIP} (blip) as float32 on cpu in ") + r"\d+\.\d s", line)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
+def test_a_fine_tune_without_a_small_file_is_told_where_to_get_it(name: str, tmp_path: Path) -> None:
+    shutil.copytree(BLIP, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "processor_config.json").unlink()
+    (tmp_path / name).unlink(missing_ok=True)
+    if name == "tokenizer.json":
+        settings = json.loads((BLIP / "processor_config.json").read_text())["image_processor"]
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path, device="cpu")
+    assert f"{name} in {tmp_path} is missing" in str(caught.value)
+    assert f"hf download Salesforce/blip-image-captioning-large {name}" in str(caught.value)
+    assert str(caught.value).endswith(f"--local-dir {tmp_path}")
+
+
+def test_a_file_that_another_repository_publishes_comes_from_there(tmp_path: Path) -> None:
+    shutil.copytree(MINIATURES / "moondream-2", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"hf download moondream/starmie-v1 tokenizer\.json --revision 3519"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_hub_id_without_a_revision_is_offered_the_pinned_one() -> None:
+    with pytest.raises(CheckpointError, match=r"pin a full commit id.* Known to work: --revision 9a7d4024050840e0"):
+        load("vikhyatk/moondream2", device="cpu")
+    with pytest.raises(CheckpointError, match=r"branches and tags can move\.$"):
+        load("organisation/name", device="cpu")
 
 
 @pytest.mark.parametrize("folder", [BLIP, FLORENCE], ids=["blip", "florence2"])

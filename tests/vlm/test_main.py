@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import json
 import os
 import runpy
+import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from PIL import Image
 
 from vlm import __main__ as program
 from vlm.__main__ import main
+from vlm.cli.arguments import Command
 from vlm.errors import CheckpointError, EngineFailure, UnsupportedTask, VlmError
 from vlm.grounding_json import to_json
+from vlm.models.cards import cards
 from vlm.types import Box, Completion, Detection, Grounding, Point, Request, Sampling, Task, Timings, Usage
 
 SIZE = (640, 480)
@@ -83,7 +85,7 @@ def _run(
     argv: list[str], answers: dict[int, Outcome] | None = None, default: Outcome | None = None
 ) -> tuple[int, FakeEngine]:
     engine = FakeEngine(answers or {}, default or _completion(CAPTION))
-    return main(["checkpoint", *argv], lambda options: nullcontext(engine)), engine
+    return main(["checkpoint", *argv], lambda command: nullcontext(engine)), engine
 
 
 def _usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -203,7 +205,7 @@ def test_json_is_one_object_per_image_and_line(images: list[str], capsys: pytest
 
 def test_what_the_task_does_not_use_is_said(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run([images[0]], default=_completion(CAPTION, ignored=("task.length",)))[0] == 0
-    assert capsys.readouterr().err == f"note: {images[0]}: this task does not use task.length\n"
+    assert capsys.readouterr().err == "note: this task does not use --length\n"
 
 
 # Drawing.
@@ -216,10 +218,10 @@ def test_draw_writes_the_image_with_what_was_found(images: list[str], tmp_path: 
         assert len(image.getcolors() or []) > 1
 
 
-def test_several_drawings_are_numbered(images: list[str], tmp_path: Path) -> None:
+def test_several_drawings_have_the_names_of_their_images(images: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out.jpg"
     _run([*images, "--json", "--draw", str(out)], {641: EngineFailure("It failed.")}, _completion(FOUND))
-    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-1.jpg", "out-3.jpg"]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-a.jpg", "out-c.jpg"]
 
 
 def test_a_drawing_that_cannot_be_written_is_a_failure(
@@ -254,13 +256,73 @@ def test_a_failure_weighs_more_than_bad_input(images: list[str]) -> None:
 def test_files_that_cannot_be_read_are_bad_input(
     images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, engine = _run([str(tmp_path / "absent.png"), images[0], str(tmp_path)])
+    absent, locked = str(tmp_path / "absent.png"), tmp_path / "pipe.png"
+    code, engine = _run([absent, images[0]])
+    assert (code, engine.asked) == (2, [])
+    assert capsys.readouterr() == ("", f"error: there is no such file: {absent}\n")
+    locked.mkdir()
+    assert _run([images[0], str(locked)])[0] == 2
+    assert f"the folder {locked} holds no images" in _only_line(capsys.readouterr().err)
+
+
+def test_a_folder_stands_for_its_images(images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("not an image")
+    code, engine = _run([str(tmp_path)])
     captured = capsys.readouterr()
-    assert (code, len(engine.asked), captured.out) == (2, 1, f"{images[0]}: A red circle.\n")
-    assert captured.err == (
-        f"error: {tmp_path / 'absent.png'}: the file cannot be read (No such file or directory)\n"
-        f"error: {tmp_path}: the file cannot be read (Is a directory)\n"
+    assert (code, len(engine.asked)) == (0, 3)
+    assert captured.out == "".join(f"{image}: A red circle.\n" for image in images)
+    assert captured.err == f"note: {tmp_path}: skipped 1 file that is not an image\n"
+
+
+def test_an_error_of_the_question_is_printed_once(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = UnsupportedTask("There is no task x; send task.labels.", "task.labels")
+    assert _run(images, dict.fromkeys((640, 641, 642), refusal))[0] == 2
+    assert capsys.readouterr().err == (
+        f"error: {images[0]}: There is no task x; send --label.\n"
+        "error: the same for 2 more images: There is no task x; send --label.\n"
     )
+
+
+def test_a_note_is_printed_once(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run(images, default=_completion(CAPTION, ignored=("prompt", "task.threshold")))
+    assert capsys.readouterr().err == "note: this task does not use --prompt, --threshold\n"
+
+
+def test_every_option_of_a_task_is_passed_on(images: list[str]) -> None:
+    options = [
+        "--reasoning",
+        "--threshold",
+        "0.1",
+        "--max-objects",
+        "3",
+        "--reference",
+        "64,48",
+        "--reference",
+        "0,0,1,1",
+    ]
+    _, engine = _run([images[0], "--task", "query", "--beams", "2", *options])
+    assert engine.asked[0].task == Task(
+        "query", max_objects=3, reasoning=True, references=(Point(0.1, 0.1), Box(0, 0, 1, 1)), threshold=0.1
+    )
+    assert engine.asked[0].sampling == Sampling(num_beams=2)
+
+
+def test_compact_json_holds_text_and_objects_alone(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([images[0], "--compact"], default=_completion(FOUND))
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer) == ["image", "text", "objects"]
+    assert answer["objects"][0]["box_px"] == [64.0, 96.0, 320.0, 288.0]
+
+
+def test_reasoning_is_printed_before_the_text(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    grounding = replace(FOUND, reasoning=" red circle ", detections=FOUND.detections[1:])
+    _run([images[0]], default=_completion(grounding, "one"))
+    assert capsys.readouterr().out == "reasoning: red circle\none\ndot    320   240\n"
+
+
+def test_objects_that_the_threshold_left_out_are_counted(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _run([images[0]], default=_completion(replace(FOUND, detections=(), below_threshold=2), ""))
+    assert capsys.readouterr() == ("nothing found\n", "note: --threshold left out 2 objects\n")
 
 
 def test_a_region_outside_one_image_is_bad_input_for_that_image(
@@ -283,6 +345,10 @@ def test_a_region_outside_one_image_is_bad_input_for_that_image(
         (["--dtype", "int4"], "--dtype"),
         (["--draw", "out.pdf"], ".png"),
         (["--seed", "x"], "--seed"),
+        (["--threshold", "2"], "--threshold"),
+        (["--max-objects", "0"], "--max-objects"),
+        (["--reference", "1,2,3"], "two numbers"),
+        (["--reference", "-1,2"], "--reference"),
         (["--unknown"], "--unknown"),
     ],
 )
@@ -295,18 +361,19 @@ def test_usage_errors_are_one_line(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--temperature", "3"], "temperature must be from 0 to 2"),
-        (["--max-tokens", "0"], "max_tokens must be at least 1"),
-        (["--top-p", "nan"], "top_p"),
+        (["--temperature", "3"], "--temperature must be from 0 to 2"),
+        (["--max-tokens", "0"], "--max-tokens must be at least 1"),
+        (["--top-p", "nan"], "--top-p"),
         (["--label", "dog"], "--task"),
         (["--region", "0,0,1,1"], "--task"),
         (["--length", "long"], "--task"),
+        (["--reasoning", "--threshold", "0"], "--reasoning, --threshold: for a task only"),
     ],
 )
 def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(
     options: list[str], said: str, images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def never(loading: argparse.Namespace) -> AbstractContextManager[Any]:
+    def never(command: Command) -> AbstractContextManager[Any]:
         pytest.fail("the checkpoint was loaded")
 
     assert main(["checkpoint", images[0], *options], never) == 2
@@ -314,7 +381,7 @@ def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_a_failure(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    def refuse(command: Command) -> AbstractContextManager[Any]:
         raise CheckpointError("There is no folder 'checkpoint'.")
 
     assert main(["checkpoint", images[0]], refuse) == 1
@@ -326,10 +393,10 @@ def test_an_interrupt_ends_quietly(images: list[str], capsys: pytest.CaptureFixt
         async def complete(self, request: Request) -> Completion:
             raise KeyboardInterrupt
 
-    def interrupt(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    def interrupt(command: Command) -> AbstractContextManager[Any]:
         raise KeyboardInterrupt
 
-    assert main(["checkpoint", *images], lambda options: nullcontext(Interrupted())) == 130
+    assert main(["checkpoint", *images], lambda command: nullcontext(Interrupted())) == 130
     assert main(["checkpoint", *images], interrupt) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -349,7 +416,30 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert "--draw OUT.png" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--draw OUT.png" in text
+    assert "python -m vlm miniatures/florence-2-base photo.jpg --task detect" in text
+    for card in cards().values():
+        assert card.name in text
+        assert all(task.name in text for task in card.tasks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "detekt"], "There is no task"),
+        (["--task", "region_caption"], "--region 0.1,0.2,0.5,0.6"),
+        (["--task", "ground"], "--prompt TEXT"),
+        (["--beams", "2", "--temperature", "0.5"], "--beams"),
+    ],
+)
+def test_a_question_that_no_image_can_answer_is_refused_before_the_weights_are_read(
+    options: list[str], message: str, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Path(shutil.copytree(ROOT / "miniatures" / "florence-2-base", tmp_path / "checkpoint"))
+    (checkpoint / "model.safetensors").unlink()
+    assert main([str(checkpoint), *images, *options]) == 2
+    assert message in _only_line(capsys.readouterr().err)
 
 
 # With a real checkpoint.

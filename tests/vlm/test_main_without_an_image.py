@@ -25,14 +25,14 @@ def test_json_has_no_image_s_name_and_notes_go_without_it(capsys: pytest.Capture
     captured = capsys.readouterr()
     answer = json.loads(captured.out)
     assert (answer["image"], answer["text"], answer["grounding"]["images"]) == (None, ANSWER, [])
-    assert captured.err.endswith("\nnote: this task does not use task.length\n")
+    assert captured.err.endswith("note: this task does not use --length\n")
 
 
 @pytest.mark.parametrize(
     ("checkpoint", "options", "said"),
     [
         (MOONDREAM, ["--task", "detect", "--label", "dog", "--prompt", "?"], "needs an image for the task 'detect'"),
-        (MOONDREAM, ["--task", "query", "--region", "0,0,64,64"], "a region in pixels needs an image"),
+        (MOONDREAM, ["--task", "query", "--region", "0,0,64,64"], "--region in pixels needs an image"),
         (str(ROOT / "miniatures" / "blip-large"), [], "BLIP needs an image"),
     ],
 )

@@ -1,30 +1,31 @@
 """Opens a checkpoint: a local folder, or a hub repository at a pinned revision.
 
-Owns where the files are, how they are read, and one clear error for each way in which they can be unfit. Does not know
-what any key or tensor means: each model family does. Never unpickles and never runs code from a checkpoint.
+What a key or a tensor means is for the model families to know. Never unpickles, and never runs code from a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm.checkpoint.hub import HubFile, Report, download, download_file
+from vlm.checkpoint.progress import Progress
+from vlm.checkpoint.unfit import missing, refuse_adapter, refuse_quantised, unreadable, unusable
 from vlm.errors import CheckpointError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-Report = Callable[[str], None]
+REVISION_MISSING = "revision_missing"
+"""Code of the error for a hub id without a full commit id."""
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
-NESTED = "*/*"  # hub repositories keep exports for other runtimes in subfolders
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -37,16 +38,7 @@ _CONVERT = (
 
 
 def _silent(line: str) -> None:
-    """The report of callers that want none."""
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file of another hub repository than the checkpoint's: ``name`` at the full commit id ``revision``."""
-
-    repository: str
-    revision: str
-    name: str
+    """The default report, which drops every line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class Checkpoint:
 
     Attributes:
         folder: Where the files are on this machine.
-        source: What was asked for: a path or a hub id.
+        source: The path or hub id that was opened.
         revision: The hub revision, or None for a local folder.
         config: The content of ``config.json``.
         report: Gets one line about each slow step.
@@ -69,7 +61,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None, report: Report | None = None) -> Checkpoint:
-        """Find the folder (downloading it if ``source`` is a hub id) and read its ``config.json``.
+        """Find the folder (fetching it if ``source`` is a hub id) and read its ``config.json``.
 
         Args:
             source: A folder, or a hub id ``organisation/name``; an existing folder wins.
@@ -77,9 +69,11 @@ class Checkpoint:
             report: Gets one line about each slow step.
 
         Raises:
-            CheckpointError: No such folder or repository, no revision, or no usable ``config.json``.
+            CheckpointError: No such folder or repository, no revision (code ``revision_missing``), an adapter without
+                its base model, or no usable ``config.json``.
         """
         folder = _find(source, revision, report or _silent)
+        refuse_adapter(folder)
         return cls(folder, str(source), revision, _require(folder, "config.json"), report or _silent)
 
     @property
@@ -87,7 +81,7 @@ class Checkpoint:
         """The family's name as the config has it (``"blip"``).
 
         Raises:
-            CheckpointError: The config does not say.
+            CheckpointError: The config does not name it.
         """
         value = self.config.get("model_type")
         if not isinstance(value, str):
@@ -105,7 +99,7 @@ class Checkpoint:
         """The object in the JSON file ``name``, or None if there is no such file.
 
         Raises:
-            CheckpointError: The file is there, but is no JSON object.
+            CheckpointError: The file is there, but does not hold a JSON object.
         """
         path = self.folder / name
         return _read_object(path) if path.is_file() else None
@@ -118,26 +112,26 @@ class Checkpoint:
         """A new tokenizer from ``tokenizer.json``, without truncation or padding.
 
         Args:
-            kept: Where the tokenizer is, if another repository of the hub has it.
+            kept: Where to fetch the tokenizer, if another repository of the hub has it.
 
         Raises:
             CheckpointError: The file is missing or not usable.
         """
         from tokenizers import Tokenizer
 
-        path = self.folder / "tokenizer.json" if kept is None else _download_file(kept, self.report)
+        path = self.folder / "tokenizer.json" if kept is None else download_file(kept, self.report)
         _require(path.parent, path.name)
         try:
             # from_buffer raises ValueError; from_file and from_str raise a bare Exception
             tokenizer = Tokenizer.from_buffer(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise _unusable(path.parent, path.name, "is no tokenizer that this version can read") from error
+            raise unreadable(path, "is not a tokenizer that this version can read") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
     def pickles(self) -> tuple[str, ...]:
-        """Names of files beside the weights that are never opened, since to open them can run code."""
+        """Names of pickled files beside the weights. They are never opened, since opening them can run code."""
         return _pickles(self.folder)
 
     def tensor_names(self) -> tuple[str, ...]:
@@ -147,17 +141,22 @@ class Checkpoint:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name, one at a time, on the CPU and in the type it is stored in.
 
-        ``report`` gets lines such as ``loading model.safetensors 120/273 tensors``.
+        ``report`` gets a line every few seconds, such as ``loading model.safetensors: 120 of 273 tensors``.
 
         Raises:
-            CheckpointError: Weights missing (all, or one shard), damaged, or only there as a pickle. Missing files are
-                found by the call, damage when the file's turn comes.
+            CheckpointError: Weights are missing (all, or one shard), damaged, quantised, or only there as a pickle.
+                The call itself finds all of these but damage, which is found when the iterator reaches the file.
         """
         files = self.weight_files()
         return (pair for path in files for pair in _tensors(path, self.report))
 
     def weight_files(self) -> tuple[Path, ...]:
-        """The safetensors files: one, or every shard. Raises CheckpointError where one is missing, or all are."""
+        """The safetensors files: one, or every shard.
+
+        Raises:
+            CheckpointError: A file is missing, or the weights are quantised.
+        """
+        refuse_quantised(self.folder, self.config)
         if (self.folder / WEIGHTS).is_file():
             return (self.folder / WEIGHTS,)
         index = self.json(INDEX)
@@ -166,7 +165,7 @@ class Checkpoint:
         shards = _shard_names(self.folder, index)
         for name in shards:
             if not (self.folder / name).is_file():
-                raise _unusable(self.folder, name, f"is missing, but {INDEX} names it")
+                raise unusable(self.folder, name, f"is missing, but {INDEX} names it")
         return tuple(self.folder / name for name in shards)
 
 
@@ -183,47 +182,18 @@ def _find(source: str | Path, revision: str | None, report: Report) -> Path:
     if not _COMMIT.fullmatch(revision or ""):
         raise CheckpointError(
             f"There is no folder {source}, and as a hub id it needs a revision: pin a full commit id (40 hexadecimal "
-            "digits), so that every replica loads the same files; branches and tags can move."
+            "digits), so that every replica loads the same files; branches and tags can move.",
+            "revision",
+            REVISION_MISSING,
         )
     assert revision is not None
-    return _download(source, revision, report)
-
-
-def _download(hub_id: str, revision: str, report: Report) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # root of the HTTP library it uses
-
-    report(f"fetching {hub_id} at {revision}")
-    try:
-        folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=[NESTED])
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise _unreachable(hub_id, revision, error) from error
-    return Path(folder)
-
-
-def _download_file(file: HubFile, report: Report) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # root of the HTTP library it uses
-
-    report(f"fetching {file.name} of {file.repository} at {file.revision}")
-    try:
-        return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise _unreachable(f"{file.name} of {file.repository}", file.revision, error) from error
-
-
-def _unreachable(what: str, revision: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{what} at revision {revision} is neither in the hub cache nor could it be fetched "
-        f"({type(error).__name__}). Check name, revision and network, name a local folder instead, "
-        "or set HF_HOME to a cache that holds it."
-    )
+    return download(source, revision, report)
 
 
 def _require(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
-        raise _unusable(folder, name, "is missing")
+        raise missing(folder, name)
     return _read_object(path)
 
 
@@ -231,20 +201,20 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(path.parent, path.name, "is not readable JSON") from error
+        raise unreadable(path, "is not readable JSON") from error
     if not isinstance(content, dict):
-        raise _unusable(path.parent, path.name, f"holds a JSON {type(content).__name__} where an object belongs")
+        raise unusable(path.parent, path.name, f"holds a JSON {type(content).__name__} instead of an object")
     return content
 
 
 def _shard_names(folder: Path, index: Mapping[str, Any]) -> tuple[str, ...]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise _unusable(folder, INDEX, "has no 'weight_map' from tensors to file names")
+        raise unusable(folder, INDEX, "has no 'weight_map' from tensors to file names")
     names = tuple(dict.fromkeys(weight_map.values()))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise _unusable(folder, INDEX, f"names {name!r}, which is no safetensors file of this folder")
+            raise unusable(folder, INDEX, f"names {name!r}, which is not a safetensors file of this folder")
     return names
 
 
@@ -262,23 +232,18 @@ def _tensors(path: Path, report: Report) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     names = _names(path)
-    every = max(1, len(names) // 8)
+    progress = Progress(report)
     try:
         with safe_open(path, framework="pt") as file:
             for count, name in enumerate(names, start=1):
                 yield name, file.get_tensor(name)
-                if count % every == 0 or count == len(names):
-                    report(f"loading {path.name} {count}/{len(names)} tensors")
+                progress.update(f"loading {path.name}: {count} of {len(names)} tensors")
     except (SafetensorError, OSError) as error:
         raise _damaged(path) from error
 
 
-def _unusable(folder: Path, name: str, fault: str) -> CheckpointError:
-    return CheckpointError(f"{name} in {folder} {fault}. Fetch the checkpoint again, or use another folder.")
-
-
 def _damaged(path: Path) -> CheckpointError:
-    return _unusable(path.parent, path.name, "is cut short or damaged: it cannot be read as safetensors")
+    return unreadable(path, "is cut short or damaged: it cannot be read as safetensors")
 
 
 def _pickles(folder: Path) -> tuple[str, ...]:

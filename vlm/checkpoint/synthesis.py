@@ -1,7 +1,7 @@
-"""Writes checkpoint folders of freshly drawn weights, in the exact layout of the hub, from a family's own rules.
+"""Writes checkpoint folders of random weights, in the exact layout of the hub, from a family's own rules.
 
-For measuring at real size without the real weights, and for tests that need any weights at all. What such a model
-says is gibberish; how long it takes, and whether two implementations agree on it, is not.
+For measuring at real size without the real weights, and for tests that need any weights at all. The answers of such a
+model are gibberish, but its speed is that of the real one, and two implementations must still agree on them.
 """
 
 from __future__ import annotations
@@ -29,37 +29,39 @@ def write_json(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def write_weights(folder: Path, module: Parameters, rules: Sequence[Rule], seed: int) -> None:
-    """Draw every parameter of ``module`` into model.safetensors, as float16.
+    """Synthesise every parameter of ``module`` into model.safetensors, as float16.
 
     ``module`` may be on the meta device: only its shapes are used.
     """
-    drawn = _Draw(seed)
+    values = _RandomWeights(seed)
     tensors = {
         name: part.contiguous()
         for key, parameter in module.named_parameters()
-        for name, part in zip(*_named(key, parameter, rules, drawn), strict=True)
+        for name, part in zip(*_named(key, parameter, rules, values), strict=True)
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _named(key: str, parameter: Tensor, rules: Sequence[Rule], drawn: _Draw) -> tuple[list[str], Sequence[Tensor]]:
-    names = [name for name, place in sources(key, rules) if not place.is_alias]
-    return names, drawn.parameter(key, parameter.shape).chunk(len(names), dim=0)
+def _named(
+    key: str, parameter: Tensor, rules: Sequence[Rule], values: _RandomWeights
+) -> tuple[list[str], Sequence[Tensor]]:
+    names = [name for name, target in sources(key, rules) if not target.is_alias]
+    return names, values.parameter(key, parameter.shape).chunk(len(names), dim=0)
 
 
-class _Draw:
-    """Repeats one pool of normal numbers at changing offsets: drawing billions anew would take minutes."""
+class _RandomWeights:
+    """Repeats one pool of normal numbers at changing offsets: sampling billions of them would take minutes."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._pool = torch.randn(_POOL, generator=self._generator).half()
 
     def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Norms near one, biases near zero, matrices that keep the size of what goes through them."""
+        """Norms near one, biases near zero, matrices that keep the scale of their input."""
         values = self._normal(shape.numel()).view(shape)
         if len(shape) == 1:
             return values.mul_(0.1).add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        # A depthwise convolution is added to what it reads, dozens of times over: at full gain that would explode.
+        # A depthwise convolution is added to its own input in dozens of layers: at full gain the sum would overflow.
         depthwise = len(shape) == 4 and shape[1] == 1
         return values.mul_(shape[1:].numel() ** -0.5 * (0.1 if depthwise else 1.0))
 

@@ -1,7 +1,7 @@
-"""Puts a checkpoint's tensors into a module whose parameters have other names, and says what does not fit.
+"""Copies a checkpoint's tensors into a module whose parameters have other names, and reports what does not fit.
 
-A model's ``weights.py`` lists rules from *our* parameter names to the checkpoint's; fused matrices name several. Going
-from ours to theirs means that a missing tensor is reported by the name that the user can look up in the file.
+A model's ``weights.py`` lists rules from *our* parameter names to the checkpoint's; a fused matrix has several sources.
+The rules go from our names to theirs so that a missing tensor is reported by the name it should have in the file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vlm.checkpoint.unfit import advice_on
 from vlm.errors import CheckpointError
 
 Tensors = Iterable[tuple[str, Tensor]]
@@ -24,7 +25,7 @@ NOTHING = r"(?!)"
 
 
 class Parameters(Protocol):
-    """A module, as far as weights are concerned."""
+    """What loading needs of a module: its parameters by name."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter with its name in the module."""
@@ -47,8 +48,8 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A tensor's place: a whole parameter, or one part of a fused one."""
+class WeightTarget:
+    """Where a tensor is copied to: a whole parameter, or one part of a fused one."""
 
     parameter: str
     part: int
@@ -70,20 +71,20 @@ def load_weights(module: Parameters, tensors: Tensors, rules: Sequence[Rule], ig
         CheckpointError: Tensors are missing, unexpected, or of another shape; each is named.
     """
     parameters = dict(module.named_parameters())
-    places = {name: place for key in parameters for name, place in sources(key, rules)}
+    targets = {name: target for key in parameters for name, target in sources(key, rules)}
     unexpected: list[str] = []
     misshapen: list[str] = []
     filled: set[tuple[str, int]] = set()
     for name, tensor in tensors:
-        place = places.get(name)
-        if place is not None:
-            if place.is_alias and (place.parameter, place.part) in filled:
-                continue  # the tensor's own name wins, in whatever order the file has them
-            misshapen += _fill(parameters[place.parameter], place, name, tensor)
-            filled.add((place.parameter, place.part))
+        target = targets.get(name)
+        if target is not None:
+            if target.is_alias and (target.parameter, target.part) in filled:
+                continue  # the tensor's own name takes precedence, in whatever order the file has them
+            misshapen += _fill(parameters[target.parameter], target, name, tensor)
+            filled.add((target.parameter, target.part))
         elif not re.fullmatch(ignored, name):
             unexpected.append(name)
-    missing = sorted(n for n, p in places.items() if not p.is_alias and (p.parameter, p.part) not in filled)
+    missing = sorted(n for n, t in targets.items() if not t.is_alias and (t.parameter, t.part) not in filled)
     _report({"missing": missing, "unexpected": unexpected, "of another shape": misshapen})
 
 
@@ -92,25 +93,25 @@ def unchanged(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Place]]:
-    """(name in the checkpoint, place) of one of our parameters, aliases last."""
+def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, WeightTarget]]:
+    """(name in the checkpoint, target) pairs of one of our parameters, aliases last."""
     for rule in rules:
         match = re.fullmatch(rule.ours, parameter)
         if match:
             for part, template in enumerate(rule.theirs):
-                yield match.expand(template), Place(parameter, part, len(rule.theirs))
+                yield match.expand(template), WeightTarget(parameter, part, len(rule.theirs))
             for alias in rule.aliases:
-                yield match.expand(alias), Place(parameter, 0, 1, is_alias=True)
+                yield match.expand(alias), WeightTarget(parameter, 0, 1, is_alias=True)
             return
     raise AssertionError(f"no rule for the parameter {parameter}")
 
 
-def _fill(parameter: Tensor, place: Place, name: str, tensor: Tensor) -> list[str]:
-    """Copy ``tensor`` where it belongs; returns what is wrong with its shape, if anything."""
-    target = parameter.chunk(place.parts, dim=0)[place.part]
-    if target.shape != tensor.shape:
-        return [f"{name}: {tuple(tensor.shape)} instead of {tuple(target.shape)}"]
-    target.copy_(tensor)
+def _fill(parameter: Tensor, target: WeightTarget, name: str, tensor: Tensor) -> list[str]:
+    """Copy ``tensor`` into its target; returns what is wrong with its shape, if anything."""
+    part = parameter.chunk(target.parts, dim=0)[target.part]
+    if part.shape != tensor.shape:
+        return [f"{name}: {tuple(tensor.shape)} instead of {tuple(part.shape)}"]
+    part.copy_(tensor)
     return []
 
 
@@ -121,4 +122,5 @@ def _report(found: Mapping[str, Sequence[str]]) -> None:
         if names
     ]
     if faults:
-        raise CheckpointError(f"The checkpoint does not fit its config.json: tensors {' and '.join(faults)}.")
+        advice = advice_on(found["unexpected"])
+        raise CheckpointError(f"The checkpoint does not fit its config.json: tensors {' and '.join(faults)}.{advice}")

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlm.checkpoint.files import Checkpoint, Report
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.hub import Report
 from vlm.models.cards import PublishedFile, Release
 from vlm.models.checks import Finding, some
 

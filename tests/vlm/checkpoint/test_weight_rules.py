@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.checkpoint.weight_rules import Place, Rule, load_weights, sources
+from vlm.checkpoint.weight_rules import Rule, WeightTarget, load_weights, sources
 from vlm.errors import CheckpointError
 
 RULES = (
@@ -128,8 +128,8 @@ def test_known_tensors_that_nobody_needs_are_passed_over() -> None:
 
 def test_the_first_rule_that_matches_the_whole_name_counts() -> None:
     rules = (Rule(r"a", ("short",)), Rule(r"(a.)", (r"left.\1", r"right.\1")), Rule(r".*", ("rest",)))
-    assert list(sources("a", rules)) == [("short", Place("a", 0, 1))]
-    assert list(sources("ab", rules)) == [("left.ab", Place("ab", 0, 2)), ("right.ab", Place("ab", 1, 2))]
+    assert list(sources("a", rules)) == [("short", WeightTarget("a", 0, 1))]
+    assert list(sources("ab", rules)) == [("left.ab", WeightTarget("ab", 0, 2)), ("right.ab", WeightTarget("ab", 1, 2))]
 
 
 def test_a_parameter_without_a_rule_is_a_bug() -> None:

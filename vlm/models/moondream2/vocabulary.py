@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from vlm.checkpoint.config_reader import ConfigReader
-from vlm.checkpoint.files import Checkpoint, HubFile
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.hub import HubFile
 from vlm.errors import CheckpointError
 from vlm.models.moondream2.config import REVISION, REVISIONS
 from vlm.types import CaptionLength

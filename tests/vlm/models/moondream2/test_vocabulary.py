@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.vlm.models.moondream2.driver import DATA, golden
-from vlm.checkpoint.files import Checkpoint, HubFile
+from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.hub import HubFile
 from vlm.errors import CheckpointError
 from vlm.models.moondream2.processor import Moondream2Processor
 from vlm.models.moondream2.vocabulary import MARKS, TOKENIZER
