@@ -90,7 +90,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
         "router/chat", "router/config", "training", "tests",
     },
-    "examples": {"vlm", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
+    "examples": {"vlm", "vlm/__init__", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip
 
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.

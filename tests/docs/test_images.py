@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from docs.generate import example_image
 from docs.generate.images import main
 from docs.generate.images_page import command
 from docs.generate.sample_images import IMAGES, Corners, SampleImage, Thing
@@ -45,6 +46,15 @@ def test_a_file_holds_the_rendered_pixels(image: SampleImage) -> None:
         changed = np.asarray(kept.convert("RGB")) != np.asarray(image.render())
     # another FreeType may render the edges of letters differently
     assert changed.mean() <= (0.02 if image.scene.word else 0), f"{image.name}.png is old" + AGAIN
+
+
+def test_the_example_image_is_what_its_script_makes(tmp_path: Path) -> None:
+    example_image.main([str(tmp_path / "out.png")])
+    with (
+        Image.open(tmp_path / "out.png") as made,
+        Image.open(FOLDER.parents[1] / "examples/circle-and-square.png") as kept,
+    ):
+        assert np.array_equal(np.asarray(made.convert("RGB")), np.asarray(kept.convert("RGB")))
 
 
 def test_files_are_small() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,14 @@ def test_the_readme_begins_with_an_answer_and_is_short() -> None:
     lines = README.splitlines()
     assert len(lines) <= 150
     assert README[: IN_README[0].start].count("\n") <= 24
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.name)
+def test_every_example_is_short_and_shown_with_its_output(script: Path) -> None:
+    assert f".venv/bin/python examples/{script.name}\n" in [one.command for one in EXAMPLES["examples/README.md"]]
+    text = script.read_text("utf-8")
+    assert 15 <= len(text.splitlines()) <= 40
+    assert ast.get_docstring(ast.parse(text))
 
 
 @pytest.mark.parametrize("page", PAGES)
