@@ -76,11 +76,7 @@ def mixed(count: int, seed: int = 0) -> list[Request]:
     return [one(number) for number in range(count)]
 
 
-<<<<<<< HEAD
 def comparable(completion: Completion) -> tuple[object, ...]:
-=======
-def content(completion: Completion) -> tuple[object, ...]:
->>>>>>> w-models
     usage = replace(completion.usage, cached_tokens=0)
     return completion.token_ids, completion.text, without_scores(completion.grounding), completion.finish_reason, usage
 
@@ -90,11 +86,7 @@ def alone(loaded: LoadedModel, asked: Iterable[Request]) -> list[tuple[object, .
         return [await engine.complete(request) for request in asked]
 
     with Engine(loaded, config(loaded)) as engine:
-<<<<<<< HEAD
         return list(map(comparable, asyncio.run(one_by_one(engine))))
-=======
-        return list(map(content, asyncio.run(one_by_one(engine))))
->>>>>>> w-models
 
 
 async def together(engine: Engine, asked: Iterable[Request]) -> list[Completion]:
@@ -146,11 +138,7 @@ def test_questions_about_one_image_share_its_encode_and_its_blocks(loaded: Loade
     assert most > 24, "too few ran at once to say anything"
     assert all(used == expected for used, expected in counts)
     assert stats.cached_blocks == blocks_for(prefix)
-<<<<<<< HEAD
     assert list(map(comparable, answers)) == alone(loaded, asked)
-=======
-    assert list(map(content, answers)) == alone(loaded, asked)
->>>>>>> w-models
 
 
 def test_an_image_that_is_given_up_when_blocks_run_out_is_not_encoded_again(loaded: LoadedModel) -> None:
@@ -186,11 +174,7 @@ def test_an_image_that_could_not_be_encoded_is_encoded_again(loaded: LoadedModel
     with Engine(faulty_model(loaded, "embed_prefix", fail_once), config(loaded)) as engine:
         answers = asyncio.run(work(engine))
     assert len(calls) == 2
-<<<<<<< HEAD
     assert list(map(comparable, answers)) == alone(loaded, asked)
-=======
-    assert list(map(content, answers)) == alone(loaded, asked)
->>>>>>> w-models
 
 
 # Company
@@ -217,11 +201,7 @@ def test_answers_do_not_depend_on_other_requests(
     with Engine(watched, config(loaded, blocks, encoder_cache_bytes)) as engine:
         answers = asyncio.run(work(engine))
         stats = engine.stats()
-<<<<<<< HEAD
     assert list(map(comparable, answers)) == expected
-=======
-    assert list(map(content, answers)) == expected
->>>>>>> w-models
     assert sum(prefills) == len(asked) or blocks < 100, "none is sent back where there is room for all"
     with_image = sum(request.image is not None for request in asked)
     assert stats.images_encoded + stats.image_hits >= with_image, "of each image it is known where it came from"
@@ -252,11 +232,7 @@ def test_requests_that_are_cancelled_change_no_answer_and_leak_nothing(loaded: L
 
     with Engine(loaded, config(loaded, blocks=60)) as engine:
         answers = asyncio.run(work(engine))
-<<<<<<< HEAD
     assert list(map(comparable, answers)) == expected
-=======
-    assert list(map(content, answers)) == expected
->>>>>>> w-models
 
 
 def test_streamed_deltas_joined_are_the_answer_and_its_reasoning(loaded: LoadedModel) -> None:
@@ -274,11 +250,7 @@ def test_streamed_deltas_joined_are_the_answer_and_its_reasoning(loaded: LoadedM
 
     with Engine(loaded, config(loaded)) as engine:
         answers = asyncio.run(all_of(engine))
-<<<<<<< HEAD
     assert all(comparable(streamed) == comparable(whole) for streamed, whole in answers)
-=======
-    assert all(content(streamed) == content(whole) for streamed, whole in answers)
->>>>>>> w-models
     assert any(streamed.grounding.reasoning for streamed, _ in answers)
 
 
