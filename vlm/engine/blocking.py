@@ -12,6 +12,7 @@ from vlm.engine.compose import generations
 from vlm.types import Completion, Request
 
 T = TypeVar("T")
+Complete = Callable[[Request], Coroutine[Any, Any, Completion]]
 
 
 class BlockingCalls:
@@ -20,28 +21,31 @@ class BlockingCalls:
     Each call has an event loop in a thread of its own, so that it neither needs nor disturbs the caller's.
     """
 
-    def __init__(self, complete: Callable[[Request], Coroutine[Any, Any, Completion]], capacity: int) -> None:
-        """``complete`` answers one request; ``capacity`` is the maximum number of generations at once."""
-        self._complete = complete
+    def __init__(self, capacity: int) -> None:
+        """``capacity``: maximum number of generations at once."""
         self._capacity = capacity
         self._in_flight = 0  # generations, of all callers
         self._changed = threading.Condition()
 
-    def answer_all(self, requests: Iterable[Request], *, return_exceptions: bool) -> list[Completion | BaseException]:
-        """See :meth:`vlm.engine.engine.Engine.answer_all`."""
+    def answer_all(
+        self, complete: Complete, requests: Iterable[Request], *, return_exceptions: bool
+    ) -> list[Completion | BaseException]:
+        """See :meth:`vlm.engine.engine.Engine.answer_all`; ``complete`` answers one request."""
         failed = threading.Event()
         tasks: list[asyncio.Task[Completion]] = []
         with _LoopThread() as loop:
             try:
                 for request in requests:
-                    tasks.append(self._start(request, loop, failed))
+                    tasks.append(self._start(complete, request, loop, failed))
                     if failed.is_set() and not return_exceptions:
                         break
                 return loop.run(_results(tasks, return_exceptions))
             finally:
                 loop.run(_end_all())
 
-    def _start(self, request: Request, loop: _LoopThread, failed: threading.Event) -> asyncio.Task[Completion]:
+    def _start(
+        self, complete: Complete, request: Request, loop: _LoopThread, failed: threading.Event
+    ) -> asyncio.Task[Completion]:
         """Begin to answer a request, as soon as the engine has room for it."""
         count = min(generations(request), self._capacity)
 
@@ -51,7 +55,7 @@ class BlockingCalls:
                 failed.set()
 
         self._acquire(count)
-        return loop.run(_begin(self._complete(request), ended))
+        return loop.run(_begin(complete(request), ended))
 
     def _acquire(self, count: int) -> None:
         with self._changed:

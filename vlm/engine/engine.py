@@ -64,7 +64,7 @@ class Engine:
             model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
         )
         self._capacity = plan.slots + config.max_waiting
-        self._blocking = BlockingCalls(self.complete, self._capacity)
+        self._blocking = BlockingCalls(self._capacity)
         self._accepted: set[_Stream] = set()
         self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
@@ -141,8 +141,8 @@ class Engine:
     ) -> list[Completion] | list[Completion | VlmError]:
         """Answer many requests and wait for all; for callers that are not asynchronous, as :meth:`answer` is.
 
-        Never more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed: a
-        generator that opens the images of a folder never has many of them in memory.
+        No more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed, so a
+        generator that reads the images of a folder has no more than that in memory.
 
         Args:
             requests: Any number of them.
@@ -155,7 +155,7 @@ class Engine:
             VlmError: The first one that occurs. No further request is begun then, those in flight are cancelled, and
                 the error is raised once they have ended.
         """
-        answers = self._blocking.answer_all(requests, return_exceptions=return_exceptions)
+        answers = self._blocking.answer_all(self.complete, requests, return_exceptions=return_exceptions)
         return cast("list[Completion]", answers)
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:

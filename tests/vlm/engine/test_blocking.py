@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -129,3 +131,17 @@ def test_an_engine_that_stops_ends_those_that_wait_for_it() -> None:
         engine.answer_all(ENDLESS for _ in range(10_000))
     waiting.join()
     assert_empty(engine)
+
+
+def test_an_engine_is_freed_with_its_last_reference() -> None:
+    """Its KV cache is large, so it must not wait for the garbage collector."""
+    engine = Engine(miniature(BLIP), TINY).start()
+    engine.answer(REQUEST)
+    engine.stop()
+    freed, cache = weakref.ref(engine), weakref.ref(engine._core._runner._cache)
+    gc.disable()
+    try:
+        del engine
+        assert (freed(), cache()) == (None, None)
+    finally:
+        gc.enable()

@@ -26,7 +26,7 @@ def made(image: bytes) -> ProcessedImage:
 
 
 class Counting:
-    """Counts what it was asked to look at; ``before`` may wait or raise."""
+    """Counts what it was asked to preprocess; ``before`` may wait or raise."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.seen: list[bytes] = []
@@ -41,8 +41,8 @@ class Counting:
 def ask(cache: ProcessorCache, image: bytes, preprocess: Counting) -> float:
     try:
         made = cache.preprocess(image, image, preprocess)
-    except ImagePending as busy:
-        made = busy.image.result(10)
+    except ImagePending as pending:
+        made = pending.image.result(10)
     return float(made.pixels[0])
 
 
@@ -100,8 +100,8 @@ def test_a_failure_reaches_all_that_wait_and_is_not_cached(error: Exception, rai
 
 @pytest.mark.parametrize("name", [BLIP, FLORENCE])
 def test_questions_about_one_image_decode_it_once(name: str) -> None:
-    looked: list[object] = []
-    loaded = faulty_processor(miniature(name), "preprocess", lambda *_: looked.append(None))
+    preprocessed: list[object] = []
+    loaded = faulty_processor(miniature(name), "preprocess", lambda *_: preprocessed.append(None))
     request = Request(sample_image(1), sampling=Sampling(max_tokens=2))
 
     async def all_at_once(engine: Engine) -> None:
@@ -109,7 +109,7 @@ def test_questions_about_one_image_decode_it_once(name: str) -> None:
 
     with Engine(loaded, EngineConfig(cache_bytes=64 * 1024**2)) as engine:
         asyncio.run(all_at_once(engine))
-    assert len(looked) == 1
+    assert len(preprocessed) == 1
 
 
 def test_waiting_for_an_image_occupies_no_worker_thread() -> None:
