@@ -11,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("vlm", "router", "deployments")
+PRODUCT = ("vlm", "serve_args", "router", "deployments")
 
 
 @pytest.fixture(scope="module")

@@ -427,7 +427,7 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "detekt"], "There is no task"),
+        (["--task", "detekt"], "has no task 'detekt'"),
         (["--task", "region_caption"], "--region 0.1,0.2,0.5,0.6"),
         (["--task", "ground"], "--prompt TEXT"),
         (["--beams", "2", "--temperature", "0.5"], "--beams"),
@@ -449,7 +449,7 @@ EXAMPLE = ROOT / "examples" / "circle-and-square.png"
 
 
 def test_the_example_image_is_what_its_script_draws() -> None:
-    drawn = runpy.run_path(str(ROOT / "docs" / "generate" / "draw.py"))["example_image"]()
+    drawn = runpy.run_path(str(ROOT / "docs" / "generate" / "example_image.py"))["example_image"]()
     with Image.open(EXAMPLE) as image:
         assert image.tobytes() == drawn.tobytes()
 

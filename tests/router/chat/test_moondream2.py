@@ -312,10 +312,10 @@ def blind(**fields: Any) -> dict[str, Any]:
         (blind(tasks=["caption"]), "messages", "needs an image"),
         (blind(), "messages", "needs an image for the task 'caption'"),
         (task_of("detect"), "task.labels", "needs labels: what to look for"),
-        (task_of("query"), "task.text", "the text"),
+        (task_of("query"), "task.text", "a text: the question"),
         (task_of("ocr"), "task", "offers: caption, detect, ground, point, query"),
         ({"num_beams": 2}, "num_beams", "no beam search"),
-        (task_of("query", text="why " * 1000), "messages[0].content", "the model holds 2048"),
+        (task_of("query", text="why " * 1000), "messages[0].content", "the model takes 2048"),
     ],
 )
 def test_bad_requests_name_their_fault(
