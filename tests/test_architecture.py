@@ -130,7 +130,7 @@ NEEDS_TORCH = (
 ENTRY_POINTS = ("deployments/local/__main__.py",)
 BROAD_EXCEPTS = (
     "vlm/engine/core.py", "vlm/engine/prepare.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
-    "vlm/loading.py",
+    "vlm/loading.py", "vlm/models/cards.py",
 )  # fmt: skip
 
 

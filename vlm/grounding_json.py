@@ -41,6 +41,7 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
         "images": [] if size is None else [{"width": size[0], "height": size[1]}],
         "objects": [_object(index, found, size) for index, found in enumerate(grounding.detections)],
         "truncated": grounding.truncated,
+        "below_threshold": grounding.below_threshold,
         "raw": grounding.raw if include_raw else None,
         "parts": [to_json(part, include_raw=include_raw) for part in parts],
     }

@@ -167,6 +167,7 @@ def test_a_whole_example() -> None:
             }
         ],
         "truncated": False,
+        "below_threshold": 0,
         "raw": None,
         "parts": [],
     }

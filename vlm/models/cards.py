@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
+
+from vlm import models
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,8 @@ class Card:
 
 @cache
 def cards() -> Mapping[str, Card]:
-    """Every card, by the model's name."""
-    return MappingProxyType({card.name: card for family in _families() for card in cards_of(family)})
+    """Every card, by the model's name; a family whose card cannot be read is skipped with a warning."""
+    return MappingProxyType({card.name: card for family in _families() for card in _readable_cards(family)})
 
 
 def canonical_name(model: str) -> str:
@@ -119,7 +123,16 @@ def _aliases() -> Mapping[str, str]:
 
 
 def _families() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg]
+    return [module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg]
+
+
+def _readable_cards(family: str) -> tuple[Card, ...]:
+    """The cards of a family, or none where they raise: a folder that is being written must not take others down."""
+    try:
+        return cards_of(family)
+    except Exception as error:  # noqa: BLE001  what a half-written module may raise is anybody's guess
+        log.warning("vlm/models/%s has no usable card.py: %s: %s", family, type(error).__name__, error)
+        return ()
 
 
 def cards_of(family: str) -> tuple[Card, ...]:

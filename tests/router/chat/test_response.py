@@ -59,6 +59,7 @@ def test_every_field_of_a_whole_answer() -> None:
                         "images": [{"width": 640, "height": 480}],
                         "objects": [],
                         "truncated": False,
+                        "below_threshold": 0,
                         "raw": None,
                         "parts": [],
                     },

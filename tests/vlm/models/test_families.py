@@ -14,6 +14,7 @@ from vlm import models
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError
 from vlm.loading import families, find_family
+from vlm.models.cards import cards
 
 BLIP = Checkpoint.open(MINIATURES / "blip-large")
 NAMES = [name for name, _ in families()]
@@ -99,3 +100,25 @@ def test_an_unknown_model_type_names_the_family_that_could_not_be_asked(
     assert "has model_type 'half'; this project serves blip, " in caught.value.message
     assert f" vlm/models/half could not be imported: {reason}" in caught.value.message
     assert isinstance(caught.value.__cause__, Exception), "whoever writes the family sees the traceback"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"__init__": "raise OSError('no such disk')", "card": "CARDS = ()"},
+        {"__init__": "", "card": "CARDS = 1 / 0"},
+        {"__init__": "", "card": "import nothing_of_this_name"},
+        {"__init__": "", "card": ""},
+    ],
+)
+def test_a_broken_card_is_named_and_leaves_the_others(
+    add_family: AddFamily, caplog: pytest.LogCaptureFixture, files: dict[str, str]
+) -> None:
+    known = set(cards())
+    add_family(**files)
+    cards.cache_clear()
+    try:
+        assert set(cards()) == known
+        assert "vlm/models/half has no usable card.py" in caplog.text
+    finally:
+        cards.cache_clear()
