@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/models/base", "vlm/models/cards",
         "vlm/models/checks", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
     },
-    "vlm/__main__": {"vlm/cli"},
+    "vlm/__main__": {"vlm/errors", "vlm/types", "vlm/cli"},
     "vlm/cli": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
         "vlm/models/base", "vlm/models/cards", "vlm/models/processor",

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from vlm.cli.arguments import Command, read_command
-from vlm.cli.files import find_images, read
-from vlm.cli.output import FAILED, Output, print_error
+from vlm.cli.paths import find_images, read
+from vlm.cli.printing import FAILED, Output, print_error
 from vlm.cli.question import Question
 from vlm.errors import VlmError
 from vlm.types import Completion, Request

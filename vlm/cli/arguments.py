@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
-from vlm.cli.files import DRAWING_SUFFIXES
+from vlm.cli.paths import DRAWING_SUFFIXES
 from vlm.cli.question import Numbers, Question
 from vlm.errors import InvalidRequest
 from vlm.models.cards import cards

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from vlm import models
-
 log = logging.getLogger(__name__)
 
 
@@ -123,7 +121,9 @@ def _aliases() -> Mapping[str, str]:
 
 
 def _families() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg]
+    return [
+        module.name for module in pkgutil.iter_modules(importlib.import_module("vlm.models").__path__) if module.ispkg
+    ]
 
 
 def _readable_cards(family: str) -> tuple[Card, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.cli.arguments import BAD_INPUT, Command
-from vlm.cli.files import drawing_paths
+from vlm.cli.paths import drawing_paths
 from vlm.cli.wording import in_shell_words, options_of
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import objects_json, to_json
