@@ -121,9 +121,8 @@ def _aliases() -> Mapping[str, str]:
 
 
 def _families() -> list[str]:
-    return [
-        module.name for module in pkgutil.iter_modules(importlib.import_module("vlm.models").__path__) if module.ispkg
-    ]
+    folders = importlib.import_module("vlm.models").__path__
+    return [module.name for module in pkgutil.iter_modules(folders) if module.ispkg]
 
 
 def _readable_cards(family: str) -> tuple[Card, ...]:
