@@ -98,7 +98,10 @@ def _named(task: Task, prompt: str) -> ResolvedTask:
     ignored = ignored_fields(task, prompt, _USED[task.name])
     match task.name:
         case "caption":
-            return ResolvedTask(task.name, BRIEF if task.length == "short" else DETAILED, None, "task", ignored=ignored)
+            # "An image of" begins a caption; "Describe this image in detail:" is an instruction and not part of one.
+            brief = task.length == "short"
+            prompt = BRIEF if brief else DETAILED
+            return ResolvedTask(task.name, prompt, None, "task", echo=brief, ignored=ignored)
         case "region_caption":
             return ResolvedTask(task.name, _region_prompt(task.region), None, "task", ignored=ignored)
         case "detect":

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,24 @@ def test_what_is_streamed_is_the_clean_text(prompt: str) -> None:
     whole = chunks[-1].completion
     assert whole is not None
     assert "".join(chunk.text for chunk in chunks) == whole.text == whole.grounding.text
+
+
+def test_the_detailed_caption_begins_after_its_instruction() -> None:
+    """The native prompt keeps it, as the reference does; the task leaves it out, and the spans move with the text."""
+    detailed = "<grounding>Describe this image in detail:"
+    instruction = "Describe this image in detail: "
+    images = scenes(8)
+    native = ask_all(FOLDER, [ask(image, detailed, max_tokens=60) for image in images])
+    named = ask_all(FOLDER, [replace(ask(image, max_tokens=60), task=Task("caption")) for image in images])
+    spans = 0
+    for with_instruction, without in zip(native, named, strict=True):
+        assert with_instruction.token_ids == without.token_ids
+        assert with_instruction.text == instruction + without.text == instruction + (without.grounding.text or "")
+        for before, after in zip(with_instruction.grounding.detections, without.grounding.detections, strict=True):
+            assert (before.label, before.box) == (after.label, after.box)
+            assert before.score == pytest.approx(after.score, rel=1e-4)
+            moved = tuple((start + len(instruction), end + len(instruction)) for start, end in after.spans)
+            assert before.spans == moved
+            assert all(without.text[start:end] == after.label for start, end in after.spans)
+            spans += len(after.spans)
+    assert spans > 5

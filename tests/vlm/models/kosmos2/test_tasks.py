@@ -24,7 +24,7 @@ def test_nothing_means_a_brief_grounded_caption(prompt: str) -> None:
 @pytest.mark.parametrize(("length", "prompt"), [("short", BRIEF), ("normal", DETAILED), ("long", DETAILED)])
 def test_captions_have_two_lengths(length: str, prompt: str) -> None:
     found = asked("", Task("caption", length=length))  # type: ignore[arg-type]  # one of three literals
-    assert (found.prompt, found.echo, found.resolution, found.ignored) == (prompt, True, "task", ())
+    assert (found.prompt, found.echo, found.resolution, found.ignored) == (prompt, length == "short", "task", ())
 
 
 def test_plain_text_are_a_question() -> None:
