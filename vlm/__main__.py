@@ -65,7 +65,8 @@ async def _answer_all(opening: AbstractContextManager[Answering], output: Output
     gate = asyncio.Semaphore(AT_ONCE)
     question = output.command.question
     with opening as engine:  # inside the event loop, which then outlives the engine even after an interrupt
-        answers = [asyncio.create_task(_answer(engine, question, image, gate)) for image in output.images or [None]]
+        images: Sequence[str | None] = output.images or [None]
+        answers = [asyncio.create_task(_answer(engine, question, image, gate)) for image in images]
         for index, answer in enumerate(answers):
             output.show(await answer, index)
     return output.finish()
