@@ -1,10 +1,10 @@
-"""python -m vlm.verify CHECKPOINT: is it whole, is it what it says it is, and does it run?
+"""python -m vlm.verify CHECKPOINT: is it complete, is it what its config.json says, and does it run?
 
     python -m vlm.verify miniatures/blip-large
     python -m vlm.verify organisation/name --revision <full commit id> --device cuda --compare
 
 One line a check on stdout (ok, FAILED or skipped), progress on stderr. The exit status is 0 if nothing failed, else 1;
-2 for a command line that cannot be read. Owns the order of the checks and how they are shown.
+2 for a command line that cannot be read.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from pathlib import Path
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import VlmError
-from vlm.loading import find_family
+from vlm.loading import find_family, open_checkpoint
 from vlm.models.cards import cards_of
 from vlm.models.checks import Finding
 from vlm.models.family import Family
 from vlm.verify.published_files import check_files
 from vlm.verify.run import RunOptions, check_run
-from vlm.verify.settings import check_config, check_processor
+from vlm.verify.settings import check_config, check_processor, check_tokenizer
 from vlm.verify.tensors import check_tensors
+from vlm.verify.token_ids import check_token_ids
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -44,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vlm.verify", description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="folder of a checkpoint, or its id on the Hugging Face hub")
     parser.add_argument(
-        "--revision", help="full commit id on the hub; of a folder, the revision that its files shall be compared with"
+        "--revision", help="full commit id on the hub; of a folder, the revision to compare its files with"
     )
     parser.add_argument("--device", default="cpu", help="where to run it (default: cpu)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the longest that fits")
-    parser.add_argument("--no-run", action="store_true", help="look at the files alone")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the widest that fits")
+    parser.add_argument("--no-run", action="store_true", help="check the files only")
     parser.add_argument("--compare", action="store_true", help="compare an answer with transformers' own generate")
     return parser
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def verify(source: str, revision: str | None, run: RunOptions | None) -> Iterator[Finding]:
     """Every finding, in the order of the checks; a later one that needs an earlier one is skipped with it."""
     try:
-        checkpoint = Checkpoint.open(source, None if Path(source).is_dir() else revision, _tell)
+        checkpoint = open_checkpoint(source, None if Path(source).is_dir() else revision, _tell)
     except VlmError as error:
         yield Finding("folder", "FAILED", str(error))
         return
@@ -70,20 +71,21 @@ def verify(source: str, revision: str | None, run: RunOptions | None) -> Iterato
         return
     failed = yield from _all(_checks(checkpoint, revision, name, family))
     if failed or run is None:
-        yield Finding("run", "skipped", "mend what failed first" if failed else "--no-run was given")
+        yield Finding("run", "skipped", "correct what failed first" if failed else "--no-run was given")
     else:
         yield from _guarded("run", lambda: check_run(checkpoint, family, run))
 
 
 def _checks(checkpoint: Checkpoint, revision: str | None, name: str, family: Family) -> tuple[tuple[str, Check], ...]:
-    """All that can be looked at without running the model, under the names that failures get."""
+    """The checks that need no running model, each under the name that its failures get."""
     releases = tuple(release for card in cards_of(name) for release in card.releases)
     return (
         ("files", lambda: check_files(checkpoint, releases, revision)),
         ("config", lambda: check_config(checkpoint, name, family)),
-        ("processor", lambda: check_processor(checkpoint, family)),
+        ("processor", lambda: check_processor(checkpoint, name, family)),
         ("tensors", lambda: check_tensors(checkpoint, family)),
-        ("tokenizer", lambda: family.checks(checkpoint)),
+        ("tokenizer", lambda: check_tokenizer(checkpoint, name, family)),
+        ("token ids", lambda: check_token_ids(checkpoint, family.empty(checkpoint.config).vocabulary)),
     )
 
 
@@ -99,12 +101,12 @@ def _all(checks: Iterable[tuple[str, Check]]) -> Generator[Finding, None, bool]:
 
 
 def _guarded(check: str, work: Check) -> Iterator[Finding]:
-    """The findings of one check, whatever happens: a checkpoint can be wrong in ways that nobody thought of."""
+    """The findings of one check; an unforeseen exception becomes a finding too, so that the other checks still run."""
     try:
         yield from work()
     except VlmError as error:
         yield Finding(check, "FAILED", str(error))
-    except Exception as error:  # noqa: BLE001  one line of many: the others shall still be printed
+    except Exception as error:  # noqa: BLE001  the other checks shall still be printed
         yield Finding(check, "FAILED", f"{type(error).__name__}: {error} (unforeseen: please report it)")
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.checkpoint.hub import Report
+from vlm.checkpoint.progress import Progress
 from vlm.models.cards import PublishedFile, Release
 from vlm.models.checks import Finding, some
 
 TOKENIZER = "tokenizer.json"
 _BLOCK = 16 * 1024**2
-_PROGRESS = 1024**3  # bytes between two lines
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_files(checkpoint: Checkpoint, releases: Sequence[Release], revision: str | None) -> Iterator[Finding]:
-    """Weights and tokenizer: there, readable, whole, and compared with what is known of them.
+    """Weights and tokenizer: there, readable, complete, and compared with their published hashes.
 
-    ``revision`` is the one that they shall be of, None if any will do.
+    ``revision`` is the one that the files must belong to; None accepts any.
     """
     weights = checkpoint.weight_files()
     tensors = checkpoint.tensor_names()  # raises on a file that is cut short
@@ -34,22 +34,22 @@ def check_files(checkpoint: Checkpoint, releases: Sequence[Release], revision: s
 
 
 def sha256(path: Path, report: Report) -> str:
-    """The file's SHA-256 in hexadecimal, read in blocks; ``report`` gets a line now and then."""
+    """The file's SHA-256 in hexadecimal; ``report`` gets a line every few seconds."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    progress = Progress(report)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-            if (done + len(block)) // _PROGRESS > done // _PROGRESS:
-                report(f"hashing {path.name} {(done + len(block)) / 1e9:.1f}/{total / 1e9:.1f} GB")
             done += len(block)
+            progress.update(f"hashing {path.name}: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
     return digest.hexdigest()
 
 
 def _compared(path: Path, found: str, revision: str | None, releases: Sequence[Release]) -> Finding:
     fact = f"{path.name}: {path.stat().st_size:,} bytes, sha256 {found}"
-    told = hub_sha256(path)
-    if told not in {None, found}:
-        return Finding("sha256", "FAILED", f"{fact}; the hub sent {told}. Delete the file and fetch it again.")
+    sent = hub_sha256(path)
+    if sent not in {None, found}:
+        return Finding("sha256", "FAILED", f"{fact}; the hub sent {sent}. Delete the file and fetch it again.")
     known = [(release, file) for release in releases for file in release.files if file.name == path.name]
     for release, file in known:
         if file.sha256 == found:
@@ -57,10 +57,10 @@ def _compared(path: Path, found: str, revision: str | None, releases: Sequence[R
     wanted = [file for release, file in known if release.revision == revision and not file.source]
     if wanted:
         return Finding("sha256", "FAILED", f"{fact}; {_expected(wanted[0])}. Fetch that revision again.")
-    if told:
+    if sent:
         return Finding("sha256", "ok", f"{fact}, as the hub sent it")
     if known:
-        return Finding("sha256", "skipped", f"{fact}; not a published file that is known, so perhaps a fine-tune")
+        return Finding("sha256", "skipped", f"{fact}; not one of the known published files, so perhaps a fine-tune")
     return Finding("sha256", "ok", f"{fact}; no published value known to compare with")
 
 
@@ -69,7 +69,7 @@ def _expected(file: PublishedFile) -> str:
 
 
 def hub_sha256(path: Path) -> str | None:
-    """What the hub said the file's SHA-256 is when it was downloaded; None where that was not kept.
+    """The SHA-256 that the hub stated when the file was downloaded; None where it was not recorded.
 
     In the hub's cache a large file is a link to one named by its hash; ``hf download --local-dir`` leaves it in the
     second line of a text file under ``.cache/huggingface``.

@@ -1,4 +1,4 @@
-"""Does it load, answer with finite numbers, and say what transformers says? Knows no model."""
+"""Does it load, answer with finite numbers, and give the tokens that transformers gives? Knows no model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from vlm.loading import find_device, load
 from vlm.models.base import LoadedModel
 from vlm.models.checks import Finding
 from vlm.models.family import Family
+from vlm.models.processor import Processor
 from vlm.reference import native_prompt, reference
 from vlm.types import Completion, Request, Sampling
 
 TOKENS = 16
-_ROOM = 1.3  # times the weights: activations, cache and the tensor being read
+_HEADROOM = 1.3  # times the weights: activations, cache and the tensor being read
 _MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and how to run; ``dtype`` None takes the longest that memory holds."""
+    """Where and how to run; ``dtype`` None takes the widest that fits into memory."""
 
     device: str = "cpu"
     dtype: str | None = None
@@ -38,20 +39,23 @@ class RunOptions:
 
 
 def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> Iterator[Finding]:
-    """Load it, ask for the default task about one image, and compare if that was asked for."""
+    """Load the model, ask for the default task about one image, and compare the answer if ``compare`` is set."""
     parameters = sum(part.numel() for _, part in family.empty(checkpoint.config).named_parameters())
     device = find_device(options.device)
     dtype = options.dtype or _fitting(parameters, device)
     if dtype is None:
-        needed = f"{parameters * 2 * _ROOM / 1e9:.1f} GB"
-        yield Finding("run", "skipped", f"memory is short of the {needed} that bfloat16 needs; --dtype tries anyway")
+        needed = f"{parameters * 2 * _HEADROOM / 1e9:.1f} GB"
+        yield Finding("run", "skipped", f"memory is short: bfloat16 needs {needed}; --dtype tries anyway")
         return
     loaded = load(checkpoint, dtype=dtype, device=str(device))
     image, how = sample_image(0), f"{dtype} on {device}"
     try:
         answer = _answer(loaded, image)
-    except EngineFailure as error:  # it says no more, but its log does
-        yield Finding("run", "FAILED", f"{how}: {error} If its output is not finite, try --dtype float32.")
+    except EngineFailure as error:  # the engine logs the details
+        advice = (
+            "Its weights may hold NaN." if dtype == "float32" else "If its output is not finite, try --dtype float32."
+        )
+        yield Finding("run", "FAILED", f"{how}: {error} {advice}")
         return
     speed = 1000 * len(answer.token_ids) / answer.timings.total_ms
     tokens = f"{len(answer.token_ids)} tokens at {speed:.0f} a second"
@@ -63,14 +67,14 @@ def check_run(checkpoint: Checkpoint, family: Family, options: RunOptions) -> It
 
 
 def _fitting(parameters: int, device: torch.device) -> str | None:
-    """float32 where memory holds it, else bfloat16, else None."""
+    """float32 if it fits into memory, else bfloat16, else None."""
     free = _free_bytes(device)
     sizes = {"float32": 4, "bfloat16": 2}
-    return next((name for name, size in sizes.items() if free is None or parameters * size * _ROOM < free), None)
+    return next((name for name, size in sizes.items() if free is None or parameters * size * _HEADROOM < free), None)
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on the device; None where that cannot be known."""
+    """Free memory of the device; None where it is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if not _MEMINFO.is_file():
@@ -87,7 +91,11 @@ def _answer(loaded: LoadedModel, image: bytes) -> Completion:
 
 
 def _compared(checkpoint: Checkpoint, loaded: LoadedModel, image: bytes, ours: tuple[int, ...]) -> Finding:
-    """Our first greedy tokens beside transformers'. In a shorter dtype than float32 near ties fall either way."""
+    """Compare our first greedy tokens with transformers'.
+
+    In a shorter dtype than float32, rounding decides between tokens of nearly equal probability, so that a difference
+    proves nothing.
+    """
     model = loaded.model
     prompt = native_prompt(loaded.processor, image)
     try:
@@ -95,9 +103,23 @@ def _compared(checkpoint: Checkpoint, loaded: LoadedModel, image: bytes, ours: t
     except (ImportError, OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         return Finding("transformers", "skipped", f"it cannot run this folder ({type(error).__name__}: {reason})")
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
     if ours == theirs:
-        return Finding("transformers", "ok", f"its generate gives the same {same} tokens")
+        return Finding("transformers", "ok", f"its generate gives the same {len(ours)} tokens")
+    parting = _parting(ours, theirs, loaded.processor)
     if model.dtype == torch.float32:
-        return Finding("transformers", "FAILED", f"only the first {same} tokens are equal: {ours} here, {theirs} there")
-    return Finding("transformers", "skipped", f"the first {same} tokens are equal; --dtype float32 tells more")
+        advice = "If generation_config.json has wrong token ids or other settings, correct it."
+        return Finding("transformers", "FAILED", f"{parting}. {advice}")
+    return Finding("transformers", "skipped", f"{parting}; --dtype float32 rules out rounding")
+
+
+def _parting(ours: tuple[int, ...], theirs: tuple[int, ...], processor: Processor) -> str:
+    """Where two answers part, as text: what they have in common, and the first token of each that differs."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    common = processor.decode(ours[:same], special=True)
+    here, there = (
+        f"{processor.decode(ids[same : same + 1], special=True)!r} (id {ids[same]})"
+        if same < len(ids)
+        else "nothing more"
+        for ids in (ours, theirs)
+    )
+    return f"the answers part after {same} equal tokens, {common!r}: next comes {here} here, {there} in transformers"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlm.checkpoint.files import Checkpoint
+from vlm.loading import build_processor
 from vlm.models.checks import Finding, some
 from vlm.models.family import Family
 
@@ -24,21 +25,27 @@ def check_config(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[
     yield from _settings(checkpoint.config, family.sizes["real"])
 
 
-def check_processor(checkpoint: Checkpoint, family: Family) -> Iterator[Finding]:
+def check_processor(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
     """Whether the small files beside config.json are there and agree with it."""
-    family.processor(checkpoint)
+    build_processor(name, family, checkpoint)
     yield Finding("processor", "ok", "image settings and tokenizer fit the config")
 
 
+def check_tokenizer(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
+    """What the family checks about its tokenizer; where no processor can be built, that one failure is all."""
+    build_processor(name, family, checkpoint)
+    yield from family.checks(checkpoint)
+
+
 def _settings(given: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is unlike the published config. Not wrong by itself: fine-tunes and other sizes are served, too."""
+    """What differs from the published config. None of it is an error: fine-tunes and other sizes are served too."""
     ours, theirs = _flat(given), _flat(published)
     other = [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
     beyond = sorted(ours.keys() - theirs.keys())
     lines = {
         "settings": (f"{len(other)} unlike those of the published size", other),
-        "unknown": (f"{len(beyond)} settings that are not judged here", beyond),
-        "contradictory": ("settings said twice, and differently", _contradictions(ours, theirs)),
+        "unknown": (f"{len(beyond)} settings that are not checked here", beyond),
+        "contradictory": ("settings that stand twice with different values", _contradictions(ours, theirs)),
     }
     for check, (what, names) in lines.items():
         if names:

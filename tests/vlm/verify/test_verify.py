@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.oracle import MINIATURES
+from tests.oracle import MINIATURES, ask_all
 from vlm.checkpoint.files import Checkpoint
+from vlm.image.sample import sample_image
 from vlm.loading import families, synthesize
 from vlm.models.cards import PublishedFile, Release
 from vlm.models.checks import Finding
+from vlm.types import Request, Sampling
 from vlm.verify import run
 from vlm.verify.__main__ import main, verify
 from vlm.verify.published_files import check_files, sha256
@@ -93,7 +95,7 @@ def test_a_failure_skips_the_run_and_sets_the_exit_status(folder: Path, capsys: 
     change_tensors(folder, lambda tensors: tensors.update(surprise=torch.zeros(1)))
     assert main([str(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].split() == ["skipped", "run", "mend", "what", "failed", "first"]
+    assert lines[-2].split() == ["skipped", "run", "correct", "what", "failed", "first"]
     assert lines[-1].startswith("do not serve this: ")
 
 
@@ -113,7 +115,7 @@ def test_a_missing_tensor(folder: Path) -> None:
     assert "1 missing (text_decoder.cls.predictions.bias)" in detail
 
 
-def test_a_tensor_too_many(folder: Path) -> None:
+def test_an_unexpected_tensor(folder: Path) -> None:
     change_tensors(folder, lambda tensors: tensors.update(surprise=torch.zeros(1)))
     assert "1 unexpected (surprise)" in only_failure(folder)[1]
 
@@ -124,7 +126,7 @@ def test_a_tensor_of_another_shape(folder: Path) -> None:
     assert f"{name}: (100, 128) instead of ({ROWS}, 128)" in only_failure(folder)[1]
 
 
-def test_values_that_are_no_numbers(folder: Path) -> None:
+def test_values_that_are_not_finite(folder: Path) -> None:
     def spoil(tensors: dict[str, Tensor]) -> None:
         tensors["text_decoder.cls.predictions.bias"][[3, 5]] = torch.tensor([float("nan"), float("inf")]).half()
 
@@ -212,7 +214,34 @@ def test_settings_that_contradict_each_other_are_named(folder: Path) -> None:
     change_json(folder / "config.json", vocab_size=7)
     (settings,) = (finding for finding in found(folder) if finding.check == "contradictory")
     assert settings.state == "ok"  # the model reads one of them; which, only its tensors can tell
-    assert f"said twice, and differently (vocab_size 7, text_config.vocab_size {ROWS})" in settings.detail
+    assert f"stand twice with different values (vocab_size 7, text_config.vocab_size {ROWS})" in settings.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eos_token_id": 99_999}, "eos_token_id is 99999, but ids are whole numbers from 0 to "),
+        ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', but ids are whole numbers"),
+        ({"eos_token_id": 5}, "but the tokenizer's eos_token is '</s>', id 2"),
+        ({"bos_token_id": [7]}, "but the tokenizer's bos_token is '<s>', id 0"),
+        ({"pad_token_id": 0}, "pad_token_id is 0 ('<s>'), but the tokenizer's pad_token is '<pad>', id 1"),
+        ({"forced_bos_token_id": 2}, "forced_bos_token_id is 2 ('</s>'), but the tokenizer's bos_token is '<s>', id 0"),
+        ({"decoder_start_token_id": -1}, "decoder_start_token_id is -1, but ids are whole numbers"),
+    ],
+)
+def test_wrong_token_ids_in_the_generation_config(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FLORENCE, tmp_path / "copy"))
+    change_json(folder / "generation_config.json", **changes)
+    check, detail = only_failure(folder)
+    assert check == "token ids"
+    assert message in detail
+    assert "Correct generation_config.json" in detail
+
+
+def test_several_ends_are_right_if_the_tokenizers_is_among_them(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FLORENCE, tmp_path / "copy"))
+    change_json(folder / "generation_config.json", eos_token_id=[2, 5])
+    assert failures(folder) == []
 
 
 # --- against published values ----------------------------------------------------------------------
@@ -290,6 +319,18 @@ def test_no_room_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = ran(BLIP, RunOptions())
     assert finding.state == "skipped"
     assert "memory is short" in finding.detail
+
+
+def test_a_difference_from_transformers_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    [answer] = ask_all(BLIP, [Request(sample_image(0), sampling=Sampling(max_tokens=run.TOKENS, num_beams=1))])
+    others = (*answer.token_ids[:2], 5)
+    monkeypatch.setattr(run, "reference", lambda *_, **__: lambda image: others)
+    finding = ran(BLIP, RunOptions(compare=True))[-1]
+    assert (finding.check, finding.state) == ("transformers", "FAILED")
+    parts = r"the answers part after 2 equal tokens, '[^']+': next comes '[^']+' \(id \d+\) here, '[^']*' \(id 5\) in"
+    assert re.match(parts, finding.detail), finding.detail
+    others = answer.token_ids[:3]
+    assert "nothing more in transformers" in ran(BLIP, RunOptions(compare=True))[-1].detail
 
 
 def test_another_layout_than_transformers_own_is_not_compared(folder: Path) -> None:
