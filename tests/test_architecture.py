@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "vlm/verify": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/models/base", "vlm/models/cards",
-        "vlm/models/checks", "vlm/models/family", "vlm/loading", "vlm/engine", "vlm/reference",
+        "vlm/models/checks", "vlm/models/family", "vlm/models/processor", "vlm/loading", "vlm/engine", "vlm/reference",
     },
     "vlm/__main__": {"vlm/errors", "vlm/types", "vlm/cli"},
     "vlm/cli": {
