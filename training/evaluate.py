@@ -12,7 +12,7 @@ import importlib
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ import torch
 from training.data.drawing import draw, png
 from training.data.scenes import FLAT, Scene
 from training.data.shapes import BACKGROUNDS, COLOURS
+from training.data.stacks import stack
 from training.data.world import HELD_OUT, LARGEST_SIDE, SMALLEST_SIDE, scene
 from training.evaluation.clients import Client, EvaluationError, Server, connect, in_process
 from training.evaluation.metrics import Item, Row, Score
@@ -31,6 +32,7 @@ from training.train import PACKAGES
 from vlm.errors import VlmError
 
 MINIATURES = Path(__file__).resolve().parents[1] / "miniatures"
+MakeItems = Callable[[Scene, bytes, random.Random], Iterator[Item]]
 NAMES = tuple(name for name in PACKAGES if name != "vision")
 
 
@@ -39,9 +41,17 @@ def load_evaluation(name: str) -> ModuleType:
     return importlib.import_module(f"training.{PACKAGES[name]}.evaluation")
 
 
-async def evaluate(name: str, client: Client, scenes: Sequence[Scene]) -> Mapping[str, tuple[float, int]]:
-    """The score of each row, from 0 to 1, and the number of answers that it is computed from."""
-    items = [item for number, one in enumerate(scenes) for item in _items(name, one, number)]
+async def evaluate(
+    name: str, client: Client, scenes: Sequence[Scene], stacks: Sequence[Scene] = ()
+) -> Mapping[str, tuple[float, int]]:
+    """The score of each row, from 0 to 1, and the number of answers that it is computed from.
+
+    ``stacks`` are stacked shapes, which only some evaluations ask about (those with ``stack_items``).
+    """
+    module = load_evaluation(name)
+    items = [item for number, one in enumerate(scenes) for item in _items(module.items, one, number)]
+    if hasattr(module, "stack_items"):
+        items += [item for number, one in enumerate(stacks) for item in _items(module.stack_items, one, number)]
     answers = await _answer_all(client, items, Progress(name, len(items)))
     rows: defaultdict[str, list[Score]] = defaultdict(list)
     for scores in answers:
@@ -67,15 +77,20 @@ def held_out(count: int, size: tuple[int, int] | None = None) -> list[Scene]:
     return scenes if size is None else [plain(one) for one in scenes]
 
 
+def held_out_stacks(count: int, size: tuple[int, int] | None = None) -> list[Scene]:
+    """As :func:`held_out`, with shapes one above the other."""
+    stacks = [stack(HELD_OUT + number, size) for number in range(count)]
+    return stacks if size is None else [plain(one) for one in stacks]
+
+
 def plain(one: Scene) -> Scene:
     """The scene in the exact colours of the palette and without texture."""
     shapes = tuple(replace(shape, shade=COLOURS[shape.colour]) for shape in one.shapes)
     return replace(one, shapes=shapes, shade=BACKGROUNDS[one.background], texture=FLAT)
 
 
-def _items(name: str, one: Scene, number: int) -> Iterator[Item]:
-    items: Iterator[Item] = load_evaluation(name).items(one, png(draw(one)), random.Random(number))
-    yield from items
+def _items(make: MakeItems, one: Scene, number: int) -> Iterator[Item]:
+    yield from make(one, png(draw(one)), random.Random(number))
 
 
 async def _answer_all(client: Client, items: Sequence[Item], progress: Progress) -> list[Mapping[str, Score]]:
@@ -148,7 +163,8 @@ async def _served_names(server: Server, options: argparse.Namespace) -> list[str
 
 
 async def _report(name: str, client: Client, scenes: Sequence[Scene], source: str, options: argparse.Namespace) -> None:
-    lines = table(load_evaluation(name).ROWS, await evaluate(name, client, scenes))
+    stacks = held_out_stacks(max(1, len(scenes) // 3), options.size)
+    lines = table(load_evaluation(name).ROWS, await evaluate(name, client, scenes, stacks))
     print(f"{name}  ({source}, {len(scenes)} images)\n{lines}", flush=True)
     if options.card:
         add_scores(options.folder / name, *_headings(len(scenes), options), lines)

@@ -55,6 +55,8 @@ class Recipe:
         shards: Files of images to choose from.
         pages: Images of pages of words per step, in addition to ``batch_size``.
         page_shards: Files of pages to choose from.
+        stacks: Images of stacked shapes per step, in addition to ``batch_size``.
+        stack_shards: Files of stacks to choose from.
         pretrained_vision: Whether training starts from the vision encoder of :mod:`training.vision`.
         seed: Text from which all random choices of the data follow; the name if empty.
     """
@@ -70,6 +72,8 @@ class Recipe:
     shards: int = 14
     pages: int = 0
     page_shards: int = 2
+    stacks: int = 0
+    stack_shards: int = 2
     pretrained_vision: bool = False
     seed: str = ""
 

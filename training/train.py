@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from training.data.batches import Batches, Source
-from training.data.rendered import PAGES, open_images
+from training.data.rendered import PAGES, STACKS, open_images
 from training.export import compact
 from training.model_card import write_card
 from training.recipe import Recipe
@@ -57,7 +57,10 @@ def _batches(recipe: Recipe, images: Path) -> Batches:
     pages = None
     if recipe.pages:
         pages = Source(open_images(images, recipe.side, recipe.page_shards, _report, PAGES), recipe.pages)
-    return Batches(world, pages, recipe.mean, recipe.std, recipe.seed or recipe.name)
+    stacks = None
+    if recipe.stacks:
+        stacks = Source(open_images(images, recipe.side, recipe.stack_shards, _report, STACKS), recipe.stacks)
+    return Batches(world, pages, recipe.mean, recipe.std, recipe.seed or recipe.name, stacks)
 
 
 def _pretrain_vision(folder: Path, images: Path) -> Path:

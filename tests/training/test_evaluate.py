@@ -12,7 +12,7 @@ import torch
 from tests.training.recipes import untrained
 from training.data.shapes import COLOURS
 from training.data.world import HELD_OUT, scene
-from training.evaluate import MINIATURES, NAMES, evaluate, held_out, load_evaluation, main, table
+from training.evaluate import MINIATURES, NAMES, evaluate, held_out, held_out_stacks, load_evaluation, main, table
 from training.evaluation.clients import in_process
 from training.evaluation.metrics import Row
 
@@ -36,6 +36,9 @@ def test_items_and_rows_belong_together(name: str) -> None:
         for item in evaluation.items(scene(HELD_OUT + number), b"", random.Random(number))
         for row in item.scorers
     }
+    if hasattr(evaluation, "stack_items"):
+        [stack] = held_out_stacks(1)
+        scored |= {row for item in evaluation.stack_items(stack, b"", random.Random(0)) for row in item.scorers}
     assert scored == rows
 
 
@@ -79,3 +82,14 @@ def test_a_folder_without_checkpoints_is_named(
 ) -> None:
     assert main([*names, "--folder", str(tmp_path), "--images", "1"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_stacks_are_asked_about_where_a_model_is_evaluated_on_them() -> None:
+    """One request for each shape of each stack; a model whose evaluation has no such rows is not asked."""
+    row = load_evaluation("moondream-2").ROWS[-1].name
+    stacks = held_out_stacks(2)
+    with in_process(MINIATURES / "moondream-2") as client:
+        scores = asyncio.run(evaluate("moondream-2", client, held_out(1), stacks))
+    assert scores[row][1] == sum(len(one.shapes) for one in stacks)
+    with in_process(MINIATURES / "blip-large") as client:
+        assert row not in asyncio.run(evaluate("blip-large", client, held_out(1), stacks))

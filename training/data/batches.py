@@ -89,6 +89,7 @@ class Batches:
         pages: Images of pages of words, if any.
         mean, std: The model's normalisation of pixels, per channel.
         seed: All random choices follow from this text and the number of the step.
+        stacks: Images of stacked shapes, if any; their scenes are told of like the world's.
     """
 
     world: Source
@@ -96,11 +97,15 @@ class Batches:
     mean: Channels
     std: Channels
     seed: str
+    stacks: Source | None = None
 
     def step(self, number: int) -> Batch:
         """The batch of a step."""
         rng = random.Random(f"{self.seed} {number}")
         scenes, pixels = self.world.sample(rng)
+        if self.stacks:
+            stacked, more = self.stacks.sample(rng)
+            scenes, pixels = [*scenes, *stacked], torch.cat([pixels, more])
         pages: Sequence[Scene] = ()
         if self.pages:
             pages, words = self.pages.sample(rng)

@@ -16,6 +16,7 @@ from PIL import Image
 from training.data.drawing import draw
 from training.data.pages import page
 from training.data.scenes import Scene
+from training.data.stacks import stack
 from training.data.world import scene
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -26,10 +27,10 @@ SHARD = 10_000
 LONGEST = 208
 """Images are drawn with at most this many pixels a side, then resized to a square as a processor does."""
 
-IMAGES, PAGES = "images", "pages"
+IMAGES, PAGES, STACKS = "images", "pages", "stacks"
 
 _cached = lru_cache(maxsize=200_000)  # a run uses every scene several times
-_SCENES: Mapping[str, Callable[[int], Scene]] = {IMAGES: _cached(scene), PAGES: _cached(page)}
+_SCENES: Mapping[str, Callable[[int], Scene]] = {IMAGES: _cached(scene), PAGES: _cached(page), STACKS: _cached(stack)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def open_images(
 ) -> RenderedImages:
     """Open the first ``shards`` files of images with ``side`` pixels a side; render those that are missing.
 
-    ``kind``: ``IMAGES`` of scenes, or ``PAGES`` of words.
+    ``kind``: ``IMAGES`` of scenes, ``PAGES`` of words, or ``STACKS`` of shapes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{kind}-{side}-{number:03d}.npy" for number in range(shards)]

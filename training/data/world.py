@@ -131,11 +131,11 @@ class Draft:
 
     def _positioned_shape(self, size: str, shapes: Sequence[Shape]) -> Shape | None:
         for _ in range(30):
-            box = self._random_box(size)
+            box = self.random_box(size)
             name = self.rng.choice(KINDS), self.rng.choice(list(COLOURS))
             if any(are_near(box, other) for other in self.taken) or _is_near_border(middle(box)):
                 continue
-            shape = self._shape(*name, size, box)
+            shape = self.shape(*name, size, box)
             if not {shape.name, shape.region} & {fact for other in shapes for fact in (other.name, other.region)}:
                 return shape
         return None
@@ -143,19 +143,21 @@ class Draft:
     def _nested(self) -> list[Shape]:
         """A large shape and a small one within it."""
         rng = self.rng
-        outer_box = self._random_box("large", min_share=0.9)
+        outer_box = self.random_box("large", min_share=0.9)
         centre = middle(outer_box)
         width, height = self._extent(rng.uniform(0.14, 0.17))
         x, y = (value + rng.uniform(-0.01, 0.01) for value in (centre.x, centre.y))
         first, second = rng.sample(list(COLOURS), 2)
-        outer = self._shape(rng.choice(("circle", "square", "diamond")), first, "large", outer_box)
+        outer = self.shape(rng.choice(("circle", "square", "diamond")), first, "large", outer_box)
         box = Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        return [outer, self._shape(rng.choice(KINDS), second, "small", box)]
+        return [outer, self.shape(rng.choice(KINDS), second, "small", box)]
 
-    def _shape(self, kind: str, colour: str, size: str, box: Box) -> Shape:
+    def shape(self, kind: str, colour: str, size: str, box: Box) -> Shape:
+        """A shape in a shade near its colour's."""
         return Shape(kind, colour, jittered(self.rng, COLOURS[colour], 13), size, box)
 
-    def _random_box(self, size: str, min_share: float = 0.0) -> Box:
+    def random_box(self, size: str, min_share: float = 0.0) -> Box:
+        """The box of a ``"small"`` or ``"large"`` shape, anywhere in the image."""
         low, high = _SIDES[size]
         width, height = self._extent(self.rng.uniform(low + min_share * (high - low), high))
         x, y = (self.rng.uniform(side / 2 + 0.01, 0.99 - side / 2) for side in (width, height))

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Sequence
 
 from training.data import sentences
 from training.data.scenes import Scene, Shape
-from training.evaluation.metrics import Item, LabelledBox, Row, Scorer, box_f1, exact_text, point_f1
+from training.evaluation.metrics import (
+    Answer,
+    Item,
+    LabelledBox,
+    Row,
+    Score,
+    Scorer,
+    box_f1,
+    exact_text,
+    overlap,
+    point_f1,
+)
 from training.moondream2.tasks import sample_label
 from vlm.types import Request, Task
 
@@ -22,6 +33,7 @@ ROWS = (
     Row("what is this, exact"),
     Row("counting aloud, exact"),
     Row("counting aloud, points within, F1"),
+    Row("stacked shapes told apart, exact", 0.9),
 )
 
 
@@ -38,6 +50,20 @@ def items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
     yield Item(Request(image, task=Task("point", labels=(label,))), {"points within shapes, F1": _point_scorer(shapes)})
     if scene.shapes:
         yield from _about_shapes(scene, image, rng)
+
+
+def stack_items(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:  # noqa: ARG001  the module's protocol
+    """Requests about a stack (:mod:`training.data.stacks`): each name is to give the box of its own shape alone."""
+    for shape in scene.shapes:
+        yield Item(Request(image, task=Task("detect", labels=(shape.name,))), {ROWS[-1].name: _only_box(shape)})
+
+
+def _only_box(shape: Shape) -> Scorer:
+    def score(answer: Answer) -> Score:
+        boxes = [one.box for one in answer.detections if one.box]
+        return Score(float(len(boxes) == 1 and overlap(boxes[0], shape.box) >= 0.5), 1)
+
+    return score
 
 
 def _about_shapes(scene: Scene, image: bytes, rng: random.Random) -> Iterator[Item]:
