@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from docs.generate import refresh
 from docs.generate.outputs import PAGES, ROOT, Example, find_examples, read_page, replace_outputs, run, serving
@@ -40,6 +44,37 @@ def test_a_command_prints_what_is_shown(example: Example, address: str) -> None:
 def test_the_readme_shows_a_request_the_sdk_the_library_and_the_shell() -> None:
     begins = [f"{one.kind} {one.command.split()[0]}" for one in IN_README]
     assert begins == ["sh curl", "python import", "python from", "sh .venv/bin/python"]
+
+
+def test_the_readmes_request_takes_a_photo_of_any_size(address: str, tmp_path: Path) -> None:
+    """A shell passes arguments of at most 128 KiB, so that a body with a photo has to come by stdin."""
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    photo = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photo)
+    assert photo.stat().st_size > 1_000_000
+    request = IN_README[0]
+    printed = run(
+        replace(request, command=request.command.replace("examples/circle-and-square.png", str(photo))), address
+    )
+    assert printed.startswith('{"objects":')
+
+
+def test_the_readmes_request_prints_an_error_whole(address: str) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    command = IN_README[0].command.replace('"detect"', '"detekt"')
+    printed = run(replace(IN_README[0], command=command), address)
+    assert "has no task 'detekt'" in json.loads(printed)["error"]["message"]
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda page: page.name)
+def test_commands_use_the_environment_that_make_installs(page: Path) -> None:
+    """The system's Python lacks what the commands need, unless they need its standard library alone."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    assert not [line for line in lines if re.match(r"(python|pytest|mypy|ruff|hf) |python3 (?!-c|-m json)", line)]
 
 
 def test_the_readme_begins_with_an_answer_and_is_short() -> None:
