@@ -17,7 +17,7 @@ from vlm.engine.config import EngineConfig
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "adding-a-model.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-COPIED = ("vlm", "training", "tests/__init__.py", "tests/conftest.py", "tests/images.py", "tests/oracle.py",
+COPIED = ("vlm", "tests/__init__.py", "tests/conftest.py", "tests/images.py", "tests/oracle.py",
           "tests/vlm/models", "pyproject.toml")  # fmt: skip
 
 
