@@ -31,12 +31,12 @@ def execute(language: str, text: str, output: IO[str]) -> None:
     os.dup2(output.fileno(), 2)
     if language == "python":
         exec(compile(text, "<page>", "exec"), {"__name__": "__main__"})
-    elif text.startswith(PYTHON):
+    elif text.startswith(PYTHON) and len(text.splitlines()) == 1:
         module, *arguments = shlex.split(text.removeprefix(PYTHON))
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
-        assert ".venv/bin/python" not in text, f"only one command a block may run Python:\n{text}"
+        assert ".venv/bin/python" not in text, f"a command in Python must be alone in its block:\n{text}"
         subprocess.run(["bash", "-ec", text], check=True)
 
 
