@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import random
+from functools import cache
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-from training.data import shapes
-
 Colour = tuple[int, int, int]
 
-COLOURS = {name: shapes.COLOURS[name] for name in ("red", "green", "blue", "yellow")}
+COLOURS: dict[str, Colour] = {
+    "red": (220, 35, 35), "green": (40, 160, 60), "blue": (40, 70, 215), "yellow": (240, 215, 40),
+}  # fmt: skip
 BACKGROUNDS = ((250, 250, 250), (165, 165, 165), (15, 15, 15), (225, 205, 170))
 
 
@@ -84,6 +85,7 @@ def hand_drawn(width: int = 640, height: int = 480) -> bytes:
 # Images that follow from a seed
 
 
+@cache
 def scene(seed: int) -> bytes:
     """One to three shapes on a plain background, of a size and an aspect ratio that the seed decides."""
     rng = random.Random(seed)

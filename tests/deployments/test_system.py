@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ import yaml
 
 from tests.alike import assert_alike
 from tests.deployments.system import ROOT, System, wait_until
-from tests.images import scenes
+from tests.images import data_url, scenes
 
 pytestmark = [
     pytest.mark.ray,
@@ -69,8 +68,7 @@ class Question:
     def messages(self) -> Any:
         parts: list[dict[str, Any]] = []
         if self.image is not None:
-            url = f"data:image/png;base64,{base64.b64encode(self.image).decode()}"
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+            parts.append({"type": "image_url", "image_url": {"url": data_url(self.image)}})
         if self.text:
             parts.append({"type": "text", "text": self.text})
         return [{"role": "user", "content": parts}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from router.images import read_image, upright_size_of
-from tests.router.world import IMAGE, SIZE, URL, data_url, sample_image
+from tests.images import data_url, encoded, plain
+from tests.router.world import IMAGE, SIZE, URL
 from vlm.errors import InvalidImage
 from vlm.image.decode import ImageLimits
 
@@ -28,13 +28,13 @@ def refused(url: str, limits: ImageLimits = LIMITS) -> InvalidImage:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_every_accepted_format(kind: str) -> None:
-    data = sample_image(8, 8, kind)
+    data = plain(8, 8, kind)
     assert read_image(data_url(data, f"image/{kind.lower()}"), LIMITS, "here") == data
 
 
 @pytest.mark.parametrize("media", ["image/png", "IMAGE/PNG", "image/jpeg", "image/x-icon", "image/png;charset=utf-8"])
 def test_the_bytes_decide_and_not_the_media_type(media: str) -> None:
-    assert read_image(data_url(media=media), LIMITS, "here") == IMAGE
+    assert read_image(data_url(IMAGE, media), LIMITS, "here") == IMAGE
 
 
 def test_an_image_at_the_limit_is_accepted_and_one_above_it_is_not() -> None:
@@ -46,7 +46,7 @@ def test_an_image_at_the_limit_is_accepted_and_one_above_it_is_not() -> None:
 
 def test_limits_of_the_image_itself() -> None:
     assert refused(URL, ImageLimits(max_pixels=640 * 480 - 1)).code == "image_too_large"
-    assert refused(data_url(sample_image(3, 40)), ImageLimits(min_side=4)).code == "image_too_small"
+    assert refused(data_url(plain(3, 40)), ImageLimits(min_side=4)).code == "image_too_small"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,7 @@ def test_text_is_never_accepted_as_an_image(url: str) -> None:
 def test_broken_metadata_is_refused_where_the_size_is_needed() -> None:
     broken = PngInfo()
     broken.add_text("Raw profile type exif", "\n\n\nno hexadecimal digits")
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 3)).save(buffer, "PNG", pnginfo=broken)
     assert upright_size_of(IMAGE, LIMITS, "here") == SIZE
     with pytest.raises(InvalidImage, match="metadata") as caught:
-        upright_size_of(buffer.getvalue(), LIMITS, "here")
+        upright_size_of(encoded(Image.new("RGB", (4, 3)), "PNG", pnginfo=broken), LIMITS, "here")
     assert (caught.value.param, caught.value.code) == ("here", "image_parse_error")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
-from PIL import Image
 from starlette.types import ASGIApp
 
 from router.app import create_app
@@ -19,6 +16,7 @@ from router.backends.base import Backend, ModelStatus, unknown
 from router.chat.request import Chat, build_chat, parse_chat
 from router.config import RouterConfig
 from router.images import read_image
+from tests.images import data_url, plain
 from vlm.types import Box, Chunk, Completion, Detection, Grounding, Point, Request, Timings, Usage
 
 Json = dict[str, Any]
@@ -28,21 +26,8 @@ CHAT = "/v1/chat/completions"
 SIZE = (640, 480)
 
 
-def sample_image(width: int = SIZE[0], height: int = SIZE[1], kind: str = "PNG") -> bytes:
-    """An encoded image of one colour."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-IMAGE = sample_image()
-
-
-def data_url(data: bytes = IMAGE, media: str = "image/png") -> str:
-    return f"data:{media};base64,{base64.b64encode(data).decode()}"
-
-
-URL = data_url()
+IMAGE = plain(*SIZE)
+URL = data_url(IMAGE)
 
 
 def image_part(url: str = URL) -> Json:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.images import oriented, plain
 from vlm import __main__ as program
 from vlm.__main__ import main
 from vlm.cli.arguments import Command
@@ -77,7 +78,7 @@ def images(tmp_path: Path) -> list[str]:
     """Three images of 640, 641 and 642 pixels' width."""
     paths = [tmp_path / f"{name}.png" for name in "abc"]
     for extra, path in enumerate(paths):
-        Image.new("RGB", (640 + extra, 480), (250, 250, 250)).save(path)
+        path.write_bytes(plain(640 + extra, 480))
     return [str(path) for path in paths]
 
 
@@ -129,10 +130,9 @@ def test_a_region_in_pixels_is_of_each_image(images: list[str]) -> None:
 
 
 def test_a_region_in_pixels_counts_on_the_upright_image(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (480, 640)).save(tmp_path / "turned.jpg", exif=exif)
-    _, engine = _run([str(tmp_path / "turned.jpg"), "--task", "region_caption", "--region", "64,48,640,480"])
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(oriented(6, 480, 640))
+    _, engine = _run([str(path), "--task", "region_caption", "--region", "64,48,640,480"])
     assert engine.asked[0].task is not None
     assert engine.asked[0].task.region == Box(0.1, 0.1, 1.0, 1.0)
 

@@ -10,19 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.errors import (
-    CheckpointError,
-    ConfigError,
-    DeadlineExceeded,
-    EngineFailure,
-    InvalidImage,
-    InvalidRequest,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    UnsupportedTask,
-    VlmError,
-)
+import vlm.errors
+from vlm.errors import InvalidImage, InvalidRequest, UnsupportedTask, VlmError
 from vlm.types import (
     MAX_TASKS,
     Box,
@@ -38,19 +27,7 @@ from vlm.types import (
     Usage,
 )
 
-ERRORS = [
-    VlmError,
-    InvalidRequest,
-    InvalidImage,
-    UnsupportedTask,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    DeadlineExceeded,
-    EngineFailure,
-    CheckpointError,
-    ConfigError,
-]
+ERRORS = [kind for kind in vars(vlm.errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
 
 @pytest.mark.parametrize("kind", ERRORS)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from router.config import RouterConfig
+from tests.images import data_url, plain
 from tests.router.world import (
     CHAT,
     IMAGE,
@@ -17,10 +18,8 @@ from tests.router.world import (
     body,
     check_error,
     client,
-    data_url,
     image_part,
     post,
-    sample_image,
     text_part,
     user,
 )
@@ -152,14 +151,14 @@ BAD = [
     Bad("base64 of another alphabet", at("data:image/png;base64,\u0430AAA"), "invalid_base64_image", URL_PATH),
     Bad("empty image", at("data:image/png;base64,"), "empty_image_file", URL_PATH),
     Bad("text that calls itself an image", at(data_url(b"hello, world")), "invalid_image_format", URL_PATH),
-    Bad("unwanted format", at(data_url(sample_image(8, 8, "TIFF"), "image/tiff")), "invalid_image_format", URL_PATH),
+    Bad("unwanted format", at(data_url(plain(8, 8, "TIFF"), "image/tiff")), "invalid_image_format", URL_PATH),
     Bad(
         "svg",
         at(data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml")),
         "invalid_image_format",
         URL_PATH,
     ),
-    Bad("too many pixels", at(data_url(sample_image(1001, 1000))), "image_too_large", URL_PATH),
+    Bad("too many pixels", at(data_url(plain(1001, 1000))), "image_too_large", URL_PATH),
     Bad("too many bytes", at(data_url(IMAGE + bytes(30_000))), "image_file_too_large", URL_PATH),
     Bad("a header and no more", at(data_url(IMAGE[:12])), "invalid_image_format", URL_PATH),
     # Sampling

@@ -13,6 +13,7 @@ from router.app import create_app
 from router.asgi.metering import RequestRecord
 from router.asgi.threads import INLINE_BYTES
 from router.config import RouterConfig
+from tests.images import data_url
 from tests.router import world
 from tests.router.world import (
     CHAT,
@@ -22,7 +23,6 @@ from tests.router.world import (
     body,
     check_error,
     client,
-    data_url,
     events,
     image_part,
     post,

@@ -18,10 +18,11 @@ from router.app import create_app
 from router.backends.base import LocalBackend
 from router.config import RouterConfig
 from tests.alike import assert_alike
+from tests.images import data_url
 from tests.listening import listening
 from tests.oracle import MINIATURES
-from tests.router.world import data_url, image_part, text_part, user
-from tests.vlm.models.moondream2.driver import DATA, cases, sample_image
+from tests.router.world import image_part, text_part, user
+from tests.vlm.models.moondream2.driver import DATA, cases, golden_image
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.loading import load
@@ -59,7 +60,7 @@ def client(sdk: OpenAI, engine: Engine) -> Iterator[OpenAI]:
 
 
 def request(text: str | None = None, image: str | None = SMALL, **more: Any) -> dict[str, Any]:
-    parts = [] if image is None else [image_part(data_url(sample_image(image)))]
+    parts = [] if image is None else [image_part(data_url(golden_image(image)))]
     parts += [] if text is None else [text_part(text)]
     own = ("model", "stream", "stream_options", "response_format", "logprobs", "max_tokens", "stop")
     fields: dict[str, Any] = {name: more.pop(name) for name in own if name in more}

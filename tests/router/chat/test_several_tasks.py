@@ -16,10 +16,10 @@ from router.app import create_app
 from router.backends.base import LocalBackend
 from router.config import RouterConfig
 from tests.alike import assert_alike, unscored
-from tests.images import hand_drawn
+from tests.images import data_url, hand_drawn
 from tests.listening import listening
 from tests.oracle import MINIATURES
-from tests.router.world import data_url, image_part, text_part, user
+from tests.router.world import image_part, text_part, user
 from tests.vlm.engine.world import assert_empty
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine

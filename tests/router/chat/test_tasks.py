@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from router.asgi.errors import encode
 from router.chat.schema import TaskBody
 from router.chat.tasks import read_task
 from router.config import RouterConfig
-from tests.router.world import SIZE, body, data_url, image_part, read_chat, user
+from tests.images import data_url, oriented
+from tests.router.world import SIZE, body, image_part, read_chat, user
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
@@ -101,20 +100,11 @@ def test_bad_references_and_regions(arguments: dict[str, Any], param: str, code:
     assert message in error.message
 
 
-def oriented(orientation: int) -> bytes:
-    """An image of 640 x 480 as it is stored; orientations from 5 on exchange width and height."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.new("RGB", SIZE).save(buffer, "JPEG", exif=exif)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pixels_are_those_of_the_upright_image(orientation: int) -> None:
     width, height = SIZE if orientation < 5 else SIZE[::-1]
     whole = {"name": "ocr", "region": {"box_px": [0, 0, width, height]}}
-    request = body(messages=[user(image_part(data_url(oriented(orientation), "image/jpeg")))], tasks=[whole])
+    request = body(messages=[user(image_part(data_url(oriented(orientation, *SIZE), "image/jpeg")))], tasks=[whole])
     [task] = read_chat(encode(request), RouterConfig()).request.tasks
     assert task.region == Box(0, 0, 1, 1)
     whole["region"] = {"box_px": [0, 0, height, width]}

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vlm.engine.world import BLIP, FLORENCE, assert_empty, comparable, crowd, miniature, sample_image
+from tests.images import scene
+from tests.vlm.engine.world import BLIP, FLORENCE, assert_empty, comparable, crowd, miniature
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest
@@ -18,9 +19,9 @@ from vlm.types import Completion, Request, Sampling, Task
 
 CAPACITY = 3
 TINY = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=64 * 1024**2)
-REQUEST = Request(sample_image(1), sampling=Sampling(max_tokens=4))
+REQUEST = Request(scene(1), sampling=Sampling(max_tokens=4))
 BAD = Request(b"no image")
-ENDLESS = Request(sample_image(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
+ENDLESS = Request(scene(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +114,10 @@ def test_callers_in_several_threads_share_the_capacity(engine: Engine) -> None:
 
 
 def test_several_tasks_count_as_several_requests() -> None:
-    two = Request(sample_image(2), tasks=(Task("caption"), Task("detect")), sampling=Sampling(max_tokens=5))
+    two = Request(scene(2), tasks=(Task("caption"), Task("detect")), sampling=Sampling(max_tokens=5))
     with Engine(miniature(FLORENCE), TINY) as engine:
         assert [len(one.parts) for one in engine.answer_all([two] * 6)] == [2] * 6
-        too_many = Request(sample_image(2), tasks=(Task("caption"),) * (CAPACITY + 1))
+        too_many = Request(scene(2), tasks=(Task("caption"),) * (CAPACITY + 1))
         with pytest.raises(InvalidRequest, match=f"at most {CAPACITY} "):
             engine.answer(too_many)
         assert_empty(engine)

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.images import scene
 from tests.oracle import without_scores
-from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, comparable, miniature, sample_image
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, comparable, miniature
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import InvalidRequest, Overloaded, UnsupportedTask, VlmError
@@ -39,8 +40,8 @@ def complete(engine: Engine, request: Request) -> Completion:
 
 @pytest.mark.parametrize("how", [BRIEF, Sampling(max_tokens=30, temperature=1.1, seed=4)])
 def test_each_part_is_what_a_request_of_its_own_gets(engine: Engine, how: Sampling) -> None:
-    whole = complete(engine, Request(sample_image(3), tasks=TASKS, sampling=how))
-    alone = [complete(engine, Request(sample_image(3), task=task, sampling=how)) for task in TASKS]
+    whole = complete(engine, Request(scene(3), tasks=TASKS, sampling=how))
+    alone = [complete(engine, Request(scene(3), task=task, sampling=how)) for task in TASKS]
     assert list(map(comparable, whole.parts)) == list(map(comparable, alone))
     assert (whole.text, whole.grounding) == (alone[0].text, whole.parts[0].grounding)
     assert whole.usage.completion_tokens == sum(one.usage.completion_tokens for one in alone)
@@ -58,10 +59,9 @@ def assert_joined(whole: Grounding, singles: list[Grounding]) -> None:
 def test_several_labels_are_the_single_ones_one_by_one(name: str, task: str) -> None:
     labels = ("a red circle", "a blue square", "a dog")
     with Engine(miniature(name), SMALL) as engine:
-        whole = complete(engine, Request(sample_image(2), task=Task(task, labels=labels), sampling=BRIEF))
+        whole = complete(engine, Request(scene(2), task=Task(task, labels=labels), sampling=BRIEF))
         singles = [
-            complete(engine, Request(sample_image(2), task=Task(task, labels=(label,)), sampling=BRIEF))
-            for label in labels
+            complete(engine, Request(scene(2), task=Task(task, labels=(label,)), sampling=BRIEF)) for label in labels
         ]
         assert engine.stats().images_encoded == 1
         assert_empty(engine)
@@ -75,7 +75,7 @@ def test_parts_that_arrive_in_one_step_encode_their_image_once() -> None:
     engine = Engine(miniature(FLORENCE), replace(SMALL, encoder_cache_bytes=0))
 
     async def all_at_once() -> Completion:
-        task = asyncio.create_task(engine.complete(Request(sample_image(1), tasks=TASKS, sampling=BRIEF)))
+        task = asyncio.create_task(engine.complete(Request(scene(1), tasks=TASKS, sampling=BRIEF)))
         while engine._inbox.qsize() < 6:
             await asyncio.sleep(0.01)
         engine.start()
@@ -89,7 +89,7 @@ def test_parts_that_arrive_in_one_step_encode_their_image_once() -> None:
 
 def test_the_whole_comes_as_one_chunk_whatever_was_asked(engine: Engine) -> None:
     async def streamed() -> list[Chunk]:
-        return [chunk async for chunk in engine.generate(Request(sample_image(1), tasks=TASKS, stream=True))]
+        return [chunk async for chunk in engine.generate(Request(scene(1), tasks=TASKS, stream=True))]
 
     [chunk] = asyncio.run(streamed())
     assert chunk.completion is not None
@@ -116,7 +116,7 @@ def test_one_bad_part_fails_the_whole_and_frees_the_others(
 ) -> None:
     endless = Sampling(max_tokens=60, forced_tokens=(9,) * 60)
     parts = (TASKS[0], TASKS[2], task)
-    error = asyncio.run(failure(engine, Request(sample_image(1), tasks=parts, sampling=endless)))
+    error = asyncio.run(failure(engine, Request(scene(1), tasks=parts, sampling=endless)))
     assert (type(error), error.param) == (kind, param)
     assert_empty(engine)
 
@@ -124,7 +124,7 @@ def test_one_bad_part_fails_the_whole_and_frees_the_others(
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.02, 0.05])
 def test_a_client_that_leaves_frees_every_part(engine: Engine, delay: float) -> None:
     async def leaves() -> None:
-        task = asyncio.create_task(engine.complete(Request(sample_image(5), tasks=TASKS)))
+        task = asyncio.create_task(engine.complete(Request(scene(5), tasks=TASKS)))
         await asyncio.sleep(delay)
         task.cancel()
         await asyncio.wait([task])
@@ -138,14 +138,14 @@ def test_every_part_counts_against_the_capacity() -> None:
 
     async def crowded(engine: Engine) -> None:
         with pytest.raises(InvalidRequest, match="at most 3") as caught:
-            await engine.complete(Request(sample_image(1), tasks=(caption,) * 4))
+            await engine.complete(Request(scene(1), tasks=(caption,) * 4))
         assert caught.value.param == "tasks"
-        both = [engine.complete(Request(sample_image(1), tasks=(caption,) * count)) for count in (2, 3)]
+        both = [engine.complete(Request(scene(1), tasks=(caption,) * count)) for count in (2, 3)]
         first, second = await asyncio.gather(*both, return_exceptions=True)
         assert isinstance(first, Completion)
         assert isinstance(second, Overloaded)
         assert engine.stats().accepted == 0
-        assert (await engine.complete(Request(sample_image(1), tasks=(caption,) * 3))).text
+        assert (await engine.complete(Request(scene(1), tasks=(caption,) * 3))).text
 
     with Engine(miniature(BLIP), EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)) as engine:
         asyncio.run(crowded(engine))

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 import torch
 
+from tests.images import scene
 from tests.oracle import MINIATURES
 from tests.vlm.engine.world import (
     BLIP,
@@ -22,7 +23,6 @@ from tests.vlm.engine.world import (
     faulty_processor,
     miniature,
     plan,
-    sample_image,
 )
 from vlm.engine.core import Core, Event
 from vlm.engine.output import OutputText
@@ -92,7 +92,7 @@ def test_chunks_joined_are_the_completion(name: str) -> None:
     assert_empty(one)
 
 
-LONG = Request(sample_image(3), sampling=Sampling(max_tokens=45, forced_tokens=tuple(range(9, 49)), num_beams=1))
+LONG = Request(scene(3), sampling=Sampling(max_tokens=45, forced_tokens=tuple(range(9, 49)), num_beams=1))
 """Holds three blocks in the end, whatever the miniature would say by itself; its last words are its own."""
 
 
@@ -147,7 +147,7 @@ class Armed:
                 raise self.error
 
 
-REQUEST = Request(sample_image(1), sampling=Sampling(max_tokens=12))
+REQUEST = Request(scene(1), sampling=Sampling(max_tokens=12))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -249,7 +249,7 @@ def ended(name: str, *samplings: Sampling, prompt: str = "") -> list[Completion]
 
 def answered(loaded: LoadedModel, *samplings: Sampling, prompt: str = "") -> list[Completion]:
     one = core(loaded)
-    sequences = submitted(one, loaded, [Request(sample_image(1), prompt, sampling=how) for how in samplings])
+    sequences = submitted(one, loaded, [Request(scene(1), prompt, sampling=how) for how in samplings])
     return completions(drained(one), sequences)
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from tests.images import scene
 from tests.vlm.engine.world import (
     BLIP,
     FLORENCE,
@@ -26,7 +27,6 @@ from tests.vlm.engine.world import (
     faulty_processor,
     least_bytes,
     miniature,
-    sample_image,
 )
 from vlm.engine.blocks import blocks_for
 from vlm.engine.config import EngineConfig
@@ -36,8 +36,8 @@ from vlm.errors import ConfigError, EngineFailure, InvalidImage, InvalidRequest,
 from vlm.types import Chunk, Completion, Request, Sampling
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
-REQUEST = Request(sample_image(1))
-ENDLESS = Request(sample_image(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
+REQUEST = Request(scene(1))
+ENDLESS = Request(scene(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine],
     loaded, requests = miniature(name), crowd(name, 24, seed=8)
     longest = loaded.model.cache.max_positions
     requests[3:3] = [
-        Request(sample_image(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest, num_beams=1))
+        Request(scene(2), sampling=Sampling(max_tokens=longest, forced_tokens=(9,) * longest, num_beams=1))
     ] * 3
     full = blocks_for(longest)
     config = EngineConfig(cache_bytes=least_bytes(loaded, 3, full), max_batch=3)
@@ -145,7 +145,7 @@ def test_without_streaming_the_answer_is_one_chunk(engines: dict[str, Engine], n
 
 @pytest.mark.parametrize("name", NAMES)
 def test_questions_about_one_image_cost_one_encode_and_get_the_same_answers(name: str) -> None:
-    asked = [replace(request, image=sample_image(4)) for request in crowd(name, 12, seed=4)]
+    asked = [replace(request, image=scene(4)) for request in crowd(name, 12, seed=4)]
     with Engine(miniature(name), replace(SMALL, encoder_cache_bytes=0)) as engine:
         without = asyncio.run(gathered(engine, asked))
     with Engine(miniature(name), SMALL) as engine:
@@ -262,10 +262,10 @@ def test_capacity_is_free_as_soon_as_the_answer_is_returned() -> None:
     ("request_", "kind", "param"),
     [
         (Request(b"no image"), InvalidImage, "image"),
-        (Request(sample_image(1), "<UNHEARD_OF>"), UnsupportedTask, "prompt"),
+        (Request(scene(1), "<UNHEARD_OF>"), UnsupportedTask, "prompt"),
         (Request(None), InvalidRequest, "image"),
-        (Request(sample_image(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
-        (Request(sample_image(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
+        (Request(scene(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
+        (Request(scene(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
     ],
 )
 def test_a_bad_request_fails_alone(
@@ -283,7 +283,7 @@ def test_a_bad_request_fails_alone(
 
 
 def test_a_prompt_that_fills_the_context_is_refused(engines: dict[str, Engine]) -> None:
-    answer = asyncio.run(outcome(engines[BLIP], Request(sample_image(1), "red " * 70)))
+    answer = asyncio.run(outcome(engines[BLIP], Request(scene(1), "red " * 70)))
     assert isinstance(answer, InvalidRequest)
     assert answer.code == "context_length_exceeded"
 
@@ -426,7 +426,7 @@ def test_stopping_ends_running_waiting_and_preparing_requests() -> None:
             stopped.wait(10)
 
     async def crowded(engine: Engine) -> list[Completion | VlmError]:
-        late = Request(sample_image(1), "last")
+        late = Request(scene(1), "last")
         tasks = [asyncio.ensure_future(outcome(engine, one)) for one in (*[ENDLESS] * 3, late, late, REQUEST)]
         await asyncio.to_thread(last.wait, 10)
         await asyncio.to_thread(engine.stop)

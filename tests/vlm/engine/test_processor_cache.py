@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature, sample_image
+from tests.images import scene
+from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.engine.processor_cache import ImagePending, ProcessorCache
@@ -102,7 +103,7 @@ def test_a_failure_reaches_all_that_wait_and_is_not_cached(error: Exception, rai
 def test_questions_about_one_image_decode_it_once(name: str) -> None:
     preprocessed: list[object] = []
     loaded = faulty_processor(miniature(name), "preprocess", lambda *_: preprocessed.append(None))
-    request = Request(sample_image(1), sampling=Sampling(max_tokens=2))
+    request = Request(scene(1), sampling=Sampling(max_tokens=2))
 
     async def all_at_once(engine: Engine) -> None:
         await asyncio.gather(*(engine.complete(request) for _ in range(8)))
@@ -115,7 +116,7 @@ def test_questions_about_one_image_decode_it_once(name: str) -> None:
 def test_waiting_for_an_image_occupies_no_worker_thread() -> None:
     """All threads but one would be waiting, and a small image with them."""
     go = threading.Event()
-    slow, quick = sample_image(1), sample_image(2)
+    slow, quick = scene(1), scene(2)
 
     def before(image: bytes) -> None:
         if image == slow:
@@ -144,5 +145,5 @@ def test_a_bug_in_preparing_is_an_engine_failure() -> None:
         faulty_processor(miniature(BLIP), "preprocess", fail), EngineConfig(cache_bytes=64 * 1024**2)
     ) as engine:
         with pytest.raises(EngineFailure, match="prepared"):
-            asyncio.run(engine.complete(Request(sample_image(1))))
+            asyncio.run(engine.complete(Request(scene(1))))
         assert engine.stats().accepted == 0

@@ -38,11 +38,6 @@ def miniature(name: str) -> LoadedModel:
     return load(MINIATURES / name, dtype="float32", device="cpu")
 
 
-@cache
-def sample_image(seed: int) -> bytes:
-    return scene(seed)
-
-
 def crowd(name: str, count: int, seed: int = 0) -> list[Request]:
     """Requests of mixed tasks, prompts, lengths and samplings; every random one has its seed."""
     rng = random.Random(seed)
@@ -50,7 +45,7 @@ def crowd(name: str, count: int, seed: int = 0) -> list[Request]:
 
 
 def _request(name: str, rng: random.Random) -> Request:
-    return Request(sample_image(rng.randrange(20)), rng.choice(PROMPTS[name]), sampling=_sampling(rng))
+    return Request(scene(rng.randrange(20)), rng.choice(PROMPTS[name]), sampling=_sampling(rng))
 
 
 def _sampling(rng: random.Random) -> Sampling:

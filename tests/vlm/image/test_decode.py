@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
+from tests.images import COLOURS, encoded, exif_of, halves
 from vlm.errors import InvalidImage
 from vlm.image.decode import FORMATS, ImageInfo, ImageLimits, decode, inspect, upright_size
 
-RED, BLUE = (220, 20, 20), (20, 20, 220)
 # Words that only a decoder's own exception would say.
 LEAKS = (
     "object at 0x",
@@ -37,33 +37,19 @@ Read = Callable[[bytes], object]
 READERS: tuple[Read, ...] = (inspect, upright_size, decode)
 
 
-def _scene(width: int = 24, height: int = 16) -> Image.Image:
-    """Red on the left, blue on the right."""
-    image = Image.new("RGB", (width, height), BLUE)
-    ImageDraw.Draw(image).rectangle((0, 0, width // 2 - 1, height), fill=RED)
-    return image
-
-
-def _encoded(image: Image.Image, image_format: str, **settings: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **settings)
-    return buffer.getvalue()
-
-
-def _with_orientation(value: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
 def _near(image: Image.Image, place: tuple[int, int], colour: tuple[int, int, int], tolerance: int = 40) -> bool:
     pixel = image.getpixel(place)
     assert isinstance(pixel, tuple)
     return all(abs(a - b) <= tolerance for a, b in zip(pixel, colour, strict=True))
 
 
-def _is_scene(image: Image.Image) -> bool:
-    return image.mode == "RGB" and image.size == (24, 16) and _near(image, (3, 8), RED) and _near(image, (20, 8), BLUE)
+def _is_halves(image: Image.Image) -> bool:
+    return (
+        image.mode == "RGB"
+        and image.size == (24, 16)
+        and _near(image, (3, 8), COLOURS["red"])
+        and _near(image, (20, 8), COLOURS["blue"])
+    )
 
 
 def _refusal(read: Read, data: bytes) -> InvalidImage:
@@ -87,49 +73,49 @@ def _image_or_refusal(read: Read, data: bytes) -> None:
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_every_format_is_inspected_and_decoded(image_format: str) -> None:
-    data = _encoded(_scene(), image_format)
+    data = encoded(halves(), image_format)
     assert inspect(data) == ImageInfo(image_format, 24, 16)
-    assert _is_scene(decode(data))
+    assert _is_halves(decode(data))
 
 
 def test_a_jpeg_with_a_second_image_behind_it_is_a_jpeg() -> None:
-    data = _encoded(_scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (24, 16))])
+    data = encoded(halves(), "MPO", save_all=True, append_images=[Image.new("RGB", (24, 16))])
     assert inspect(data) == ImageInfo("JPEG", 24, 16)
-    assert _is_scene(decode(data))
+    assert _is_halves(decode(data))
 
 
 @pytest.mark.parametrize(
     ("mode", "image_format"), [("RGBA", "PNG"), ("P", "PNG"), ("P", "GIF"), ("P", "BMP"), ("CMYK", "JPEG")]
 )
 def test_other_colour_modes_become_rgb(mode: str, image_format: str) -> None:
-    assert _is_scene(decode(_encoded(_scene().convert(mode), image_format)))
+    assert _is_halves(decode(encoded(halves().convert(mode), image_format)))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])
 def test_grey_modes_become_rgb(mode: str) -> None:
     grey = Image.new("L", (4, 2), 0)
     grey.putpixel((3, 1), 255)
-    image = decode(_encoded(grey.convert(mode), "PNG"))
+    image = decode(encoded(grey.convert(mode), "PNG"))
     assert image.mode == "RGB"
     assert (image.getpixel((0, 0)), image.getpixel((3, 1))) == ((0, 0, 0), (255, 255, 255))
 
 
 def test_a_palette_with_transparency_keeps_its_colours() -> None:
-    assert _is_scene(decode(_encoded(_scene().convert("P"), "PNG", transparency=bytes([0, 128, 255]))))
+    assert _is_halves(decode(encoded(halves().convert("P"), "PNG", transparency=bytes([0, 128, 255]))))
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     grey = Image.new("I;16", (3, 1))
     for x, value in enumerate((0, 32896, 65535)):
         grey.putpixel((x, 0), value)
-    image = decode(_encoded(grey, "PNG"))
+    image = decode(encoded(grey, "PNG"))
     assert [image.getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
 
 
 def test_only_the_first_frame_of_an_animation_is_read() -> None:
     others = [Image.new("RGB", (24, 16), (0, 255, 0)) for _ in range(3)]
     for image_format in ("GIF", "WEBP", "PNG"):
-        assert _is_scene(decode(_encoded(_scene(), image_format, save_all=True, append_images=others)))
+        assert _is_halves(decode(encoded(halves(), image_format, save_all=True, append_images=others)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -144,10 +130,10 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }[orientation]
-    upright = _scene()
+    upright = halves()
     upright.putpixel((0, 0), (0, 255, 0))  # so that a mirrored answer differs
     turned = upright if stored is None else upright.transpose(stored)
-    data = _encoded(turned, "PNG", exif=_with_orientation(orientation))
+    data = encoded(turned, "PNG", exif=exif_of(orientation))
     assert decode(data).tobytes() == upright.tobytes()
     assert (inspect(data).width, inspect(data).height) == turned.size
     assert upright_size(data) == upright.size
@@ -165,7 +151,7 @@ def _behind_the_pixels(data: bytes) -> bytes:
 def test_the_upright_size_is_that_of_the_decoded_image_and_costs_no_pixels(
     image_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turned = [_encoded(_scene(), image_format, exif=_with_orientation(value)) for value in range(1, 9)]
+    turned = [encoded(halves(), image_format, exif=exif_of(value)) for value in range(1, 9)]
     turned += [_behind_the_pixels(data) for data in turned if image_format == "PNG"]
     sizes = [decode(data).size for data in turned]
     assert len(set(sizes)) == (1 if image_format in ("GIF", "BMP") else 2)
@@ -175,39 +161,39 @@ def test_the_upright_size_is_that_of_the_decoded_image_and_costs_no_pixels(
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_unknown_orientation_is_upright(orientation: int) -> None:
-    assert _is_scene(decode(_encoded(_scene(), "JPEG", exif=_with_orientation(orientation))))
+    assert _is_halves(decode(encoded(halves(), "JPEG", exif=exif_of(orientation))))
 
 
 def test_odd_metadata_beside_the_orientation_does_no_harm() -> None:
-    exif = _with_orientation(3)
+    exif = exif_of(3)
     exif[0x011A] = 72.0
     plain = exif.tobytes()
     odd = plain.replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")  # the resolution declared as words
     odd = odd.replace(b"\x1a\x01\x05\x00", b"\x1a\x01\x02\x00")
     assert odd != plain
-    data = _encoded(_scene().rotate(180), "JPEG", exif=odd)
+    data = encoded(halves().rotate(180), "JPEG", exif=odd)
     with Image.open(io.BytesIO(data)) as image, pytest.raises(TypeError):
         ImageOps.exif_transpose(image)
-    assert _is_scene(decode(data))
+    assert _is_halves(decode(data))
 
 
 def test_one_pixel_is_an_image() -> None:
     for image_format in FORMATS:
-        assert decode(_encoded(Image.new("RGB", (1, 1), RED), image_format)).size == (1, 1)
+        assert decode(encoded(Image.new("RGB", (1, 1)), image_format)).size == (1, 1)
 
 
 def test_an_extreme_shape_is_an_image() -> None:
-    assert decode(_encoded(Image.new("RGB", (1, 10_000)), "PNG")).size == (1, 10_000)
+    assert decode(encoded(Image.new("RGB", (1, 10_000)), "PNG")).size == (1, 10_000)
 
 
 # What is refused.
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 ALIEN: dict[str, bytes] = {
-    "tiff": _encoded(_scene(), "TIFF"),
-    "jpeg2000": _encoded(_scene(), "JPEG2000"),
-    "ico": _encoded(_scene(), "ICO"),
-    "ppm": _encoded(_scene(), "PPM"),
+    "tiff": encoded(halves(), "TIFF"),
+    "jpeg2000": encoded(halves(), "JPEG2000"),
+    "ico": encoded(halves(), "ICO"),
+    "ppm": encoded(halves(), "PPM"),
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
     "svg": SVG,
     "text": b"just some words",
@@ -231,7 +217,7 @@ def test_nothing_is_refused(read: Read) -> None:
 
 @pytest.mark.parametrize("read", [inspect, upright_size, decode])
 def test_limits(read: Callable[[bytes, ImageLimits], object]) -> None:
-    data = _encoded(_scene(), "PNG")
+    data = encoded(halves(), "PNG")
     limits = {
         "image_file_too_large": ImageLimits(max_bytes=len(data) - 1),
         "image_too_large": ImageLimits(max_pixels=24 * 16 - 1),
@@ -261,7 +247,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int, read: Read, mo
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_a_file_that_is_cut_short_gives_an_image_or_a_refusal(image_format: str) -> None:
-    data = _encoded(Image.effect_noise((24, 16), 90).convert("RGB"), image_format)
+    data = encoded(Image.effect_noise((24, 16), 90).convert("RGB"), image_format)
     for length in range(len(data)):
         for read in READERS:
             _image_or_refusal(read, data[:length])
@@ -269,27 +255,27 @@ def test_a_file_that_is_cut_short_gives_an_image_or_a_refusal(image_format: str)
 
 def test_a_png_or_jpeg_without_its_second_half_is_damaged() -> None:
     for image_format in ("PNG", "JPEG"):
-        data = _encoded(Image.effect_noise((99, 99), 90).convert("RGB"), image_format)
+        data = encoded(Image.effect_noise((99, 99), 90).convert("RGB"), image_format)
         assert _refusal(decode, data[: len(data) // 2]).code == "image_parse_error"
 
 
 def _rich(image_format: str, **settings: Any) -> bytes:
-    exif = _with_orientation(6)
+    exif = exif_of(6)
     exif[0x010E] = "words"
     exif[0x011A] = 72.0
-    return _encoded(_scene(), image_format, exif=exif, **settings)
+    return encoded(halves(), image_format, exif=exif, **settings)
 
 
 SEEDS = [
     _rich("PNG", icc_profile=b"\x00" * 64),
-    _encoded(_scene().convert("P"), "PNG", transparency=b"\x00\x80"),
+    encoded(halves().convert("P"), "PNG", transparency=b"\x00\x80"),
     _rich("JPEG"),
     _rich("JPEG", progressive=True),
-    _encoded(_scene().convert("CMYK"), "JPEG"),
+    encoded(halves().convert("CMYK"), "JPEG"),
     _rich("WEBP"),
-    _encoded(_scene().convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (24, 16))]),
-    _encoded(_scene(), "BMP"),
-    _encoded(_scene().convert("1"), "BMP"),
+    encoded(halves().convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (24, 16))]),
+    encoded(halves(), "BMP"),
+    encoded(halves().convert("1"), "BMP"),
 ]
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from tests.images import encoded
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError
 from vlm.image.decode import decode
@@ -78,11 +79,10 @@ def test_awkward_sizes_give_the_reference_bits(name: str, size: tuple[int, int])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
 def test_every_mode_is_first_made_rgb(mode: str) -> None:
     image = noise(50, 30).convert(mode)
-    data = io.BytesIO()
-    image.save(data, "JPEG" if mode == "CMYK" else "PNG")
+    data = encoded(image, "JPEG" if mode == "CMYK" else "PNG")
     ours, theirs = PAIRS["blip-large"]
-    rgb = decode(data.getvalue())
-    plain = Image.open(io.BytesIO(data.getvalue())).convert("RGB")
+    rgb = decode(data)
+    plain = Image.open(io.BytesIO(data)).convert("RGB")
     assert np.array_equal(ours.pixels(rgb), expected(theirs, plain))
 
 

@@ -23,6 +23,7 @@ from tests.oracle import without_scores
 from vlm import models
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
+from vlm.errors import InvalidImage, InvalidRequest
 from vlm.layers.attention import Growing
 from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel, Sampled, VisionLanguageModel
@@ -256,6 +257,22 @@ def test_every_task_is_on_the_card(subject: Subject) -> None:
     assert subject.cards
     for card in subject.cards:
         assert {task.name for task in card.tasks} == set(subject.loaded.processor.tasks)
+
+
+def test_a_task_without_what_it_needs_is_refused(subject: Subject) -> None:
+    wanted = {"labels": "labels: what", "text": "a text(: the| or a region)", "region": "a region: "}
+    for task in subject.tasks:
+        for name in task.needs:
+            with pytest.raises(InvalidRequest, match=f"needs {wanted[name]}") as caught:
+                subject.loaded.processor.prepare(Request(scene(0), " ", task=Task(task.name)))
+            assert (caught.value.param, caught.value.code) == (f"task.{name}", "invalid_value")
+
+
+def test_a_broken_image_is_refused(subject: Subject) -> None:
+    for request in requests(subject, len(subject.tasks)):
+        with pytest.raises(InvalidImage) as caught:
+            subject.loaded.processor.prepare(replace(request, image=scene(0)[: len(scene(0)) // 2]))
+        assert caught.value.code == "image_parse_error"
 
 
 def test_a_family_has_sizes_of_the_model_types_that_it_serves(subject: Subject) -> None:

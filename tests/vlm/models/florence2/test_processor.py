@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
+from tests.images import one_shape, png
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, InvalidImage, InvalidRequest, UnsupportedTask
 from vlm.image.decode import ImageLimits
@@ -35,19 +34,8 @@ BOX = Box(0.1, 0.2, 0.3, 0.4)
 REGION = "<loc_100><loc_200><loc_300><loc_400>"
 
 
-def sample_image() -> Image.Image:
-    image = Image.new("RGB", (160, 90), (30, 30, 40))
-    ImageDraw.Draw(image).rectangle((20, 20, 90, 60), fill=(40, 70, 215))
-    return image
-
-
-def encoded(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
-
-
-PNG = encoded(sample_image())
+IMAGE = one_shape(160, 90)
+PNG = png(IMAGE)
 
 
 def prepare(prompt: str = "", task: Task | None = None) -> Inputs:
@@ -60,7 +48,7 @@ def example(token: str) -> str:
 
 
 def reference_ids(prompt: str) -> list[int]:
-    ids: list[int] = THEIRS(images=sample_image(), text=prompt, return_tensors="np")["input_ids"][0].tolist()
+    ids: list[int] = THEIRS(images=IMAGE, text=prompt, return_tensors="np")["input_ids"][0].tolist()
     return ids
 
 
@@ -72,7 +60,7 @@ def test_it_is_a_processor() -> None:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.token)
 def test_every_tasks_inputs_are_the_references(task: Any) -> None:
     inputs = prepare(example(task.token))
-    theirs = THEIRS(images=sample_image(), text=example(task.token), return_tensors="np")
+    theirs = THEIRS(images=IMAGE, text=example(task.token), return_tensors="np")
     assert inputs.pixels is not None
     assert np.array_equal(inputs.pixels, theirs["pixel_values"][0])
     assert list(inputs.encoder_ids) == theirs["input_ids"][0].tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from tests.images import plain
 from vlm.checkpoint.files import Checkpoint
 from vlm.models.florence2.processor import Florence2Processor
 from vlm.models.florence2.tasks import BY_TOKEN, TASKS, NativeTask
@@ -32,17 +31,11 @@ TOKEN = st.one_of(st.integers(0, 1599), st.sampled_from(BINS), st.sampled_from(S
 LOGPROB = st.one_of(st.floats(-40, 0), st.just(math.nan), st.just(-math.inf))
 
 
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @cache
 def inputs_of(token: str) -> Inputs:
     task = BY_TOKEN[token]
     argument = REGION if task.region else " a red car" if task.takes_argument else ""
-    return OURS.prepare(Request(png(), token + argument))
+    return OURS.prepare(Request(plain(32, 32), token + argument))
 
 
 def tokens(*parts: str) -> list[int]:
@@ -125,7 +118,7 @@ def test_a_bin_that_makes_no_corner_has_no_part_in_it() -> None:
 
 def test_points_have_their_boxes_scores() -> None:
     ids = tokens("star", "4")
-    inputs = OURS.prepare(Request(png(), task=Task("point")))
+    inputs = OURS.prepare(Request(plain(32, 32), task=Task("point")))
     assert inputs.scored
     parsed = OURS.parse(ids, inputs, finished=True, logprobs=likely(ids))
     assert [found.kind for found in parsed.detections] == ["point"]
@@ -152,7 +145,7 @@ def test_there_is_none_where_a_bin_was_forced() -> None:
 
 def test_a_threshold_is_reported_as_ignored_where_there_are_no_objects() -> None:
     for name, ignored in (("detect", ()), ("point", ()), ("caption", ("task.threshold",))):
-        assert OURS.prepare(Request(png(), task=Task(name, threshold=0.1))).ignored == ignored
+        assert OURS.prepare(Request(plain(32, 32), task=Task(name, threshold=0.1))).ignored == ignored
 
 
 @settings(max_examples=150, deadline=None)

@@ -170,11 +170,6 @@ def test_no_image_is_an_error() -> None:
     assert caught.value.param == "image"
 
 
-def test_a_broken_image_is_an_error() -> None:
-    with pytest.raises(InvalidImage):
-        OURS.prepare(Request(PNG[: len(PNG) // 2]))
-
-
 def test_a_task_that_is_not_offered_is_an_error() -> None:
     with pytest.raises(UnsupportedTask):
         OURS.prepare(asked("", Task("ocr")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from tests.images import plain
 from vlm.checkpoint.files import Checkpoint
 from vlm.models.kosmos2.processor import Kosmos2Processor
 from vlm.models.processor import Inputs, Parsed
@@ -32,13 +31,12 @@ TOKEN = st.one_of(
 )
 LOGPROB = st.one_of(st.floats(-40, 0), st.just(math.nan), st.just(-math.inf))
 PROMPTS = ("", "<grounding>An image of", "<grounding><phrase> a circle</phrase>", "Question: what? Answer:", "hello")
-PNG = io.BytesIO()
-Image.new("RGB", (32, 32)).save(PNG, "PNG")
+PNG = plain(32, 32)
 
 
 @cache
 def inputs_of(prompt: str) -> Inputs:
-    return OURS.prepare(Request(PNG.getvalue(), prompt))
+    return OURS.prepare(Request(PNG, prompt))
 
 
 def likely(ids: Sequence[int]) -> list[float]:
@@ -81,20 +79,20 @@ def test_a_box_without_a_phrase_has_its_cells() -> None:
 
 
 def test_a_phrase_of_the_prompt_was_not_chosen() -> None:
-    inputs = OURS.prepare(Request(PNG.getvalue(), task=Task("ground", text="a circle")))
+    inputs = OURS.prepare(Request(PNG, task=Task("ground", text="a circle")))
     parsed = read(BOX, inputs)
     assert [found.label for found in parsed.detections] == ["a circle"]
     assert scores(parsed) == pytest.approx([LOCATION])
 
 
 def test_a_region_that_was_asked_about_has_none() -> None:
-    inputs = OURS.prepare(Request(PNG.getvalue(), task=Task("region_caption", region=Box(0.1, 0.1, 0.5, 0.5))))
+    inputs = OURS.prepare(Request(PNG, task=Task("region_caption", region=Box(0.1, 0.1, 0.5, 0.5))))
     parsed = read(f"<phrase> a circle</phrase>{BOX}", inputs)
     assert scores(parsed) == [None, pytest.approx(named(" a circle"))]
 
 
 def test_a_box_that_the_prompt_began_has_none() -> None:
-    inputs = OURS.prepare(Request(PNG.getvalue(), "<grounding><phrase> a circle</phrase><object><patch_index_0044>"))
+    inputs = OURS.prepare(Request(PNG, "<grounding><phrase> a circle</phrase><object><patch_index_0044>"))
     assert scores(read("<patch_index_0863></object>", inputs)) == [None]
 
 
@@ -112,7 +110,7 @@ def test_prompts_that_ask_for_boxes_are_scored(prompt: str) -> None:
 
 def test_a_threshold_is_reported_as_ignored_where_there_are_no_objects() -> None:
     for task, ignored in ((Task("caption"), ()), (Task("query", text="what?"), ("task.threshold",))):
-        assert OURS.prepare(Request(PNG.getvalue(), task=replace(task, threshold=0.1))).ignored == ignored
+        assert OURS.prepare(Request(PNG, task=replace(task, threshold=0.1))).ignored == ignored
 
 
 @settings(max_examples=150, deadline=None)

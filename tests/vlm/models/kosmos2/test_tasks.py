@@ -82,19 +82,6 @@ def test_a_region_is_described() -> None:
     assert asked("", Task("region_caption", region=REGION)).prompt == REGION_PROMPT
 
 
-def test_a_region_must_be_there() -> None:
-    with pytest.raises(InvalidRequest, match="needs a region") as caught:
-        asked("", Task("region_caption"))
-    assert caught.value.param == "task.region"
-
-
-@pytest.mark.parametrize("name", ["ground", "query"])
-def test_a_text_must_be_there(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="needs a text: the") as caught:
-        asked(" ", Task(name))
-    assert caught.value.param == "task.text"
-
-
 def test_the_tasks_own_text_wins_over_the_prompt() -> None:
     found = asked("a dog", Task("query", text="What is it?"))
     assert found.prompt == "Question: What is it? Answer:"

@@ -45,7 +45,7 @@ def cases() -> list[dict[str, Any]]:
     return found
 
 
-def sample_image(name: str) -> bytes:
+def golden_image(name: str) -> bytes:
     """One of the images, as a file."""
     return (DATA / "images" / f"{name}.png").read_bytes()
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, prefilled, sample_image
+from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, golden_image, prefilled
 from vlm.errors import InvalidRequest
 from vlm.layers.attention import Growing
 from vlm.models.processor import Inputs
@@ -29,7 +29,7 @@ MOST = 48
 def request_of(case: dict[str, Any]) -> Request:
     """The same request to ours. There, reasoning and answer may each have so many tokens; here, both together."""
     asked = case["args"]
-    image = None if case["image"] is None else sample_image(case["image"])
+    image = None if case["image"] is None else golden_image(case["image"])
     sampling = Sampling(max_tokens=2 * MOST + 1 if asked.get("reasoning") else MOST)
     return Request(image, task=task_of(case["task"], asked), sampling=sampling)
 
@@ -53,7 +53,7 @@ def inputs_of(name: str) -> Inputs:
 @cache
 def image_features(image: str) -> Tensor:
     model, processor = golden()
-    return features_of(model, processor.prepare(Request(sample_image(image))))
+    return features_of(model, processor.prepare(Request(golden_image(image))))
 
 
 def answered(name: str) -> Alone:
@@ -152,7 +152,7 @@ def test_features_are_the_originals(name: str) -> None:
 
 def test_features_of_a_crop_are_the_originals() -> None:
     model, processor = golden()
-    pixels = processor.prepare(Request(sample_image("wide_800x400"))).pixels
+    pixels = processor.prepare(Request(golden_image("wide_800x400"))).pixels
     assert pixels is not None
     with torch.inference_mode():
         crops, rows, columns = model.vision.crops(torch.from_numpy(pixels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.vlm.models.moondream2.driver import DATA, golden, sample_image
+from tests.images import encoded, exif_of
+from tests.vlm.models.moondream2.driver import DATA, golden, golden_image
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidImage, InvalidRequest, UnsupportedTask
 from vlm.image.decode import ImageLimits
@@ -20,7 +20,7 @@ from vlm.models.processor import Inputs, Processor
 from vlm.types import Box, Point, Request, Sampling, Task
 
 OURS = golden()[1]
-PNG = sample_image("small_224x160")
+PNG = golden_image("small_224x160")
 VOCABULARY, BINS = 1024, 1024
 
 
@@ -98,11 +98,7 @@ def test_a_prompt_must_leave_room_for_an_answer() -> None:
 def test_images_are_upright_and_have_no_alpha() -> None:
     """The original leaves an image as its camera lay."""
     image = Image.new("RGBA", (400, 900), (200, 10, 10, 0))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", exif=exif)
-    inputs = OURS.prepare(Request(buffer.getvalue()))
+    inputs = OURS.prepare(Request(encoded(image, exif=exif_of(6))))
     assert inputs.image_size == (900, 400)
     assert inputs.pixels is not None
     assert inputs.pixels[0, -378:, :378].min() > 0.5

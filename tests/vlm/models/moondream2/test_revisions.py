@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.vlm.models.moondream2.driver import DATA, sample_image
+from tests.vlm.models.moondream2.driver import DATA, golden_image
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, InvalidRequest
 from vlm.models.moondream2.locations import LocationIds
@@ -19,7 +19,7 @@ from vlm.models.moondream2.vocabulary import Ids
 from vlm.types import Point, Request, Task
 
 OLDER = [name for name in REVISIONS if name != "2025-06-21"]
-PNG = sample_image("small_224x160")
+PNG = golden_image("small_224x160")
 LONGEST = 1023
 
 

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from PIL import Image
 
-from tests.images import png, scene
+from tests.images import encoded, png, scene
 from tests.oracle import without_scores
 from tests.vlm.engine.world import faulty_model, least_bytes
 from vlm.engine.blocks import BLOCK_SIZE, blocks_for
@@ -257,12 +257,6 @@ def test_streamed_deltas_joined_are_the_answer_and_its_reasoning(loaded: LoadedM
 # Images
 
 
-def jpeg(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 def kinds() -> dict[str, bytes]:
     plain = Image.open(BytesIO(scene(3)))
     palette = plain.quantize(8)
@@ -280,7 +274,7 @@ def kinds() -> dict[str, bytes]:
         "palette": png(plain.quantize(16)),
         "palette with alpha": png(palette),
         "1 bit": png(plain.convert("1")),
-        "CMYK": jpeg(plain.convert("CMYK")),
+        "CMYK": encoded(plain.convert("CMYK"), "JPEG"),
     }
 
 

@@ -63,13 +63,6 @@ def test_at_least_one_object_is_looked_for(most: int) -> None:
     assert caught.value.param == "task.max_objects"
 
 
-@pytest.mark.parametrize("name", ["ground", "query"])
-def test_a_text_must_be_there(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="needs a text: the") as caught:
-        asked(" ", Task(name))
-    assert caught.value.param == "task.text"
-
-
 def test_a_question_may_have_reasoning_and_references() -> None:
     found = asked("", Task("query", text="What?", reasoning=True, references=(SPOT, Box(0, 0, 1, 1))))
     assert (found.reasoning, found.references, found.ignored) == (True, (SPOT, Box(0, 0, 1, 1)), ())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.vlm.models.moondream2.driver import DATA, golden, sample_image
+from tests.vlm.models.moondream2.driver import DATA, golden, golden_image
 from vlm.errors import CheckpointError
 from vlm.models.moondream2.revisions import read_config
 from vlm.models.moondream2.tiling import Tiling, normalised
@@ -27,7 +27,7 @@ LONGEST = 11.7
 
 
 def image(name: str) -> Image.Image:
-    return Image.open(io.BytesIO(sample_image(name))).convert("RGB")
+    return Image.open(io.BytesIO(golden_image(name))).convert("RGB")
 
 
 def test_the_published_sizes() -> None:
