@@ -1,7 +1,7 @@
 """The endpoint that serves every request format: from the body's bytes to the last byte of the answer.
 
 Holds the request to its deadline, gives up when the client has left, and reports each request to the meter once. Knows
-nothing of what a body or an answer means, nor of where answers come from.
+neither the format of a body or an answer nor where answers come from.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Endpoint(Generic[ParsedT]):
                 await self._send_events(chunks, built, deadline, scope, send)
             else:
                 answer = built.response_json(await whole(chunks))
-                await json_response(answer, headers=_headers(built))(scope, _nothing, send)
+                await json_response(answer, headers=_headers(built))(scope, _disconnected, send)
         except VlmError as error:
             raise built.located(error) from error
         finally:
@@ -137,8 +137,8 @@ async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _nothing() -> dict[str, str]:
-    """The ``receive`` of an answer that reads no more."""
+async def _disconnected() -> dict[str, str]:
+    """The ``receive`` of a response: the body has been read, so there is no more to receive."""
     return {"type": "http.disconnect"}
 
 

@@ -367,7 +367,7 @@ def test_usage_errors_are_one_line(
         (["--label", "dog"], "--task"),
         (["--region", "0,0,1,1"], "--task"),
         (["--length", "long"], "--task"),
-        (["--reasoning", "--threshold", "0"], "--reasoning, --threshold: for a task only"),
+        (["--reasoning", "--threshold", "0"], "--reasoning, --threshold: only with a task"),
     ],
 )
 def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(

@@ -30,7 +30,7 @@ def print_error(error: VlmError, image: str | None = None) -> int:
 
 @dataclass
 class Output:
-    """Prints the answers about ``images`` in order. What holds for every image alike is said once."""
+    """Prints the answers about ``images`` in order. What is the same for all images is printed once."""
 
     command: Command
     images: Sequence[str]

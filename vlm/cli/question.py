@@ -1,4 +1,4 @@
-"""What is asked about every image, and how it becomes a request about one of them."""
+"""The question about every image, and how it becomes a request about one of them."""
 
 from __future__ import annotations
 
