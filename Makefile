@@ -41,7 +41,7 @@ test-latest:  ## run all tests on the newest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"
 
-check: installed-dev  ## lint, format, types, the rooms of the architecture, and known vulnerabilities
+check: installed-dev  ## lint, format, types, import rules, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,6 +1,6 @@
 """One replica of a model: a process with one engine.
 
-Starts and stops the engine and paces its chunks. What Serve must be told about a replica is in ``deployments.app``.
+Starts and stops the engine and paces its chunks. The options that Serve gets for it are in ``deployments.app``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``GET /v1/models`` says of each model: OpenAI's fields, and what is really known besides.
+"""What ``GET /v1/models`` reports about each model: OpenAI's fields, and what else is known.
 
 Joins what a replica has loaded, the card of the model or of its family, and the router's settings. Claims about the
 published weights appear only where those are loaded, or where it is not known what is loaded.

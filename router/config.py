@@ -28,7 +28,7 @@ Price = Annotated[str, AfterValidator(_price)]
 
 
 class RouterConfig(BaseModel):
-    """What the router allows, how long it waits, and what it says of its models.
+    """What the router allows, how long it waits, and what it reports about its models.
 
     Attributes:
         max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
@@ -41,9 +41,9 @@ class RouterConfig(BaseModel):
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
         required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
-        system_fingerprint: Reported in every answer; None where the operator does not name a build.
+        system_fingerprint: Reported in every answer; None if the operator does not name a build.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
-            reported by ``/v1/models``, which says null for a model that is not listed.
+            reported by ``/v1/models``, with null for a model that is not listed.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)

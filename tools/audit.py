@@ -1,7 +1,7 @@
 """python -m tools.audit: whether the locked versions have known vulnerabilities. Part of ``make check``.
 
-pip-audit asks the package index about every line of the locks. Where it cannot ask, this says so and does not fail,
-since nobody without network could run the checks then; a vulnerability does fail, and so does a broken audit.
+pip-audit asks the package index about every line of the locks. If it cannot be reached, this is printed and
+does not fail, so that the checks run without a network; a vulnerability fails, and so does a broken audit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMAND = [
 ]  # fmt: skip
 _PATIENCE = 300.0
 _UNREACHABLE = ("ConnectionError", "Could not connect", "Timeout", "ServiceError", "requests.exceptions.")
-"""What pip-audit's last words hold where the service was not reached or did not answer as it should."""
+"""What pip-audit's last line contains if the service was not reached or did not answer properly."""
 
 _ADVICE = """\
 `make lock` takes repaired versions as far as the ranges in pyproject.toml allow; widen a range that does not. Where
@@ -36,7 +36,7 @@ no version is repaired, or the fault cannot be reached from here, name it in ACC
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an audit came to, and whether the check has passed."""
+    """The result of an audit, and whether the check has passed."""
 
     passed: bool
     text: str
@@ -77,7 +77,7 @@ def _asked(path: Path, requirements: str) -> subprocess.CompletedProcess[str]:
 
 
 def judged(audits: Iterable[subprocess.CompletedProcess[str]]) -> Verdict:
-    """What pip-audit's outputs mean. Its status is 0, too, where it could look nothing up, and so says too little."""
+    """What pip-audit's outputs mean. Its exit status is not enough: it is 0 even if no package could be looked up."""
     found: list[dict[str, Any]] = []
     unreached = ""
     for audit in audits:

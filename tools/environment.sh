@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes .venv what the locks in requirements/ say, or does nothing where it is that already.
+# Brings .venv to the versions in requirements/; returns at once if it has them already.
 #
-#   tools/environment.sh run|dev [GOAL]     GOAL is what make was asked for, and is only named in advice
+#   tools/environment.sh run|dev [GOAL]     GOAL is the target of make, for messages
 #
 # From the environment: PYTHON, the interpreter to make it with, and PIP_EXTRA, further options for pip.
 #
-# .venv/made-of says what .venv was made of. It is removed before anything is touched and written last, and so a set-up
-# that was interrupted or has failed has none. Without it .venv is made again from nothing: pip takes a package that it
-# was killed over for installed, and what is there cannot be trusted. What was downloaded is in pip's cache.
+# .venv/made-of records what .venv was made of. It is removed first and written last, so a set-up that was interrupted or
+# has failed has none, and .venv is then made again from scratch: pip takes a package for installed even if it was killed
+# while it installed it. Downloads stay in pip's cache.
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -32,7 +32,7 @@ dev="dev: $(sum requirements/dev.lock)"
 project="project: $(sum pyproject.toml)"
 python="python: $(version_of .venv/bin/python || echo none)"
 
-# What development needs is beyond what running does: such an environment does for both, and stays one.
+# Development needs everything that running needs, so an environment for development serves both.
 sound=no
 if recorded "$place" && recorded "$run" && recorded "$python"; then
     if recorded "$dev"; then kind=dev sound=yes; fi
@@ -49,9 +49,9 @@ if [ $sound = no ]; then
     *) fail "$PYTHON is Python $version; $advice" ;;
     esac
     echo "Making .venv with Python $version: one to three minutes, 1.7 GB on the disk, and with torch for CPUs 400 MB"
-    echo "to download, but for what pip has in its cache."
+    echo "to download, less what pip has in its cache."
     if [ "$(uname)" = Linux ] && [ -z "$PIP_EXTRA" ] && [ ! -e /dev/nvidia0 ] && ! command -v nvidia-smi >/dev/null; then
-        echo "No NVIDIA GPU is seen here, yet on Linux torch from PyPI brings CUDA along, 2.7 GB to download. Unless pip is"
+        echo "There is no NVIDIA GPU here, but on Linux torch from PyPI includes CUDA, 2.7 GB to download. Unless pip is"
         echo "set up to find the build for CPUs, press Ctrl-C and take it from PyTorch's own index:"
         echo "    make $goal PIP_EXTRA=\"--extra-index-url https://download.pytorch.org/whl/cpu\""
     fi
@@ -65,17 +65,17 @@ pip() {
     .venv/bin/python -m pip --disable-pip-version-check "$@" $PIP_EXTRA
 }
 
-# A lock names whatever its packages need, and so pip needs to look for nothing further. torch needs its own look: what
-# its CUDA build brings along is in no lock. The sources last, built by the locked setuptools, and not by a newer one.
-echo "1 of 3: what requirements/$kind.lock names ..."
+# A lock has all dependencies, so pip need not resolve any; only torch's are resolved, because what its CUDA build needs
+# is in no lock. The sources come last, so that the locked setuptools builds them and not a newer one.
+echo "1 of 3: the packages of requirements/$kind.lock ..."
 pip install --quiet --require-hashes --no-deps --requirement "requirements/$kind.lock"
 echo "2 of 3: torch ..."
 pip install --quiet --requirement requirements/torch.lock
-echo "3 of 3: this folder's packages, where they lie ..."
+echo "3 of 3: the packages of this repository ..."
 PYTHONWARNINGS=ignore pip install --quiet --no-deps --no-build-isolation --editable .
 .venv/bin/python -m pip check >.venv/conflicts || {
     cat .venv/conflicts >&2
-    fail "the locks in requirements/ do not fit pyproject.toml; \`make lock\` writes them anew"
+    fail "the locks in requirements/ do not fit pyproject.toml; \`make lock\` renews them"
 }
 
 {

@@ -1,7 +1,7 @@
 """python -m tools.lock UV: writes requirements/*.lock anew, with the newest versions that pyproject.toml allows.
 
-``make lock`` calls it, with uv in an environment of its own. Owns what each lock holds; how they are installed is
-tools/environment.sh's. Knows nothing of any package but torch.
+``make lock`` calls it, with uv in an environment of its own. Decides what each lock holds;
+tools/environment.sh installs them. torch is the only package with a rule of its own.
 """
 
 from __future__ import annotations

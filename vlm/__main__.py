@@ -1,7 +1,7 @@
 """The library from the shell: ``python -m vlm CHECKPOINT [IMAGE...] [--task NAME] [--prompt TEXT]``.
 
 Exit codes: 0 all answered, 1 a failure, 2 bad input, 130 interrupted. All images go into one engine at once; answers
-are printed in the order of the images. Without an image, the model is asked the prompt alone.
+are printed in the order of the images. Without an image, the prompt alone is the question.
 """
 
 from __future__ import annotations

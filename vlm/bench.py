@@ -1,14 +1,14 @@
 """python -m vlm.bench: the engine without Ray, against transformers' ``generate`` on the same weights in the same run.
 
     python -m vlm.bench miniatures/blip-large
-    python -m vlm.bench --config real                  freshly drawn weights at the published size, every family
+    python -m vlm.bench --config real                  random weights at the published size, every family
     python -m vlm.bench florence2 --config tiny --concurrency 1,8 --requests 32
     python -m vlm.bench miniatures/florence-2-base --beams 3
-    python -m vlm.bench moondream2 --config tiny --size 1024x768 --one-picture
+    python -m vlm.bench moondream2 --config tiny --size 1024x768 --one-image
 
-Every request is a picture of its own, unless all are to be about one. Rates are requests a second; the ratio to
-one-at-a-time ``generate`` is what carries over between machines. The answers of both are compared token for token as
-well: in float32 all must be equal.
+Every request has an image of its own, or all have the same with ``--one-image``. Rates are requests a second; the ratio
+to one-at-a-time ``generate`` can be compared between machines. The answers of both are also compared token for token:
+in float32 all must be equal.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Measured:
 
     Attributes:
         name: "transformers" or "engine c=N".
-        requests_per_s, tokens_per_s: Over the whole run.
-        first_ms, total_ms: Medians of a request's first token and end; None where it cannot be seen.
+        requests_per_s, tokens_per_s: Means over the whole run.
+        first_ms, total_ms: Medians of a request's first token and end; None if it is not measured.
         ratio: Its requests a second over transformers'; None without transformers.
-        equal: Answers with the reference's token ids, of all; None where they are not compared.
+        equal: Number of answers with the reference's token ids, as "30/32"; None if they are not compared.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: so many requests with one prompt, at these concurrencies, greedy or with beams.
+    """What is measured: ``requests`` requests with one prompt at each concurrency, greedy or with beams.
 
-    Each is about a picture of ``size`` (width, height) of its own, or all are about ``one_picture``.
+    Each has an image of its own of ``size`` (width, height), or all have the same with ``one_image``.
     """
 
     prompt: str
@@ -95,16 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vlm.bench", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "checkpoint", nargs="?", help="a checkpoint folder; with --config the name of a family, or nothing for all"
+        "checkpoint", nargs="?", help="a checkpoint folder; with --config the name of a family (default: all)"
     )
-    parser.add_argument("--config", choices=("tiny", "real"), help="draw fresh weights of this size")
+    parser.add_argument("--config", choices=("tiny", "real"), help="use random weights of this size")
     parser.add_argument("--prompt", default="", help="as a client would send it (default: the model's own default)")
     parser.add_argument("--requests", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=20, help="most tokens of an answer")
+    parser.add_argument("--tokens", type=int, default=20, help="maximum number of tokens of an answer")
     parser.add_argument("--concurrency", type=_levels, default=(1, 8, 32), help="comma-separated (default 1,8,32)")
-    parser.add_argument("--beams", type=int, default=1, help="search with so many beams (default 1: greedy)")
+    parser.add_argument("--beams", type=int, default=1, help="number of beams (default 1: greedy)")
     parser.add_argument("--size", type=_size, default=(640, 480), help="of each image (default 640x480)")
-    parser.add_argument("--one-image", action="store_true", help="ask everything about one image, seen before")
+    parser.add_argument("--one-image", action="store_true", help="use one image, already encoded, for all requests")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
@@ -145,17 +145,17 @@ def _names(options: argparse.Namespace) -> tuple[str, ...]:
 
 @contextmanager
 def _checkpoint(name: str, size: str | None) -> Iterator[Checkpoint]:
-    """What is measured; drawn weights live as long as the run."""
+    """The checkpoint to measure; random weights are deleted after the run."""
     if size is None:
-        yield Checkpoint.open(Path(name), report=_say)
+        yield Checkpoint.open(Path(name), report=_note)
         return
     known = dict(families())
     if name not in known:
-        raise CheckpointError(f"{name!r} is no family; with --config, name one of {', '.join(known)}.")
+        raise CheckpointError(f"{name!r} is not a family; with --config, name one of {', '.join(known)}.")
     with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
-        _say(f"drawing {size} weights of {name}")
+        _note(f"writing random weights of {name}, size {size}")
         synthesize(known[name], Path(folder), known[name].sizes[size], 0)
-        yield Checkpoint.open(folder, report=_say)
+        yield Checkpoint.open(folder, report=_note)
 
 
 def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Measured]:
@@ -164,14 +164,14 @@ def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Mea
     rows: list[Measured] = []
     expected: list[tuple[int, ...]] | None = None
     if plan.reference:
-        _say("transformers, one at a time")
+        _note("transformers, one at a time")
         try:
             theirs, expected = _run_reference(loaded, checkpoint, images, plan)
             rows.append(theirs)
         except (ImportError, ValueError) as error:
-            _say(f"left out: {error}")
+            _note(f"left out: {error}")
     for level in plan.concurrency:
-        _say(f"engine, {level} at a time")
+        _note(f"engine, {level} at a time")
         row = asyncio.run(_run_engine(loaded, images, plan, level))
         rows.append(_compared(*row, rows[0], expected) if expected is not None else row[0])
     return rows
@@ -180,7 +180,7 @@ def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Mea
 async def _run_engine(
     loaded: LoadedModel, images: Sequence[bytes], plan: Plan, level: int
 ) -> tuple[Measured, list[Completion]]:
-    """In an engine of its own, which has seen none of the images, or the one image only."""
+    """In an engine of its own, whose caches hold none of the images, or the one image."""
     with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
         await _answer(engine, images[:1] if plan.one_image else [sample_image(-1, *plan.size)], plan, 1)  # warm up
         began = time.perf_counter()
@@ -201,7 +201,7 @@ def _compared(
 ) -> Measured:
     """A row with its ratio to the reference, and how many answers are the same.
 
-    In a shorter dtype than float32 near ties fall either way, in the reference no less than here.
+    In a narrower dtype than float32, rounding may decide between two almost equal tokens, here and in the reference.
     """
     same = sum(answer.token_ids == ids for answer, ids in zip(answers, expected, strict=True))
     return replace(row, ratio=row.requests_per_s / reference.requests_per_s, equal=f"{same}/{len(answers)}")
@@ -246,7 +246,7 @@ def _run_reference(
     return measured, ids
 
 
-def _say(line: str) -> None:
+def _note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

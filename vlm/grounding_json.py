@@ -1,7 +1,7 @@
-"""Grounding as JSON: the shape that the HTTP API, batches and the shell all answer with.
+"""Grounding as JSON, in the same shape over HTTP and from the shell.
 
-Pure and standard library only. Owns the names, the order and the rounding of the published object (version 1);
-knows nothing of HTTP, models or how an answer was found.
+Pure and standard library only. Owns the names, the order and the rounding of the published object (version 1).
+Does not know HTTP or any model.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Coordinates = list[float]
 _NORMALISED_DECIMALS = 6
 _PIXEL_DECIMALS = 2
 _SCORE_DIGITS = 4
-"""Significant ones: location tokens are of many bins, so that good scores may be small."""
+"""Significant digits, not decimals: a good score may be small, because location tokens have many bins."""
 
 
 def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[Grounding] = ()) -> Json:
     """The whole grounding object; every key is always there, null where it does not apply.
 
     Args:
-        grounding: What an answer says about places.
-        include_raw: Give the model's decoded output, special tokens included, as ``raw``.
-        parts: What each part of an answer to several tasks says, in order: a list of such objects.
+        grounding: What an answer says about regions of the image.
+        include_raw: Include the model's decoded output, special tokens included, as ``raw``.
+        parts: The grounding of each task's answer, in order, for a request with several tasks.
     """
     size = grounding.image_size
     return {
@@ -48,7 +48,7 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
 
 
 def objects_json(grounding: Grounding) -> Json:
-    """The compact form, ``{"objects": [...]}``, that a task of geometry alone answers with as its text.
+    """The compact form, ``{"objects": [...]}``, that is the content of an answer without text.
 
     Holds the same values as the whole object, without the keys that do not apply.
     """
@@ -89,14 +89,14 @@ def _geometry(found: Detection, size: Size | None) -> Json:
 
 
 def _shapes(found: Detection, size: Size, decimals: int) -> Json:
-    def place(point: Point) -> Coordinates:
-        # Pixels come from the exact value, not from the rounded normalised one, so a large image loses nothing.
+    def scaled(point: Point) -> Coordinates:
+        # Pixels come from the exact value, not from the rounded normalised one, so a large image loses no precision.
         return [round(point.x * size[0], decimals), round(point.y * size[1], decimals)]
 
     box, polygons = found.box, found.polygons
     return {
-        "box": None if box is None else place(Point(box.x_min, box.y_min)) + place(Point(box.x_max, box.y_max)),
-        "point": None if found.point is None else place(found.point),
-        "quad": None if found.quad is None else [place(corner) for corner in found.quad],
-        "polygons": None if polygons is None else [[place(corner) for corner in polygon] for polygon in polygons],
+        "box": None if box is None else scaled(Point(box.x_min, box.y_min)) + scaled(Point(box.x_max, box.y_max)),
+        "point": None if found.point is None else scaled(found.point),
+        "quad": None if found.quad is None else [scaled(corner) for corner in found.quad],
+        "polygons": None if polygons is None else [[scaled(corner) for corner in polygon] for polygon in polygons],
     }

@@ -1,6 +1,6 @@
 """transformers' own classes on a checkpoint, to compare with: one image at a time, greedy or with beams.
 
-Owns how their ``generate`` is asked for the same as ours. Knows no model: what it does not offer, it cannot compare.
+Sets up their ``generate`` to compute what our engine computes. Works for any model that transformers has.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def reference(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Callable[[bytes], tuple[int, ...]]:
-    """Load transformers' model; returns what makes generated ids of an encoded image.
+    """Load transformers' model; returns a function from an encoded image to the generated ids.
 
     Args:
         prompt: The model's native prompt, or "" for none.
-        tokens: Most tokens of an answer.
-        beams: Answers that are searched at once, to an early stop; 1 is greedy.
+        tokens: Maximum number of tokens of an answer.
+        beams: Number of beams, with early stopping; 1 is greedy.
 
     Raises:
         ImportError, OSError, ValueError: transformers is not installed, or does not have this model or its layout.
@@ -63,5 +63,5 @@ def reference(
 
 
 def native_prompt(processor: Processor, image: bytes, prompt: str = "") -> str:
-    """The prompt as transformers wants it: the client's own, or that of the model's default task."""
+    """The prompt that transformers gets: the given one, or that of the model's default task."""
     return prompt or processor.prepare(Request(image, prompt)).native_task

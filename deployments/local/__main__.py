@@ -1,8 +1,8 @@
 """Starts the whole system on this machine: ``python -m deployments.local --port 8000``.
 
 Leaves no process and no file behind, however it ends. Three processes see to that. The one that was started only passes
-signals on. Below it, the guard ends every process below itself and removes their directory when it is told to stop or
-when its parent has ended, even if that was killed. Below the guard, the third process runs the cluster.
+signals on. Below it, the guard ends every process below itself and removes their directory when it gets SIGTERM or
+when its parent has ended, even if the parent was killed. Below the guard, the third process runs the cluster.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _guard(config: dict[str, Any], options: argparse.Namespace) -> int:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal interrupted
-        if not interrupted:  # a second Ctrl-C has nothing to add
+        if not interrupted:  # a second Ctrl-C changes nothing
             interrupted = True
-            processes.send(cluster, signal.SIGKILL)  # it has nothing to put in order
+            processes.send(cluster, signal.SIGKILL)  # it needs no clean-up of its own
 
     processes.on_end_of_parent(signal.SIGTERM)
     processes.adopt_orphans()

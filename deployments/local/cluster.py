@@ -1,6 +1,6 @@
 """A Ray cluster of our own on this machine, with the applications of a Serve config on it.
 
-Starts them and reports their progress. It does not stop them: the process that runs this is simply killed (see
+Starts them and reports their progress. It does not stop them: the process that runs it is killed (see
 ``deployments.local``).
 """
 
@@ -125,7 +125,7 @@ class Progress:
         return [name for name, state in self._states.items() if state != "RUNNING"]
 
     def __call__(self) -> bool:
-        """Look once.
+        """Read the status once.
 
         Raises:
             StartError: An application has failed; its message is the cause in one line, printed after all that Serve

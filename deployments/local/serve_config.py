@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
     """
     config = _parse(path)
-    applications = [one for one in config.get("applications") or () if isinstance(one, dict)]
+    applications = _applications(config)
     faults = [*_wrong_args(applications), *_missing_models(applications)]
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -55,9 +55,15 @@ def _parse(path: Path) -> dict[str, Any]:
     return config
 
 
+def _applications(config: Mapping[str, Any]) -> Applications:
+    """Those that are mappings; Ray refuses the others."""
+    listed = config.get("applications")
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
 def _wrong_args(applications: Applications) -> Iterator[str]:
     for application in applications:
-        reader = READERS.get(application.get("import_path", ""))
+        reader = READERS.get(str(application.get("import_path")))
         try:
             if reader is not None:
                 reader(application.get("args") or {})
@@ -69,9 +75,15 @@ def _missing_models(applications: Applications) -> Iterator[str]:
     """Models that the router would wait for in vain."""
     models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
     for router in (one for one in applications if one.get("import_path") == ROUTER):
-        for name in (router.get("args") or {}).get("required_models") or ():
+        for name in _required_models(router.get("args")):
             if name not in models:
                 yield (
                     f"application {router.get('name')!r}: required_models names {name!r}, but there is no application "
                     f"of that name.{did_you_mean(str(name), models)} Models in this config: {', '.join(models)}."
                 )
+
+
+def _required_models(args: object) -> list[Any]:
+    """The router's setting; none if it is malformed, which :func:`_wrong_args` reports."""
+    names = args.get("required_models") if isinstance(args, dict) else None
+    return names if isinstance(names, list) else []

@@ -1,7 +1,7 @@
 """The endpoint that serves every request format: from the body's bytes to the last byte of the answer.
 
 Holds the request to its deadline, gives up when the client has left, and reports each request to the meter once. Knows
-nothing of what a body or an answer means, nor of where answers come from.
+neither the format of a body or an answer nor where answers come from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Generic
 
 from starlette.requests import ClientDisconnect
@@ -72,18 +73,17 @@ class Endpoint(Generic[ParsedT]):
             return
         await while_connected(receive, self._answer(body, deadline, scope, send, tally))
 
-    async def _answer(self, body: bytes, deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
-        built = await until(deadline, self._read(body, scope[REQUEST_ID_KEY]))
+    async def _answer(self, request: bytes, deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
+        built = await until(deadline, self._read(request, scope[REQUEST_ID_KEY]))
         tally.read(built)
-        chunks = tally.watched(within(deadline, self._backend.generate(built.model, built.request)))
+        answer = within(deadline, self._backend.generate(built.model, built.request))
+        chunks = tally.watched(_located(answer, built))
         try:
             if built.stream:
                 await self._send_events(chunks, built, deadline, scope, send)
             else:
-                answer = built.response_json(await whole(chunks))
-                await json_response(answer, headers=_headers(built))(scope, _nothing, send)
-        except VlmError as error:
-            raise built.located(error) from error
+                body = built.response_json(await whole(chunks))
+                await json_response(body, headers=_headers(built))(scope, _disconnected, send)
         finally:
             await chunks.aclose()
 
@@ -109,6 +109,16 @@ class Endpoint(Generic[ParsedT]):
             await _send_until(deadline + READING_GRACE_S, events, built, scope, send)
         finally:
             await give_up(first)
+
+
+async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:
+    """The same chunks; their error names a field of the body, also if it is sent as an event. Closes ``chunks``."""
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except VlmError as error:
+            raise built.located(error) from error
 
 
 async def _send_until(
@@ -137,8 +147,8 @@ async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _nothing() -> dict[str, str]:
-    """The ``receive`` of an answer that reads no more."""
+async def _disconnected() -> dict[str, str]:
+    """The ``receive`` of a response: the body has been read, so there is no more to receive."""
     return {"type": "http.disconnect"}
 
 

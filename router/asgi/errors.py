@@ -62,7 +62,7 @@ TABLE: Mapping[type[VlmError], Row] = {
 }
 
 INTERNAL = VlmError("The server failed while it processed this request.", code="internal_error")
-"""What a client is told of an unexpected exception."""
+"""The error that a client gets for an unexpected exception."""
 
 
 def row_of(error: VlmError) -> Row:

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """An image as a request's body states it.
+    """An image that a request's body refers to.
 
     Attributes:
         url: What the client wrote, unchecked.
@@ -36,7 +36,7 @@ class ImageLoader(Protocol):
         """The encoded image of each reference, in order. Cancelled at the deadline and when the client leaves.
 
         Raises:
-            InvalidImage: An image cannot be had or breaks a limit; ``param`` is that of its reference.
+            InvalidImage: An image cannot be loaded or breaks a limit; ``param`` is that of its reference.
         """
         ...
 
@@ -67,7 +67,7 @@ class EventWriter(Protocol):
 
 
 class BuiltRequest(Protocol):
-    """A request that can be sent to a model, and the form in which its answer is wanted."""
+    """A request that can be sent to a model, and the form of its answer."""
 
     @property
     def model(self) -> str:
@@ -76,7 +76,7 @@ class BuiltRequest(Protocol):
 
     @property
     def request(self) -> Request:
-        """What the model is asked."""
+        """The request to the model."""
         ...
 
     @property

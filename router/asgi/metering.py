@@ -1,6 +1,6 @@
 """What each request used, reported once when it ends: the hook for accounts and metrics.
 
-Knows how a request ended and what was generated until then; knows nothing of prices, accounts or formats.
+Knows how a request ended and what was generated until then; does not know prices, accounts or formats.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class RequestRecord:
     """How one request ended.
 
     Attributes:
-        request_id: The id that the client was told.
+        request_id: The id in the response's headers.
         outcome: ``completed``: the model answered in full; ``failed``: ``error`` says why; ``abandoned``: the client
             left, or the server stopped, before the answer was complete.
         model: Canonical name; None where the request was not read to its end.
-        tasks: Canonical names: those that were answered, else those that the request named. Empty where only the model
-            could have told.
+        tasks: Canonical names: those that were answered, else those that the request named. Empty if the
+            request named none and was not answered.
         usage: Tokens read and written; known only once the model has answered in full.
         generated_tokens: Tokens that had arrived here when the request ended; an answer that is not streamed arrives
             in one piece.
@@ -57,7 +57,7 @@ class Meter(Protocol):
     """Learns of every request that an endpoint was given, exactly once, whatever becomes of it."""
 
     def __call__(self, scope: Scope, record: RequestRecord) -> None:
-        """``scope`` is the request's ASGI scope, where middleware can leave who asked. Must not block, nor raise."""
+        """``scope`` is the request's ASGI scope, in which middleware can leave the account. Must not block or raise."""
         ...
 
 
@@ -101,7 +101,7 @@ class Tally:
                 self.failed(UNFINISHED)
 
     def record(self) -> RequestRecord:
-        """What is known now."""
+        """The record as of now."""
         return RequestRecord(
             request_id=self._request_id,
             outcome=self._outcome(),
@@ -141,6 +141,6 @@ def answered_tasks(completion: Completion) -> tuple[str, ...]:
 
 
 def named_tasks(request: Request) -> tuple[str, ...]:
-    """The canonical names of the tasks that a request names, as opposed to those that its prompt means."""
+    """The canonical names of the tasks that a request names; a task that only its prompt implies is not among them."""
     tasks = request.tasks or (() if request.task is None else (request.task,))
     return tuple(task.name for task in tasks)

@@ -57,7 +57,7 @@ def unknown(model: str) -> ModelNotFound:
 
 
 class LocalBackend:
-    """Engines in this very process: for tests, for a laptop, for one machine without Ray."""
+    """Engines in this process: for tests, for a laptop, for one machine without Ray."""
 
     def __init__(self, engines: Mapping[str, Generator]) -> None:
         self._engines = engines

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class ModelInfos:
     """The last known :class:`~vlm.types.ModelInfo` of every model.
 
-    Asking never holds a caller up for longer than ``patience_s``: whoever does not wait for the answer gets it with a
-    later call. A model that does not answer is asked again after ``retry_s``.
+    No caller waits longer than ``patience_s``; an answer that takes longer is returned by a later call. A model that
+    does not answer is asked again after ``retry_s``.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ModelInfos:
 
         Args:
             versions: For every model a number that changes when it is deployed anew, or None while it cannot be asked:
-                then its last known info stands, because replicas of the last version answer requests, too.
+                then its last known info is kept, because replicas of the last version still answer requests.
         """
         self._forget(self._inquiries.keys() - versions.keys())
         for model, version in versions.items():

@@ -1,7 +1,7 @@
 """One Ray Serve application per model.
 
 Turns everything that can go wrong on the way into our own errors. Ray is imported when a ``RayBackend`` is made, not
-before, and HTTP is left to the rooms above.
+before, and it knows no HTTP.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Snapshot(Generic[T]):
     """What ``read`` returns, read again when it is older than ``max_age_s``.
 
-    The controller may be away, with its node, while the models go on answering: then the last snapshot is used, and
-    no caller waits longer than ``patience_s`` for a new one.
+    The controller may be lost, with its node, while the models go on answering. Then the last snapshot is used, and no
+    caller waits longer than ``patience_s`` for a new one.
     """
 
     def __init__(self, read: Callable[[], T], max_age_s: float, patience_s: float = 2.0) -> None:

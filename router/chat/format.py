@@ -43,7 +43,7 @@ class BuiltChat:
 
     @property
     def request(self) -> Request:
-        """What the model is asked."""
+        """The request to the model."""
         return self.chat.request
 
     @property

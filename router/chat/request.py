@@ -45,7 +45,7 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "top_logprobs": (0,),
     "models": (),
 }
-"""Known fields that cannot be honoured, and their values that ask for nothing."""
+"""Known fields that cannot be honoured, and their values that are harmless."""
 
 
 # The two phases of reading
@@ -76,7 +76,7 @@ class Chat:
 
     Attributes:
         model: Canonical name.
-        request: What the model is asked.
+        request: The request to the model.
         options: How the client wants its answer.
         stream: Whether the answer goes out as events.
         include_usage: Whether a stream ends with an event of token counts.
@@ -149,7 +149,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
 
 def _impossible(raw: Json, *, drop: bool) -> list[str]:
     """Names of fields that cannot be honoured; an error unless the client allows them to be ignored."""
-    found = [name for name, harmless in IMPOSSIBLE.items() if not _asks_for_nothing(raw.get(name), harmless)]
+    found = [name for name, harmless in IMPOSSIBLE.items() if not _is_harmless(raw.get(name), harmless)]
     if found and not drop:
         raise InvalidRequest(
             f"{found[0]} is not supported by these models; leave it out, or send drop_params: true to have it ignored.",
@@ -159,7 +159,7 @@ def _impossible(raw: Json, *, drop: bool) -> list[str]:
     return found
 
 
-def _asks_for_nothing(value: object, harmless: tuple[object, ...]) -> bool:
+def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     """Whether a value is None or one of ``harmless``; true is not 1, although Python finds them equal."""
     return value is None or (value in harmless and not isinstance(value, bool))
 
@@ -228,7 +228,7 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 
 def _images(chat: ChatBody) -> tuple[ImageReference, ...]:
-    """The one image of all user messages, or none. Whether a request needs one is the model's to say."""
+    """The one image of all user messages, or none. Whether a request needs one, the model decides."""
     found = tuple(_image_parts(chat))
     if len(found) > 1:
         raise InvalidRequest(

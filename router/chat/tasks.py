@@ -1,6 +1,6 @@
 """A task as the body has it, turned into a ``vlm.types.Task``: coordinates in pixels become normalised.
 
-Which model offers a task, and which of its arguments count, is the model's to say.
+Whether a model offers the task, and which of its arguments it uses, is checked by the model's processor.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
 ImageSize = Callable[[], tuple[int, int]]
-"""(width, height) of the upright image in pixels, read only where there are pixels to be normalised."""
+"""(width, height) of the upright image in pixels, read only if there are pixels to normalise."""
 
 
 def read_task(body: TaskBody, path: str, size: ImageSize) -> Task:
-    """The task of ``body``, which stands at ``path`` of the request.
+    """The task of ``body``, which is at ``path`` in the request.
 
     Raises:
         InvalidRequest: A shape is missing or given twice, has its corners exchanged, or is outside the image.

@@ -203,7 +203,7 @@ def shrink_images(folder: Path, side: int, positions: int) -> None:
 def test_random_weights_equal_transformers(
     family: str, config: Mapping[str, Any], request_id: str, tmp_path: Path
 ) -> None:
-    """Freshly drawn weights of other sizes: nothing is trained, so nothing hides a difference."""
+    """Synthesised weights of other sizes: untrained weights hide no difference."""
     synthesize(dict(families())[family], tmp_path, config, 11)
     if request_id == "florence2-real":
         shrink_images(tmp_path, side=384, positions=12 * 12 + 1)

@@ -325,6 +325,23 @@ def test_objects_that_the_threshold_left_out_are_counted(images: list[str], caps
     assert capsys.readouterr() == ("nothing found\n", "note: --threshold left out 2 objects\n")
 
 
+def test_an_image_that_vanishes_before_it_is_annotated_is_one_error(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Vanishing(FakeEngine):
+        async def complete(self, request: Request) -> Completion:
+            Path(images[0]).unlink(missing_ok=True)
+            return await super().complete(request)
+
+    folder = tmp_path / "annotated"
+    folder.mkdir()
+    argv = ["checkpoint", *images[:2], "--task", "detect", "--draw", str(folder)]
+    code = main(argv, lambda command: nullcontext(Vanishing({}, _completion(FOUND))))
+    assert code == 2
+    assert f"error: {images[0]}: the file cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["b.png"]
+
+
 def test_a_region_outside_one_image_is_bad_input_for_that_image(
     images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,7 +384,7 @@ def test_usage_errors_are_one_line(
         (["--label", "dog"], "--task"),
         (["--region", "0,0,1,1"], "--task"),
         (["--length", "long"], "--task"),
-        (["--reasoning", "--threshold", "0"], "--reasoning, --threshold: for a task only"),
+        (["--reasoning", "--threshold", "0"], "--reasoning, --threshold: only with a task"),
     ],
 )
 def test_settings_out_of_range_are_bad_input_before_anything_is_loaded(

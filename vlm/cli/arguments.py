@@ -100,7 +100,7 @@ def _refuse_task_options(options: argparse.Namespace) -> None:
         if not (value is None or value is False or value == [])  # 0 is a threshold
     ]
     if given:
-        raise InvalidRequest(f"{', '.join(given)}: for a task only; name it with --task")
+        raise InvalidRequest(f"{', '.join(given)}: only with a task, which --task names")
 
 
 class _Parser(argparse.ArgumentParser):

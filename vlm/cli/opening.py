@@ -14,10 +14,10 @@ from vlm.models.processor import Processor
 
 
 def open_engine(command: Command) -> Engine:
-    """Load the checkpoint, unless its processor refuses the question: that takes no weights to find out.
+    """Load the checkpoint, after checking the question with its processor, which needs no weights.
 
     Raises:
-        InvalidRequest: Also as UnsupportedTask; the question can be answered about no image.
+        InvalidRequest: The question cannot be answered for any image; also UnsupportedTask.
         CheckpointError: The checkpoint cannot be loaded.
     """
     checkpoint = open_checkpoint(

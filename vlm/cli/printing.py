@@ -6,11 +6,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vlm.cli.arguments import BAD_INPUT, Command
-from vlm.cli.paths import drawing_paths
+from vlm.cli.paths import drawing_paths, read
 from vlm.cli.wording import in_shell_words, options_of
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import objects_json, to_json
@@ -30,7 +29,7 @@ def print_error(error: VlmError, image: str | None = None) -> int:
 
 @dataclass
 class Output:
-    """Prints the answers about ``images`` in order. What holds for every image alike is said once."""
+    """Prints the answers about ``images`` in order. What is the same for all images is printed once."""
 
     command: Command
     images: Sequence[str]
@@ -99,9 +98,10 @@ class Output:
     def _draw(self, grounding: Grounding, index: int) -> int:
         assert self.command.draw is not None
         path = drawing_paths(self.command.draw, self.images)[index]
-        image = draw(decode(Path(self.images[index]).read_bytes()), grounding)
         try:
-            image.save(path)
+            draw(decode(read(self.images[index])), grounding).save(path)
+        except InvalidImage as error:  # the file has changed since the model got it
+            return print_error(error, self.images[index])
         except OSError as error:
             reason = error.strerror or "the encoder failed"
             return print_error(EngineFailure(f"{path} cannot be written ({reason})"))

@@ -1,11 +1,11 @@
-"""What is asked about every image, and how it becomes a request about one of them."""
+"""The question about every image, and how it becomes a request about one of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from vlm.errors import InvalidImage, InvalidRequest
-from vlm.image.decode import decode
+from vlm.image.decode import upright_size
 from vlm.types import Box, Point, Request, Sampling, Task
 
 Numbers = tuple[float, ...]
@@ -53,7 +53,7 @@ def normalised(numbers: Numbers, image: bytes | None, option: str) -> Numbers:
         return numbers
     if image is None:
         raise InvalidRequest(f"{option} in pixels needs an image; without one, its numbers are from 0 to 1")
-    width, height = decode(image).size
+    width, height = upright_size(image)
     if max(numbers[0::2]) > width or max(numbers[1::2]) > height:
         raise InvalidImage(f"{option} reaches outside the image of {width} x {height} pixels")
     return tuple(value / side for value, side in zip(numbers, (width, height) * 2, strict=False))

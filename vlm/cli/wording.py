@@ -27,8 +27,7 @@ EXAMPLES = {
 }
 """An example of the option for each request field, by the field's path."""
 
-_REGION = re.compile(r"send task\.region\.box as \[x1, y1, x2, y2\]( in 0\.\.1 of the image)?")
-_FIELD = re.compile(r"\b(task\.[a-z_]+|num_beams|max_tokens|top_p)\b(\.box\b)?")
+_FIELD = re.compile(r"\b(task\.[a-z_]+|num_beams|max_tokens|top_p)\b")
 
 
 def option(field: str) -> str:
@@ -43,8 +42,7 @@ def options_of(fields: Sequence[str]) -> str:
 
 def in_shell_words(error: VlmError) -> str:
     """The error's message with options in place of request fields; the option at fault is named at least once."""
-    message = _REGION.sub(EXAMPLES["task.region"], error.message)
-    message = _FIELD.sub(lambda field: option(field[1]), message)
+    message = _FIELD.sub(lambda field: option(field[1]), error.message)
     example = EXAMPLES.get(error.param or "")
     if example is None:
         return message

@@ -105,7 +105,7 @@ class BlockPool:
 
     def take(self, count: int) -> list[int]:
         """Take ``count`` blocks, with one holder each; the caller has checked that so many are free."""
-        assert count <= self.free, f"{count} blocks asked, {self.free} free"
+        assert count <= self.free, f"{count} blocks requested, {self.free} free"
         blocks = [self._free.pop() for _ in range(count)]
         for block in blocks:
             self._holders[block] = 1

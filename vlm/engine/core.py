@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a client of a sequence is to hear: a chunk, or the error that ended it."""
+    """What a sequence's client gets: a chunk, or the error that ended the sequence."""
 
     sequence: Sequence
     chunk: Chunk | None = None
@@ -41,7 +41,7 @@ class Event:
 
 
 class Core:
-    """A scheduler and a runner, and the commit of what they give."""
+    """A scheduler and a runner, and the commit of their results."""
 
     def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, encoder_cache_bytes: int = 0) -> None:
         """Allocate the KV cache of ``plan``; for the other two, see :class:`~vlm.engine.config.EngineConfig`."""

@@ -50,7 +50,7 @@ class Detokenizer:
         self._sent = 0
         self.stopped = False
         self._settle()
-        self._searched_from = len(self._text)  # a stop string in the echoed prompt stops nothing
+        self._searched_from = len(self._text)  # a stop string in the echoed prompt does not end the answer
 
     @property
     def text(self) -> str:

@@ -107,7 +107,7 @@ class KVCache:
         self._cross[kind][slot : slot + len(values), :, : values.shape[2]] = _clamp_finite(values)
 
     def read_cross(self, kind: int, slots: int, positions: int) -> Tensor:
-        """The first ``slots`` slots and ``positions`` positions: a view, nothing is copied."""
+        """The first ``slots`` slots and ``positions`` positions: a view, without a copy."""
         return self._cross[kind][:slots, :, :positions]
 
     def batch_tables(self, rows: int, blocks: int) -> Tensor:

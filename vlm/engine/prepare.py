@@ -77,10 +77,10 @@ class Preparer:
             log.exception("a request could not be prepared")
             raise EngineFailure("The request could not be prepared.") from error
 
-    def _resolve(self, asked: Sampling, inputs: Inputs) -> Sampling:
+    def _resolve(self, requested: Sampling, inputs: Inputs) -> Sampling:
         """Fill in the checkpoint's defaults, and bound ``max_tokens`` by the context."""
         model = self._model
-        resolved = asked.over(model.defaults)
+        resolved = requested.over(model.defaults)
         beams = resolved.num_beams or 1
         if beams > 1 and not model.beam_search:
             raise InvalidRequest(

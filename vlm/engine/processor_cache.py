@@ -64,7 +64,7 @@ class ProcessorCache:
         except VlmError as error:
             future.set_exception(error.with_traceback(None))  # the traceback's frames would keep the image alive
         finally:
-            if not future.done():  # another exception, a bug, is being raised: nobody may wait for ever
+            if not future.done():  # another exception, a bug, is being raised: no other request may wait for ever
                 future.set_exception(EngineFailure("The image could not be preprocessed."))
             self._keep(key, future)
 

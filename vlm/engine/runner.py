@@ -93,7 +93,7 @@ class ModelRunner:
             self._cache.copy([one.source for one in copies], [one.target for one in copies])
 
     def _compute_prefixes(self, jobs: abc.Sequence[PrefixJob]) -> None:
-        """Compute the keys and values of images that stand before their prompts."""
+        """Compute the keys and values of images that come before their prompts."""
         embeddings = self.model.embed_prefix(self._features([job.sequence for job in jobs]))
         tables, lengths = [job.prefix.blocks for job in jobs], [job.prefix.length for job in jobs]
         self.model.forward(embeddings, self._cache.prefill(Prompt(0, tables, lengths, causal=False)))

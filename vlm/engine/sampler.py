@@ -258,7 +258,7 @@ def penalise_repeats(logits: Tensor, history: Tensor, lengths: Tensor, penalties
         logits: float32 ``[batch, vocabulary]``.
         history: int64 ``[batch, longest]``, valid up to ``lengths`` ``[batch]``.
         lengths: int64 ``[batch]``.
-        penalties: float32 ``[batch]``; 1 changes nothing (Keskar et al. 2019, arXiv:1909.05858).
+        penalties: float32 ``[batch]``; 1 is no penalty (Keskar et al. 2019, arXiv:1909.05858).
     """
     seen = _occurring(logits, history, torch.arange(history.shape[1], device=history.device) < lengths[:, None])
     factors = penalties[:, None]
@@ -271,7 +271,7 @@ def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: 
     Args:
         logits: float32 ``[batch, vocabulary]``.
         history: int64 ``[batch, longest]``, valid up to ``lengths``.
-        lengths: int64 ``[batch]``; length 0 bans nothing in that row.
+        lengths: int64 ``[batch]``; length 0 is no ban in that row.
         size: At least 1.
     """
     if history.shape[1] < size:

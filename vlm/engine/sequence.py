@@ -91,9 +91,9 @@ class Sequence:
         return self.generated.index(after) + 1 if after in self.generated else len(self.generated)
 
     def forced_token(self, index: int) -> int | None:
-        """The token that must stand at ``index`` of the answer whatever the model chooses, or None.
+        """The token that is forced at ``index`` of the answer, or None.
 
-        ``forced_tokens`` stand at 0, 1, ...; ``forced_last_token`` stands at ``max_tokens - 1`` and takes precedence.
+        ``forced_tokens`` are at 0, 1, ...; ``forced_last_token`` is at ``max_tokens - 1`` and takes precedence.
         """
         if self.forces_last_token(index):
             return self.sampling.forced_last_token
@@ -101,7 +101,7 @@ class Sequence:
         return forced[index] if index < len(forced) else None
 
     def forces_last_token(self, index: int) -> bool:
-        """Whether ``forced_last_token`` stands at ``index`` of the answer."""
+        """Whether ``forced_last_token`` is at ``index`` of the answer."""
         return self.sampling.forced_last_token is not None and index + 1 == self.sampling.max_tokens
 
     def note_image(self, *, cached: bool) -> bool:

@@ -1,6 +1,6 @@
 """Draws a grounding onto its image: boxes, quads, polygons and points with their labels. PIL only.
 
-Owns colours, line widths and where a label's tag goes. Knows nothing of models, requests or files.
+Owns colours, line widths and where a label's tag goes. Does not know models, requests or files.
 """
 
 from __future__ import annotations
@@ -89,21 +89,21 @@ class _Canvas:
         )
 
     def _outline(self, corners: Polygon, colour: Colour, *, filled: bool = False) -> None:
-        places = [self._place(corner) for corner in corners]
-        if filled and len(places) > 1:
-            self.pen.polygon(places, fill=(*colour, _FILL_OPACITY))
+        points = [self._pixel(corner) for corner in corners]
+        if filled and len(points) > 1:
+            self.pen.polygon(points, fill=(*colour, _FILL_OPACITY))
         # The second corner comes again at the end, so that the joint at the start is rounded as well.
-        closed = [*places, *places[:2]]
+        closed = [*points, *points[:2]]
         self.pen.line(closed, fill=_DARK, width=self.line + 2, joint="curve")
         self.pen.line(closed, fill=colour, width=self.line, joint="curve")
 
     def _dot(self, point: Point, colour: Colour) -> None:
-        place, radius = self._place(point), 2.0 * self.line
-        self.pen.circle(place, radius + 2, fill=_DARK)
-        self.pen.circle(place, radius + 1, fill=(255, 255, 255))
-        self.pen.circle(place, radius - 1, fill=colour)
+        centre, radius = self._pixel(point), 2.0 * self.line
+        self.pen.circle(centre, radius + 2, fill=_DARK)
+        self.pen.circle(centre, radius + 1, fill=(255, 255, 255))
+        self.pen.circle(centre, radius - 1, fill=colour)
 
-    def _place(self, point: Point) -> tuple[float, float]:
+    def _pixel(self, point: Point) -> tuple[float, float]:
         """In pixels, with room for the line's outer half at the image's edge."""
         edge = self.line / 2
         x = min(max(point.x * self.width, edge), self.width - 1 - edge)
@@ -112,12 +112,12 @@ class _Canvas:
 
     def _anchor(self, found: Detection) -> Rectangle | None:
         if found.point is not None:
-            (x, y), reach = self._place(found.point), 2.0 * self.line + 2
+            (x, y), reach = self._pixel(found.point), 2.0 * self.line + 2
             return x - reach, y - reach, x + reach, y + reach
         if found.box is None:
             return None
         start, end = Point(found.box.x_min, found.box.y_min), Point(found.box.x_max, found.box.y_max)
-        return (*self._place(start), *self._place(end))
+        return (*self._pixel(start), *self._pixel(end))
 
     def _fitted(self, caption: str) -> str:
         """The caption, cut so that its plate is no wider than the image."""

@@ -63,10 +63,10 @@ class ImageInfo:
 
 
 def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> ImageInfo:
-    """Read the header of an encoded picture and hold it against ``limits``.
+    """Read the header of an encoded image and check it against ``limits``.
 
     Raises:
-        InvalidImage: Not a picture of an accepted format, or over a limit.
+        InvalidImage: Not an image of an accepted format, or over a limit.
     """
     with _open(data, limits) as image:
         # A camera's JPEG with a second image behind the first is MPO to PIL; the first is a plain JPEG.
@@ -77,7 +77,7 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """Decode the first frame as RGB, turned upright by its EXIF orientation.
 
     Raises:
-        InvalidImage: Not a picture of an accepted format, over a limit, or broken further in.
+        InvalidImage: Not an image of an accepted format, over a limit, or damaged.
     """
     with _open(data, limits) as image:
         try:
@@ -128,7 +128,7 @@ def _read_header(data: bytes, limits: ImageLimits) -> Image.Image:
         raise _too_large(limits) from error
     except _DECODER_ERRORS as error:
         raise InvalidImage(
-            f"The data is no image in a supported format ({', '.join(FORMATS)}).", code="invalid_image_format"
+            f"The data is not an image in a supported format ({', '.join(FORMATS)}).", code="invalid_image_format"
         ) from error
 
 
@@ -151,7 +151,7 @@ def _upright(image: Image.Image, orientation: object) -> Image.Image:
 
 
 def _orientation_in_header(image: Image.Image, data: bytes) -> object:
-    """The EXIF orientation. PIL decodes a PNG's pixels to see what stands behind them; here they are left out."""
+    """The EXIF orientation. PIL decodes a PNG's pixels to reach the chunks after them; here the pixels are left out."""
     if image.format != "PNG" or "exif" in image.info:
         return image.getexif().get(ExifTags.Base.Orientation)
     with Image.open(io.BytesIO(_without_pixels(data)), formats=("PNG",)) as rest:

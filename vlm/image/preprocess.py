@@ -44,7 +44,7 @@ class ImagePreprocessor:
         height, width: Of the result, in pixels; the aspect ratio is not kept.
         resample: The filter of the squash.
         rescale: Factor on bytes 0..255, or None to leave them.
-        mean, std: Subtracted, then divided by, per channel after the rescaling; (0, 0, 0) and (1, 1, 1) do nothing.
+        mean, std: Subtracted, then divided by, per channel after the rescaling; (0, 0, 0) and (1, 1, 1) have no effect.
     """
 
     height: int
@@ -61,10 +61,10 @@ class ImagePreprocessor:
         Raises:
             CheckpointError: A file is missing, or a setting is unknown or unsupported; the message names its key.
         """
-        return _Settings(checkpoint, image_settings(checkpoint)).preprocessor()
+        return _SettingsReader(checkpoint, image_settings(checkpoint)).preprocessor()
 
     def check_side(self, side: int, checkpoint: Checkpoint) -> None:
-        """See that the images are squares of ``side`` pixels, as the vision encoder reads them.
+        """Check that the images are squares of ``side`` pixels, as the vision encoder reads them.
 
         Raises:
             CheckpointError: They are not.
@@ -105,7 +105,7 @@ def image_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
+class _SettingsReader:
     checkpoint: Checkpoint
     values: Mapping[str, Any]
 
@@ -144,7 +144,7 @@ class _Settings:
         raise self._fault(key, "must be a positive number or {'height': .., 'width': ..}")
 
     def _square(self) -> tuple[int, int]:
-        """An older way to ask for the squash: a shorter edge that stands for both."""
+        """An older way to ask for the squash: a shorter edge that is used for both."""
         match self.values.get("size"):
             case {"shortest_edge": int(side), **rest} if side > 0 and not rest:
                 return side, side

@@ -85,7 +85,7 @@ class VisionLanguageModel(ModelFacts, Protocol):
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Encode images, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
 
-        Features depend on nothing but the image, so the engine may keep them for the next question about it.
+        Features depend on the image alone, so the engine may keep them for the next question about it.
         """
         ...
 
@@ -128,7 +128,7 @@ class VisionLanguageModel(ModelFacts, Protocol):
 
 
 class TokenModel(nn.Module):
-    """The common part of models whose every step chooses one token: ``decode`` is logits, sample, embed."""
+    """What models have in common that choose one token at each step: ``decode`` is logits, sample, embed."""
 
     beam_search = True
 
@@ -149,7 +149,7 @@ class TokenModel(nn.Module):
         raise NotImplementedError
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Reads nothing more; see :class:`~vlm.models.family.ModelModule`."""
+        """By default, reads no other files; see :class:`~vlm.models.family.ModelModule`."""
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,7 @@
 """What is publicly known about each model: names, sizes, licence, tasks.
 
-Standard library only. A family states its facts in ``vlm/models/<family>/card.py``, which is found by its path: nothing
-is registered and no model is named here.
+Standard library only. A family states its facts in ``vlm/models/<family>/card.py``, which is found by its path: there
+is no list of models here.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def cards() -> Mapping[str, Card]:
 
 
 def canonical_name(model: str) -> str:
-    """The model's own name for any of its names; a name that no card knows stands for itself."""
+    """The model's own name for any of its names; a name that is on no card is returned as it is."""
     return _aliases().get(model, model)
 
 
@@ -129,7 +129,7 @@ def _readable_cards(family: str) -> tuple[Card, ...]:
     """The cards of a family, or none where they raise: a folder that is being written must not take others down."""
     try:
         return cards_of(family)
-    except Exception as error:  # noqa: BLE001  what a half-written module may raise is anybody's guess
+    except Exception as error:  # noqa: BLE001  a half-written module may raise anything
         log.warning("vlm/models/%s has no usable card.py: %s: %s", family, type(error).__name__, error)
         return ()
 

@@ -25,7 +25,7 @@ class CacheSpec:
         max_positions: Longest sequence that the decoder can hold, prompt included.
         cross_positions: Longest encoder output that cross attention reads; 0 without cross attention.
         prefix_positions: Number of positions that an image takes before the prompt; 0 without such a prefix. They see
-            each other in both directions and depend on nothing but the image, so sequences share their keys and values.
+            each other in both directions and depend on the image alone, so sequences share their keys and values.
     """
 
     layers: int

@@ -32,7 +32,7 @@ def missing_image(model: str, purpose: str = "") -> InvalidRequest:
 
 
 def text_of(task: Task, prompt: str) -> str:
-    """The task's text; the request's prompt stands in where the task has none."""
+    """The task's text, or the request's prompt if the task has none."""
     return prompt if task.text is None else task.text
 
 

@@ -79,6 +79,33 @@ def test_leaves_malformed_applications_for_ray_to_refuse(tmp_path: Path) -> None
     assert serve_config.read(written(tmp_path, content)) == content
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"applications": 3},
+        {"applications": {"name": "router"}},
+        {"applications": [{"name": "router", "import_path": ["router.app:build"]}]},
+    ],
+)
+def test_a_malformed_config_does_not_stop_the_reader(tmp_path: Path, content: dict[str, object]) -> None:
+    assert serve_config.read(written(tmp_path, content)) == content
+
+
+@pytest.mark.parametrize(
+    ("args", "fault"),
+    [
+        ([1], "args must be a mapping of settings."),
+        ({"required_models": "blip-large"}, "required_models must be a list."),
+        ({"required_models": 3}, "required_models must be a list."),
+    ],
+)
+def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object, fault: str) -> None:
+    path = written(tmp_path, {"applications": [{"name": "router", "import_path": "router.app:build", "args": args}]})
+    with pytest.raises(ConfigError) as caught:
+        serve_config.read(path)
+    assert str(caught.value) == f"{path}: application 'router': {fault}"
+
+
 def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"

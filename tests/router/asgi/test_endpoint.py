@@ -72,7 +72,7 @@ class ToyWriter:
             yield event({"ends": True})
 
     def failure(self, error: VlmError) -> bytes:
-        return event({"failed": error.message})
+        return event({"failed": error.message, "param": error.param})
 
 
 class ToyFormat:
@@ -235,10 +235,20 @@ async def test_a_late_error_is_an_event_of_the_format() -> None:
     toy = Toy(FakeBackend([Chunk("a", (11,)), EngineFailure("Broken.")]))
     answer = await toy.post(live=True)
     assert answer.status_code == 200
-    assert events(answer.text)[-1] == {"failed": "Broken."}
+    assert events(answer.text)[-1] == {"failed": "Broken.", "param": None}
     record = toy.the_record()
     assert (record.outcome, record.usage, record.generated_tokens) == ("failed", None, 1)
     assert isinstance(record.error, EngineFailure)
+
+
+async def test_an_error_after_the_stream_has_begun_is_located_too() -> None:
+    toy = Toy(FakeBackend([InvalidRequest("Too long.", "prompt")], pause_s=0.1), config=RouterConfig(keep_alive_s=0.02))
+    answer = await toy.post(live=True)
+    assert answer.status_code == 200
+    assert events(answer.text)[-1] == {"failed": "Too long.", "param": "ask"}
+    error = toy.the_record().error
+    assert error is not None
+    assert error.param == "ask"
 
 
 @pytest.mark.parametrize("live", [False, True])

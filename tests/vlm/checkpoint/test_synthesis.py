@@ -1,4 +1,4 @@
-"""Drawn checkpoints: whole, reproducible, and of numbers that a deep model survives."""
+"""Synthesised checkpoints: complete, reproducible, and with values that keep a deep model finite."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class BlipProcessor:
     Attributes:
         images: Resizes and normalises images.
         tokenizer: Encodes the text of special tokens (``"[SEP]"``) as ordinary characters.
-        start: Id of ``[DEC]``, which stands before every caption in place of ``[CLS]``.
+        start: Id of ``[DEC]``, which comes before every caption in place of ``[CLS]``.
         image_positions: Number of vectors that the vision encoder makes of one image, that of the class token included.
         max_positions: Maximum number of a caption's tokens, prefix and ``start`` included.
         limits: What an image may be.

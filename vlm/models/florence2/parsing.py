@@ -74,9 +74,9 @@ def read_regions(given: Sequence[Run], *, finished: bool) -> Parsed:
 
 
 def read_region_text(given: Sequence[Run], text: str, *, finished: bool) -> Parsed:
-    """``<REGION_TO_DESCRIPTION>`` and similar tasks: ``text`` about a region, then the region itself or nothing.
+    """``<REGION_TO_DESCRIPTION>`` and similar tasks: ``text`` about a region, then perhaps the region itself.
 
-    The region is the one that was asked about: it has no score.
+    The region comes from the request, so it has no score.
     """
     match [run.bins for run in given]:
         case [*before, (_, _, _, _) as bins] if not any(before):

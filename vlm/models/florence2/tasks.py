@@ -106,10 +106,10 @@ class ResolvedTask:
     """What a request means.
 
     Attributes:
-        task: What the model is asked.
+        task: The model's task.
         argument: What replaces ``{input}`` in its sentence; "" for a task without.
         resolution: How the task was found.
-        ignored: Paths of the request's fields that play no part.
+        ignored: Paths of the request's fields that are not used.
         points: Whether the answer is the centres of the boxes.
     """
 
@@ -121,7 +121,7 @@ class ResolvedTask:
 
     @property
     def name(self) -> str:
-        """The canonical name of what was asked."""
+        """The canonical name of the requested task."""
         return POINT if self.points else self.task.name
 
 

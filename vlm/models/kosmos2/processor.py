@@ -109,8 +109,8 @@ class Kosmos2Processor:
     ) -> Parsed:
         """The text, which begins with the prompt's where that is echoed, and its phrases with their boxes.
 
-        The model did not choose the prompt: a box that stands there has no score, and a phrase there adds nothing to
-        the score of its boxes.
+        The model did not choose the prompt: a box in it has no score, and a phrase in it does not affect the
+        score of its boxes.
         """
         prompt = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         all_logprobs = (*[math.nan] * len(prompt), *logprobs)

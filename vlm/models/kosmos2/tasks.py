@@ -47,7 +47,7 @@ class ResolvedTask:
         text: A client's text, in which nothing is a tag; None where the template has no ``{}``.
         resolution: How the task was found.
         echo: Whether the answer's text begins with the prompt's.
-        ignored: Paths of the request's fields that play no part.
+        ignored: Paths of the request's fields that are not used.
     """
 
     task: str

@@ -101,7 +101,7 @@ class Reader:
         reasoning = self.decode(token_ids)
         for part in self._parts(token_ids):
             coordinates = [index for index in part if self.locations.coordinate(token_ids[index]) is not None]
-            # Offsets are those in the whole text: a special token may stand between the bytes of one character.
+            # Offsets are those in the whole text: a special token may be between the bytes of one character.
             start, end = len(self.decode(token_ids[: part.start])), len(self.decode(token_ids[: part.stop]))
             for x, y in zip(coordinates[::2], coordinates[1::2], strict=False):  # an x without y is left out
                 [point] = self.pairs([token_ids[x], token_ids[y]])

@@ -103,7 +103,7 @@ def grid(vision: ConfigReader) -> int:
     """Number of patches along each side of a crop.
 
     Raises:
-        CheckpointError: The crop is not a whole number of patches, or its margins leave nothing of it.
+        CheckpointError: The crop is not a whole number of patches, or its margins cover it.
     """
     crop, patch, margin = (vision.integer(key) for key in ("crop_size", "enc_patch_size", "overlap_margin"))
     if crop % patch or crop // patch <= 2 * margin:

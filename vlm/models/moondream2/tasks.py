@@ -40,7 +40,7 @@ class ResolvedTask:
         max_objects: Maximum number of objects.
         reasoning: Whether the model reasons before it answers.
         references: Points and boxes that the question is about.
-        ignored: Paths of the request's fields that play no part.
+        ignored: Paths of the request's fields that are not used.
     """
 
     task: str
@@ -82,6 +82,7 @@ def _named(task: Task, prompt: str) -> ResolvedTask:
     if task.length not in _LENGTHS:
         raise InvalidRequest("length must be short, normal or long.", param="task.length", code="invalid_value")
     used = _USED[task.name]
+    reasoning = task.reasoning and "reasoning" in used
     return ResolvedTask(
         task=task.name,
         native=_NATIVE.get(task.name, task.name),
@@ -89,9 +90,9 @@ def _named(task: Task, prompt: str) -> ResolvedTask:
         resolution="task",
         length=task.length,
         max_objects=_max_objects(task),
-        reasoning=task.reasoning and "reasoning" in used,
+        reasoning=reasoning,
         references=task.references if "references" in used else (),
-        ignored=ignored_fields(task, prompt, used),
+        ignored=ignored_fields(task, prompt, used | {"threshold"} if reasoning else used),  # its points have scores
     )
 
 

@@ -43,7 +43,7 @@ class Ids:
         query, detect, point: The prompt before and after the client's text.
         can_reason: Whether the revision can reason, answer questions with references, and answer without an image.
         query_text: What the prompt of a question says, by which a tokenizer of another generation is recognised.
-        before_question, before_label: A space or nothing, which is put before the client's text.
+        before_question, before_label: What is put before the client's text: a space or "".
     """
 
     bos: int

@@ -118,37 +118,37 @@ def test_an_answer_has_no_answer_token_but_may_begin_with_it(
     question = asked(both)[1]
     assert token_of(biased, question, []) == ANSWER
     assert token_of(biased, question, [ANSWER]) == 40
-    thinking = asked(both)[2]
-    assert token_of(biased, thinking, []) == ANSWER
-    assert token_of(biased, thinking, [40, ANSWER]) == ANSWER
-    assert token_of(biased, thinking, [40, ANSWER, ANSWER]) == 40
+    reasoning = asked(both)[2]
+    assert token_of(biased, reasoning, []) == ANSWER
+    assert token_of(biased, reasoning, [40, ANSWER]) == ANSWER
+    assert token_of(biased, reasoning, [40, ANSWER, ANSWER]) == 40
 
 
 def test_reasoning_has_no_end_of_text_and_no_size(
     both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
 ) -> None:
     choosing(biased, {EOS: 9.0, SIZE: 5.0, 40: 1.0})
-    thinking = asked(both)[2]
-    assert token_of(biased, thinking, []) == SIZE
-    assert token_of(biased, thinking, [40]) == 40
-    assert token_of(biased, thinking, [40, ANSWER, 40]) == EOS
+    reasoning = asked(both)[2]
+    assert token_of(biased, reasoning, []) == SIZE
+    assert token_of(biased, reasoning, [40]) == 40
+    assert token_of(biased, reasoning, [40, ANSWER, 40]) == EOS
 
 
 def test_a_coordinate_in_reasoning_has_a_value(
     both: tuple[Moondream2, Moondream2Processor], biased: Moondream2
 ) -> None:
     choosing(biased, {COORDINATE: 9.0})
-    thinking, question = asked(both)[2], asked(both)[1]
+    reasoning, question = asked(both)[2], asked(both)[1]
     for written in ([], [40]):
-        assert biased.locations.coordinate(token_of(biased, thinking, written)) is not None
+        assert biased.locations.coordinate(token_of(biased, reasoning, written)) is not None
     assert token_of(biased, question, [40]) == COORDINATE
 
 
 def test_reasoning_ends_at_its_limit(both: tuple[Moondream2, Moondream2Processor]) -> None:
-    thinking = replace(asked(both)[2], max_reasoning_tokens=2)
-    assert token_of(both[0], thinking, [40, 41]) == ANSWER
-    assert stage(thinking, [40, 41, ANSWER], ANSWER) is Stage.FIRST
-    assert stage(replace(thinking, max_reasoning_tokens=0), [], ANSWER) is Stage.END_REASONING
+    reasoning = replace(asked(both)[2], max_reasoning_tokens=2)
+    assert token_of(both[0], reasoning, [40, 41]) == ANSWER
+    assert stage(reasoning, [40, 41, ANSWER], ANSWER) is Stage.FIRST
+    assert stage(replace(reasoning, max_reasoning_tokens=0), [], ANSWER) is Stage.END_REASONING
 
 
 def test_objects_are_never_sampled(both: tuple[Moondream2, Moondream2Processor]) -> None:

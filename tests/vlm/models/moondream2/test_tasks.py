@@ -91,7 +91,7 @@ def test_only_a_question_without_references_needs_no_image() -> None:
         ("detect", {"labels", "max_objects", "threshold"}),
         ("ground", {"text", "max_objects", "threshold"}),
         ("point", {"labels", "max_objects", "threshold"}),
-        ("query", {"text", "reasoning", "references"}),
+        ("query", {"text", "reasoning", "references", "threshold"}),
     ],
 )
 def test_what_a_task_does_not_use_is_reported(name: str, used: set[str]) -> None:
@@ -101,6 +101,11 @@ def test_what_a_task_does_not_use_is_reported(name: str, used: set[str]) -> None
     )  # fmt: skip
     every = ["labels", "text", "region", "length", "max_objects", "reasoning", "references", "threshold"]
     assert asked("words", task).ignored == ("prompt", *(f"task.{field}" for field in every if field not in used))
+
+
+def test_a_question_uses_a_threshold_only_for_the_points_of_its_reasoning() -> None:
+    assert asked("", Task("query", text="a", threshold=0.5)).ignored == ("task.threshold",)
+    assert asked("", Task("query", text="a", threshold=0.5, reasoning=True)).ignored == ()
 
 
 @pytest.mark.parametrize("name", ["ocr", "segment", "CAPTION", ""])
