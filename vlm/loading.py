@@ -67,14 +67,15 @@ def load(
 def open_checkpoint(
     source: str | Path, revision: str | None = None, report: Callable[[str], None] | None = None
 ) -> Checkpoint:
-    """As :meth:`Checkpoint.open`, but the error for a hub id without a revision names the one that is known to work."""
+    """As :meth:`Checkpoint.open`, but the error for a hub id without a revision names the one on the model's card."""
     try:
         return Checkpoint.open(source, revision, report)
     except CheckpointError as error:
         pinned = _pinned_revision(str(source)) if error.code == REVISION_MISSING else None
         if pinned is None:
             raise
-        raise CheckpointError(f"{error} Known to work: --revision {pinned}.", error.param, error.code) from error
+        advice = f"This project is written for --revision {pinned}."
+        raise CheckpointError(f"{error} {advice}", error.param, error.code) from error
 
 
 def _pinned_revision(hub_id: str) -> str | None:
