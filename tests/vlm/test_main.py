@@ -442,6 +442,18 @@ def test_a_question_that_no_image_can_answer_is_refused_before_the_weights_are_r
     assert message in _only_line(capsys.readouterr().err)
 
 
+def test_beams_are_refused_before_the_weights_are_read(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Path(shutil.copytree(ROOT / "miniatures" / "moondream-2", tmp_path / "checkpoint"))
+    (checkpoint / "model.safetensors").unlink()
+    assert main([str(checkpoint), *images, "--task", "caption", "--beams", "2"]) == 2
+    refusal = "error: This model has no beam search: leave --beams out, or set it to 1.\n"
+    assert capsys.readouterr().err == refusal
+    assert main([str(checkpoint), *images, "--task", "caption", "--beams", "1"]) == 1
+    assert "model.safetensors" in _only_line(capsys.readouterr().err)
+
+
 # With a real checkpoint.
 
 ROOT = Path(__file__).resolve().parents[2]
