@@ -233,6 +233,15 @@ def test_a_drawing_that_cannot_be_written_is_a_failure(
     assert "out.png cannot be written (No such file or directory)" in _only_line(captured.err)
 
 
+def test_a_drawing_over_an_image_is_refused_before_anything_is_loaded(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = Path(images[0]).read_bytes()
+    code, engine = _run([*images, "--draw", str(tmp_path)])
+    assert (code, engine.asked, Path(images[0]).read_bytes()) == (2, [], content)
+    assert f"--draw would overwrite the image {images[0]}" in _only_line(capsys.readouterr().err)
+
+
 # What goes wrong.
 
 
