@@ -66,9 +66,8 @@ def _open_engine(command: Command) -> AbstractContextManager[Answering]:
 async def _answer_all(opening: AbstractContextManager[Answering], output: Output) -> int:
     gate = asyncio.Semaphore(AT_ONCE)
     question = output.command.question
-    with (
-        opening as engine
-    ):  # within the event loop, so that the engine closes before the loop does, even after an interrupt
+    # Opened within the event loop, so that the engine closes before the loop does, even after an interrupt.
+    with opening as engine:
         images: Sequence[str | None] = output.images or [None]
         answers = [asyncio.create_task(_answer(engine, question, image, gate)) for image in images]
         for index, answer in enumerate(answers):

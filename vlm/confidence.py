@@ -1,7 +1,7 @@
-"""How sure a model was of an object: one number from the log-probabilities of the tokens that it wrote for it.
+"""The score of an object: one number from the log-probabilities of the tokens that the model wrote for it.
 
-Owns the definition; ``docs/scores.md`` has its limits and what was measured. Knows no grammar: parsers say which tokens
-are an object's. Standard library only.
+Owns the definition; ``docs/scores.md`` describes its limits and how well it works. Knows no grammar: the parsers decide
+which tokens belong to an object. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 from collections.abc import Sequence
 
 Logprobs = Sequence[float]
-"""Raw log-probability of each token, nan for one that the model did not choose; empty where none are known."""
+"""The log-probability of each token, nan for a token that the model did not choose; empty if they are not known."""
 
 
 def score(location: Logprobs, label: Logprobs = ()) -> float | None:
     """The score of one object, in [0, 1]: its label's probability times the geometric mean of its location tokens'.
 
-    The mean makes places of two tokens and of twenty comparable; the product of the label is the probability of the
-    whole label. Tokens of a label that the model did not choose have no part in it.
+    The mean makes locations of two tokens and of twenty comparable, while the product over the label's tokens is the
+    probability of the whole label. Tokens of a label that the model did not choose do not count.
 
     Args:
-        location: Of the tokens of its place.
-        label: Of the tokens of its label; empty where it has none of its own.
+        location: Log-probabilities of the tokens of its location.
+        label: Log-probabilities of the tokens of its label; empty if it has no label of its own.
 
     Returns:
-        None where the location's probability is not known: without tokens, or with one that the model did not choose.
+        The score; None if the location has no tokens, or one that the model did not choose.
     """
     if not location:
         return None
@@ -34,5 +34,5 @@ def score(location: Logprobs, label: Logprobs = ()) -> float | None:
 
 
 def matching(token_ids: Sequence[int], logprobs: Logprobs) -> Logprobs:
-    """``logprobs`` where there is one for each id; else none, for nobody knows which is whose."""
+    """``logprobs`` if there is one for each id; otherwise none, because it is not known which belongs to which id."""
     return logprobs if len(logprobs) == len(token_ids) else ()
