@@ -19,7 +19,7 @@ from vlm.errors import InvalidImage
 from vlm.image.decode import FORMATS, ImageInfo, ImageLimits, decode, inspect, upright_size
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
-# Words that only a decoder's own exception would say.
+# Words that occur only in messages of a decoder's own exceptions.
 LEAKS = (
     "object at 0x",
     "BytesIO",
@@ -56,8 +56,8 @@ def _with_orientation(value: int) -> Image.Exif:
     return exif
 
 
-def _near(image: Image.Image, place: tuple[int, int], colour: tuple[int, int, int], tolerance: int = 40) -> bool:
-    pixel = image.getpixel(place)
+def _near(image: Image.Image, position: tuple[int, int], colour: tuple[int, int, int], tolerance: int = 40) -> bool:
+    pixel = image.getpixel(position)
     assert isinstance(pixel, tuple)
     return all(abs(a - b) <= tolerance for a, b in zip(pixel, colour, strict=True))
 
@@ -220,17 +220,19 @@ ALIEN: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", ALIEN)
 @pytest.mark.parametrize("read", READERS)
-def test_what_is_no_accepted_image_is_refused(name: str, read: Read) -> None:
+def test_data_that_is_not_an_accepted_image_is_refused(name: str, read: Read) -> None:
     assert _refusal(read, ALIEN[name]).code == "invalid_image_format"
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_nothing_is_refused(read: Read) -> None:
+def test_empty_data_is_refused(read: Read) -> None:
     assert _refusal(read, b"").code == "empty_image_file"
 
 
 @pytest.mark.parametrize("read", [inspect, upright_size, decode])
-def test_limits(read: Callable[[bytes, ImageLimits], object]) -> None:
+def test_an_image_at_a_limit_is_accepted_and_one_beyond_it_refused(
+    read: Callable[[bytes, ImageLimits], object],
+) -> None:
     data = _encoded(_scene(), "PNG")
     limits = {
         "image_file_too_large": ImageLimits(max_bytes=len(data) - 1),
@@ -298,9 +300,9 @@ SEEDS = [
 @given(st.data())
 def test_flipped_bytes_give_an_image_or_a_refusal(data: st.DataObject) -> None:
     damaged = bytearray(data.draw(st.sampled_from(SEEDS)))
-    places = st.integers(0, len(damaged) - 1)
-    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=12)):
-        damaged[place] = value
+    positions = st.integers(0, len(damaged) - 1)
+    for position, value in data.draw(st.lists(st.tuples(positions, st.integers(0, 255)), min_size=1, max_size=12)):
+        damaged[position] = value
     for read in READERS:
         _image_or_refusal(read, bytes(damaged))
     with contextlib.suppress(InvalidImage):

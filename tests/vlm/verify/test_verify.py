@@ -1,4 +1,4 @@
-"""What is right passes, and each thing that can be wrong is found, named, and sets the exit status."""
+"""Sound checkpoints pass. Every fault is found and named, and those that prevent serving set the exit status."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def only_failure(folder: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A miniature to spoil."""
+    """A copy of a miniature, for the test to change."""
     return Path(shutil.copytree(BLIP, tmp_path / "copy"))
 
 
@@ -63,7 +63,7 @@ def change_json(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("miniature", [BLIP, FLORENCE, KOSMOS], ids=lambda path: path.name)
-def test_every_miniature_passes_and_says_what_transformers_says(
+def test_every_miniature_passes_and_answers_as_transformers_does(
     miniature: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(miniature), "--compare"]) == 0
@@ -83,7 +83,7 @@ def test_a_miniature_that_transformers_lacks_passes_by_itself(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("name", dict(families()))
-def test_a_drawn_folder_of_every_family_passes(name: str, tmp_path: Path) -> None:
+def test_a_synthetic_folder_of_every_family_passes(name: str, tmp_path: Path) -> None:
     family = dict(families())[name]
     synthesize(family, tmp_path, family.sizes["tiny"], 3)
     results = found(tmp_path)
@@ -213,7 +213,7 @@ def test_settings_that_cannot_be(folder: Path) -> None:
 def test_settings_that_contradict_each_other_are_named(folder: Path) -> None:
     change_json(folder / "config.json", vocab_size=7)
     (settings,) = (finding for finding in found(folder) if finding.check == "contradictory")
-    assert settings.state == "ok"  # the model reads one of them; which, only its tensors can tell
+    assert settings.state == "ok"  # the model reads one of the two, and its tensors show whether it is right
     assert f"stand twice with different values (vocab_size 7, text_config.vocab_size {ROWS})" in settings.detail
 
 
@@ -324,12 +324,12 @@ def test_output_that_is_not_finite_is_found_by_running(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("free", "dtype"), [(None, "float32"), (10**9, "float32"), (3 * 10**6, "bfloat16")])
-def test_the_longest_dtype_that_fits_is_taken(free: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_widest_dtype_that_fits_is_taken(free: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_free_bytes", lambda device: free)
     assert ran(BLIP, RunOptions())[0].detail.startswith(f"{dtype} on cpu")
 
 
-def test_no_room_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_free_bytes", lambda device: 1000)
     (finding,) = ran(BLIP, RunOptions())
     assert finding.state == "skipped"
