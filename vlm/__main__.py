@@ -1,7 +1,8 @@
 """The library from the shell: ``python -m vlm CHECKPOINT [IMAGE...] [--task NAME] [--prompt TEXT]``.
 
-Exit codes: 0 all answered, 1 a failure, 2 bad input, 130 interrupted. All images go into one engine at once; answers
-are printed in the order of the images. Without an image, the prompt alone is the question.
+The exit code is 0 if all images were answered, 1 after a failure, 2 for bad input, and 130 after an interrupt. One
+engine answers about all images concurrently, and the answers are printed in the order of the images. Without an image,
+the model is asked the prompt alone.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from vlm.cli.arguments import Command, read_command
-from vlm.cli.paths import find_images, read
+from vlm.cli.paths import drawing_paths, find_images, read
 from vlm.cli.printing import FAILED, Output, print_error
 from vlm.cli.question import Question
 from vlm.errors import VlmError
 from vlm.types import Completion, Request
 
 INTERRUPTED = 130
-AT_ONCE = 128  # images in the engine: enough to fill its batch, few enough to be held in memory
+AT_ONCE = 128  # maximum number of images in the engine: enough to fill its batch, few enough to hold in memory
 
 
 class Answering(Protocol):
     """What this program needs of an engine."""
 
     async def complete(self, request: Request) -> Completion:
-        """The whole answer; raises a VlmError where there is none."""
+        """The whole answer. Raises VlmError if there is none."""
         ...
 
 
@@ -40,12 +41,13 @@ def main(argv: Sequence[str] | None = None, open_engine: OpenEngine | None = Non
     try:
         command = read_command(argv)
         images = find_images(command.paths, _note)
+        drawings = drawing_paths(command.draw, images) if command.draw else ()
         opening = (open_engine or _open_engine)(command)
-        return asyncio.run(_answer_all(opening, Output(command, images)))
+        return asyncio.run(_answer_all(opening, Output(command, images, drawings)))
     except VlmError as error:
         return print_error(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error as it exits
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -56,7 +58,7 @@ def _note(line: str) -> None:
 
 
 def _open_engine(command: Command) -> AbstractContextManager[Answering]:
-    from vlm.cli.opening import open_engine  # here, so that --help and usage errors do not import torch
+    from vlm.cli.opening import open_engine  # imported here so that --help and usage errors do not load torch
 
     return open_engine(command)
 
@@ -64,7 +66,8 @@ def _open_engine(command: Command) -> AbstractContextManager[Answering]:
 async def _answer_all(opening: AbstractContextManager[Answering], output: Output) -> int:
     gate = asyncio.Semaphore(AT_ONCE)
     question = output.command.question
-    with opening as engine:  # inside the event loop, which then outlives the engine even after an interrupt
+    # Opened within the event loop, so that the engine closes before the loop does, even after an interrupt.
+    with opening as engine:
         images: Sequence[str | None] = output.images or [None]
         answers = [asyncio.create_task(_answer(engine, question, image, gate)) for image in images]
         for index, answer in enumerate(answers):

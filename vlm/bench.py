@@ -1,14 +1,14 @@
-"""python -m vlm.bench: the engine without Ray, against transformers' ``generate`` on the same weights in the same run.
+"""python -m vlm.bench: measure the engine, without Ray, beside transformers' ``generate`` on the same weights.
 
     python -m vlm.bench miniatures/blip-large
-    python -m vlm.bench --config real                  random weights at the published size, every family
+    python -m vlm.bench --config real                  synthetic weights of the published size, every family
     python -m vlm.bench florence2 --config tiny --concurrency 1,8 --requests 32
     python -m vlm.bench miniatures/florence-2-base --beams 3
     python -m vlm.bench moondream2 --config tiny --size 1024x768 --one-image
 
-Every request has an image of its own, or all have the same with ``--one-image``. Rates are requests a second; the ratio
-to one-at-a-time ``generate`` can be compared between machines. The answers of both are also compared token for token:
-in float32 all must be equal.
+Every request has an image of its own, unless ``--one-image`` is given. Rates are requests per second and depend on the
+machine. The ratio to ``generate``, which answers one request at a time, is what can be compared between machines. The
+answers of both are also compared token for token, and in float32 all of them must be equal.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Measured:
 
     Attributes:
         name: "transformers" or "engine c=N".
-        requests_per_s, tokens_per_s: Means over the whole run.
-        first_ms, total_ms: Medians of a request's first token and end; None if it is not measured.
-        ratio: Its requests a second over transformers'; None without transformers.
-        equal: Number of answers with the reference's token ids, as "30/32"; None if they are not compared.
+        requests_per_s, tokens_per_s: Over the whole run.
+        first_ms, total_ms: Medians of the time to a request's first token and to its end; None where not measured.
+        ratio: Its requests per second divided by those of transformers; None without transformers.
+        equal: "N/M": N of the M answers have the reference's token ids; None where they are not compared.
     """
 
     name: str
@@ -61,9 +61,17 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: ``requests`` requests with one prompt at each concurrency, greedy or with beams.
+    """What is measured.
 
-    Each has an image of its own of ``size`` (width, height), or all have the same with ``one_image``.
+    Attributes:
+        prompt: The prompt of every request.
+        requests: Number of requests.
+        tokens: Maximum number of tokens of an answer.
+        concurrency: Numbers of concurrent requests, each measured in a run of its own.
+        reference: Whether transformers is measured too.
+        beams: Number of beams; 1 is greedy.
+        size: (width, height) of every image.
+        one_image: Whether all requests are about the same image.
     """
 
     prompt: str
@@ -97,14 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "checkpoint", nargs="?", help="a checkpoint folder; with --config the name of a family (default: all)"
     )
-    parser.add_argument("--config", choices=("tiny", "real"), help="use random weights of this size")
+    parser.add_argument("--config", choices=("tiny", "real"), help="synthesise weights of this size")
     parser.add_argument("--prompt", default="", help="as a client would send it (default: the model's own default)")
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=20, help="maximum number of tokens of an answer")
     parser.add_argument("--concurrency", type=_levels, default=(1, 8, 32), help="comma-separated (default 1,8,32)")
     parser.add_argument("--beams", type=int, default=1, help="number of beams (default 1: greedy)")
-    parser.add_argument("--size", type=_size, default=(640, 480), help="of each image (default 640x480)")
-    parser.add_argument("--one-image", action="store_true", help="use one image, already encoded, for all requests")
+    parser.add_argument("--size", type=_size, default=(640, 480), help="size of each image (default 640x480)")
+    parser.add_argument("--one-image", action="store_true", help="ask about one image, which is encoded already")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on CPU (default: torch's own choice)")
@@ -145,21 +153,21 @@ def _names(options: argparse.Namespace) -> tuple[str, ...]:
 
 @contextmanager
 def _checkpoint(name: str, size: str | None) -> Iterator[Checkpoint]:
-    """The checkpoint to measure; random weights are deleted after the run."""
+    """The checkpoint to measure. Synthetic weights are deleted when the context ends."""
     if size is None:
         yield Checkpoint.open(Path(name), report=_note)
         return
     known = dict(families())
     if name not in known:
-        raise CheckpointError(f"{name!r} is not a family; with --config, name one of {', '.join(known)}.")
+        raise CheckpointError(f"{name!r} is not a model family; with --config, name one of {', '.join(known)}.")
     with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
-        _note(f"writing random weights of {name}, size {size}")
+        _note(f"synthesising {size} weights of {name}")
         synthesize(known[name], Path(folder), known[name].sizes[size], 0)
         yield Checkpoint.open(folder, report=_note)
 
 
 def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Measured]:
-    """Answer the plan's requests in every way, the reference first."""
+    """Answer the plan's requests with the reference, then with the engine at each concurrency."""
     images = [sample_image(0 if plan.one_image else seed, *plan.size) for seed in range(plan.requests)]
     rows: list[Measured] = []
     expected: list[tuple[int, ...]] | None = None
@@ -180,7 +188,7 @@ def measure(loaded: LoadedModel, checkpoint: Checkpoint, plan: Plan) -> list[Mea
 async def _run_engine(
     loaded: LoadedModel, images: Sequence[bytes], plan: Plan, level: int
 ) -> tuple[Measured, list[Completion]]:
-    """In an engine of its own, whose caches hold none of the images, or the one image."""
+    """Measure a new engine. Its warm-up leaves nothing of the images in its caches, except with ``one_image``."""
     with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
         await _answer(engine, images[:1] if plan.one_image else [sample_image(-1, *plan.size)], plan, 1)  # warm up
         began = time.perf_counter()
@@ -199,16 +207,17 @@ async def _run_engine(
 def _compared(
     row: Measured, answers: Sequence[Completion], reference: Measured, expected: Sequence[tuple[int, ...]]
 ) -> Measured:
-    """A row with its ratio to the reference, and how many answers are the same.
+    """The row with its ratio to the reference and the number of equal answers.
 
-    In a narrower dtype than float32, rounding may decide between two almost equal tokens, here and in the reference.
+    In a shorter dtype than float32, rounding decides between tokens of nearly equal probability, both here and in the
+    reference, so that a different answer need not be a worse one.
     """
     same = sum(answer.token_ids == ids for answer, ids in zip(answers, expected, strict=True))
     return replace(row, ratio=row.requests_per_s / reference.requests_per_s, equal=f"{same}/{len(answers)}")
 
 
 async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: int) -> list[Completion]:
-    """All answers in order, ``level`` in flight at once."""
+    """All answers in order, with at most ``level`` requests in the engine at once."""
     gate = asyncio.Semaphore(level)
     sampling = Sampling(max_tokens=plan.tokens, num_beams=plan.beams, early_stopping=plan.beams > 1, length_penalty=1.0)
 
@@ -222,7 +231,7 @@ async def _answer(engine: Engine, images: Sequence[bytes], plan: Plan, level: in
 def _run_reference(
     loaded: LoadedModel, checkpoint: Checkpoint, images: Sequence[bytes], plan: Plan
 ) -> tuple[Measured, list[tuple[int, ...]]]:
-    """transformers' own classes: one image after another, images decoded and resized as we do."""
+    """Measure transformers' own classes on one image after another, including the decoding and resizing of images."""
     model = loaded.model
     prompt = native_prompt(loaded.processor, images[0], plan.prompt)
     answer = reference(

@@ -1,7 +1,7 @@
-"""The score of an object: one number from the log-probabilities of the tokens that the model generated for it.
+"""The score of an object: one number from the log-probabilities of the tokens that the model wrote for it.
 
-Owns the definition; ``docs/scores.md`` has its limits and what was measured. Parsers decide which tokens
-belong to an object. Standard library only.
+Owns the definition; ``docs/scores.md`` describes its limits and how well it works. Knows no grammar: the parsers decide
+which tokens belong to an object. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 from collections.abc import Sequence
 
 Logprobs = Sequence[float]
-"""Raw log-probability of each token, nan for one that was forced; empty if none are known."""
+"""The log-probability of each token, nan for a token that the model did not choose; empty if they are not known."""
 
 
 def score(location: Logprobs, label: Logprobs = ()) -> float | None:
     """The score of one object, in [0, 1]: its label's probability times the geometric mean of its location tokens'.
 
-    The mean makes locations of two tokens and of twenty comparable; the product of the label is the probability of the
-    whole label. Label tokens that were forced are left out.
+    The mean makes locations of two tokens and of twenty comparable, while the product over the label's tokens is the
+    probability of the whole label. Tokens of a label that the model did not choose do not count.
 
     Args:
-        location: Of the tokens of its location.
-        label: Of the tokens of its label; empty if it has none.
+        location: Log-probabilities of the tokens of its location.
+        label: Log-probabilities of the tokens of its label; empty if it has no label of its own.
 
     Returns:
-        None if the location's probability is not known: it has no tokens, or one of them was forced.
+        The score; None if the location has no tokens, or one that the model did not choose.
     """
     if not location:
         return None
@@ -34,5 +34,5 @@ def score(location: Logprobs, label: Logprobs = ()) -> float | None:
 
 
 def matching(token_ids: Sequence[int], logprobs: Logprobs) -> Logprobs:
-    """``logprobs`` if there is one for each id, else empty: otherwise it is not known which belongs to which."""
+    """``logprobs`` if there is one for each id; otherwise none, because it is not known which belongs to which id."""
     return logprobs if len(logprobs) == len(token_ids) else ()

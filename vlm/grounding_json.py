@@ -1,7 +1,7 @@
-"""Grounding as JSON, in the same shape over HTTP and from the shell.
+"""Grounding as JSON, in the one form that the HTTP API and the command line answer with.
 
-Pure and standard library only. Owns the names, the order and the rounding of the published object (version 1).
-Does not know HTTP or any model.
+Standard library only. Owns the names, the order and the rounding of the published object (version 1). Knows nothing of
+HTTP, models or how an answer was found.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Coordinates = list[float]
 _NORMALISED_DECIMALS = 6
 _PIXEL_DECIMALS = 2
 _SCORE_DIGITS = 4
-"""Significant digits, not decimals: a good score may be small, because location tokens have many bins."""
+"""Significant digits: there are many location tokens to choose from, so that even a good score may be small."""
 
 
 def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[Grounding] = ()) -> Json:
-    """The whole grounding object; every key is always there, null where it does not apply.
+    """The whole grounding object. Every key is always there; its value is null where it does not apply.
 
     Args:
-        grounding: What an answer says about regions of the image.
-        include_raw: Include the model's decoded output, special tokens included, as ``raw``.
-        parts: The grounding of each task's answer, in order, for a request with several tasks.
+        grounding: What an answer says about locations.
+        include_raw: Give the model's decoded output, special tokens included, as ``raw``.
+        parts: The groundings of the parts of an answer to several tasks, in order.
     """
     size = grounding.image_size
     return {
@@ -48,9 +48,9 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
 
 
 def objects_json(grounding: Grounding) -> Json:
-    """The compact form, ``{"objects": [...]}``, that is the content of an answer without text.
+    """The compact form, ``{"objects": [...]}``, which is the text of an answer that consists of geometry only.
 
-    Holds the same values as the whole object, without the keys that do not apply.
+    It has the same values as the whole object, without the keys that do not apply.
     """
     return {"objects": [_compact(found, grounding.image_size) for found in grounding.detections]}
 
@@ -79,7 +79,7 @@ def _score(found: Detection) -> float | None:
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:
-    """Each shape twice: normalised, and ``*_px`` in pixels of the upright image."""
+    """Each shape twice: normalised from 0 to 1, and as ``*_px`` in pixels of the upright image."""
     pixels = size and _shapes(found, size, _PIXEL_DECIMALS)
     both: Json = {}
     for name, shape in _shapes(found, (1, 1), _NORMALISED_DECIMALS).items():
@@ -90,7 +90,7 @@ def _geometry(found: Detection, size: Size | None) -> Json:
 
 def _shapes(found: Detection, size: Size, decimals: int) -> Json:
     def scaled(point: Point) -> Coordinates:
-        # Pixels come from the exact value, not from the rounded normalised one, so a large image loses no precision.
+        # From the exact value, since pixels of a large image would lose precision if the rounded one were scaled.
         return [round(point.x * size[0], decimals), round(point.y * size[1], decimals)]
 
     box, polygons = found.box, found.polygons

@@ -45,8 +45,8 @@ def load(
         source: A local folder, or a hub id, which needs a pinned ``revision``; or a checkpoint that is open already.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on a GPU, float32 on CPU.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
-        report: Gets one line when the model is loaded, and before that one every few seconds if it takes long. Not
-            used for a checkpoint that is open already, which has a report of its own.
+        report: Gets a line every few seconds while loading, and one when the model is loaded. Not used for a
+            checkpoint that is open already, which has a report of its own.
 
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
@@ -67,14 +67,15 @@ def load(
 def open_checkpoint(
     source: str | Path, revision: str | None = None, report: Callable[[str], None] | None = None
 ) -> Checkpoint:
-    """As :meth:`Checkpoint.open`, but the error for a hub id without a revision names the one that is known to work."""
+    """As :meth:`Checkpoint.open`, but the error for a hub id without a revision names the one on the model's card."""
     try:
         return Checkpoint.open(source, revision, report)
     except CheckpointError as error:
         pinned = _pinned_revision(str(source)) if error.code == REVISION_MISSING else None
         if pinned is None:
             raise
-        raise CheckpointError(f"{error} Known to work: --revision {pinned}.", error.param, error.code) from error
+        advice = f"This project is written for --revision {pinned}."
+        raise CheckpointError(f"{error} {advice}", error.param, error.code) from error
 
 
 def _pinned_revision(hub_id: str) -> str | None:
@@ -134,7 +135,7 @@ def info(loaded: LoadedModel) -> ModelInfo:
 def _load_model(
     family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> VisionLanguageModel:
-    """The family's model with the checkpoint's weights; memory is allocated once, on the device itself."""
+    """The family's model with the checkpoint's weights. Memory is allocated only once, directly on the device."""
     model = family.empty(checkpoint.config).to(dtype).to_empty(device=device)
     load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
     model.finish(checkpoint)
@@ -142,7 +143,7 @@ def _load_model(
 
 
 def families() -> Iterator[tuple[str, Family]]:
-    """Every family that can be imported, by its folder's name; the log names the folders that are left out."""
+    """Every family that can be imported, with its folder's name; the log names the folders that are left out."""
     for name in _folders():
         family = _imported(name)
         if isinstance(family, Family):
@@ -171,7 +172,7 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
 
 
 def _folders() -> Iterator[str]:
-    """Names of the folders of ``vlm.models`` that are families; the log names those that are not finished."""
+    """Names of the folders of ``vlm.models`` that are families; the log names those that lack a file."""
     found = (path for root in models.__path__ for path in Path(root).iterdir() if path.is_dir())
     for folder in sorted(path for path in found if any(path.glob("*.py"))):
         missing = [name for name in ("__init__.py", "model.py") if not (folder / name).exists()]
@@ -182,10 +183,10 @@ def _folders() -> Iterator[str]:
 
 
 def _imported(name: str) -> Family | Exception:
-    """The family of that folder, or why it cannot be used: one that does not import must not take others down."""
+    """The family of that folder, or the error why it cannot be used, which must not prevent the use of others."""
     try:
         family = importlib.import_module(f"{models.__name__}.{name}.model").FAMILY
-    except Exception as error:  # noqa: BLE001  whatever the code of a family raises while it is imported
+    except Exception as error:  # noqa: BLE001  the code of a family may raise anything while it is imported
         return error
     return family if isinstance(family, Family) else TypeError(f"FAMILY is a {type(family).__name__}, not a Family")
 
@@ -199,7 +200,7 @@ def _reason(error: Exception) -> str:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; for "auto" a GPU if there is one. Raises CheckpointError for one that is not there."""
+    """The device of that name; for "auto" a GPU if there is one. Raises CheckpointError if there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -222,6 +223,6 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def synthesize(family: Family, folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Write a folder as the hub has it, of the sizes in ``config`` (a config.json), with random weights."""
+    """Write a checkpoint folder in the hub's layout, with random weights of the sizes in ``config`` (a config.json)."""
     family.write_files(folder, config)
     write_weights(folder, family.empty(config), family.rules, seed)

@@ -1,6 +1,6 @@
-"""transformers' own classes on a checkpoint, to compare with: one image at a time, greedy or with beams.
+"""Answers of transformers' own classes, to compare ours with: one image at a time, greedy or with beams.
 
-Sets up their ``generate`` to compute what our engine computes. Works for any model that transformers has.
+Calls ``generate`` with the settings that our engine uses. Knows no model: it serves those that transformers has.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def reference(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Callable[[bytes], tuple[int, ...]]:
-    """Load transformers' model; returns a function from an encoded image to the generated ids.
+    """Load transformers' model; returns a function from an encoded image to the generated token ids.
 
     Args:
         prompt: The model's native prompt, or "" for none.
         tokens: Maximum number of tokens of an answer.
-        beams: Number of beams, with early stopping; 1 is greedy.
+        beams: Number of beams of a search with early stopping; 1 is greedy.
 
     Raises:
         ImportError, OSError, ValueError: transformers is not installed, or does not have this model or its layout.
     """
     from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, AutoProcessor, logging
 
-    if checkpoint.model_type not in CONFIG_MAPPING:  # else it would offer to run code from the folder
+    if checkpoint.model_type not in CONFIG_MAPPING:  # otherwise it would offer to run code from the folder
         raise ValueError(f"transformers has no class for {checkpoint.model_type!r}")
     logging.set_verbosity_error()
     processor = AutoProcessor.from_pretrained(checkpoint.folder)
@@ -45,7 +45,7 @@ def reference(
     if info["missing_keys"]:
         raise ValueError(f"transformers finds no values for {len(info['missing_keys'])} of its tensors in the folder")
     model = model.to(device).eval()
-    # Some of its classes lose this setting of the checkpoint on the way.
+    # Some classes of transformers drop this setting when they read the checkpoint.
     ban = checkpoint.generation.get("no_repeat_ngram_size") or 0
 
     @torch.inference_mode()
@@ -63,5 +63,5 @@ def reference(
 
 
 def native_prompt(processor: Processor, image: bytes, prompt: str = "") -> str:
-    """The prompt that transformers gets: the given one, or that of the model's default task."""
+    """The prompt in the form that transformers expects: the given one, or that of the model's default task."""
     return prompt or processor.prepare(Request(image, prompt)).native_task

@@ -26,7 +26,7 @@ def test_a_miniature_beside_transformers(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("family", ["blip", "florence2"])
-def test_drawn_weights_without_the_reference(family: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthetic_weights_without_the_reference(family: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", "tiny", "--no-reference", "--requests", "3", "--tokens", "4", "--concurrency", "2"]
     assert main([family, *arguments]) == 0
     out = capsys.readouterr().out
@@ -34,7 +34,7 @@ def test_drawn_weights_without_the_reference(family: str, capsys: pytest.Capture
     assert "engine c=2" in out
 
 
-def test_a_search_beside_transformers_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_beam_search_beside_that_of_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--requests", "3", "--tokens", "8", "--concurrency", "3", "--beams", "3", "--json"]
     assert main([str(MINIATURES / "florence-2-base"), *arguments]) == 0
     assert [row["equal"] for row in rows(capsys)] == [None, "3/3"]
@@ -57,7 +57,7 @@ def test_a_model_that_transformers_does_not_have_runs_alone(capsys: pytest.Captu
         ["blip", "--config", "tiny", "--no-reference", "--prompt", "long " * 100],
     ],
 )
-def test_what_is_not_there_is_one_clear_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_is_reported_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 

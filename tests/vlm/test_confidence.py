@@ -1,4 +1,4 @@
-"""The definition of a score, and that nothing that a model may write breaks it."""
+"""The score follows its definition, whatever a model may write."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_the_label_is_multiplied_and_the_location_averaged() -> None:
     assert score(logs(0.5, 0.125), logs(0.5, 0.4)) == pytest.approx(0.25 * 0.2)
 
 
-def test_a_sure_model_scores_one_and_an_impossible_token_nothing() -> None:
+def test_a_certain_model_scores_one_and_an_impossible_token_zero() -> None:
     assert score([0.0] * 4, [0.0]) == 1
     assert score([0.0, -math.inf]) == 0
     assert score([0.0], [-math.inf]) == 0
 
 
-def test_nothing_is_invented() -> None:
+def test_there_is_no_score_where_a_probability_is_not_known() -> None:
     assert score(()) is None
     assert score((), logs(0.5)) is None
     assert score([*logs(0.5), math.nan]) is None
 
 
-def test_a_given_word_has_no_part_in_it() -> None:
+def test_a_word_of_the_prompt_does_not_count() -> None:
     assert score(logs(0.5), [math.nan, *logs(0.5), math.nan]) == pytest.approx(0.25)
     assert score(logs(0.5), [math.nan]) == pytest.approx(0.5)
 

@@ -1,4 +1,4 @@
-"""What we serve equals transformers' own ``generate``, token for token, in fp32; log-probabilities to 1e-4."""
+"""Our answers equal those of transformers' ``generate`` token for token in float32, log-probabilities to 1e-4."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SEARCHES: tuple[dict[str, Any], ...] = (
     [("blip-large", PROMPTS["blip"]), ("florence-2-base", PROMPTS["florence2"]), ("kosmos-2", PROMPTS["kosmos2"])],
 )
 def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...], beams: int) -> None:
-    """More than 100 images a model, all at once here and one by one there."""
+    """More than 100 images for each model: batched in our engine, and one by one in transformers."""
     images = scenes(56, first=1000 * (beams - 1))
     how: dict[str, Any] = {"num_beams": beams, "early_stopping": beams > 1, "max_tokens": 60}
     asked = [(image, prompts[index % len(prompts)]) for index, image in enumerate(images)]
@@ -80,8 +80,8 @@ def test_miniatures_equal_transformers(name: str, prompts: tuple[str, ...], beam
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_kind_of_search_equals_transformers(name: str) -> None:
-    """Beams, penalties of length and of repetition, early and late ends, cut answers: all in one batch."""
-    kinds = [how | {"max_tokens": most} for how in SEARCHES for most in (2, 5, 40)]
+    """One batch has beams, length and repetition penalties, early and late ends, and answers that are cut."""
+    kinds = [how | {"max_tokens": limit} for how in SEARCHES for limit in (2, 5, 40)]
     kinds += [SEARCHES[0] | {"max_tokens": 40, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2}]
     asked = list(zip(scenes(len(kinds), first=300), kinds, strict=True))
     ours = ask_all(MINIATURES / name, [ask(image, DEFAULTS[name], **how) for image, how in asked])
@@ -96,14 +96,14 @@ def test_the_checkpoint_says_how_many_beams() -> None:
     asked = [replace(ask(image, prompt), sampling=by_itself) for image in images]
     asked += [ask(image, prompt, max_tokens=60) for image in images]
     answers = ask_all(MINIATURES / "florence-2-base", asked)
-    told = [place for place in range(24) if answers[place].token_ids != answers[24 + place].token_ids]
+    told = [index for index in range(24) if answers[index].token_ids != answers[24 + index].token_ids]
     assert told, "a search finds something else than greedy in one image of many, else nothing is tested"
     oracle = miniature_oracle("florence-2-base")
     theirs = oracle.model.generation_config
     how = {"num_beams": theirs.num_beams, "early_stopping": theirs.early_stopping}
     assert how == {"num_beams": 3, "early_stopping": True}
-    for place in told[:2]:
-        assert_equal(answers[place], oracle.answer(images[place], prompt, 60, **how))
+    for index in told[:2]:
+        assert_equal(answers[index], oracle.answer(images[index], prompt, 60, **how))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_bans_and_penalties_equal_transformers(name: str, settings: dict[str, An
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_cut_answer_ends_like_the_reference(name: str, max_tokens: int) -> None:
-    """Florence-2 forces its first token, and </s> at the last place."""
+    """Florence-2 forces its first token, and </s> at the last position."""
     [image] = scenes(1, first=7)
     [ours] = ask_all(MINIATURES / name, [ask(image, max_tokens=max_tokens)])
     assert_equal(ours, miniature_oracle(name).answer(image, DEFAULTS[name], max_tokens=max_tokens))
@@ -192,7 +192,7 @@ def configurations() -> list[Any]:
 
 
 def shrink_images(folder: Path, side: int, positions: int) -> None:
-    """Rewrite the preprocessor's image size; Florence-2's config has no say in it."""
+    """Set the image size of the preprocessor, which Florence-2's config.json does not contain."""
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text())
     settings |= {"size": {"height": side, "width": side}, "image_seq_length": positions}
@@ -203,7 +203,7 @@ def shrink_images(folder: Path, side: int, positions: int) -> None:
 def test_random_weights_equal_transformers(
     family: str, config: Mapping[str, Any], request_id: str, tmp_path: Path
 ) -> None:
-    """Synthesised weights of other sizes: untrained weights hide no difference."""
+    """Synthetic weights of other sizes. An untrained model is sure of no token, so that any difference shows."""
     synthesize(dict(families())[family], tmp_path, config, 11)
     if request_id == "florence2-real":
         shrink_images(tmp_path, side=384, positions=12 * 12 + 1)

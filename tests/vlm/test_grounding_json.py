@@ -101,7 +101,7 @@ def test_pixels_are_the_normalised_coordinates_times_the_size(grounding: Groundi
 
 
 @given(groundings)
-def test_scores_are_never_invented(grounding: Grounding) -> None:
+def test_an_object_without_a_score_has_null(grounding: Grounding) -> None:
     for found, source in zip(to_json(grounding)["objects"], grounding.detections, strict=True):
         assert found["score"] == (None if source.score is None else pytest.approx(source.score, rel=0.001))
         assert found["score_type"] == (None if source.score is None else "token_prob")

@@ -19,6 +19,7 @@ from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
 from vlm.loading import families, info, load
+from vlm.models.cards import Card, cards
 from vlm.types import Completion, ModelInfo
 
 BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
@@ -86,7 +87,7 @@ def test_a_fine_tune_without_a_small_file_is_told_where_to_get_it(name: str, tmp
     with pytest.raises(CheckpointError) as caught:
         load(tmp_path, device="cpu")
     assert f"{name} in {tmp_path} is missing" in str(caught.value)
-    assert f"hf download Salesforce/blip-image-captioning-large {name}" in str(caught.value)
+    assert f"hf download Salesforce/blip-image-captioning-large {name} --revision 353689b8" in str(caught.value)
     assert str(caught.value).endswith(f"--local-dir {tmp_path}")
 
 
@@ -97,9 +98,14 @@ def test_a_file_that_another_repository_publishes_comes_from_there(tmp_path: Pat
         load(tmp_path, device="cpu")
 
 
-def test_a_hub_id_without_a_revision_is_offered_the_pinned_one() -> None:
-    with pytest.raises(CheckpointError, match=r"pin a full commit id.* Known to work: --revision 9a7d4024050840e0"):
-        load("vikhyatk/moondream2", device="cpu")
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_a_hub_id_without_a_revision_is_offered_the_pinned_one(card: Card) -> None:
+    pinned = card.releases[0].revision
+    with pytest.raises(CheckpointError, match=rf"pin a full commit id.* is written for --revision {pinned}\."):
+        load(str(card.hugging_face_id), device="cpu")
+
+
+def test_a_hub_id_without_a_card_is_offered_no_revision() -> None:
     with pytest.raises(CheckpointError, match=r"branches and tags can move\.$"):
         load("organisation/name", device="cpu")
 

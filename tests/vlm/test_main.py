@@ -49,7 +49,7 @@ def _completion(grounding: Grounding, text: str = "A red circle.", ignored: tupl
 
 
 class FakeEngine:
-    """Answers by the image's width, after a number of loop turns; remembers what it was asked."""
+    """Answers by the image's width, after some turns of the event loop; records the requests."""
 
     def __init__(self, answers: dict[int, Outcome], default: Outcome) -> None:
         self.answers = answers
@@ -153,7 +153,7 @@ def test_no_more_images_than_memory_should_hold_are_in_the_engine(
 # What is printed.
 
 
-def test_words_are_printed_as_they_are(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_printed_as_it_is(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run([images[0]])[0] == 0
     assert capsys.readouterr().out == "A red circle.\n"
 
@@ -166,7 +166,7 @@ def test_geometry_is_a_list_of_labels_and_pixels(images: list[str], capsys: pyte
     )  # fmt: skip
 
 
-def test_nothing_found_is_said(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_grounding_is_printed_as_nothing_found(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     _run([images[0]], default=_completion(Grounding("detect", "<OD>", None, SIZE), ""))
     assert capsys.readouterr().out == "nothing found\n"
 
@@ -203,7 +203,7 @@ def test_json_is_one_object_per_image_and_line(images: list[str], capsys: pytest
     assert (code, captured.err) == (1, f"error: {images[1]}: It failed.\n")
 
 
-def test_what_the_task_does_not_use_is_said(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_names_the_options_that_are_not_used(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _run([images[0]], default=_completion(CAPTION, ignored=("task.length",)))[0] == 0
     assert capsys.readouterr().err == "note: this task does not use --length\n"
 
@@ -231,6 +231,15 @@ def test_a_drawing_that_cannot_be_written_is_a_failure(
     captured = capsys.readouterr()
     assert captured.out == "A red circle.\n"
     assert "out.png cannot be written (No such file or directory)" in _only_line(captured.err)
+
+
+def test_a_drawing_over_an_image_is_refused_before_anything_is_loaded(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = Path(images[0]).read_bytes()
+    code, engine = _run([*images, "--draw", str(tmp_path)])
+    assert (code, engine.asked, Path(images[0]).read_bytes()) == (2, [], content)
+    assert f"--draw would overwrite the image {images[0]}" in _only_line(capsys.readouterr().err)
 
 
 # What goes wrong.
@@ -429,7 +438,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
     assert capsys.readouterr().err == ""
 
 
-def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_options_and_the_tasks_of_every_model(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
@@ -459,6 +468,18 @@ def test_a_question_that_no_image_can_answer_is_refused_before_the_weights_are_r
     assert message in _only_line(capsys.readouterr().err)
 
 
+def test_beams_are_refused_before_the_weights_are_read(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Path(shutil.copytree(ROOT / "miniatures" / "moondream-2", tmp_path / "checkpoint"))
+    (checkpoint / "model.safetensors").unlink()
+    assert main([str(checkpoint), *images, "--task", "caption", "--beams", "2"]) == 2
+    refusal = "error: This model has no beam search: leave --beams out, or set it to 1.\n"
+    assert capsys.readouterr().err == refusal
+    assert main([str(checkpoint), *images, "--task", "caption", "--beams", "1"]) == 1
+    assert "model.safetensors" in _only_line(capsys.readouterr().err)
+
+
 # With a real checkpoint.
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -477,5 +498,5 @@ def test_a_miniature_finds_the_circle_and_the_square(capsys: pytest.CaptureFixtu
     assert main([checkpoint, str(EXAMPLE), *options]) == 0
     objects = json.loads(capsys.readouterr().out)["grounding"]["objects"]
     assert [found["label"] for found in objects] == ["circle", "square"]
-    for found, place in zip(objects, [(75, 135, 265, 325), (390, 150, 560, 320)], strict=True):
-        assert all(abs(got - want) < 40 for got, want in zip(found["box_px"], place, strict=True))
+    for found, box in zip(objects, [(75, 135, 265, 325), (390, 150, 560, 320)], strict=True):
+        assert all(abs(got - want) < 40 for got, want in zip(found["box_px"], box, strict=True))

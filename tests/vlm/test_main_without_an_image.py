@@ -20,7 +20,7 @@ def test_a_prompt_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{ANSWER}\n"
 
 
-def test_json_has_no_image_s_name_and_notes_go_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_null_for_the_image_and_notes_do_not_name_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([MOONDREAM, "--prompt", QUESTION, "--task", "query", "--length", "long", "--json", *HOW]) == 0
     captured = capsys.readouterr()
     answer = json.loads(captured.out)

@@ -1,4 +1,4 @@
-"""The bundled miniatures say what is in an image drawn by hand, at a size that they never saw in training."""
+"""The bundled miniatures describe an image correctly, at a size that did not occur in their training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assert_points(answer: Completion) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_blip_tells_what_stands_where(size: tuple[int, int]) -> None:
+def test_blip_names_the_shapes_and_their_order(size: tuple[int, int]) -> None:
     image = hand_drawn(*size)
     plain, continued = ask_all(MINIATURES / "blip-large", [Request(image), Request(image, "a picture of")])
     assert plain.text == "a red circle left of a blue square"
@@ -59,7 +59,7 @@ def test_florence_grounds_the_phrases_of_a_caption() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_kosmos_ties_the_words_of_its_caption_to_places(size: tuple[int, int]) -> None:
+def test_kosmos_ties_the_words_of_its_caption_to_locations(size: tuple[int, int]) -> None:
     image = hand_drawn(*size)
     caption, count, region = ask_all(
         MINIATURES / "kosmos-2",
@@ -75,7 +75,7 @@ def test_kosmos_ties_the_words_of_its_caption_to_places(size: tuple[int, int]) -
         assert found.label is not None
         assert name in found.label
         assert found.box is not None
-        assert overlap(found.box, DRAWN[name]) >= 0.7  # it says places in cells, 32 a side
+        assert overlap(found.box, DRAWN[name]) >= 0.7  # it gives locations in a grid of 32 x 32 cells
     assert (count.text, region.text) == ("two.", "It is a red circle.")
 
 
@@ -91,7 +91,7 @@ def test_kosmos_finds_what_a_phrase_names(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_moondream_tells_and_counts(size: tuple[int, int]) -> None:
+def test_moondream_describes_and_counts(size: tuple[int, int]) -> None:
     image = hand_drawn(*size)
     caption, count, relation = ask_all(
         MINIATURES / "moondream-2",

@@ -1,4 +1,4 @@
-"""What crosses boundaries survives pickling, and holds its ranges."""
+"""The types that cross process boundaries can be pickled, and refuse values out of range."""
 
 from __future__ import annotations
 

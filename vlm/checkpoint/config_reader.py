@@ -1,4 +1,4 @@
-"""Reads typed values out of a checkpoint's JSON, naming the key that is wrong. Knows no model."""
+"""Reads typed values from a checkpoint's JSON; an error names the key that is wrong. Knows no model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ConfigReader:
         return value
 
     def text(self, key: str) -> str:
-        """A text."""
+        """A string."""
         value = self._values.get(key)
         if not isinstance(value, str):
             raise self._wrong(key, "a text", value)

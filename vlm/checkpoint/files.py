@@ -1,6 +1,6 @@
 """Opens a checkpoint: a local folder, or a hub repository at a pinned revision.
 
-What a key or a tensor means is for the model families to know. Never unpickles, and never runs code from a checkpoint.
+The model families know what a key or a tensor means. Never unpickles, and never runs code from a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REVISION_MISSING = "revision_missing"
-"""Code of the error for a hub id without a full commit id."""
+"""The code of the error for a hub id without a full commit id."""
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -112,7 +112,7 @@ class Checkpoint:
         """A new tokenizer from ``tokenizer.json``, without truncation or padding.
 
         Args:
-            kept: Where to fetch the tokenizer, if another repository of the hub has it.
+            kept: The file to fetch instead, if the tokenizer is in another repository of the hub.
 
         Raises:
             CheckpointError: The file is missing or not usable.
@@ -139,13 +139,13 @@ class Checkpoint:
         return tuple(name for path in self.weight_files() for name in _names(path))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name, one at a time, on the CPU and in the type it is stored in.
+        """Every tensor with its name, one at a time, on the CPU and in the dtype in which it is stored.
 
         ``report`` gets a line every few seconds, such as ``loading model.safetensors: 120 of 273 tensors``.
 
         Raises:
             CheckpointError: Weights are missing (all, or one shard), damaged, quantised, or only there as a pickle.
-                The call itself finds all of these but damage, which is found when the iterator reaches the file.
+                Damage is found when the iterator reaches the file, and everything else by the call itself.
         """
         files = self.weight_files()
         return (pair for path in files for pair in _tensors(path, self.report))

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub at a pinned revision: what is fetched, and one sentence for each way that can fail.
+"""Fetches files of the Hugging Face hub at a pinned revision, and explains each way in which that can fail.
 
 Fetches into the hub's own cache, or finds the files there. Never fetches pickles or Python code.
 """
@@ -52,7 +52,7 @@ def download_file(file: HubFile, report: Report) -> Path:
 
 
 def _failure(what: str, repository: str, revision: str, error: Exception) -> CheckpointError:
-    """What to do about an error of huggingface_hub. Its own text is long and names its own functions."""
+    """What to do about an error of huggingface_hub. Its text is long, and about functions that users do not call."""
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -62,7 +62,7 @@ def _failure(what: str, repository: str, revision: str, error: Exception) -> Che
     )
 
     match error:
-        case GatedRepoError():  # a kind of RepositoryNotFoundError, so it must come first
+        case GatedRepoError():  # a subclass of RepositoryNotFoundError, so it comes first
             return CheckpointError(
                 f"{repository} is gated: accept its terms on https://huggingface.co/{repository}, then log in with "
                 "`hf auth login` or set HF_TOKEN."
@@ -79,7 +79,7 @@ def _failure(what: str, repository: str, revision: str, error: Exception) -> Che
             )
         case LocalEntryNotFoundError() | OfflineModeIsEnabled() if _is_offline():
             return CheckpointError(
-                f"{what} at revision {revision} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it. "
+                f"{what} at revision {revision} is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it. "
                 "Unset it, set HF_HOME to a cache that holds the files, or name a local folder instead."
             )
     return CheckpointError(

@@ -1,4 +1,4 @@
-"""Progress of slow work as lines of text: one every few seconds, none for work that ends before."""
+"""Reports the progress of slow work: one line every few seconds, and none for work that ends sooner."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable
 
 INTERVAL_S = 5.0
-"""Seconds between two lines, and before the first."""
+"""Seconds between two lines, and from the start to the first."""
 
 Clock = Callable[[], float]
 
 
 class Progress:
-    """Decides by the time that has passed whether a line about a step is due."""
+    """Reports a step only if enough time has passed since the last report."""
 
     def __init__(self, report: Callable[[str], None], clock: Clock = time.monotonic) -> None:
-        """``report`` gets the lines; ``clock`` gives seconds that never go back."""
+        """``report`` gets the lines; ``clock`` returns monotonic time in seconds."""
         self._report = report
         self._clock = clock
         self._last = clock()
 
     def update(self, line: str) -> None:
-        """Report ``line`` if the last one, or the start, is at least ``INTERVAL_S`` ago."""
+        """Report ``line`` if the last report, or the start, was at least ``INTERVAL_S`` seconds ago."""
         now = self._clock()
         if now - self._last >= INTERVAL_S:
             self._last = now

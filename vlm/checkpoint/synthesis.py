@@ -1,7 +1,7 @@
 """Writes checkpoint folders of random weights, in the exact layout of the hub, from a family's own rules.
 
-For measuring at real size without the real weights, and for tests that need any weights at all. The answers of such a
-model are gibberish, but its speed is that of the real one, and two implementations must still agree on them.
+They serve to measure at the real size without the real weights, and tests that do not need trained weights. The answers
+of such a model are gibberish, but it is as fast as the real one, and two implementations must still give the same ones.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ def _named(
 
 
 class _RandomWeights:
-    """Repeats one pool of normal numbers at changing offsets: sampling billions of them would take minutes."""
+    """Repeats a pool of normally distributed numbers with varying periods: sampling billions would take minutes."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._pool = torch.randn(_POOL, generator=self._generator).half()
 
     def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Norms near one, biases near zero, matrices that keep the scale of their input."""
+        """Norms are near one, biases near zero, and matrices keep the scale of their input."""
         values = self._normal(shape.numel()).view(shape)
         if len(shape) == 1:
             return values.mul_(0.1).add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        # A depthwise convolution is added to its own input in dozens of layers: at full gain the sum would overflow.
+        # A depthwise convolution is added to its own input in dozens of layers. At full scale the sum would overflow.
         depthwise = len(shape) == 4 and shape[1] == 1
         return values.mul_(shape[1:].numel() ** -0.5 * (0.1 if depthwise else 1.0))
 
     def _normal(self, count: int) -> Tensor:
-        # The period is odd, so that the rows of a matrix, whose length is even, never line up.
+        # The period is odd and rows have an even length, so that no two rows of a matrix are equal.
         period = _POOL - 1 - 2 * int(torch.randint(0, 1000, (1,), generator=self._generator))
         values = torch.empty(count, dtype=torch.float16)
         for start in range(0, count, period):

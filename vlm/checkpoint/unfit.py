@@ -1,4 +1,4 @@
-"""Recognises files that are not what loading needs, and says what to do: adapters, quantised weights, LFS pointers."""
+"""Recognises folders that cannot be loaded, and says what to do: adapters, quantised weights, Git LFS pointers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from vlm.errors import CheckpointError
 
 MISSING_FILE = "missing_file"
-"""Code of the error for a missing small file; its ``param`` is the file's name."""
+"""The code of the error for a missing small file; its ``param`` is the file's name."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -38,7 +38,7 @@ def missing(folder: Path, name: str) -> CheckpointError:
 
 
 def unreadable(path: Path, fault: str) -> CheckpointError:
-    """The error for a file that cannot be read as what it should be; a Git LFS pointer is recognised."""
+    """The error for a file whose content cannot be read. For a Git LFS pointer it says how to get the file itself."""
     if is_lfs_pointer(path):
         return CheckpointError(
             f"{path.name} in {path.parent} is a Git LFS pointer, not the file itself. Run `git lfs pull` in the "
@@ -57,7 +57,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raise CheckpointError for a folder that holds a LoRA adapter and no model."""
+    """Raise CheckpointError for a folder that has a LoRA adapter but no model."""
     adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER_WEIGHTS).is_file()
     if not adapter or any(folder.glob("model*.safetensors")):
         return
@@ -90,7 +90,7 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def advice_on(unexpected: Sequence[str]) -> str:
-    """What the names of tensors that the model does not have suggest, as a sentence; "" if nothing."""
+    """Advice, as a sentence, that the names of unexpected tensors suggest; "" if they suggest none."""
     for name in unexpected:
         if _QUANTISED.fullmatch(name):
             return f" {name} is part of a quantised matrix (GPTQ, AWQ or bitsandbytes). {_UNQUANTISED}."

@@ -1,7 +1,7 @@
 """Copies a checkpoint's tensors into a module whose parameters have other names, and reports what does not fit.
 
-A model's ``weights.py`` lists rules from *our* parameter names to the checkpoint's; a fused matrix has several sources.
-The rules go from our names to theirs so that a missing tensor is reported by the name it should have in the file.
+A model's ``weights.py`` lists rules from our parameter names to the checkpoint's names; a fused matrix has several
+sources. In this direction, a missing tensor can be reported by the name that it should have in the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlm.checkpoint.unfit import advice_on
 from vlm.errors import CheckpointError
 
 Tensors = Iterable[tuple[str, Tensor]]
-"""Tensors by their names, one at a time."""
+"""(name, tensor) pairs, one at a time."""
 
 NOTHING = r"(?!)"
 """A regular expression that no name matches."""
@@ -89,7 +89,7 @@ def load_weights(module: Parameters, tensors: Tensors, rules: Sequence[Rule], ig
 
 
 def unchanged(tensors: Tensors) -> Tensors:
-    """The tensors as the checkpoint has them: for families whose checkpoints have one naming only."""
+    """The tensors as they are: for families whose checkpoints all use the same names."""
     return tensors
 
 
@@ -107,7 +107,7 @@ def sources(parameter: str, rules: Sequence[Rule]) -> Iterator[tuple[str, Weight
 
 
 def _fill(parameter: Tensor, target: WeightTarget, name: str, tensor: Tensor) -> list[str]:
-    """Copy ``tensor`` into its target; returns what is wrong with its shape, if anything."""
+    """Copy ``tensor`` into its target; returns the fault of its shape, or nothing."""
     part = parameter.chunk(target.parts, dim=0)[target.part]
     if part.shape != tensor.shape:
         return [f"{name}: {tuple(tensor.shape)} instead of {tuple(part.shape)}"]

@@ -1,4 +1,4 @@
-"""The command line of ``python -m vlm``: its options, its help, and what cannot go together."""
+"""The command line of ``python -m vlm``: its options, its help, and the options that cannot be combined."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ exit status: 0 all answered, 1 a failure, 2 bad input, 130 interrupted
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line, read.
+    """A command line that was read.
 
     Attributes:
         checkpoint, revision, dtype, device: As for :func:`vlm.loading.load`.
@@ -81,7 +81,7 @@ def _question(options: argparse.Namespace) -> Question:
         return Question(options.prompt, None, sampling)
     task = Task(
         options.task,
-        tuple(options.label),  # its text is the prompt, as models read it
+        tuple(options.label),  # its text is not set, since models read the prompt instead
         length=options.length or "normal",
         max_objects=options.max_objects,
         reasoning=options.reasoning,
@@ -91,13 +91,13 @@ def _question(options: argparse.Namespace) -> Question:
 
 
 def _refuse_task_options(options: argparse.Namespace) -> None:
-    """Options that only a named task reads would otherwise be ignored silently."""
+    """Refuse options that only a named task reads, since they would be ignored silently."""
     names = ("label", "region", "length", "reasoning", "threshold", "max_objects", "reference")
     values = {name: getattr(options, name) for name in names}
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in values.items()
-        if not (value is None or value is False or value == [])  # 0 is a threshold
+        if not (value is None or value is False or value == [])  # 0 is a value: a threshold may be 0
     ]
     if given:
         raise InvalidRequest(f"{', '.join(given)}: only with a task, which --task names")

@@ -1,4 +1,4 @@
-"""The engine for a command, opened only after the question was checked against the model's processor."""
+"""The engine for a command, opened only after the question was checked against the model and its processor."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from vlm.cli.arguments import Command
 from vlm.cli.question import Question
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
+from vlm.errors import InvalidRequest
 from vlm.image.sample import sample_image
 from vlm.loading import build_processor, find_family, load, open_checkpoint
-from vlm.models.processor import Processor
+from vlm.models.processor import ModelFacts, Processor
 
 
 def open_engine(command: Command) -> Engine:
-    """Load the checkpoint, after checking the question with its processor, which needs no weights.
+    """Load the checkpoint, unless the question cannot be answered, which is found out before the weights are read.
 
     Raises:
-        InvalidRequest: The question cannot be answered for any image; also UnsupportedTask.
+        InvalidRequest: Also as UnsupportedTask: the model has no such task, lacks an argument, or has no beam search.
         CheckpointError: The checkpoint cannot be loaded.
     """
     checkpoint = open_checkpoint(
@@ -25,10 +26,19 @@ def open_engine(command: Command) -> Engine:
     )
     name, family = find_family(checkpoint)
     check_question(build_processor(name, family, checkpoint), command.question, with_image=bool(command.paths))
+    check_beams(family.empty(checkpoint.config), command.question)
     return Engine(load(checkpoint, dtype=command.dtype, device=command.device), EngineConfig())
 
 
 def check_question(processor: Processor, question: Question, *, with_image: bool) -> None:
-    """Prepare the question about a made-up image; raises what the processor raises."""
+    """Prepare the question about a made-up image. Raises what the processor raises."""
     image = sample_image(0) if with_image else None
     processor.prepare((question.without_pixels() if with_image else question).about(image))
+
+
+def check_beams(model: ModelFacts, question: Question) -> None:
+    """Raise InvalidRequest if the question asks for beam search and the model has none."""
+    if (question.sampling.num_beams or 1) > 1 and not model.beam_search:
+        raise InvalidRequest(
+            "This model has no beam search: leave --beams out, or set it to 1.", "num_beams", "invalid_value"
+        )

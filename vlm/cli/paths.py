@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from vlm.errors import InvalidImage, InvalidRequest
@@ -54,15 +55,34 @@ def drawing_paths(target: Path, images: Sequence[str]) -> tuple[Path, ...]:
     """Where the drawing of each image is written.
 
     One image goes to ``target`` itself. Of several, ``found.png`` becomes ``found-NAME.png`` with the image's own name.
-    If ``target`` is a folder, each is ``NAME.png`` in it. Names that occur twice are numbered.
+    If ``target`` is a folder, each is ``NAME.png`` in it. A name that several images share is numbered, without the
+    numbers that would give the name of another image.
+
+    Raises:
+        InvalidRequest: A drawing would overwrite one of the images.
     """
-    if not target.is_dir() and len(images) == 1:
-        return (target,)
-    stems = [Path(image).stem for image in images]
-    repeated, used, names = Counter(stems), Counter[str](), []
-    for stem in stems:
-        used[stem] += 1
-        names.append(f"{stem}-{used[stem]}" if repeated[stem] > 1 else stem)
+    drawings = _drawings(target, images)
+    originals = {Path(image).resolve() for image in images}
+    for drawing in drawings:
+        if drawing.resolve() in originals:
+            raise InvalidRequest(f"--draw would overwrite the image {drawing}; name another file or folder")
+    return drawings
+
+
+def _drawings(target: Path, images: Sequence[str]) -> tuple[Path, ...]:
     if target.is_dir():
-        return tuple(target / f"{name}.png" for name in names)
-    return tuple(target.with_stem(f"{target.stem}-{name}") for name in names)
+        return tuple(target / f"{name}.png" for name in _names(images))
+    if len(images) == 1:
+        return (target,)
+    return tuple(target.with_stem(f"{target.stem}-{name}") for name in _names(images))
+
+
+def _names(images: Sequence[str]) -> Iterator[str]:
+    """A name of its own for each image: that of its file, numbered if other images have it too."""
+    stems = [Path(image).stem for image in images]
+    repeated, taken = Counter(stems), set(stems)
+    for stem in stems:
+        numbered = (f"{stem}-{number}" for number in count(1))
+        name = next(name for name in numbered if name not in taken) if repeated[stem] > 1 else stem
+        taken.add(name)
+        yield name

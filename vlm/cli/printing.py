@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vlm.cli.arguments import BAD_INPUT, Command
-from vlm.cli.paths import drawing_paths, read
+from vlm.cli.paths import read
 from vlm.cli.wording import in_shell_words, options_of
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import objects_json, to_json
@@ -29,10 +30,18 @@ def print_error(error: VlmError, image: str | None = None) -> int:
 
 @dataclass
 class Output:
-    """Prints the answers about ``images`` in order. What is the same for all images is printed once."""
+    """Prints the answers about ``images`` in order, and errors and notes about the question once.
+
+    Attributes:
+        command: The command line.
+        images: The paths of the images; empty if the question is about none.
+        drawings: The path of each image's drawing; empty if none are asked for.
+        codes: The exit code that each answer calls for.
+    """
 
     command: Command
     images: Sequence[str]
+    drawings: Sequence[Path] = ()
     codes: list[int] = field(default_factory=list)
     _repeated: dict[str, int] = field(default_factory=dict)
     _notes: set[str] = field(default_factory=set)
@@ -48,7 +57,7 @@ class Output:
         self._note(answer)
         if not self.command.json:
             print("\n".join(_lines(answer, image if len(self.images) > 1 else None)), flush=True)
-        self.codes.append(self._draw(answer.grounding, index) if self.command.draw and image else 0)
+        self.codes.append(self._draw(answer.grounding, index) if self.drawings else 0)
 
     def finish(self) -> int:
         """Count the errors that were printed for the first image only; returns the program's exit code."""
@@ -58,7 +67,7 @@ class Output:
         return FAILED if FAILED in self.codes else max(self.codes)
 
     def _show_error(self, error: VlmError, image: str | None) -> None:
-        """An error of the question, unlike one of an image, is printed once."""
+        """Print the error; one that is about the question, and so the same for every image, is printed only once."""
         of_question = isinstance(error, InvalidRequest) and not isinstance(error, InvalidImage)
         if of_question:
             message = in_shell_words(error)
@@ -96,8 +105,7 @@ class Output:
         }
 
     def _draw(self, grounding: Grounding, index: int) -> int:
-        assert self.command.draw is not None
-        path = drawing_paths(self.command.draw, self.images)[index]
+        path = self.drawings[index]
         try:
             draw(decode(read(self.images[index])), grounding).save(path)
         except InvalidImage as error:  # the file has changed since the model got it
@@ -109,7 +117,7 @@ class Output:
 
 
 def _lines(answer: Completion, image: str | None) -> list[str]:
-    """The text, or one line per object; below the image's name where there are several images."""
+    """The text, or one line for each object; ``image`` is the name to print before them, if any."""
     found = answer.grounding.detections
     size = answer.grounding.image_size or (1, 1)
     names = [" ".join((thing.label or thing.text or "-").split()) for thing in found]

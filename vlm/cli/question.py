@@ -1,4 +1,4 @@
-"""The question about every image, and how it becomes a request about one of them."""
+"""The question that is asked about every image, and how it becomes a request about one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlm.image.decode import upright_size
 from vlm.types import Box, Point, Request, Sampling, Task
 
 Numbers = tuple[float, ...]
-"""Two numbers of a point, or four of a box, as they were typed: normalised, or in pixels if one is above 1."""
+"""The two numbers of a point or the four of a box, as typed: normalised, or in pixels if any is above 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Messages of the library in the shell's words: options in place of the names of request fields."""
+"""Rewrites messages of the library for the command line: names of options replace the names of request fields."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def options_of(fields: Sequence[str]) -> str:
 
 
 def in_shell_words(error: VlmError) -> str:
-    """The error's message with options in place of request fields; the option at fault is named at least once."""
+    """The error's message with options instead of request fields. It names the option at fault at least once."""
     message = _FIELD.sub(lambda field: option(field[1]), error.message)
     example = EXAMPLES.get(error.param or "")
     if example is None:

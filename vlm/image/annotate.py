@@ -1,6 +1,6 @@
-"""Draws a grounding onto its image: boxes, quads, polygons and points with their labels. PIL only.
+"""Annotates an image with a grounding: boxes, quads, polygons and points with their labels. PIL only.
 
-Owns colours, line widths and where a label's tag goes. Does not know models, requests or files.
+Owns the colours, the line widths and the positions of labels. Knows nothing of models, requests or files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlm.types import Box, Detection, Grounding, Point, Polygon
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
-# Bright enough for dark images and for near-black text on a tag; the dark edge around lines serves light images.
+# Bright, so that they show on dark images and under near-black text. On light images the dark edge of lines shows.
 COLOURS: tuple[Colour, ...] = (
     (255, 82, 82),
     (64, 156, 255),
@@ -42,7 +42,7 @@ def draw(image: Image.Image, grounding: Grounding) -> Image.Image:
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     for found in grounding.detections:
         canvas.shape(found, colours[_caption(found)])
-    for found in grounding.detections:  # after all shapes, so that no line crosses a label
+    for found in grounding.detections:  # after all shapes, so that no line is drawn over a label
         canvas.tag(found, colours[_caption(found)])
     return drawn
 
@@ -77,7 +77,7 @@ class _Canvas:
             self._outline(_corners(found.box), colour)
 
     def tag(self, found: Detection, colour: Colour) -> None:
-        """Write the detection's label on a plate: above it, else inside its top, else under it."""
+        """Write the detection's label on a plate, at the first free position: above, inside the top, below."""
         caption, anchor = self._fitted(_caption(found)), self._anchor(found)
         if not caption or anchor is None:
             return
@@ -89,11 +89,11 @@ class _Canvas:
         )
 
     def _outline(self, corners: Polygon, colour: Colour, *, filled: bool = False) -> None:
-        points = [self._pixel(corner) for corner in corners]
-        if filled and len(points) > 1:
-            self.pen.polygon(points, fill=(*colour, _FILL_OPACITY))
-        # The second corner comes again at the end, so that the joint at the start is rounded as well.
-        closed = [*points, *points[:2]]
+        pixels = [self._pixel(corner) for corner in corners]
+        if filled and len(pixels) > 1:
+            self.pen.polygon(pixels, fill=(*colour, _FILL_OPACITY))
+        # The first two corners are repeated at the end, so that the joint at the first corner is rounded too.
+        closed = [*pixels, *pixels[:2]]
         self.pen.line(closed, fill=_DARK, width=self.line + 2, joint="curve")
         self.pen.line(closed, fill=colour, width=self.line, joint="curve")
 
@@ -104,7 +104,7 @@ class _Canvas:
         self.pen.circle(centre, radius - 1, fill=colour)
 
     def _pixel(self, point: Point) -> tuple[float, float]:
-        """In pixels, with room for the line's outer half at the image's edge."""
+        """The point in pixels, moved away from the image's edge by half the width of a line, so that none is cut."""
         edge = self.line / 2
         x = min(max(point.x * self.width, edge), self.width - 1 - edge)
         y = min(max(point.y * self.height, edge), self.height - 1 - edge)
@@ -121,10 +121,12 @@ class _Canvas:
 
     def _fitted(self, caption: str) -> str:
         """The caption, cut so that its plate is no wider than the image."""
-        room = self.width - 2 * self.line - 3
-        if self.font.getlength(caption) <= room:
+        space = self.width - 2 * self.line - 3
+        if self.font.getlength(caption) <= space:
             return caption
-        kept = bisect_right(range(len(caption)), room, key=lambda end: ceil(self.font.getlength(f"{caption[:end]}...")))
+        kept = bisect_right(
+            range(len(caption)), space, key=lambda end: ceil(self.font.getlength(f"{caption[:end]}..."))
+        )
         return f"{caption[: kept - 1].rstrip()}..." if kept > 1 else ""
 
     def _free_plate(self, caption: str, anchor: Rectangle) -> Rectangle:

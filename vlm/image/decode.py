@@ -1,7 +1,8 @@
 """Reads images from untrusted bytes, within limits. PIL only: no torch, no HTTP.
 
-``inspect`` looks at the header alone, so the router can refuse early; ``decode`` reads the pixels. Every failure
-is an :class:`~vlm.errors.InvalidImage` whose message is ours: text of a decoder's exception never reaches a client.
+``inspect`` reads the header only, so that the router can refuse an image early; ``decode`` reads the pixels. Every
+failure is an :class:`~vlm.errors.InvalidImage` with a message of our own, because the text of a decoder's exception
+must not reach a client.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vlm.errors import InvalidImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
-# What PIL's decoders raise on hostile bytes. Found by flipping bytes of valid files, and their nearest relatives.
+# What PIL's decoders raise on hostile bytes: found by flipping bytes of valid files, with closely related exceptions.
 _DECODER_ERRORS = (
     OSError,
     EOFError,
@@ -31,7 +32,7 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 
-# By EXIF orientation. ImageOps.exif_transpose would also write the remaining metadata anew, and fails on odd fields.
+# By EXIF orientation. Not by ImageOps.exif_transpose, which also rewrites other metadata and fails on odd fields.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,7 +47,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may be. Sizes in bytes and pixels."""
+    """Limits on an image: of its file in bytes, of its area and its shorter side in pixels."""
 
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 40_000_000
@@ -55,7 +56,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What the header says: the format's name and the stored size, before EXIF orientation."""
+    """What the header says: the name of the format, and the size as stored, before the EXIF orientation is applied."""
 
     format: str
     width: int
@@ -66,10 +67,10 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> ImageInfo:
     """Read the header of an encoded image and check it against ``limits``.
 
     Raises:
-        InvalidImage: Not an image of an accepted format, or over a limit.
+        InvalidImage: The data is not an image of an accepted format, or a limit is exceeded.
     """
     with _open(data, limits) as image:
-        # A camera's JPEG with a second image behind the first is MPO to PIL; the first is a plain JPEG.
+        # Some cameras write a second image behind the first. PIL calls that MPO, but the first is a plain JPEG.
         return ImageInfo("JPEG" if image.format == "MPO" else str(image.format), image.width, image.height)
 
 
@@ -77,7 +78,7 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """Decode the first frame as RGB, turned upright by its EXIF orientation.
 
     Raises:
-        InvalidImage: Not an image of an accepted format, over a limit, or damaged.
+        InvalidImage: As for :func:`inspect`, or the pixels cannot be read.
     """
     with _open(data, limits) as image:
         try:
@@ -89,10 +90,10 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
 
 
 def upright_size(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
-    """(width, height) of what :func:`decode` gives; no pixel is decoded.
+    """(width, height) of the image that :func:`decode` returns, without decoding pixels.
 
     Raises:
-        InvalidImage: As for :func:`inspect`, or the metadata is broken.
+        InvalidImage: As for :func:`inspect`, or the metadata cannot be read.
     """
     with _open(data, limits) as image:
         try:
@@ -137,11 +138,11 @@ def _too_large(limits: ImageLimits) -> InvalidImage:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """RGB as ``PIL.Image.convert`` makes it, but 16-bit grey is scaled to 8 bits where PIL would clip it."""
+    """As ``PIL.Image.convert`` to RGB, but 16-bit grey is scaled to 8 bits, where PIL would clip it."""
     if image.mode == "I;16":
         image = image.point(lambda value: value / 257)
     if isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # the same colours; PIL warns of a palette that goes straight to RGB
+        image = image.convert("RGBA")  # gives the same colours, without PIL's warning about palettes with transparency
     return image.convert("RGB")
 
 
@@ -151,7 +152,7 @@ def _upright(image: Image.Image, orientation: object) -> Image.Image:
 
 
 def _orientation_in_header(image: Image.Image, data: bytes) -> object:
-    """The EXIF orientation. PIL decodes a PNG's pixels to reach the chunks after them; here the pixels are left out."""
+    """The EXIF orientation. PIL would decode a PNG's pixels to reach the chunks behind, so they are cut out here."""
     if image.format != "PNG" or "exif" in image.info:
         return image.getexif().get(ExifTags.Base.Orientation)
     with Image.open(io.BytesIO(_without_pixels(data)), formats=("PNG",)) as rest:

@@ -1,4 +1,4 @@
-"""Images to the numbers that a vision encoder reads: squash to a fixed size, rescale, normalise. numpy and PIL only.
+"""Turns images into the numbers that a vision encoder reads: resizes, rescales and normalises. numpy and PIL only.
 
 Owns the settings of ``preprocessor_config.json`` and their meaning, bit for bit as transformers' PIL backend computes
 them. Does not know where an image comes from, nor which model reads the result.
@@ -29,7 +29,7 @@ _WITHOUT_EFFECT = {
     # bookkeeping
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map", "device",
     "_valid_processor_keys", "data_format", "input_data_format", "return_tensors", "disable_grouping",
-    # the image is RGB already, and every image has one size after the squash
+    # the image is RGB already, and every image has the same size after resizing
     "do_convert_rgb", "default_to_square", "size_divisor",
     # read by the model family
     "image_seq_length",
@@ -38,13 +38,13 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class ImagePreprocessor:
-    """Squashes an image to ``height`` x ``width`` and normalises it.
+    """Resizes an image to ``height`` x ``width``, whatever its aspect ratio, and normalises it.
 
     Attributes:
-        height, width: Of the result, in pixels; the aspect ratio is not kept.
-        resample: The filter of the squash.
-        rescale: Factor on bytes 0..255, or None to leave them.
-        mean, std: Subtracted, then divided by, per channel after the rescaling; (0, 0, 0) and (1, 1, 1) have no effect.
+        height, width: Size of the result in pixels.
+        resample: The filter of the resizing.
+        rescale: The factor by which the bytes 0..255 are multiplied, or None to leave them.
+        mean, std: For each channel, the number subtracted after rescaling, and the one then divided by.
     """
 
     height: int
@@ -56,7 +56,7 @@ class ImagePreprocessor:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ImagePreprocessor:
-        """Read the settings of CLIPImageProcessor or BlipImageProcessor, with transformers' defaults where silent.
+        """Read the settings of CLIPImageProcessor or BlipImageProcessor, with transformers' defaults for the others.
 
         Raises:
             CheckpointError: A file is missing, or a setting is unknown or unsupported; the message names its key.
@@ -64,7 +64,7 @@ class ImagePreprocessor:
         return _SettingsReader(checkpoint, image_settings(checkpoint)).preprocessor()
 
     def check_side(self, side: int, checkpoint: Checkpoint) -> None:
-        """Check that the images are squares of ``side`` pixels, as the vision encoder reads them.
+        """Check that the images are squares of ``side`` pixels, as the vision encoder expects them.
 
         Raises:
             CheckpointError: They are not.
@@ -76,16 +76,16 @@ class ImagePreprocessor:
             )
 
     def pixels(self, image: Image.Image) -> Array:
-        """An upright RGB image to float32 ``[3, height, width]``."""
-        squashed = np.asarray(image.resize((self.width, self.height), self.resample))  # uint8 [height, width, 3]
+        """The pixels of an upright RGB image as float32 ``[3, height, width]``."""
+        resized = np.asarray(image.resize((self.width, self.height), self.resample))  # uint8 [height, width, 3]
         out = np.empty((3, self.height, self.width), dtype=np.float32)
         for channel in range(3):
-            np.take(self._table[channel], squashed[:, :, channel], out=out[channel])
+            np.take(self._table[channel], resized[:, :, channel], out=out[channel])
         return out
 
     @cached_property
     def _table(self) -> Array:
-        """The result for each of the 256 bytes, ``[3, 256]``: the same numbers as the formula on every pixel."""
+        """The result for each of the 256 byte values, ``[3, 256]``: a lookup is faster than computing each pixel."""
         values = np.arange(256, dtype=np.float64)
         if self.rescale is not None:
             values = values * self.rescale
@@ -95,7 +95,7 @@ class ImagePreprocessor:
 
 
 def image_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """The image processor's settings: within ``processor_config.json``, else ``preprocessor_config.json``.
+    """The image processor's settings, from ``processor_config.json`` or else from ``preprocessor_config.json``.
 
     Raises:
         CheckpointError: Neither file has them.
@@ -144,7 +144,7 @@ class _SettingsReader:
         raise self._fault(key, "must be a positive number or {'height': .., 'width': ..}")
 
     def _square(self) -> tuple[int, int]:
-        """An older way to ask for the squash: a shorter edge that is used for both."""
+        """The size in an older notation, where the shorter edge stands for both."""
         match self.values.get("size"):
             case {"shortest_edge": int(side), **rest} if side > 0 and not rest:
                 return side, side

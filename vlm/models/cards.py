@@ -55,10 +55,15 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Known files of one revision (a full commit id) of the card's repository."""
+    """One revision of the card's repository for which the family is written.
+
+    Attributes:
+        revision: The full commit id.
+        files: Files of it whose content is known; empty where no hash is known.
+    """
 
     revision: str
-    files: tuple[PublishedFile, ...]
+    files: tuple[PublishedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Card:
         coordinate_bins: (across, down): the grid on which the model gives coordinates.
         context_length: Maximum number of tokens of prompt and answer together.
         beam_search: Whether it can search with beams.
-        releases: Revisions of which files are known, for ``python -m vlm.verify``.
+        releases: Revisions to load, the preferred one first; ``python -m vlm.verify`` compares their known files.
     """
 
     name: str

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-State = Literal["ok", "FAILED", "skipped"]
+State = Literal["ok", "note", "FAILED", "skipped"]
 
 _SHOWN = 4
 
@@ -22,7 +22,8 @@ class Finding:
 
     Attributes:
         check: What was checked, in one or two words (``"special tokens"``).
-        state: "skipped" if it could not be checked; the detail says why.
+        state: "note" for a fault that does not matter to serving; "skipped" if it could not be checked, and the detail
+            says why.
         detail: What was found; for a failure, also what to do.
     """
 

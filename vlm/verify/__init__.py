@@ -1,1 +1,1 @@
-"""Whether a checkpoint is whole, is what it says it is, and runs: ``python -m vlm.verify``. Names no model."""
+"""Checks that a checkpoint is complete, is what it claims to be, and runs: ``python -m vlm.verify``. Names no model."""

@@ -1,10 +1,11 @@
-"""python -m vlm.verify CHECKPOINT: is it complete, is it what its config.json says, and does it run?
+"""python -m vlm.verify CHECKPOINT: checks that it is complete, is what its config.json says, and runs.
 
     python -m vlm.verify miniatures/blip-large
     python -m vlm.verify organisation/name --revision <full commit id> --device cuda --compare
 
-One line a check on stdout (ok, FAILED or skipped), progress on stderr. The exit status is 0 if nothing failed, else 1;
-2 for a command line that cannot be read.
+Prints one line for each check on stdout (ok, note, FAILED or skipped), and progress on stderr. A note is a fault that
+does not matter to serving. The exit status is 0 if nothing failed, 1 if something did, and 2 for a command line that
+cannot be read.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import argparse
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import VlmError
 from vlm.loading import find_family, open_checkpoint
 from vlm.models.cards import cards_of
-from vlm.models.checks import Finding
+from vlm.models.checks import Finding, State
 from vlm.models.family import Family
 from vlm.verify.published_files import check_files
 from vlm.verify.run import RunOptions, check_run
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def verify(source: str, revision: str | None, run: RunOptions | None) -> Iterator[Finding]:
-    """Every finding, in the order of the checks; a later one that needs an earlier one is skipped with it."""
+    """Every finding, in the order of the checks; a check whose precondition failed is skipped."""
     try:
         checkpoint = open_checkpoint(source, None if Path(source).is_dir() else revision, _tell)
     except VlmError as error:
@@ -77,7 +79,7 @@ def verify(source: str, revision: str | None, run: RunOptions | None) -> Iterato
 
 
 def _checks(checkpoint: Checkpoint, revision: str | None, name: str, family: Family) -> tuple[tuple[str, Check], ...]:
-    """The checks that need no running model, each under the name that its failures get."""
+    """The checks that need no running model, each with the name under which an exception is reported."""
     releases = tuple(release for card in cards_of(name) for release in card.releases)
     return (
         ("files", lambda: check_files(checkpoint, releases, revision)),
@@ -90,7 +92,7 @@ def _checks(checkpoint: Checkpoint, revision: str | None, name: str, family: Fam
 
 
 def _all(checks: Iterable[tuple[str, Check]]) -> Generator[Finding, None, bool]:
-    """The findings of all checks, each failure once; returns whether there was any."""
+    """The findings of all checks, each failure only once; returns whether anything failed."""
     failures: set[str] = set()
     for check, work in checks:
         for finding in _guarded(check, work):
@@ -106,12 +108,12 @@ def _guarded(check: str, work: Check) -> Iterator[Finding]:
         yield from work()
     except VlmError as error:
         yield Finding(check, "FAILED", str(error))
-    except Exception as error:  # noqa: BLE001  the other checks shall still be printed
+    except Exception as error:  # noqa: BLE001  so that the other checks still run
         yield Finding(check, "FAILED", f"{type(error).__name__}: {error} (unforeseen: please report it)")
 
 
 def _verdict(found: Sequence[str]) -> str:
-    counted = ", ".join(f"{found.count(state)} {state}" for state in ("ok", "FAILED", "skipped") if state in found)
+    counted = ", ".join(f"{found.count(state)} {state}" for state in get_args(State) if state in found)
     return f"{'do not serve this' if 'FAILED' in found else 'nothing failed'}: {counted}"
 
 

@@ -1,4 +1,4 @@
-"""Are the files there, readable, and the ones that were published? Knows no model; hashes are handed in."""
+"""Checks that the files are there, can be read, and are the published ones. Knows no model and no hash by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_files(checkpoint: Checkpoint, releases: Sequence[Release], revision: str | None) -> Iterator[Finding]:
-    """Weights and tokenizer: there, readable, complete, and compared with their published hashes.
+    """Check that weights and tokenizer are complete and readable, and compare them with their published hashes.
 
     ``revision`` is the one that the files must belong to; None accepts any.
     """
@@ -69,10 +69,10 @@ def _expected(file: PublishedFile) -> str:
 
 
 def hub_sha256(path: Path) -> str | None:
-    """The SHA-256 that the hub stated when the file was downloaded; None where it was not recorded.
+    """The SHA-256 that the hub stated when the file was downloaded; None if it was not recorded.
 
-    In the hub's cache a large file is a link to one named by its hash; ``hf download --local-dir`` leaves it in the
-    second line of a text file under ``.cache/huggingface``.
+    In the hub's cache a large file is a link to a file whose name is the hash. ``hf download --local-dir`` writes the
+    hash into the second line of a text file under ``.cache/huggingface``.
     """
     if path.is_symlink():
         name = path.resolve().name

@@ -1,4 +1,4 @@
-"""Does it load, answer with finite numbers, and give the tokens that transformers gives? Knows no model."""
+"""Checks that a checkpoint loads, computes finite numbers, and gives the tokens of transformers. Knows no model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from vlm.reference import native_prompt, reference
 from vlm.types import Completion, Request, Sampling
 
 TOKENS = 16
-_HEADROOM = 1.3  # times the weights: activations, cache and the tensor being read
+_HEADROOM = 1.3  # memory needed, in sizes of the weights: also activations, the cache and the tensor being read
 _MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and how to run; ``dtype`` None takes the widest that fits into memory."""
+    """Where and how to run. Without a ``dtype`` it is the widest one that fits into memory."""
 
     device: str = "cpu"
     dtype: str | None = None
@@ -74,7 +74,7 @@ def _fitting(parameters: int, device: torch.device) -> str | None:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Free memory of the device; None where it is not known."""
+    """Free memory of the device; None if it is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if not _MEMINFO.is_file():
@@ -84,7 +84,7 @@ def _free_bytes(device: torch.device) -> int | None:
 
 
 def _answer(loaded: LoadedModel, image: bytes) -> Completion:
-    """The default task, greedy. With log-probabilities asked for, the engine refuses logits that are not finite."""
+    """The greedy answer to the default task. Since log-probabilities are asked for, logits that are not finite fail."""
     asked = Request(image, sampling=Sampling(max_tokens=TOKENS, temperature=0.0, num_beams=1, logprobs=True))
     with Engine(loaded, EngineConfig(max_batch=1)) as engine:
         return asyncio.run(engine.complete(asked))
@@ -113,7 +113,7 @@ def _compared(checkpoint: Checkpoint, loaded: LoadedModel, image: bytes, ours: t
 
 
 def _parting(ours: tuple[int, ...], theirs: tuple[int, ...], processor: Processor) -> str:
-    """Where two answers part, as text: what they have in common, and the first token of each that differs."""
+    """How two answers differ, as text: their common beginning, and the first token of each after it."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
     common = processor.decode(ours[:same], special=True)
     here, there = (

@@ -1,4 +1,4 @@
-"""Does config.json describe a model that can be built, and do the small files beside it agree? Knows no model."""
+"""Checks that config.json describes a model that can be built, and that the small files fit it. Knows no model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlm.models.family import Family
 
 
 def check_config(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
-    """The family, the dimensions, and what differs from the published sizes."""
+    """Check that the model can be built; list its dimensions and how its settings differ from the published ones."""
     yield Finding("model type", "ok", f"{checkpoint.model_type}, served by {name}")
     model = family.empty(checkpoint.config)
     cache = model.cache
@@ -26,19 +26,19 @@ def check_config(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[
 
 
 def check_processor(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
-    """Whether the small files beside config.json are there and agree with it."""
+    """Check that the small files beside config.json are there and fit it."""
     build_processor(name, family, checkpoint)
     yield Finding("processor", "ok", "image settings and tokenizer fit the config")
 
 
 def check_tokenizer(checkpoint: Checkpoint, name: str, family: Family) -> Iterator[Finding]:
-    """What the family checks about its tokenizer; where no processor can be built, that one failure is all."""
+    """Make the family's own checks of its tokenizer. If the processor cannot be built, that is the only failure."""
     build_processor(name, family, checkpoint)
     yield from family.checks(checkpoint)
 
 
 def _settings(given: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[Finding]:
-    """What differs from the published config. None of it is an error: fine-tunes and other sizes are served too."""
+    """List what differs from the published config. Nothing of it fails: fine-tunes and other sizes are served too."""
     ours, theirs = _flat(given), _flat(published)
     other = [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
     beyond = sorted(ours.keys() - theirs.keys())

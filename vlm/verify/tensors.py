@@ -1,6 +1,6 @@
-"""Is every tensor there that the model needs, of the right shape and kind, with nothing but numbers in it?
+"""Checks that every tensor that the model needs is there, with the right shape, a dtype that loads, and finite values.
 
-One pass over the files, a tensor at a time, into a model without memory. Knows no model: rules come with the family.
+Reads the files once, a tensor at a time, into a model that takes no memory. Knows no model: the family has the rules.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LOADABLE = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass
 class _Seen:
-    """What a pass over the tensors noted on its way."""
+    """What was noted while the tensors were read."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     unloadable: list[str] = field(default_factory=list)
 
     def stored(self, tensors: Tensors) -> Tensors:
-        """Passes tensors on as the file has them."""
+        """Note dtypes and values that are not finite, and pass the tensors of the files on."""
         for name, tensor in tensors:
             self.kinds[_kind(tensor)] += 1
             if count := _broken(tensor):
@@ -39,7 +39,7 @@ class _Seen:
             yield name, tensor
 
     def native(self, tensors: Tensors, ignored: str) -> Tensors:
-        """Passes tensors on as the family's rules read them."""
+        """Note dtypes that cannot be loaded, and pass the tensors on that the family has converted."""
         for name, tensor in tensors:
             if tensor.dtype not in LOADABLE and not re.fullmatch(ignored, name):
                 self.unloadable.append(f"{name} is {_kind(tensor)}")
@@ -47,14 +47,14 @@ class _Seen:
 
 
 def check_tensors(checkpoint: Checkpoint, family: Family) -> Iterator[Finding]:
-    """Names and shapes against the model, then dtypes, then values."""
+    """Check names and shapes against the model, then dtypes, then values."""
     seen = _Seen()
     native = family.native_tensors(seen.stored(checkpoint.tensors()))
     try:
         load_weights(family.empty(checkpoint.config), seen.native(native, family.ignored), family.rules, family.ignored)
     except CheckpointError as error:
         if not seen.kinds:
-            raise  # not one tensor could be read
+            raise  # no tensor could be read
         yield Finding("tensors", "FAILED", f"{error} Fetch weights and config.json of one revision.")
     else:
         yield Finding("tensors", "ok", "every tensor that the model needs, and no other, each of the right shape")
@@ -64,7 +64,7 @@ def check_tensors(checkpoint: Checkpoint, family: Family) -> Iterator[Finding]:
 
 
 def _broken(tensor: Tensor) -> int:
-    """How many values are NaN or infinite."""
+    """The number of values that are NaN or infinite."""
     short = tensor.is_floating_point() and tensor.dtype not in LOADABLE
     return int((~(tensor.float() if short else tensor).isfinite()).sum())
 

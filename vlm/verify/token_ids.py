@@ -1,7 +1,8 @@
-"""Do the token ids in generation_config.json belong to this vocabulary and this tokenizer? Knows no model.
+"""Checks that the token ids in generation_config.json belong to this vocabulary and this tokenizer. Knows no model.
 
-``generate`` of transformers uses them, and so do families that read the file; a wrong one ends an answer too early or
-never.
+A wrong id is a note, not a failure: families take their ids from the tokenizer or from config.json, since published
+generation configs are often wrong. But ``generate`` of transformers uses the file, and with a wrong id it ends an
+answer too early or never.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from vlm.checkpoint.files import Checkpoint
-from vlm.models.checks import Finding
+from vlm.models.checks import Finding, some
 
 TOKENIZER = "tokenizer.json"
 FILE = "generation_config.json"
@@ -25,11 +26,15 @@ _TOKEN_OF = {
 }
 """Keys of the file, and the key of tokenizer_config.json that names the token which should stand at that id."""
 
+_ADVICE = (
+    f"Serving does not use these ids, but generate of transformers does: correct {FILE}, or fetch that of the same "
+    "revision as the weights."
+)
 _KEYS = (*_TOKEN_OF, "decoder_start_token_id")
 
 
 def check_token_ids(checkpoint: Checkpoint, vocabulary: int) -> Iterator[Finding]:
-    """Every id of the file: within the ``vocabulary`` rows of the embedding matrix, and where the tokenizer has it."""
+    """Check that every id of the file is within the ``vocabulary`` rows of the embedding matrix, and is its token's."""
     if not (checkpoint.folder / TOKENIZER).is_file():
         yield Finding("token ids", "skipped", f"there is no {TOKENIZER} beside the weights to compare with")
         return
@@ -40,8 +45,11 @@ def check_token_ids(checkpoint: Checkpoint, vocabulary: int) -> Iterator[Finding
         for key, ids in given.items()
         for fault in (*_outside(key, ids, vocabulary), *_misplaced(key, ids, tokenizer, names))
     ]
+    if faults:
+        yield Finding("token ids", "note", f"{some(faults, '; ')}. {_ADVICE}")
+        return
     fine = ", ".join(f"{key} {' '.join(map(str, ids))}" for key, ids in given.items()) or f"none in {FILE}"
-    yield Finding.of("token ids", faults, fine, f"Correct {FILE}, or fetch that of the same revision.")
+    yield Finding("token ids", "ok", fine)
 
 
 def _ids(value: object) -> tuple[object, ...]:
@@ -56,7 +64,7 @@ def _outside(key: str, ids: tuple[object, ...], vocabulary: int) -> Iterator[str
 
 
 def _misplaced(key: str, ids: tuple[object, ...], tokenizer: Tokenizer, names: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the token that the tokenizer has for this purpose is among the ids; a file may name more than one."""
+    """The fault if the tokenizer's own token for this purpose is not among the ids; a file may name more than one."""
     token = names.get(_TOKEN_OF.get(key, ""))
     token = token.get("content") if isinstance(token, Mapping) else token
     expected = tokenizer.token_to_id(token) if isinstance(token, str) else None

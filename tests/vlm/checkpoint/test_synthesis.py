@@ -1,4 +1,4 @@
-"""Synthesised checkpoints: complete, reproducible, and with values that keep a deep model finite."""
+"""Synthetic checkpoints are complete and reproducible, and their values do not overflow in a deep model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tiny(nn.Module):
         self.norm = nn.LayerNorm(64)
 
 
-def drawn(folder: Path, seed: int) -> dict[str, torch.Tensor]:
+def synthesised(folder: Path, seed: int) -> dict[str, torch.Tensor]:
     folder.mkdir()
     with torch.device("meta"):
         model = Tiny()
@@ -40,7 +40,7 @@ def drawn(folder: Path, seed: int) -> dict[str, torch.Tensor]:
 
 
 def test_a_meta_model_is_written_under_the_checkpoints_names_and_loads(tmp_path: Path) -> None:
-    tensors = drawn(tmp_path / "one", 1)
+    tensors = synthesised(tmp_path / "one", 1)
     kinds = ("weight", "bias")
     fused = {f"{part}.{kind}" for part in ("query", "key", "value") for kind in kinds}
     assert set(tensors) == {*fused, "embed", "same.norm.weight", "same.norm.bias"}
@@ -48,14 +48,14 @@ def test_a_meta_model_is_written_under_the_checkpoints_names_and_loads(tmp_path:
     load_weights(Tiny(), tensors.items(), RULES)
 
 
-def test_a_seed_draws_the_same_again_and_another_draws_other_numbers(tmp_path: Path) -> None:
-    one, again, other = (drawn(tmp_path / name, seed) for name, seed in (("one", 1), ("again", 1), ("other", 2)))
+def test_a_seed_gives_the_same_numbers_again_and_another_seed_gives_others(tmp_path: Path) -> None:
+    one, again, other = (synthesised(tmp_path / name, seed) for name, seed in (("one", 1), ("again", 1), ("other", 2)))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_matrices_keep_the_size_of_what_goes_through_and_norms_are_near_one(tmp_path: Path) -> None:
-    tensors = drawn(tmp_path / "one", 1)
+def test_matrices_keep_the_scale_of_their_input_and_norms_are_near_one(tmp_path: Path) -> None:
+    tensors = synthesised(tmp_path / "one", 1)
     assert float(tensors["query.weight"].float().std()) == pytest.approx(64**-0.5, rel=0.1)
     assert float(tensors["same.norm.weight"].float().mean()) == pytest.approx(1, abs=0.1)
     assert float(tensors["same.norm.bias"].float().mean()) == pytest.approx(0, abs=0.1)
@@ -63,8 +63,8 @@ def test_matrices_keep_the_size_of_what_goes_through_and_norms_are_near_one(tmp_
 
 
 @pytest.mark.parametrize("name", dict(families()))
-def test_a_drawn_folder_without_one_tensor_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
-    """A family's rules write and read: this is the reading half, on every tensor's name."""
+def test_a_synthetic_folder_without_one_tensor_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
+    """The same rules write and read a folder. This tests the reading, for the name of every tensor."""
     family = dict(families())[name]
     synthesize(family, tmp_path, family.sizes["tiny"], 1)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Folders that are not what loading needs, as people have them: each with its own advice."""
+"""Folders that people have but that cannot be loaded: each is refused with advice of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_quantised_folder_is_named_by_its_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     "suffix", ["qweight", "qzeros", "weight.absmax", "weight.quant_state.bitsandbytes__nf4", "SCB"]
 )
-def test_quantised_tensors_without_a_word_in_config(suffix: str, folder: Path) -> None:
+def test_quantised_tensors_that_config_does_not_mention(suffix: str, folder: Path) -> None:
     name = f"text_decoder.bert.encoder.layer.0.attention.self.query.{suffix}"
     save_file({**load_file(folder / "model.safetensors"), name: torch.zeros(1)}, folder / "model.safetensors")
     assert f"{name} is part of a quantised matrix (GPTQ, AWQ or bitsandbytes)" in refusal(folder)

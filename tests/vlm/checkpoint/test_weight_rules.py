@@ -1,4 +1,4 @@
-"""Tensors under other names into a module: each lands in its place, and each that does not is named."""
+"""Tensors with other names are copied to the right parameters, and an error names each that does not fit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
 
 def tensors() -> dict[str, Tensor]:
-    """A checkpoint that fits, every number another one."""
+    """A checkpoint that fits. All of its numbers are different."""
     numbers = itertools.count()
 
     def filled(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Drawing changes the image where something was found, keeps labels inside, and never fails on odd sizes."""
+"""Annotating changes the image where something was found, keeps labels inside, and never fails on odd sizes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_image_itself_is_not_touched() -> None:
     assert _changed(before) is None
 
 
-def test_nothing_found_changes_nothing() -> None:
+def test_an_empty_grounding_changes_nothing() -> None:
     assert _changed(_drawn()) is None
 
 
@@ -75,8 +75,8 @@ def test_a_box_lies_where_it_was_found() -> None:
 
 def test_a_box_of_the_whole_image_is_drawn_inside_it() -> None:
     image = _drawn(_box(None, 0, 0, 1, 1))
-    for place in ((160, 1), (160, 238), (1, 120), (318, 120)):
-        assert image.getpixel(place) == COLOURS[0]
+    for pixel in ((160, 1), (160, 238), (1, 120), (318, 120)):
+        assert image.getpixel(pixel) == COLOURS[0]
 
 
 def test_a_polygon_is_filled_lightly_and_its_enclosing_box_is_not_drawn() -> None:
@@ -87,14 +87,14 @@ def test_a_polygon_is_filled_lightly_and_its_enclosing_box_is_not_drawn() -> Non
 
 
 def test_equal_labels_have_equal_colours_and_others_differ() -> None:
-    boxes = [_box(name, 0.1, 0.1 + 0.2 * place, 0.9, 0.25 + 0.2 * place) for place, name in enumerate("abab")]
+    boxes = [_box(name, 0.1, 0.1 + 0.2 * index, 0.9, 0.25 + 0.2 * index) for index, name in enumerate("abab")]
     colours = _colours_of(_drawn(*boxes, size=(400, 400)))
     assert {COLOURS[0], COLOURS[1]} <= colours
     assert COLOURS[2] not in colours
 
 
 def test_ten_labels_have_ten_colours() -> None:
-    boxes = [_box(str(place), 0.1 * place, 0.5, 0.1 * place + 0.05, 0.9) for place in range(10)]
+    boxes = [_box(str(index), 0.1 * index, 0.5, 0.1 * index + 0.05, 0.9) for index in range(10)]
     assert set(COLOURS) <= _colours_of(_drawn(*boxes, size=(800, 400)))
 
 
@@ -107,10 +107,10 @@ def test_lines_grow_with_the_image() -> None:
     assert 2 <= inked(200) < inked(1600)
 
 
-@pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
-def test_a_label_at_a_corner_stays_inside(place: tuple[float, float]) -> None:
-    image = _drawn(Detection("point", label="corner", point=Point(*place)))
-    # The plate is whole: as many of its pixels are there as for a label in the middle, less what the dot takes.
+@pytest.mark.parametrize("location", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_a_label_at_a_corner_stays_inside(location: tuple[float, float]) -> None:
+    image = _drawn(Detection("point", label="corner", point=Point(*location)))
+    # The plate is whole: it has as many pixels as that of a label in the middle, except those under the dot.
     middle = _drawn(Detection("point", label="corner", point=Point(0.5, 0.5)))
     counts = [
         sum(count for count, colour in drawn.getcolors(1 << 24) or [] if colour == COLOURS[0])
@@ -119,10 +119,10 @@ def test_a_label_at_a_corner_stays_inside(place: tuple[float, float]) -> None:
     assert counts[0] > 0.7 * counts[1]
 
 
-def test_labels_at_one_place_do_not_hide_each_other() -> None:
+def test_labels_at_the_same_location_do_not_hide_each_other() -> None:
     image = _drawn(_box("first", 0.3, 0.4, 0.8, 0.9), _box("second", 0.3, 0.4, 0.8, 0.9), size=(640, 480))
     counts = {colour: count for count, colour in image.getcolors(1 << 24) or []}
-    assert counts[COLOURS[0]] > 300  # its line is hidden by the second's; what is left is its plate
+    assert counts[COLOURS[0]] > 300  # its line is hidden by that of the second, so these pixels are its plate
     assert counts[COLOURS[1]] > 300
 
 

@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from vlm.models.cards import Card, canonical_name, card_of, cards
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_card_is_found() -> None:
@@ -36,6 +40,12 @@ def test_known_files_are_named_by_whole_hashes() -> None:
     for release in (release for card in cards().values() for release in card.releases):
         assert re.fullmatch("[0-9a-f]{40}", release.revision)
         assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size > 0 for file in release.files)
+
+
+def test_every_card_names_the_revision_that_the_production_config_pins() -> None:
+    applications = yaml.safe_load((ROOT / "serve_config.yaml").read_text())["applications"]
+    pinned = {args["checkpoint"]: args["revision"] for one in applications if "checkpoint" in (args := one["args"])}
+    assert {card.hugging_face_id: card.releases[0].revision for card in cards().values()} == pinned
 
 
 def test_names_and_aliases_are_unique() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, TaskCard
+from vlm.models.cards import Card, Release, TaskCard
 
 CARDS = (
     Card(
@@ -21,5 +21,6 @@ CARDS = (
         published="2022-12",
         tasks=(TaskCard("caption"),),
         context_length=512,
+        releases=(Release("353689b859fcf0523410b1806dace5fb46ecdf41"),),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, TaskCard
+from vlm.models.cards import Card, Release, TaskCard
 
 CARDS = (
     Card(
@@ -45,5 +45,6 @@ CARDS = (
         ),
         coordinate_bins=(1000, 1000),
         context_length=1024,
+        releases=(Release("5ca5edf5bd017b9919c05d08aebef5e4c7ac3bac"),),
     ),
 )

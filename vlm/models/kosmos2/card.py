@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, TaskCard
+from vlm.models.cards import Card, Release, TaskCard
 
 CARDS = (
     Card(
@@ -42,5 +42,6 @@ CARDS = (
         ),
         coordinate_bins=(32, 32),
         context_length=2048,
+        releases=(Release("e91cfbcb4ce051b6a55bfb5f96165a3bbf5eb82c"),),
     ),
 )
