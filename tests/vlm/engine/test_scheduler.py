@@ -189,6 +189,30 @@ def test_a_preempted_beam_search_starts_from_scratch() -> None:
     assert [beam.generated for beam in search.beams] == [[], []]
 
 
+def test_a_search_that_is_preempted_notes_each_block_that_it_held_once() -> None:
+    schedule = scheduler()
+    (search,) = added(schedule, sequence(2 * BLOCK_SIZE + 1, beams=2))
+    commit(schedule, schedule.schedule())
+    schedule.schedule()
+    assert schedule.pool.used == 4, "two that they share, and one each"
+    schedule._preempt(search)
+    assert search.held == 4
+
+
+def test_no_copy_is_made_for_a_beam_that_is_preempted_in_the_same_step() -> None:
+    """The search has copied a block for its first beam when there is none for its second."""
+    schedule = scheduler(blocks=4)
+    old, search = added(schedule, sequence(1, 9), sequence(1, 9, beams=3))
+    batch = schedule.schedule()
+    assert batch.prefill == (old, search)
+    schedule.pool.take(schedule.pool.free - 1)
+    commit(schedule, batch)
+    decode = schedule.schedule().decode
+    assert search.preemptions == 1
+    assert decode.beams == tuple(old.beams)
+    assert decode.copies == ()
+
+
 def test_many_questions_about_one_image_hold_one_prefix() -> None:
     schedule = scheduler(rows=8)
     added(schedule, *(sequence(1, image=b"a") for _ in range(4)), sequence(1, image=b"b"))
@@ -349,6 +373,8 @@ class Memory:
         for move in work.moves:
             self.slots[move.target] = self.slots[move.source]
         self.rows[: len(work.beams)] = [self.rows[source] for source in work.sources]
+        held = {block for beam in work.beams for block in beam.blocks}
+        assert {one.target for one in work.copies} <= held, "no copy is made for a beam that was preempted since"
         self.copy([(one.source, one.target) for one in work.copies])
         for row, beam in enumerate(work.beams):
             assert beam.row == row
