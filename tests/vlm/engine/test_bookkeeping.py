@@ -101,11 +101,14 @@ def test_an_end_that_the_model_chose_is_a_stop_and_a_forced_one_is_not() -> None
 
 
 def test_a_search_reports_how_it_ended() -> None:
+    """A last token that was forced ends nothing, though it is an end."""
     loaded = miniature(FLORENCE)
+    [end] = loaded.model.eos_token_ids
     used = Core(loaded, plan(loaded, 4, 40), 8)
-    sequences = submitted(used, loaded, [Request(sample_image(1)), Request(sample_image(1))])
-    for one, most in zip(sequences, (40, 3), strict=True):
-        one.sampling = replace(one.sampling, num_beams=3, max_tokens=most, forced_last_token=None)
+    sequences = submitted(used, loaded, [Request(sample_image(1))] * 3)
+    for one, most, last in zip(sequences, (40, 3, 3), (None, None, end), strict=True):
+        one.sampling = replace(one.sampling, num_beams=3, max_tokens=most, forced_last_token=last)
     found = completions(drained(used), sequences)
-    assert [one.finish_reason for one in found] == ["stop", "length"]
-    assert len(found[1].token_ids) == 3
+    assert [one.finish_reason for one in found] == ["stop", "length", "length"]
+    assert [len(one.token_ids) for one in found[1:]] == [3, 3]
+    assert found[2].token_ids[-1] == end

@@ -39,6 +39,7 @@ class Overflowing:
         self._behind = behind
         self.inputs: list[Inputs] = []
         self.part = ""
+        self.bad_numbers = False  # a model that chooses numbers beside tokens has logits of its own
         self.value = math.nan
         self.logits: Callable[[Tensor, Rows[Beam]], None] = lambda logits, rows: None
 
@@ -59,6 +60,10 @@ class Overflowing:
             return sample(logits)
 
         step: Step = self._behind.decode(hidden, rows, sampled)
+        if step.logprobs is not None:
+            for row, one in enumerate(rows):
+                if self.bad_numbers and one.sequence.sampling.seed == BAD:
+                    step.logprobs[row] = math.nan
         return step
 
 
@@ -118,6 +123,19 @@ def test_logits_that_overflow_end_their_request_alone(
     assert len(worst.generated) == LATE, "what overflowed is no token"
     same(completions(events, [first, last]), expected)
     assert [one.slot for one in sequences] == [None] * 3
+    assert_empty(used)
+
+
+def test_a_log_probability_that_is_no_number_ends_its_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+    loaded, model = overflowing(BLIP)
+    model.bad_numbers = True
+    used = core(loaded)
+    asked = [replace(one, sampling=replace(one.sampling, logprobs=True)) for one in (short(BLIP), bad(BLIP))]
+    good, worst = submitted(used, loaded, asked)
+    events = drained(used)
+    assert failed(events) == {worst}
+    [completion] = completions(events, [good])
+    assert all(math.isfinite(one) for one in completion.logprobs)
     assert_empty(used)
 
 
