@@ -51,7 +51,7 @@ def submitted(to: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Se
 
 
 def drained(from_core: Core) -> list[Event]:
-    events = []
+    events: list[Event] = []
     for _ in range(2000):  # a preemption without end would never be done
         if not from_core.busy:
             return events
