@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -51,10 +52,17 @@ def test_our_engine_and_transformers_read_the_same_checkpoint(name: str, exporte
         assert answer.token_ids == oracle.answer(image, PROMPTS[name], max_tokens=12).token_ids
 
 
-@pytest.mark.parametrize("name", [*PROMPTS, "moondream-2"])
-def test_a_checkpoint_is_small_and_loads(name: str, exported: Path) -> None:
+FAMILIES = {"blip-large": "blip", "florence-2-base": "florence2", "kosmos-2": "kosmos2", "moondream-2": "moondream2"}
+
+
+@pytest.mark.parametrize(("name", "family"), FAMILIES.items())
+def test_a_checkpoint_is_small_and_loads(name: str, family: str, exported: Path) -> None:
     folder = export(name, exported)
-    assert load(folder, dtype="float32", device="cpu").model is not None
+    loaded = load(folder, dtype="float32", device="cpu")
+    assert loaded.family == family
+    parameters = list(cast(torch.nn.Module, loaded.model).parameters())
+    assert all(one.dtype == torch.float32 and one.isfinite().all() for one in parameters)
+    assert 0 < sum(one.numel() for one in parameters) < size_of(folder)
     assert size_of(folder) < LARGEST
 
 

@@ -191,3 +191,14 @@ def test_without_an_image_there_are_no_pixels() -> None:
     assert answer["images"] == []
     assert answer["objects"][0]["point"] == [0.5, 0.25]
     assert answer["objects"][0]["point_px"] is None
+
+
+def test_a_score_of_0_and_an_empty_text_are_values() -> None:
+    """Only what is null is left out of the compact form."""
+    found = Detection("point", label="", text="", point=Point(0, 0), score=0.0)
+    grounding = Grounding("point", "point", None, (640, 480), (found,))
+    assert objects_json(grounding) == {
+        "objects": [{"label": "", "text": "", "point": [0.0, 0.0], "point_px": [0.0, 0.0], "score": 0.0}]
+    }
+    [whole] = to_json(grounding)["objects"]
+    assert (whole["score"], whole["score_type"], whole["text"]) == (0.0, "token_prob", "")

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.blocks import BLOCK_SIZE, BlockPool, CachePlan, blocks_for
+from tests.vlm.engine.test_scheduler import added, sequence
+from vlm.engine.blocks import BLOCK_SIZE, MAX_BEAMS, BlockPool, CachePlan, blocks_for, longest_with_beams
+from vlm.engine.scheduler import Scheduler
 from vlm.errors import ConfigError
 from vlm.models.processor import CacheSpec
 
-specs = st.builds(CacheSpec, st.just(1), st.just(1), st.integers(1, 2048), st.integers(1, 2000), st.integers(0, 1000))
+specs = st.builds(
+    CacheSpec, st.just(1), st.just(1), st.integers(1, 2048), st.integers(1, 2000), st.integers(0, 1000),
+    st.sampled_from([0, 0, 1, 16, 730]),
+)  # fmt: skip
 
 
-def least_bytes(spec: CacheSpec, element_size: int) -> int:
-    """Cross attention of one row, one sequence of full length, and the block for padding."""
-    block = BLOCK_SIZE * spec.bytes_per_position(element_size)
-    return spec.cross_positions * spec.bytes_per_position(element_size) + (blocks_for(spec.max_positions) + 1) * block
+def full_blocks(spec: CacheSpec) -> int:
+    """Blocks that one sequence of full length needs: the last block of a prefix is copied, so it is there twice."""
+    return blocks_for(spec.max_positions) + (1 if spec.prefix_positions else 0)
+
+
+def least_bytes(spec: CacheSpec, element_size: int, slots: int = 1) -> int:
+    """Cross attention of the slots, one sequence of full length, and the block for padding."""
+    position = spec.bytes_per_position(element_size)
+    return slots * spec.cross_positions * position + (full_blocks(spec) + 1) * BLOCK_SIZE * position
 
 
 @given(specs, st.sampled_from([2, 4]), st.integers(1, 300), st.floats(1, 8) | st.floats(1, 500))
@@ -30,7 +41,34 @@ def test_a_plan_keeps_its_budget_and_always_holds_one_full_sequence(
     per_position = spec.bytes_per_position(element_size)
     assert plan.bytes == per_position * (plan.slots * spec.cross_positions + plan.blocks * BLOCK_SIZE) <= budget
     assert 1 <= plan.slots <= max_rows
-    assert BlockPool(plan.blocks).free >= blocks_for(spec.max_positions)
+    assert BlockPool(plan.blocks).free >= full_blocks(spec)
+
+
+@given(specs, st.sampled_from([2, 4]), st.integers(2, 5), st.integers(-2, 2), st.integers(-1, 1))
+def test_a_slot_more_is_not_bought_with_a_block_of_the_full_sequence(
+    spec: CacheSpec, element_size: int, slots: int, blocks: int, byte: int
+) -> None:
+    """The budget is a few blocks, or a byte, off what so many slots and one full sequence need together."""
+    block = BLOCK_SIZE * spec.bytes_per_position(element_size)
+    budget = max(least_bytes(spec, element_size), least_bytes(spec, element_size, slots) + blocks * block + byte)
+    plan = CachePlan.fit(spec, element_size, budget, 300)
+    assert BlockPool(plan.blocks).free >= full_blocks(spec)
+    assert plan.bytes <= budget
+
+
+@pytest.mark.parametrize(("missing", "slots"), [(0, 3), (1, 2)])
+def test_three_slots_and_a_full_sequence_fit_to_the_byte(missing: int, slots: int) -> None:
+    spec = CacheSpec(1, 1, 1, max_positions=8 * BLOCK_SIZE, cross_positions=100)
+    plan = CachePlan.fit(spec, 4, least_bytes(spec, 4, 3) - missing, 300)
+    assert plan.slots == slots
+    assert BlockPool(plan.blocks).free >= 8
+
+
+def test_a_plan_for_beams_has_blocks_and_rows_for_them() -> None:
+    spec = CacheSpec(1, 1, 1, max_positions=3 * BLOCK_SIZE)
+    plan = CachePlan.fit(spec, 4, 10**9, max_slots=4, num_beams=3)
+    assert (plan.slots, plan.rows, plan.blocks) == (4, 12, 4 * 3 * 3 + 1)
+    assert CachePlan.fit(spec, 4, 10**9, max_slots=1).rows == MAX_BEAMS, "any one sequence may have that many beams"
 
 
 @given(specs, st.sampled_from([2, 4]), st.integers(1, 300))
@@ -47,7 +85,33 @@ def test_the_least_budget_buys_one_row_and_a_byte_less_is_an_error_that_names_it
 @given(specs, st.integers(1, 50))
 def test_memory_beyond_full_rows_is_not_taken(spec: CacheSpec, max_rows: int) -> None:
     plan = CachePlan.fit(spec, 4, 10**12, max_rows)
-    assert (plan.slots, plan.blocks) == (max_rows, max_rows * blocks_for(spec.max_positions) + 1)
+    assert (plan.slots, plan.blocks) == (max_rows, max_rows * full_blocks(spec) + 1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "prompt", "beams", "longest"),
+    [(8, 40, 4, 48), (12, 33, 3, 80), (20, 70, 4, 128), (5, 15, 4, 16), (5, 16, 4, 32), (4, 33, 4, 32), (1, 40, 2, 32)],
+)
+def test_beams_share_the_whole_blocks_of_their_prompt_and_divide_the_rest(
+    blocks: int, prompt: int, beams: int, longest: int
+) -> None:
+    assert longest_with_beams(blocks, prompt, beams) == longest
+
+
+@given(st.integers(1, 200), st.integers(1, 600), st.integers(1, MAX_BEAMS))
+def test_beams_that_all_diverge_can_reach_their_longest_and_no_further(blocks: int, prompt: int, beams: int) -> None:
+    shared = prompt // BLOCK_SIZE
+    reached = blocks_for(longest_with_beams(blocks, prompt, beams)) - shared
+    assert beams * reached <= max(0, blocks - shared) < beams * (reached + 1)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 16, 21])
+def test_the_least_budget_starts_a_sequence_of_full_length(prefix: int) -> None:
+    spec = replace(CacheSpec(1, 1, 1, max_positions=70), prefix_positions=prefix)
+    plan = CachePlan.fit(spec, 4, least_bytes(spec, 4), 8)
+    schedule = Scheduler(BlockPool(plan.blocks), plan.rows, 1)
+    (one,) = added(schedule, sequence(70 - prefix, image=b"a" if prefix else None, length=prefix))
+    assert schedule.schedule().prefill == (one,)
 
 
 @pytest.mark.parametrize(("positions", "blocks"), [(0, 0), (1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])

@@ -10,7 +10,16 @@ import pytest
 
 from tests.images import scene
 from tests.oracle import without_scores
-from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, assert_empty, comparable, miniature
+from tests.vlm.engine.world import (
+    BLIP,
+    FLORENCE,
+    KOSMOS,
+    assert_empty,
+    comparable,
+    eventually,
+    miniature,
+    sample_image,
+)
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import InvalidRequest, Overloaded, UnsupportedTask, VlmError
@@ -75,9 +84,8 @@ def test_parts_that_arrive_in_one_step_encode_their_image_once() -> None:
     engine = Engine(miniature(FLORENCE), replace(SMALL, encoder_cache_bytes=0))
 
     async def all_at_once() -> Completion:
-        task = asyncio.create_task(engine.complete(Request(scene(1), tasks=TASKS, sampling=BRIEF)))
-        while engine._inbox.qsize() < 6:
-            await asyncio.sleep(0.01)
+        task = asyncio.create_task(engine.complete(Request(sample_image(1), tasks=TASKS, sampling=BRIEF)))
+        await eventually(lambda: engine._inbox.qsize() == 6)
         engine.start()
         return await task
 

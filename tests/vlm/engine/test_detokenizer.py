@@ -118,6 +118,19 @@ def test_text_that_could_begin_a_stop_string_waits_for_the_next_token() -> None:
     assert (text.text, text.finish()) == ("aENb", "")
 
 
+@pytest.mark.parametrize("stop", [("b", "ab"), ("ab", "b"), ("never", "b", "ab")])
+@pytest.mark.parametrize("pieces", [["xab"], ["x", "ab"], ["x", "a", "b"], ["xa", "b", "y"]])
+def test_of_two_stop_strings_the_one_earlier_in_the_text_cuts(stop: tuple[str, ...], pieces: list[str]) -> None:
+    """The other is listed before it, or ends at the same place."""
+    text = Detokenizer(lambda ids: "".join(pieces[one] for one in ids), (), stop)
+    sent = ""
+    for token in range(len(pieces)):
+        sent += text.push(token)
+        if text.stopped:
+            break
+    assert (text.text, sent + text.finish(), text.stopped) == ("x", "x", True)
+
+
 def test_an_emoji_comes_whole() -> None:
     text = Detokenizer(decode_of("bytes"), (), ())
     assert [text.push(token) for token in encode("bytes", "é🦄")] == ["", "é", "", "", "", "🦄"]

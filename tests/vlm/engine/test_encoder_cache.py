@@ -54,6 +54,21 @@ def test_the_least_recently_used_goes_first() -> None:
     assert asked(cache, [b"b"])[1] == [False]
 
 
+def test_a_hit_among_new_images_counts_as_a_use() -> None:
+    cache = EncoderCache(3 * SIZE)
+    for keys in ([b"a"], [b"b"], [b"c"], [b"a", b"d"], [b"e"]):
+        asked(cache, keys)
+    assert asked(cache, [b"a", b"d", b"e"])[1] == [True] * 3
+
+
+def test_a_kept_tensor_keeps_nothing_else_alive() -> None:
+    """What the encoder returns are views of the features of its whole batch."""
+    cache = EncoderCache(10 * SIZE)
+    cache.features([b"a", b"b", b"c"], lambda indices: torch.zeros(len(indices), 2, 3).unbind())
+    kept, _ = cache.features([b"a", b"c"], lambda indices: pytest.fail("both are there"))
+    assert [one.untyped_storage().nbytes() for one in kept] == [one.nbytes for one in kept] == [SIZE] * 2
+
+
 @pytest.mark.parametrize("budget", [0, SIZE - 1])
 def test_what_does_not_fit_is_not_kept(budget: int) -> None:
     cache = EncoderCache(budget)

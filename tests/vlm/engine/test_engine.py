@@ -20,9 +20,11 @@ from tests.vlm.engine.world import (
     FLORENCE,
     KOSMOS,
     NAMES,
+    Gate,
     assert_empty,
     comparable,
     crowd,
+    eventually,
     faulty_model,
     faulty_processor,
     least_bytes,
@@ -199,18 +201,19 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(engines: dict
 
 
 def test_work_for_a_client_that_leaves_stops_at_once() -> None:
-    forwards = Times(RuntimeError())
+    """The step that is being computed is the last one: the answer has 60 tokens."""
+    forwards = Gate(20)
 
     async def leaves(engine: Engine) -> None:
         chunks = generate(engine, ENDLESS)
         await chunks.__anext__()
         await chunks.aclose()
+        forwards.open()
         assert_empty(engine)  # here, since a loop that closes would abandon it
 
-    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.003))
-    with Engine(faulty_model(paced, "forward", forwards), SMALL) as engine:
+    with Engine(faulty_model(miniature(BLIP), "forward", forwards), SMALL) as engine:
         asyncio.run(leaves(engine))
-    assert forwards.calls < 50, "the answer has 60 tokens"
+    assert forwards.calls <= 20
 
 
 def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten() -> None:
@@ -375,8 +378,7 @@ def test_a_client_that_reads_slowly_does_not_slow_others() -> None:
     async def both(engine: Engine) -> list[Chunk]:
         slow_one = asyncio.ensure_future(slow(engine))
         await gathered(engine, [ENDLESS] * 4)
-        while engine.stats().running:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: not engine.stats().running)
         fast_done.set()
         return await slow_one
 
@@ -429,13 +431,17 @@ def test_stopping_ends_running_waiting_and_preparing_requests() -> None:
         late = Request(scene(1), "last")
         tasks = [asyncio.ensure_future(outcome(engine, one)) for one in (*[ENDLESS] * 3, late, late, REQUEST)]
         await asyncio.to_thread(last.wait, 10)
-        await asyncio.to_thread(engine.stop)
+        stopping = asyncio.ensure_future(asyncio.to_thread(engine.stop))
+        await eventually(lambda: engine._stopping)
+        forwards.open()
+        await stopping
         stopped.set()
         return await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
-    paced = faulty_model(miniature(BLIP), "forward", lambda *_: time.sleep(0.005))  # so that none is done before
+    forwards = Gate(1)  # so that none is done before
     engine = Engine(
-        faulty_processor(paced, "prepare", slowly), EngineConfig(2, cache_bytes=2**26, prepare_threads=1)
+        faulty_processor(faulty_model(miniature(BLIP), "forward", forwards), "prepare", slowly),
+        EngineConfig(2, cache_bytes=2**26, prepare_threads=1),
     ).start()
     assert {type(answer) for answer in asyncio.run(crowded(engine))} == {EngineFailure}
     assert not engine.healthy
@@ -453,8 +459,7 @@ def test_stopping_again_or_before_the_start_is_harmless() -> None:
 def test_stopping_before_the_start_ends_waiting_requests() -> None:
     async def early(engine: Engine) -> Completion | VlmError:
         task = asyncio.ensure_future(outcome(engine, REQUEST))
-        while engine._inbox.empty():
-            await asyncio.sleep(0.001)
+        await eventually(lambda: not engine._inbox.empty())
         engine.stop()
         return await asyncio.wait_for(task, 10)
 

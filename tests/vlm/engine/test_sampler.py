@@ -196,3 +196,14 @@ def test_without_a_seed_two_requests_differ() -> None:
     """Otherwise every client would get the same 'random' answer."""
     how = Sampling(temperature=1.0)
     assert beam(0, [1], how).sequence.generator.random() != beam(0, [1], how).sequence.generator.random()
+
+
+def test_seed_0_is_a_seed() -> None:
+    def numbers(seed: int | None) -> list[float]:
+        generator = beam(0, [1], Sampling(seed=seed)).sequence.generator
+        return [generator.random() for _ in range(3)]
+
+    assert numbers(0) == numbers(0)
+    assert numbers(0) != numbers(1)
+    assert numbers(7) != numbers(-7)
+    assert numbers(None) != numbers(None), "without a seed no two answers are alike"

@@ -6,12 +6,13 @@ import random
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vlm.engine.beams import Continuation
-from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
+from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for, longest_with_beams
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Beam, Sequence
 from vlm.types import Sampling
@@ -176,13 +177,40 @@ def test_beams_share_the_prompt_and_copy_the_block_that_they_write_to() -> None:
 def test_a_preempted_beam_search_starts_from_scratch() -> None:
     schedule = scheduler(blocks=4, rows=8)
     old, search = added(schedule, sequence(BLOCK_SIZE, 60), sequence(1, 60, beams=2))
-    while not search.preemptions:
+    for _ in range(60):
         assert len(search.beams) in (0, 2)
         commit(schedule, schedule.schedule())
+        if search.preemptions:
+            break
+    assert search.preemptions
     assert not search.beams
     schedule.remove(old)
     schedule.schedule()
     assert [beam.generated for beam in search.beams] == [[], []]
+
+
+def test_a_search_that_is_preempted_notes_each_block_that_it_held_once() -> None:
+    schedule = scheduler()
+    (search,) = added(schedule, sequence(2 * BLOCK_SIZE + 1, beams=2))
+    commit(schedule, schedule.schedule())
+    schedule.schedule()
+    assert schedule.pool.used == 4, "two that they share, and one each"
+    schedule._preempt(search)
+    assert search.held == 4
+
+
+def test_no_copy_is_made_for_a_beam_that_is_preempted_in_the_same_step() -> None:
+    """The search has copied a block for its first beam when there is none for its second."""
+    schedule = scheduler(blocks=4)
+    old, search = added(schedule, sequence(1, 9), sequence(1, 9, beams=3))
+    batch = schedule.schedule()
+    assert batch.prefill == (old, search)
+    schedule.pool.take(schedule.pool.free - 1)
+    commit(schedule, batch)
+    decode = schedule.schedule().decode
+    assert search.preemptions == 1
+    assert decode.beams == tuple(old.beams)
+    assert decode.copies == ()
 
 
 def test_many_questions_about_one_image_hold_one_prefix() -> None:
@@ -224,11 +252,83 @@ def test_a_known_prefix_is_not_given_away_before_it_is_copied() -> None:
 def test_a_preempted_search_waits_until_it_could_hold_what_it_held() -> None:
     schedule, pick = scheduler(blocks=16, rows=12), random.Random(2)
     _, *searches = added(schedule, sequence(BLOCK_SIZE, 240), *(sequence(1, 90, beams=4) for _ in range(2)))
-    while schedule.running or schedule.waiting:
+    for _ in range(240 + 3 * 2 * 90):
         for one in commit(schedule, schedule.schedule(), pick):
             schedule.remove(one)
+    assert not schedule.running
+    assert not schedule.waiting
     assert [one.preemptions <= 2 for one in searches] == [True, True]
     assert any(one.preemptions for one in searches)
+
+
+@pytest.mark.parametrize(("blocks", "prompt", "beams"), [(8, 40, 4), (12, 33, 3), (20, 70, 4)])
+def test_a_search_as_long_as_is_allowed_never_preempts_itself(blocks: int, prompt: int, beams: int) -> None:
+    """Its beams diverge at once, and never share a block again."""
+    schedule = scheduler(blocks, rows=beams)
+    tokens = longest_with_beams(blocks, prompt, beams) - prompt + 1  # the last one needs no position
+    (search,) = added(schedule, sequence(prompt, tokens, beams))
+    for _ in range(tokens):
+        assert len(participants(schedule.schedule())) == 1
+        apart = [Continuation(parent, parent, None, 0.0, ends=False) for parent in range(beams)]
+        schedule.branch(search, apart)
+    assert (search.preemptions, search.beams[0].budget) == (0, 0)
+
+
+def with_idle_prefixes(blocks: int, *images: bytes) -> Scheduler:
+    """Each image has been asked about, in this order, and nobody asks about any now."""
+    schedule = scheduler(blocks)
+    for image in images:
+        (one,) = added(schedule, sequence(1, image=image))
+        schedule.prefixes.computed([job.prefix for job in schedule.schedule().prefixes])
+        schedule.remove(one)
+    assert len(schedule.prefixes) == len(set(images))
+    return schedule
+
+
+def test_the_prefix_of_a_sequence_that_starts_is_not_evicted_for_it() -> None:
+    """It is the least recently used one, but the other goes."""
+    schedule = with_idle_prefixes(6, b"a", b"b")
+    (one,) = added(schedule, sequence(3 * BLOCK_SIZE, image=b"a"))
+    batch = schedule.schedule()
+    assert batch.prefill == (one,)
+    assert not batch.prefixes
+    assert schedule.prefixes.find(b"b") is None
+
+
+def test_a_sequence_waits_if_only_its_own_prefix_could_make_room() -> None:
+    schedule = with_idle_prefixes(4, b"a")
+    added(schedule, sequence(1))
+    schedule.schedule()
+    (one,) = added(schedule, sequence(2 * BLOCK_SIZE, image=b"a"))
+    assert not schedule.schedule().prefill
+    assert schedule.prefixes.find(b"a") is not None
+    assert list(schedule.waiting) == [one]
+
+
+def test_a_prefix_that_is_asked_for_again_outlives_a_later_one() -> None:
+    schedule = with_idle_prefixes(6, b"a", b"b", b"a")
+    added(schedule, sequence(3 * BLOCK_SIZE))
+    assert schedule.schedule().prefill
+    assert (schedule.prefixes.find(b"a") is None, schedule.prefixes.find(b"b") is None) == (False, True)
+
+
+def test_a_preempted_sequence_that_finds_its_own_image_is_not_a_hit() -> None:
+    """What it encoded itself it did not find there."""
+    schedule = scheduler(blocks=8)
+    old, new = added(schedule, sequence(BLOCK_SIZE, 99), sequence(6, 99, image=b"a"))
+    batch = schedule.schedule()
+    schedule.prefixes.computed([job.prefix for job in batch.prefixes])
+    assert new.note_image(cached=False), "as the runner notes it"
+    for _ in range(99):
+        commit(schedule, batch)
+        batch = schedule.schedule()
+        if new.preemptions:
+            break
+    schedule.remove(old)
+    again = schedule.schedule()
+    assert again.prefill == (new,)
+    assert not again.prefixes
+    assert (schedule.prefixes.hits, new.image_cached) == (0, False)
 
 
 @given(
@@ -273,6 +373,8 @@ class Memory:
         for move in work.moves:
             self.slots[move.target] = self.slots[move.source]
         self.rows[: len(work.beams)] = [self.rows[source] for source in work.sources]
+        held = {block for beam in work.beams for block in beam.blocks}
+        assert {one.target for one in work.copies} <= held, "no copy is made for a beam that was preempted since"
         self.copy([(one.source, one.target) for one in work.copies])
         for row, beam in enumerate(work.beams):
             assert beam.row == row

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +107,33 @@ def faulty_model(loaded: LoadedModel, method: str, before: Callable[..., None]) 
 def faulty_processor(loaded: LoadedModel, method: str, before: Callable[..., None]) -> LoadedModel:
     stand_in: Any = Faulty(loaded.processor, method, before)
     return replace(loaded, processor=stand_in)
+
+
+async def eventually(holds: Callable[[], object], patience_s: float = 10) -> None:
+    """Wait until a condition holds; an error if it does not within ``patience_s`` seconds."""
+    async with asyncio.timeout(patience_s):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+class Gate:
+    """Holds the call with this number, and those after it, until it is opened; nobody waits for longer than 10 s.
+
+    What a test does meanwhile is done before that call returns, however slow or fast the machine is.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+        self._open = threading.Event()
+
+    def __call__(self, *args: object, **more: object) -> None:
+        self.calls += 1
+        if self.calls >= self.number:
+            assert self._open.wait(10), "nobody has opened the gate"
+
+    def open(self) -> None:
+        """Let the calls go on."""
+        self._open.set()
 
 
 def assert_empty(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,26 @@ def test_a_coordinate_in_reasoning_has_a_value(
     for written in ([], [40]):
         assert biased.locations.coordinate(token_of(biased, reasoning, written)) is not None
     assert token_of(biased, question, [40]) == COORDINATE
+
+
+@pytest.mark.parametrize("written", [[], [40]])
+def test_the_log_probability_of_a_coordinate_in_reasoning_is_that_of_token_and_bin(
+    both: tuple[Moondream2, Moondream2Processor], biased: Moondream2, written: list[int]
+) -> None:
+    """Of the tokens that may come there, and of the bins: both were chosen."""
+    choosing(biased, {COORDINATE: 2.0, 40: 1.0, EOS: 1.5, SIZE: 0.5})
+    thinking = asked(both)[2]
+    with torch.inference_mode():
+        hidden = prefilled(biased, thinking, None, written)[1]
+        step = biased.decode(hidden, [Alone(thinking, written)], greedy)
+        bins = torch.log_softmax(biased.region.coordinate_logits(hidden)[0].float(), dim=-1)
+    others = [40, SIZE] if not written else [40]  # no end of text in reasoning, and no size after its first token
+    weights = {COORDINATE: 2.0, 40: 1.0, SIZE: 0.5}
+    total = sum(math.exp(weights[token]) for token in (COORDINATE, *others))
+    total += (biased.vocabulary - len(others) - 2 - bool(written)) * math.exp(-20)
+    assert step.logprobs is not None
+    assert float(step.logprobs) == pytest.approx(2.0 - math.log(total) + float(bins.max()), abs=1e-4)
+    assert int(step.tokens) == biased.vocabulary + int(bins.argmax())
 
 
 def test_reasoning_ends_at_its_limit(both: tuple[Moondream2, Moondream2Processor]) -> None:
