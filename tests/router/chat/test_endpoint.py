@@ -52,7 +52,6 @@ def anyio_backend() -> object:
     return CLOCKED
 
 
-
 async def test_what_the_backend_is_asked() -> None:
     backend = FakeBackend()
     answer = await post(backend, body("<OD>", model="microsoft/Florence-2-base", task="detect"))
