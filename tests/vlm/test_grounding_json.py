@@ -191,3 +191,14 @@ def test_without_an_image_there_are_no_pixels() -> None:
     assert answer["images"] == []
     assert answer["objects"][0]["point"] == [0.5, 0.25]
     assert answer["objects"][0]["point_px"] is None
+
+
+def test_a_score_of_zero_and_an_empty_text_are_values() -> None:
+    """Only what is unknown is left out of the compact form."""
+    found = Detection("box", label="", text="", score=0.0, box=Box(0, 0, 1, 1))
+    grounding = Grounding("ocr", "<OCR>", None, (8, 8), (found,))
+    [compact], [full] = objects_json(grounding)["objects"], to_json(grounding)["objects"]
+    for shown in (compact, full):
+        assert (shown["label"], shown["text"], shown["score"], shown["box"]) == ("", "", 0.0, [0, 0, 1, 1])
+    assert set(compact) == {"label", "text", "box", "box_px", "score"}
+    assert full["score_type"] == "token_prob"
