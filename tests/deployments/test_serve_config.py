@@ -279,3 +279,13 @@ def test_the_router_holds_as_many_requests_as_several_engines() -> None:
 def test_a_config_is_read_without_torch_and_without_ray() -> None:
     check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-c", f"import sys, deployments.config; {check}"], check=True, cwd=ROOT)
+
+
+def test_a_checkpoint_in_the_working_directory_comes_before_the_repositorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "miniatures" / "blip-large"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert ModelConfig(checkpoint="miniatures/blip-large").source == str(folder)
+    assert ModelConfig(checkpoint="org/name").source == "org/name"

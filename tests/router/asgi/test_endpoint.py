@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -344,8 +345,17 @@ async def test_a_client_that_leaves_a_stream_is_recorded_with_its_tokens() -> No
 
 async def test_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.asgi.endpoint.READING_GRACE_S", 0.05)
-    toy = Toy(config=RouterConfig(request_timeout_s=0.05))
+    toy, began = Toy(config=RouterConfig(request_timeout_s=0.25)), asyncio.get_running_loop().time()
     await talk(toy.app, PATH, [sent()], reads=False)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.25 + 0.05)
+    assert toy.the_record().outcome == "abandoned"
+
+
+async def test_a_client_that_leaves_without_reading_a_comment() -> None:
+    toy = Toy(FakeBackend(pause_s=0.03), config=RouterConfig(keep_alive_s=0.018))
+    # At 18 ms the stream is opened, at 30 it has its first piece, at 48 a comment, and at 50 the client leaves.
+    sent_before = await talk(toy.app, PATH, [sent(), GONE], reads=False, until=b": keep-alive")
+    assert sent_before[-1]["body"] == b": keep-alive\n\n"
     assert toy.the_record().outcome == "abandoned"
 
 
@@ -364,3 +374,12 @@ async def test_a_completed_answer_stays_completed() -> None:
     toy = Toy(FakeBackend([*script(words()), RuntimeError("never reached")]))
     await toy.post(live=True)
     assert toy.the_record().outcome == "completed"
+
+
+async def test_when_a_request_was_read_began_to_be_answered_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("router.asgi.metering.time", SimpleNamespace(perf_counter=loop.time))
+    toy = Toy(FakeBackend(pause_s=5), Shelf(pause_s=3))
+    await toy.post(live=True)
+    record = toy.the_record()
+    assert (record.read_s, record.first_chunk_s, record.total_s) == (3, 3 + 5, 3 + 3 * 5)
