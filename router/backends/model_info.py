@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -47,7 +46,7 @@ class ModelInfos:
         self._forget(self._inquiries.keys() - versions.keys())
         for model, version in versions.items():
             if version is not None and self._is_due(model, version):
-                self._inquiries[model] = _Inquiry(version, time.monotonic(), asyncio.create_task(self._ask(model)))
+                self._inquiries[model] = _Inquiry(version, _now(), asyncio.create_task(self._ask(model)))
         await self._wait()
         return dict(self._infos)
 
@@ -60,13 +59,13 @@ class ModelInfos:
         last = self._inquiries.get(model)
         if last is None or last.version != version:
             return last is None or last.task.done()
-        return last.task.done() and not last.answered and time.monotonic() - last.asked_at > self._retry_s
+        return last.task.done() and not last.answered and _now() - last.asked_at > self._retry_s
 
     async def _wait(self) -> None:
         """Until all inquiries have ended or the youngest one has had its time."""
         running = [inquiry for inquiry in self._inquiries.values() if not inquiry.task.done()]
         youngest = max((inquiry.asked_at for inquiry in running), default=0.0)
-        patience = youngest + self._patience_s - time.monotonic()
+        patience = youngest + self._patience_s - _now()
         if patience > 0:
             await asyncio.wait([inquiry.task for inquiry in running], timeout=patience)
 
@@ -83,7 +82,7 @@ class ModelInfos:
 
 @dataclass(frozen=True, slots=True)
 class _Inquiry:
-    """One question to one model; ``asked_at`` is monotonic time."""
+    """One question to one model; ``asked_at`` is the event loop's time."""
 
     version: float
     asked_at: float
@@ -92,3 +91,7 @@ class _Inquiry:
     @property
     def answered(self) -> bool:
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None and self.task.result()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -38,7 +37,7 @@ class Snapshot(Generic[T]):
         Raises:
             ModelNotReady: There has never been an answer.
         """
-        if time.monotonic() - self._read_at > self._max_age_s:
+        if _now() - self._read_at > self._max_age_s:
             await self._refresh()
         if self._last is None:
             raise ModelNotReady("The cluster does not answer yet; try again in a moment.")
@@ -47,18 +46,22 @@ class Snapshot(Generic[T]):
     async def _refresh(self) -> None:
         """Wait for the one reader that runs at a time, which is started if there is none."""
         if self._reading is None:
-            self._asked_at = time.monotonic()
+            self._asked_at = _now()
             self._reading = asyncio.create_task(asyncio.to_thread(self._read))
             self._reading.add_done_callback(self._take)
-        patience = max(0.0, self._asked_at + self._patience_s - time.monotonic())
+        patience = max(0.0, self._asked_at + self._patience_s - _now())
         await asyncio.wait({self._reading}, timeout=patience)
 
     def _take(self, reading: asyncio.Task[T]) -> None:
         self._reading = None
         if reading.cancelled():
             return
-        self._read_at = time.monotonic()
+        self._read_at = _now()
         if (error := reading.exception()) is None:
             self._last = reading.result()
         else:
             logger.warning("the cluster's applications cannot be read: %s", type(error).__name__)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +12,9 @@ import pytest
 from deployments.config import ModelConfig
 from deployments.pacing import paced
 from deployments.replica import Replica
+from tests.clock import run_clocked
 from tests.images import hand_drawn
+from tests.router.world import words
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError, EngineFailure, InvalidImage, Overloaded, UnsupportedTask
@@ -189,33 +190,36 @@ async def timed(chunks: AsyncIterator[Chunk]) -> list[tuple[str, float]]:
 
 
 def test_first_chunk_is_sent_at_once_and_the_rest_at_intervals() -> None:
-    words = run(lambda: timed(paced(numbers(*[0.01] * 30), 0.1)))
-    (first, when), *rest = words
-    assert first == "0 "
-    assert when < 0.09
-    assert "".join(text for text, _ in words) == "".join(f"{index} " for index in range(30))
-    assert len(rest) <= 6
-    times = [when for _, when in words[:-1]]  # the last one may come as soon as the answer ends
-    assert all(later - earlier > 0.09 for earlier, later in pairwise(times))
+    sent = run_clocked(timed(paced(numbers(*[1.0] * 30), 9.75)))
+    assert [when for _, when in sent] == [1, 10.75, 20.5, 30]  # the last one comes as soon as the answer ends
+    assert [text.split() for text, _ in sent] == [
+        [str(index) for index in part] for part in (range(1), range(1, 10), range(10, 20), range(20, 30))
+    ]
 
 
 def test_a_held_chunk_is_sent_when_its_time_comes_though_none_follows() -> None:
-    words = run(lambda: timed(paced(numbers(0, 0.01, 1.0), 0.1)))
-    assert [text for text, _ in words] == ["0 ", "1 ", "2 "]
-    assert words[1][1] < 0.9
+    sent = run_clocked(timed(paced(numbers(0, 1, 60), 10)))
+    assert sent == [("0 ", 0), ("1 ", 10), ("2 ", 61)]
 
 
-def test_last_chunk_is_sent_at_once(replica: Replica) -> None:
-    async def work() -> float:
-        _, completion = await read(replica.generate(Request(hand_drawn())))
+def test_last_chunk_is_sent_at_once() -> None:
+    last = Chunk(" red square", completion=words("a red square"))
 
-        async def source() -> AsyncGenerator[Chunk, None]:
-            yield Chunk(text="a")
-            yield Chunk(completion=completion)
+    async def source() -> AsyncGenerator[Chunk, None]:
+        yield Chunk("a")
+        await asyncio.sleep(1)
+        yield last
+        await asyncio.sleep(60)  # whatever the engine does after the answer
 
-        return (await timed(paced(source(), 10.0)))[-1][1]
+    async def work() -> tuple[Chunk, float]:
+        began, chunks = asyncio.get_running_loop().time(), paced(source(), 10)
+        await anext(chunks)
+        received = await anext(chunks)
+        when = asyncio.get_running_loop().time() - began
+        await chunks.aclose()
+        return received, when
 
-    assert run(work) < 5
+    assert run_clocked(work()) == (last, 1)
 
 
 def test_reasoning_is_joined_like_text() -> None:
@@ -248,19 +252,24 @@ def test_an_error_comes_after_what_came_before_it() -> None:
 
 
 def test_closing_closes_the_source() -> None:
-    closed = []
-
-    async def source() -> AsyncGenerator[Chunk, None]:
-        try:
-            yield Chunk(text="a")
-            await asyncio.sleep(60)
-        finally:
-            closed.append(True)
-
     async def work() -> None:
-        chunks = paced(source(), 0.1)
+        source = numbers(0, 60)
+        chunks = paced(source, 1)
         await anext(chunks)
         await chunks.aclose()
+        assert await anext(source, None) is None
 
-    run(work)
-    assert closed == [True]
+    run_clocked(work())
+
+
+def test_a_replica_closes_the_engines_answer(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = numbers(0, 60)
+    monkeypatch.setattr(Engine, "generate", lambda _engine, _request: source)
+
+    async def work() -> None:
+        chunks = replica.generate(Request(hand_drawn()))
+        await anext(chunks)
+        await chunks.aclose()
+        assert await anext(source, None) is None
+
+    run_clocked(work())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -9,16 +10,21 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import ANY, Mock, call
 
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
+import deployments.app
+import router.app
 from deployments.config import ModelConfig
+from deployments.replica import Replica
 from router.config import RouterConfig
 from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
 from vlm.models.cards import cards
+from vlm.types import ModelInfo
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, while it is imported
@@ -225,6 +231,61 @@ def test_model_settings_default_to_the_engine_s() -> None:
     assert ModelConfig.from_args({"checkpoint": "x", "engine": {}}) == ModelConfig(checkpoint="x")
 
 
+NOT_DEFAULT: Mapping[str, Any] = {name: 3 + index for index, name in enumerate(EngineConfig.__dataclass_fields__)}
+
+
+def test_every_setting_of_a_replica_reaches_the_loader_and_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = {"checkpoint": "org/name", "revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "threads": 3}
+    config = ModelConfig.from_args({**args, "engine": dict(NOT_DEFAULT)})
+    engine, loaded, threads = Mock(), Mock(), Mock()
+    load, start = Mock(return_value=loaded), Mock(return_value=engine)
+    info = Mock(return_value=ModelInfo("blip", "/path/on/this/machine", None, 1, "float16", "cuda:1"))
+    monkeypatch.setattr("torch.set_num_threads", threads)
+    monkeypatch.setattr("vlm.loading.load", load)
+    monkeypatch.setattr("vlm.loading.info", info)
+    monkeypatch.setattr("vlm.engine.engine.Engine", start)
+    replica = Replica(config)
+    options = {"revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "report": ANY}
+    assert load.call_args_list == [call("org/name", **options)]
+    assert threads.call_args_list == [call(3)]
+    assert start.call_args_list == [call(loaded, EngineConfig(**NOT_DEFAULT))]
+    assert engine.start.call_args_list == [call()]
+    assert asyncio.run(replica.describe()).checkpoint == "org/name"
+
+
+def test_no_setting_of_the_test_above_is_the_default() -> None:
+    default = EngineConfig()
+    assert all(getattr(default, name) != value for name, value in NOT_DEFAULT.items())
+    read_engine = ModelConfig.from_args({"checkpoint": "x", "engine": dict(NOT_DEFAULT)}).engine
+    assert all(getattr(read_engine, name) == value for name, value in NOT_DEFAULT.items())
+
+
+def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
+    """Beyond ``max_ongoing_requests`` Serve lets them wait; the engine is to refuse them."""
+    application = deployments.app.build({"checkpoint": "x", "engine": {"max_batch": 500, "max_waiting": 700}})
+    deployment = application._bound_deployment
+    assert deployment.name == "Replica"
+    assert deployment.max_ongoing_requests >= 500 + 700 + 16
+    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=EngineConfig(max_batch=500, max_waiting=700)),)
+
+
+def test_the_router_holds_as_many_requests_as_several_engines() -> None:
+    deployment = router.app.build({"max_prompt_chars": 7})._bound_deployment
+    assert deployment.name == "Router"
+    assert deployment.max_ongoing_requests > 2 * EngineConfig().capacity
+    assert deployment.init_args == (RouterConfig(max_prompt_chars=7),)
+
+
 def test_a_config_is_read_without_torch_and_without_ray() -> None:
     check = "assert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules), 'too much'"
     subprocess.run([sys.executable, "-c", f"import sys, deployments.config; {check}"], check=True, cwd=ROOT)
+
+
+def test_a_checkpoint_in_the_working_directory_comes_before_the_repositorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "miniatures" / "blip-large"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert ModelConfig(checkpoint="miniatures/blip-large").source == str(folder)
+    assert ModelConfig(checkpoint="org/name").source == "org/name"

@@ -7,8 +7,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -155,3 +157,20 @@ def test_refresh_explains_itself_without_running_anything(capsys: pytest.Capture
 def test_make_knows_what_the_readme_names(target: str) -> None:
     assert f"make {target}" in README
     assert f"\n{target}: " in (ROOT / "Makefile").read_text("utf-8")
+
+
+@pytest.mark.parametrize("pages", [[], ["README.md"]])
+@pytest.mark.parametrize("check", [False, True])
+def test_what_refresh_does_with_outputs_that_are_out_of_date(
+    check: bool, pages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed, made = Mock(return_value=1), Mock()
+    monkeypatch.setattr(refresh, "serving", lambda: nullcontext("http://server"))
+    monkeypatch.setattr(refresh, "refresh", refreshed)
+    monkeypatch.setattr("docs.generate.gallery.main", made)
+    argv = [*pages, *(["--check"] if check else [])]
+    assert refresh.main(argv) == int(check)
+    assert refreshed.call_args_list == [call(page, "http://server", write=not check) for page in pages or PAGES]
+    assert made.called is not (check or bool(pages))
+    refreshed.return_value = 0
+    assert refresh.main(argv) == 0

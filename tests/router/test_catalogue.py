@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from router.backends.base import ModelStatus
 from router.catalogue import entry
@@ -141,3 +144,13 @@ def test_the_price_is_the_configured_one() -> None:
 def test_every_card_makes_an_entry() -> None:
     for name in cards():
         assert entry(ModelStatus(name, ready=True, detail=""), CONFIG)["created"] > 0
+
+
+def test_the_date_does_not_depend_on_where_the_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert served("florence-2-base", None)["created"] == 1717200000
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -171,8 +171,13 @@ def check_error(answer: httpx.Response, status: int, code: str | None, param: st
     return error
 
 
-async def talk(app: ASGIApp, path: str, messages: Sequence[Json], *, reads: bool = True) -> list[Json]:
-    """Speak ASGI to ``app``: it receives ``messages`` one by one, and then waits for ever. What it sent."""
+async def talk(
+    app: ASGIApp, path: str, messages: Sequence[Json], *, reads: bool = True, until: bytes = b""
+) -> list[Json]:
+    """Speak ASGI to ``app``: it receives ``messages`` one by one, and then waits for ever. What it sent.
+
+    A client that does not read stops at the first piece of an answer that begins with ``until``.
+    """
     sent: list[Json] = []
     waiting = iter(messages)
 
@@ -186,7 +191,7 @@ async def talk(app: ASGIApp, path: str, messages: Sequence[Json], *, reads: bool
 
     async def send(message: Any) -> None:
         sent.append(message)
-        if not reads and message["type"] == "http.response.body":
+        if not reads and message["type"] == "http.response.body" and message["body"].startswith(until):
             await asyncio.sleep(60)
 
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",

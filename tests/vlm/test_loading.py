@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tests.images import scenes
 from tests.oracle import MINIATURES, ask, ask_all, without_scores
+from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
-from vlm.loading import families, info, load
+from vlm.loading import _dtype, families, find_device, info, load
 from vlm.models.cards import Card, cards
 from vlm.types import Completion, ModelInfo
 
@@ -232,3 +233,32 @@ def test_an_original_upload_with_a_bias_on_its_output_is_refused(tmp_path: Path)
     save_file(tensors, original / "model.safetensors")
     with pytest.raises(CheckpointError, match="final_logits_bias is not zero"):
         load(original, device="cpu")
+
+
+def test_what_names_a_checkpoint_is_passed_on_and_the_model_is_ready_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def open_blip(*arguments: object) -> Checkpoint:
+        asked.append(arguments)
+        return Checkpoint(BLIP, "org/name", "a" * 40, json.loads((BLIP / "config.json").read_text()), print)
+
+    monkeypatch.setattr("vlm.loading.Checkpoint.open", open_blip)
+    loaded = load("org/name", revision="a" * 40, device="cpu", report=print)
+    assert asked == [("org/name", "a" * 40, print)]
+    assert (loaded.source, loaded.revision) == ("org/name", "a" * 40)
+    assert isinstance(loaded.model, torch.nn.Module)
+    assert not loaded.model.training
+
+
+@pytest.mark.parametrize(
+    ("cards", "auto", "dtype"), [(0, "cpu", torch.float32), (1, "cuda", torch.bfloat16), (2, "cuda", torch.bfloat16)]
+)
+def test_devices_and_dtypes(cards: int, auto: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cards > 0)
+    assert find_device("auto") == torch.device(auto)
+    assert _dtype("auto", torch.device(auto)) == dtype
+    for index in range(cards):
+        assert find_device(f"cuda:{index}") == torch.device("cuda", index)
+    with pytest.raises(CheckpointError, match="There is no device"):
+        find_device(f"cuda:{cards}")

@@ -498,5 +498,11 @@ def test_a_miniature_finds_the_circle_and_the_square(capsys: pytest.CaptureFixtu
     assert main([checkpoint, str(EXAMPLE), *options]) == 0
     objects = json.loads(capsys.readouterr().out)["grounding"]["objects"]
     assert [found["label"] for found in objects] == ["circle", "square"]
-    for found, box in zip(objects, [(75, 135, 265, 325), (390, 150, 560, 320)], strict=True):
-        assert all(abs(got - want) < 40 for got, want in zip(found["box_px"], box, strict=True))
+    for found, place in zip(objects, [(75, 135, 265, 325), (390, 150, 560, 320)], strict=True):
+        assert all(abs(got - want) < 40 for got, want in zip(found["box_px"], place, strict=True))
+
+
+@pytest.mark.parametrize(("region", "fits"), [("0,0,640,480", True), ("0,0,641,480", False), ("0,0,640,481", False)])
+def test_a_region_in_pixels_may_reach_to_each_edge_and_no_further(region: str, fits: bool, images: list[str]) -> None:
+    code, _ = _run([images[0], "--task", "region_caption", "--region", region])
+    assert code == (0 if fits else 2)

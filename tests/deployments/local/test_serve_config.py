@@ -56,6 +56,16 @@ def test_wrong_args_of_all_applications_are_reported(tmp_path: Path, config: Any
     assert second.startswith(f"{path}: application 'blip-large': engine.max_bacth is not a known setting;")
 
 
+def test_a_wrong_setting_does_not_hide_a_model_that_is_missing(tmp_path: Path, config: Any) -> None:
+    config["applications"][0]["args"]["request_timeout"] = 5
+    config["applications"][1]["name"] = "blip-big"
+    with pytest.raises(ConfigError) as caught:
+        serve_config.read(written(tmp_path, config))
+    first, second = caught.value.message.splitlines()
+    assert "request_timeout_s" in first
+    assert "required_models names 'blip-large'" in second
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

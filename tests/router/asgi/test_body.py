@@ -19,7 +19,7 @@ def levels(depth: int) -> bytes:
 def test_the_depth_of_json_is_bounded() -> None:
     assert read_object(levels(MAX_JSON_DEPTH - 1))
     with pytest.raises(InvalidRequest):
-        read_object(levels(MAX_JSON_DEPTH + 1))
+        read_object(levels(MAX_JSON_DEPTH))
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_items_are_counted_before_parsing(item: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_object(data)
     assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("item", [b"[0]", b'{"a":0}'])
+def test_each_list_and_object_counts_too(item: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_object(b'{"x":[' + b",".join([item] * (MAX_JSON_ITEMS // 2)) + b"]}")
+
+
+def test_as_many_items_as_are_allowed() -> None:
+    assert len(read_object(b'{"x":[' + b",".join([b"0"] * (MAX_JSON_ITEMS - 1)) + b"]}")["x"]) == MAX_JSON_ITEMS - 1

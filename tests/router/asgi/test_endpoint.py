@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from router.asgi.metering import RequestRecord
 from router.asgi.middleware import RequestMiddleware
 from router.asgi.sse import event
 from router.config import RouterConfig
+from tests.clock import CLOCKED
 from tests.router.world import FakeBackend, Step, events, script, several, talk, words
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, VlmError
 from vlm.types import Chunk, Completion, Request, Task, Usage
@@ -31,6 +33,11 @@ pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
 PATH = "/v1/toy"
 GONE = {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return CLOCKED
 
 
 # The toy format: {"ask": text, "see": [name, ...], "live": bool} -> {"say": text}
@@ -187,8 +194,9 @@ async def test_the_tasks_that_were_answered_are_recorded() -> None:
 
 
 async def test_a_waiting_stream_is_kept_alive() -> None:
-    toy = Toy(FakeBackend(pause_s=0.05), config=RouterConfig(keep_alive_s=0.02))
-    assert ": keep-alive\n\n" in (await toy.post(live=True)).text
+    toy = Toy(FakeBackend(pause_s=5), config=RouterConfig(keep_alive_s=3))
+    text = (await toy.post(live=True)).text
+    assert [event for event in text.split("\n\n") if event.startswith(":")] == [": keep-alive"] * 2
 
 
 # Errors
@@ -298,14 +306,14 @@ async def test_the_deadline_before_the_first_chunk(live: bool) -> None:
 
 async def test_the_deadline_within_a_stream() -> None:
     steps: list[Step] = [Chunk("a", (11,)) for _ in range(100)]
-    toy = Toy(FakeBackend(steps, pause_s=0.04), config=RouterConfig(request_timeout_s=0.1))
+    toy = Toy(FakeBackend(steps, pause_s=4), config=RouterConfig(request_timeout_s=10))
     answer = await toy.post(live=True)
     assert answer.status_code == 200
     assert "longer than this server allows" in events(answer.text)[-1]["failed"]
     record = toy.the_record()
     assert record.outcome == "failed"
     assert record.error is not None
-    assert 1 <= record.generated_tokens <= 3
+    assert record.generated_tokens == 2
 
 
 # A client that leaves
@@ -341,14 +349,23 @@ async def test_a_client_that_leaves_a_stream_is_recorded_with_its_tokens() -> No
     await talk(toy.app, PATH, [sent(), GONE])
     record = toy.the_record()
     assert (record.outcome, record.usage, record.error) == ("abandoned", None, None)
-    assert 2 <= record.generated_tokens < 100
+    assert record.generated_tokens in (2 * 4, 2 * 5)  # one chunk every 10 ms until it leaves after 50
     assert toy.backend.closed == 1
 
 
 async def test_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.asgi.endpoint.READING_GRACE_S", 0.05)
-    toy = Toy(config=RouterConfig(request_timeout_s=0.05))
+    toy, began = Toy(config=RouterConfig(request_timeout_s=0.25)), asyncio.get_running_loop().time()
     await talk(toy.app, PATH, [sent()], reads=False)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.25 + 0.05)
+    assert toy.the_record().outcome == "abandoned"
+
+
+async def test_a_client_that_leaves_without_reading_a_comment() -> None:
+    toy = Toy(FakeBackend(pause_s=0.03), config=RouterConfig(keep_alive_s=0.018))
+    # At 18 ms the stream is opened, at 30 it has its first piece, at 48 a comment, and at 50 the client leaves.
+    sent_before = await talk(toy.app, PATH, [sent(), GONE], reads=False, until=b": keep-alive")
+    assert sent_before[-1]["body"] == b": keep-alive\n\n"
     assert toy.the_record().outcome == "abandoned"
 
 
@@ -367,3 +384,12 @@ async def test_a_completed_answer_stays_completed() -> None:
     toy = Toy(FakeBackend([*script(words()), RuntimeError("never reached")]))
     await toy.post(live=True)
     assert toy.the_record().outcome == "completed"
+
+
+async def test_when_a_request_was_read_began_to_be_answered_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("router.asgi.metering.time", SimpleNamespace(perf_counter=loop.time))
+    toy = Toy(FakeBackend(pause_s=5), Shelf(pause_s=3))
+    await toy.post(live=True)
+    record = toy.the_record()
+    assert (record.read_s, record.first_chunk_s, record.total_s) == (3, 3 + 5, 3 + 3 * 5)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from router.asgi.body import read_body
 from router.asgi.errors import BodyTooLarge
-from router.asgi.middleware import safe_id
+from router.asgi.middleware import RequestMiddleware, safe_id
 from router.config import RouterConfig
 from tests.router.world import CHAT, URL, FakeBackend, body, check_error, client, events, post
 from vlm.types import Chunk
@@ -115,3 +118,28 @@ async def test_a_path_cannot_forge_lines_of_the_log(caplog: pytest.LogCaptureFix
             await http.get("/a%0Areq_x: GET forged")
     assert len(caplog.records) == 1
     assert "\n" not in caplog.records[0].getMessage()
+
+
+async def test_times_are_in_milliseconds(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    seconds = count(0, 1.5)
+    monkeypatch.setattr("router.asgi.middleware.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    with caplog.at_level(logging.INFO, logger="router.asgi.middleware"):
+        async with client(FakeBackend()) as http:
+            answer = await http.get("/healthz")
+    assert answer.headers["openai-processing-ms"] == "1500"
+    assert caplog.messages[-1].endswith("200 3000 ms")
+
+
+async def test_an_exception_after_the_start_of_an_answer_that_is_no_stream_adds_nothing_to_it() -> None:
+    start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+    sent: list[Message] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send(start)
+        raise RuntimeError("a bug")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await RequestMiddleware(app)(scope(), pieces().__anext__, send)
+    assert sent == [start]

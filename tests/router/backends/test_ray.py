@@ -6,8 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +17,27 @@ from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
 from router.backends.model_info import ModelInfos
 from router.backends.ray import RayBackend, read_applications, status_of, translated, version_of
 from router.backends.snapshot import Snapshot
+from tests.clock import CLOCKED
 from tests.router.world import script, words
 from vlm.errors import EngineFailure, InvalidRequest, ModelNotFound, ModelNotReady, Overloaded, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return CLOCKED
+
+
+ALWAYS_OLD = -1.0
+"""Maximum age of a snapshot that is read again for every call: the test's clock stands still between two."""
+
+
+def seconds() -> float:
+    """The time of the test's own clock."""
+    return asyncio.get_running_loop().time()
+
 
 REQUEST = Request(b"image", "<OD>")
 INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_000_000, "float32", "cpu")
@@ -48,16 +63,17 @@ class Engine:
         self.chunks = chunks
         self.info: ModelInfo | None = None
         self.asked: list[Request] = []
-        self.closed = 0
+        self.generators: list[AsyncIterator[Chunk]] = []
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        self.generators.append(self._play(request))  # held, so that only an explicit close can close it
+        return self.generators[-1]
+
+    async def _play(self, request: Request) -> AsyncIterator[Chunk]:
         self.asked.append(request)
-        try:
-            for chunk in self.chunks:
-                await asyncio.sleep(0)
-                yield chunk
-        finally:
-            self.closed += 1
+        for chunk in self.chunks:
+            await asyncio.sleep(0)
+            yield chunk
 
 
 async def test_local_passes_requests_and_chunks_on() -> None:
@@ -85,7 +101,7 @@ async def test_local_closes_the_engine_when_it_is_closed() -> None:
     chunks = LocalBackend({"blip-large": engine}).generate("blip-large", REQUEST)
     await anext(chunks)
     await chunks.aclose()
-    assert engine.closed == 1
+    assert await anext(engine.generators[0], None) is None
 
 
 async def test_local_takes_an_iterator_that_cannot_be_closed() -> None:
@@ -228,7 +244,7 @@ async def test_ray_keeps_its_handles() -> None:
 
 async def test_ray_forgets_the_handle_of_an_application_that_vanished() -> None:
     serve = Serve(*script(words()), blip=application())
-    backend = on_ray(serve, max_age_s=0)
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
     await collected(backend, "blip")
     gone = serve.applications.pop("blip")
     with pytest.raises(ModelNotFound):
@@ -387,6 +403,21 @@ def test_when_an_application_is_ready(application_: Any, ready: bool) -> None:
     assert status_of("blip", application_).ready is ready
 
 
+@pytest.mark.parametrize("state", ["DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY"])
+def test_an_application_is_ready_only_if_each_of_its_deployments_has_a_replica(state: str) -> None:
+    up, down = ({"RUNNING": 1}, {"STARTING": 1})
+    for states, ready in (
+        ((up, up), True),
+        ((up, down), False),
+        ((down, up), False),
+        ((down, down), False),
+        ((), False),
+    ):
+        deployments = {f"part {index}": SimpleNamespace(replica_states=one) for index, one in enumerate(states)}
+        reported = SimpleNamespace(status=state, deployments=deployments)
+        assert status_of("blip", reported).ready is ready, states
+
+
 def test_status_of_what_ray_itself_reports() -> None:
     schema = pytest.importorskip("ray.serve.schema")
     common = pytest.importorskip("ray.serve._private.common")
@@ -421,7 +452,7 @@ async def infos(backend: Backend) -> dict[str, ModelInfo | None]:
 
 async def test_ray_asks_each_model_once_what_it_has_loaded() -> None:
     serve = Serve(blip=application(RUNNING=1), florence=application("DEPLOYING", STARTING=1), zero=application())
-    backend = on_ray(serve, max_age_s=0)
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
     for _ in range(3):
         assert await infos(backend) == {"blip": INFO, "florence": None, "zero": None}
     assert [handle.described for handle in serve.handles] == [1]
@@ -429,7 +460,7 @@ async def test_ray_asks_each_model_once_what_it_has_loaded() -> None:
 
 async def test_ray_asks_again_when_a_model_has_been_deployed_anew() -> None:
     serve = Serve(blip=application(RUNNING=1))
-    backend = on_ray(serve, max_age_s=0)
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
     await infos(backend)
     newer = replace(INFO, dtype="bfloat16")
     serve.handles[0].info = newer
@@ -441,7 +472,7 @@ async def test_ray_asks_again_when_a_model_has_been_deployed_anew() -> None:
 
 async def test_ray_forgets_what_a_deleted_model_had_loaded() -> None:
     serve = Serve(blip=application(RUNNING=1))
-    backend = on_ray(serve, max_age_s=0)
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
     await infos(backend)
     del serve.applications["blip"]
     assert await infos(backend) == {}
@@ -454,7 +485,7 @@ async def test_ray_lists_a_model_that_cannot_be_described() -> None:
 
     serve = Serve(blip=application(RUNNING=1))
     serve.info = RayServeException("secret")
-    backend = on_ray(serve, max_age_s=0)
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
     for _ in range(2):
         assert await infos(backend) == {"blip": None}
     assert [handle.described for handle in serve.handles] == [1]
@@ -467,13 +498,11 @@ async def test_a_model_that_does_not_describe_itself_is_not_waited_for_long() ->
         await answers.wait()
         return INFO
 
-    known = ModelInfos(describe, patience_s=0.05)
-    began = time.monotonic()
+    known, began = ModelInfos(describe, patience_s=0.5), seconds()
     assert await known.latest({"blip": 1.0}) == {}
-    assert 0.04 < time.monotonic() - began < 1
-    began = time.monotonic()
+    assert seconds() == began + 0.5
     assert await known.latest({"blip": 1.0}) == {}  # the patience is spent: the same question is open
-    assert time.monotonic() - began < 0.04
+    assert seconds() == began + 0.5
     answers.set()
     await asyncio.sleep(0.01)
     assert await known.latest({"blip": 1.0}) == {"blip": INFO}
@@ -488,11 +517,13 @@ async def test_a_model_that_did_not_answer_is_asked_again_later() -> None:
             await asyncio.sleep(60)
         return INFO
 
-    known = ModelInfos(describe, patience_s=0.5, limit_s=0.02, retry_s=0.05)
+    known, began = ModelInfos(describe, patience_s=5, limit_s=2, retry_s=50), seconds()
     assert await known.latest({"blip": 1.0}) == {}
+    assert seconds() == began + 2
+    await asyncio.sleep(47)
     assert await known.latest({"blip": 1.0}) == {}
     assert asked == ["blip"]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(2)
     assert await known.latest({"blip": 1.0}) == {"blip": INFO}
 
 
@@ -506,7 +537,6 @@ async def test_a_snapshot_is_read_once_however_many_ask() -> None:
 
     def read() -> Mapping[str, ModelStatus]:
         reads.append(threading.current_thread())
-        time.sleep(0.02)
         return UP
 
     snapshot = Snapshot(read, max_age_s=60)
@@ -517,38 +547,65 @@ async def test_a_snapshot_is_read_once_however_many_ask() -> None:
 
 async def test_a_snapshot_is_read_again_when_it_is_old() -> None:
     states = iter([UP, {}])
-    snapshot = Snapshot(lambda: next(states), max_age_s=0.01)
+    snapshot = Snapshot(lambda: next(states), max_age_s=10)
     assert await snapshot.latest() == UP
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(9)
+    assert await snapshot.latest() == UP
+    await asyncio.sleep(2)
     assert await snapshot.latest() == {}
 
 
 async def test_the_last_snapshot_serves_while_the_controller_is_away(caplog: pytest.LogCaptureFixture) -> None:
     states: list[Mapping[str, ModelStatus]] = [UP]
-    snapshot = Snapshot(states.pop, max_age_s=0)
+    snapshot = Snapshot(states.pop, max_age_s=1)
     assert await snapshot.latest() == UP
+    await asyncio.sleep(2)
     assert await snapshot.latest() == UP
     assert "IndexError" in caplog.text
 
 
-async def test_a_controller_that_hangs_is_not_waited_for_long() -> None:
-    hanging = threading.Event()
-    waits = iter([False, True])
+async def test_a_read_that_failed_is_not_repeated_before_it_is_due() -> None:
+    """Otherwise each request asks a controller that is in trouble, and waits for it."""
+    reads: list[float] = []
 
     def read() -> Mapping[str, ModelStatus]:
-        if next(waits):
-            hanging.wait(5)
+        reads.append(len(reads))
+        if len(reads) > 1:
+            raise OSError
         return UP
 
-    snapshot = Snapshot(read, max_age_s=0, patience_s=0.05)
+    snapshot = Snapshot(read, max_age_s=1)
     await snapshot.latest()
-    began = time.monotonic()
+    await asyncio.sleep(2)
+    for _ in range(10):
+        assert await snapshot.latest() == UP
+    assert len(reads) == 2
+    await asyncio.sleep(2)
     assert await snapshot.latest() == UP
-    assert 0.04 < time.monotonic() - began < 1
-    began = time.monotonic()
+    assert len(reads) == 3
+
+
+async def test_a_controller_that_hangs_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = iter([0.0, 60.0, 0.0])
+
+    async def in_thread(read: Callable[[], Any]) -> Any:
+        await asyncio.sleep(next(pauses))  # as long as the thread would take
+        return read()
+
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    states = iter([UP, {}, UP])
+    snapshot = Snapshot(lambda: next(states), max_age_s=1, patience_s=2)
+    await snapshot.latest()
+    await asyncio.sleep(10)
+    began = seconds()
+    assert await snapshot.latest() == UP
+    assert seconds() == began + 2
     assert await snapshot.latest() == UP  # the patience is spent: the same reader still hangs
-    assert time.monotonic() - began < 0.04
-    hanging.set()
+    assert seconds() == began + 2
+    await asyncio.sleep(59)
+    assert await snapshot.latest() == {}  # it has answered in the end
+    await asyncio.sleep(2)
+    assert await snapshot.latest() == UP
 
 
 async def test_without_any_snapshot_nothing_is_ready(caplog: pytest.LogCaptureFixture) -> None:

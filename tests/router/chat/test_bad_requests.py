@@ -308,3 +308,20 @@ async def test_bad_urls_and_methods(method: str, path: str, status: int, code: s
         check_error(answer, status, code, "model" if code == "model_not_found" else None)
         assert ("allow" in answer.headers) == (status == 405)
         assert (await http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("where", ["task", "tasks", "region"])
+async def test_a_long_key_is_not_repeated_in_full(where: str) -> None:
+    key = "k" * 100_000
+    fields: dict[str, Any] = {
+        "task": {"task": {"name": "detect", key: 1}},
+        "tasks": {"tasks": ["caption", {"name": "detect", key: 1}]},
+        "region": {"task": {"name": "detect", "region": {key: 1}}},
+    }
+    answer = await post(FakeBackend(), body(**fields[where]), CONFIG)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "unsupported_parameter"
+    assert len(error["param"]) == 256
+    assert error["param"].endswith("kkk")
+    assert len(answer.content) < 1000

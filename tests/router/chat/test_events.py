@@ -17,11 +17,18 @@ from router.asgi.deadline import until, within
 from router.asgi.sse import KEEP_ALIVE, keep_alive
 from router.chat.events import EventWriter
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
+from tests.clock import CLOCKED
 from tests.router.world import BALL, Step, events, geometry, script, several, with_reasoning, words
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded
 from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return CLOCKED
+
 
 META = ResponseMeta("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
 
@@ -171,10 +178,8 @@ async def tick(*pauses: float) -> AsyncGenerator[bytes, None]:
 
 
 async def test_keep_alive_sends_comments_while_events_are_awaited() -> None:
-    sent = [event async for event in keep_alive(tick(0.0, 0.07, 0.0), 0.02)]
-    assert [event for event in sent if event != KEEP_ALIVE] == [b"tick"] * 3
-    assert 2 <= sent.count(KEEP_ALIVE) <= 4
-    assert sent[0] == b"tick"
+    sent = [event async for event in keep_alive(tick(0.0, 70.0, 10.0), 20.0)]
+    assert sent == [b"tick", *[KEEP_ALIVE] * 3, b"tick", b"tick"]
     assert KEEP_ALIVE.startswith(b":")
 
 
@@ -190,31 +195,34 @@ async def test_keep_alive_passes_errors_on() -> None:
 
 
 async def test_keep_alive_closes_its_events() -> None:
-    closed = asyncio.Event()
-
-    async def endless() -> AsyncGenerator[bytes, None]:
-        try:
-            await asyncio.sleep(60)
-            yield b"never"
-        finally:
-            closed.set()
-
-    beats = keep_alive(endless(), 0.01)
-    assert await anext(beats) == KEEP_ALIVE
-    await beats.aclose()
-    assert closed.is_set()
+    for pause in (60.0, 0.0):  # it is given up while it works, and while it waits to be asked for more
+        events = tick(pause, 0.0)
+        beats = keep_alive(events, 1.0)
+        await anext(beats)
+        await beats.aclose()
+        assert await anext(events, None) is None
 
 
 def soon(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_within_ends_at_the_deadline_and_closes() -> None:
-    chunks = play(Chunk("a"), Chunk("b"), pause_s=0.05)
-    timely = within(soon(0.07), chunks)
+async def test_within_ends_at_the_deadline() -> None:
+    began, chunks = soon(0), play(Chunk("a"), Chunk("b"), pause_s=5)
+    timely = within(soon(7), chunks)
     assert (await anext(timely)).text == "a"
+    assert soon(0) == began + 5
     with pytest.raises(DeadlineExceeded):
         await anext(timely)
+    assert soon(0) == pytest.approx(began + 7)
+    assert await anext(chunks, None) is None
+
+
+async def test_within_closes_chunks_that_wait_to_be_asked_for_more() -> None:
+    chunks = play(Chunk("a"), Chunk("b"))
+    timely = within(soon(5), chunks)
+    await anext(timely)
+    await timely.aclose()
     assert await anext(chunks, None) is None
 
 

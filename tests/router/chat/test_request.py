@@ -197,6 +197,11 @@ def test_the_report_of_unknown_fields_is_bounded() -> None:
     assert max(map(len, ignored)) == 64
 
 
+def test_only_some_of_the_unread_messages_are_reported() -> None:
+    messages = [user(text_part("earlier")) for _ in range(100)]
+    assert read(body(messages=[*messages, user(image_part())])).ignored == tuple(f"messages[{at}]" for at in range(32))
+
+
 @pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
 def test_unsupported_fields_can_be_dropped(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

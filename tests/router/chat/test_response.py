@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of
+from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of, usage_json
 from tests.router.world import BALL, geometry, several, with_reasoning, words
-from vlm.types import Box, Completion, Detection, Grounding, Point
+from vlm.types import Box, Completion, Detection, Grounding, Point, Usage
 
 META = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
 
@@ -273,3 +273,14 @@ def test_a_task_of_geometry_keeps_its_text_in_the_grounding() -> None:
     grounded = replace(geometry(), grounding=replace(geometry().grounding, task="ground", text="a ball and a kite"))
     content = json.loads(content_of(grounded, ResponseOptions()))
     assert [found["label"] for found in content["objects"]] == ["ball", "kite"]
+
+
+def test_every_count_of_tokens_has_its_own_key() -> None:
+    usage = Usage(image_tokens=500, text_tokens=30, completion_tokens=9, cached_tokens=400, reasoning_tokens=7)
+    assert usage_json(replace(words(), usage=usage)) == {
+        "prompt_tokens": 530,
+        "completion_tokens": 9,
+        "total_tokens": 539,
+        "prompt_tokens_details": {"image_tokens": 500, "text_tokens": 30, "cached_tokens": 400},
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }

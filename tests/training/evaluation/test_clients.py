@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ from tests.router.world import FakeBackend, words
 from training.data.drawing import draw, png
 from training.data.world import HELD_OUT, scene
 from training.evaluate import MINIATURES, load_evaluation, main
-from training.evaluation.clients import Client, EngineClient, connect, read_detection, task_json
+from training.evaluation.clients import Client, EngineClient, Server, connect, read_detection, task_json
 from training.evaluation.metrics import Answer
 from training.model_card import CARD
 from vlm.engine.config import EngineConfig
@@ -312,3 +314,42 @@ def test_the_message_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) 
 def test_openai_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     assert "pip install" in error_of(capsys, "http://127.0.0.1:1")
+
+
+class FakeOpenAI:
+    """Counts the requests that are in progress at once; lists no models."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.options: dict[str, object] = {}
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self.create))
+
+    async def create(self, **_fields: object) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
+        grounding = {"grounding": {"text": "a", "objects": []}}
+        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(model_extra=grounding))])
+
+    def with_options(self, **options: object) -> FakeOpenAI:
+        self.options = options
+        return self
+
+    async def get(self, _path: str, *, cast_to: object) -> object:
+        return {"data": []}
+
+
+def test_a_server_gets_few_requests_at_once_and_its_models_are_asked_for_without_patience() -> None:
+    fake: Any = FakeOpenAI()
+
+    async def work() -> None:
+        server = Server(fake, "http://server")
+        client = server.client("blip-large")
+        await asyncio.gather(*(client.answer(Request(b"")) for _ in range(50)))
+        await server.models()
+
+    asyncio.run(work())
+    assert fake.most == 16
+    assert fake.options == {"max_retries": 0}

@@ -231,7 +231,10 @@ def test_a_file_is_not_a_checkpoint(folder: Path) -> None:
         Checkpoint.open(folder / "config.json")
 
 
-@pytest.mark.parametrize("revision", [None, "", "main", "v1.0", "ABC", "0123abc"])
+@pytest.mark.parametrize(
+    "revision",
+    [None, "", "main", "v1.0", "ABC", "0123abc", "a" * 39, "a" * 41, "a" * 64, "a" * 40 + "\n", "A" * 40, "g" * 40],
+)
 def test_a_hub_id_needs_a_pinned_revision(revision: str | None) -> None:
     with pytest.raises(CheckpointError, match="pin a full commit id"):
         Checkpoint.open("organisation/no-such-model", revision)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,17 @@ def test_a_region_has_the_cells_that_the_reference_gives_it() -> None:
 
 
 @pytest.mark.parametrize("token", ["</s>", "<image>", "<phrase>", "<patch_index_0000>", "</image>"])
-@pytest.mark.parametrize("name", ["query", "ground"])
-def test_no_text_of_a_client_becomes_a_tag(name: str, token: str) -> None:
-    plain, other = (OURS.prepare(asked("", Task(name, text=text))).prompt_ids for text in ("a b", f"a {token} b"))
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda text: Task("query", text=text),
+        lambda text: Task("ground", text=text),
+        lambda text: Task("detect", (text,)),
+    ],
+    ids=["query", "ground", "detect"],
+)
+def test_no_text_of_a_client_becomes_a_tag(task: Callable[[str], Task], token: str) -> None:
+    plain, other = (OURS.prepare(asked("", task(text))).prompt_ids for text in ("a b", f"a {token} b"))
     known = {THEIRS.tokenizer.convert_tokens_to_ids(tag) for tag in (*ADDED_TOKENS, "<s>", "</s>")}
     assert [one for one in other if one in known] == [one for one in plain if one in known]
 
