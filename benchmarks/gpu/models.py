@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vlm.checkpoint.files import Checkpoint
-from vlm.loading import families
+from vlm.loading import allocate, families
 from vlm.models.base import LoadedModel
 
 MINIATURES = Path(__file__).resolve().parents[2] / "miniatures"
@@ -24,7 +24,7 @@ def synthesised(family: str, size: str, dtype: torch.dtype, device: torch.device
     with TemporaryDirectory(prefix="gpu-bench-") as folder:
         found.write_files(Path(folder), config)
         checkpoint = Checkpoint.open(folder)
-        model = found.empty(config).to(dtype).to_empty(device=device)
+        model = allocate(found, config, dtype, device)
         assert isinstance(model, nn.Module)
         _fill(model, device)
         model.finish(checkpoint)
