@@ -23,7 +23,7 @@ from vlm.checkpoint.weight_rules import load_weights
 from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
 from vlm.models.cards import cards, cards_of
-from vlm.models.family import Family
+from vlm.models.family import Family, ModelModule
 from vlm.models.processor import Processor
 from vlm.types import ModelInfo
 
@@ -135,11 +135,20 @@ def info(loaded: LoadedModel) -> ModelInfo:
 def _load_model(
     family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> VisionLanguageModel:
-    """The family's model with the checkpoint's weights. Memory is allocated only once, directly on the device."""
-    model = family.empty(checkpoint.config).to(dtype).to_empty(device=device)
+    """The family's model with the checkpoint's weights."""
+    model = allocate(family, checkpoint.config, dtype, device)
     load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
     model.finish(checkpoint)
     return model.eval()
+
+
+def allocate(family: Family, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> ModelModule:
+    """The family's model without values; memory is allocated once, on the device itself."""
+    if device.type == "cuda":
+        # cuDNN plans its attention for each shape that it has not seen, which can take a second, and nearly every
+        # decode step has a new shape: rows come and go, and tables grow. The other kernels need no plan.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    return family.empty(config).to(dtype).to_empty(device=device)
 
 
 def families() -> Iterator[tuple[str, Family]]:

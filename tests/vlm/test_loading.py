@@ -19,7 +19,7 @@ from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
-from vlm.loading import _dtype, families, find_device, info, load
+from vlm.loading import _dtype, allocate, families, find_device, info, load
 from vlm.models.cards import Card, cards
 from vlm.types import Completion, ModelInfo
 
@@ -46,6 +46,18 @@ def test_a_loaded_model_is_described() -> None:
     assert info(load(BLIP, dtype="bfloat16", device="cpu")) == ModelInfo(
         family="blip", checkpoint=str(BLIP), revision=None, parameters=parameters, dtype="bfloat16", device="cpu"
     )
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", [False]), ("cpu", [])])
+def test_attention_on_a_gpu_is_not_planned_by_cudnn(
+    device: str, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[bool] = []
+    monkeypatch.setattr("torch.backends.cuda.enable_cudnn_sdp", enabled.append)
+    monkeypatch.setattr("torch.nn.Module.to_empty", lambda module, **_: module)
+    blip = dict(families())["blip"]
+    allocate(blip, blip.sizes["tiny"], torch.bfloat16, torch.device(device))
+    assert enabled == expected
 
 
 def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:

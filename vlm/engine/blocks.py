@@ -12,6 +12,9 @@ from vlm.models.processor import CacheSpec
 BLOCK_SIZE = 16
 """Number of positions in a block."""
 
+EXPECTED_POSITIONS = 192
+"""Number of positions that slots are planned for: an image of 64, a prompt, and an answer of about a hundred."""
+
 MAX_BEAMS = 8
 """Maximum number of beams of one sequence; see :class:`~vlm.types.Sampling`."""
 
@@ -32,14 +35,33 @@ class CachePlan:
     bytes: int
     num_beams: int = 1
 
+    def granted(self, max_batch: int) -> str:
+        """What the budget has bought, as one line for the log."""
+        return (
+            f"{self.slots} slots, {self.blocks} blocks of {BLOCK_SIZE} positions ({self.bytes / 2**30:.1f} GiB); "
+            f"max_batch asked for {max_batch}"
+        )
+
     @property
     def rows(self) -> int:
         """Maximum number of beams, and so of rows in one step."""
         return max(self.slots * self.num_beams, MAX_BEAMS)
 
     @classmethod
-    def fit(cls, spec: CacheSpec, element_size: int, budget: int, max_slots: int, num_beams: int = 1) -> Self:
-        """Plan for as many slots as the budget holds, assuming that a sequence has a quarter of the longest length.
+    def fit(
+        cls,
+        spec: CacheSpec,
+        element_size: int,
+        budget: int,
+        max_slots: int,
+        num_beams: int = 1,
+        *,
+        expected: int = EXPECTED_POSITIONS,
+    ) -> Self:
+        """Plan for as many slots as the budget holds if sequences have the length that is expected of them.
+
+        That is ``expected`` positions, or a quarter of the longest length where that is less. Longer ones take more
+        blocks; if none are left, the newest sequence is preempted.
 
         Args:
             spec: The sizes of the model's keys and values.
@@ -47,6 +69,7 @@ class CachePlan:
             budget: Bytes for keys and values, cross attention included.
             max_slots: Maximum number of slots to plan for.
             num_beams: Number of beams of a sequence whose client does not ask for another number.
+            expected: Number of positions of a usual sequence: image, prompt and answer.
 
         Raises:
             ConfigError: The budget cannot hold one sequence of the longest length.
@@ -60,7 +83,7 @@ class CachePlan:
                 f"cache_bytes is {budget}, but one sequence of this model needs {least} bytes of KV cache.",
                 param="cache_bytes",
             )
-        slots = min(max_slots, max(1, budget // (cross + max(1, full // 4) * block)))
+        slots = min(max_slots, max(1, budget // (cross + max(1, min(full // 4, blocks_for(expected))) * block)))
         while slots > 1 and budget - slots * cross < (full + 1) * block:
             slots -= 1
         blocks = min((budget - slots * cross) // block, slots * num_beams * full + 1)

@@ -59,6 +59,7 @@ class Engine:
         model = loaded.model
         beams = model.defaults.num_beams or 1
         plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
+        log.info("%s: %s", loaded.source, plan.granted(config.max_batch))
         self._core = Core(loaded, plan, config.max_prefill, config.encoder_cache_bytes)
         self._preparer = Preparer(
             model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import abc
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from vlm.engine.beams import Continuation
 from vlm.engine.blocks import CachePlan
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
-from vlm.engine.sampler import Sampler, SamplerOutput
+from vlm.engine.read_back import read_back
+from vlm.engine.sampler import Ranked, Sampler, SamplerOutput
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
 from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
@@ -145,14 +148,21 @@ class ModelRunner:
 
 def _chosen(step: Step, output: SamplerOutput, beams: abc.Sequence[Beam]) -> list[Chosen]:
     """How each sequence continues, in the order of their first beams."""
-    tokens, finite = torch.stack([step.tokens, output.finite.long()]).tolist()  # in one transfer
-    logprobs: list[float | None] = [None] * len(tokens) if step.logprobs is None else step.logprobs.tolist()
-    ranked = {row: tuple(found) for one in output.ranked for row, found in one.continuations()}
+    searches = [one.parts for one in output.ranked]
+    tokens, finite, chances, *lists = read_back([step.tokens, output.finite, step.logprobs, *chain(*searches)])
+    logprobs: list[float | None] = [None] * len(tokens) if chances is None else chances
+    ranked = {row: tuple(found) for one in _regrouped(lists, searches) for row, found in Ranked.continuations(*one)}
     return [
         Chosen(token, logprob, all(finite[row : row + len(beam.sequence.beams)]), ranked.get(row, ()))
         for row, (beam, token, logprob) in enumerate(zip(beams, tokens, logprobs, strict=True))
         if beam is beam.sequence.beams[0]
     ]
+
+
+def _regrouped(flat: list[Any], groups: abc.Sequence[abc.Sequence[object]]) -> abc.Iterator[list[Any]]:
+    """``flat`` cut into parts of the lengths of ``groups``."""
+    rest = iter(flat)
+    return (list(islice(rest, len(group))) for group in groups)
 
 
 def device_is_broken(error: Exception) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import abc
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,14 +46,17 @@ class Ranked:
     next_parents: Tensor
     next_tokens: Tensor
 
-    def continuations(self) -> Iterator[tuple[int, list[Continuation]]]:
-        """Each search's first row and continuations."""
-        columns = [part.tolist() for part in (self.parents, self.tokens, self.scores, self.ends)]
-        logprobs = [[None] * self.tokens.shape[1]] * len(self.rows) if self.logprobs is None else self.logprobs.tolist()
-        for row, parents, tokens, scores, ends, chances in zip(
-            self.rows[:, 0].tolist(), *columns, logprobs, strict=True
-        ):
-            yield row, [Continuation(*one) for one in zip(parents, tokens, chances, scores, ends, strict=True)]
+    @property
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """What :meth:`continuations` needs on the host."""
+        return self.rows[:, 0], self.parents, self.tokens, self.logprobs, self.scores, self.ends
+
+    @staticmethod
+    def continuations(first_rows: list[int], *parts: list[Any] | None) -> Iterator[tuple[int, list[Continuation]]]:
+        """Each search's first row and continuations, from :attr:`parts` as lists."""
+        for index, row in enumerate(first_rows):
+            columns = (repeat(None) if part is None else part[index] for part in parts)
+            yield row, [Continuation(*one) for one in zip(*columns, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class Sampler:
         settings = _BatchSettings.of(beams)
         finite = logits.amax(dim=-1).isfinite()
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
-        groups = [torch.tensor(rows, device=self.device) for rows in _searches(beams)]
+        searches = _searches(beams)
+        groups = [torch.tensor(rows, device=self.device) for rows in searches]
         for rows in groups:
             logits[rows] = torch.log_softmax(logits[rows], dim=-1)
         self._penalise(logits, beams, settings)
@@ -117,7 +122,10 @@ class Sampler:
             tokens = torch.where(forced == _NOT_FORCED, tokens, forced)
             _force(logits, forced)
         chosen = None if logprobs is None else logprobs.gather(1, tokens[:, None])[:, 0]
-        ranked = tuple(self._rank(logits, logprobs, beams, rows) for rows in groups)
+        ranked = tuple(
+            self._rank(logits, logprobs, [[beams[row] for row in group] for group in same], rows)
+            for same, rows in zip(searches, groups, strict=True)
+        )
         for one in ranked:
             tokens[one.rows] = one.next_tokens
         return SamplerOutput(Sampled(tokens, chosen), finite, ranked)
@@ -132,8 +140,9 @@ class Sampler:
         ends = torch.tensor([beam.known for beam in beams], device=self.device)
         self._history[rows, ends] = tokens
 
-    def _rank(self, logits: Tensor, logprobs: Tensor | None, beams: abc.Sequence[Beam], rows: Tensor) -> Ranked:
-        searches = [[beams[row] for row in group] for group in rows.tolist()]
+    def _rank(
+        self, logits: Tensor, logprobs: Tensor | None, searches: abc.Sequence[abc.Sequence[Beam]], rows: Tensor
+    ) -> Ranked:
         scores = torch.tensor([_scores(group) for group in searches], device=self.device)
         last = torch.tensor([group[0].budget == 1 for group in searches], device=self.device)
         return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)

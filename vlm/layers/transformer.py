@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.layers import head
 from vlm.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from vlm.layers.rope import Rotary, Rotation
 
@@ -86,11 +87,16 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to ``[..., out_width]``."""
-        hidden = activate(self.up(x), self.activation)
-        if self.inner_norm is not None:
-            hidden = self.inner_norm(hidden)
-        out: Tensor = self.down(hidden)
+        out: Tensor = self.down(self._hidden(x))
         return out
+
+    def logits(self, x: Tensor) -> Tensor:
+        """As a head: ``[batch, width]`` to float32 ``[batch, out_width]``."""
+        return head.logits(self._hidden(x), self.down.weight, self.down.bias)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        hidden = activate(self.up(x), self.activation)
+        return hidden if self.inner_norm is None else self.inner_norm(hidden)
 
 
 class Layer(nn.Module):

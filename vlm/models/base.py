@@ -133,7 +133,7 @@ class TokenModel(nn.Module):
     beam_search = True
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
         raise NotImplementedError
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:
@@ -163,7 +163,7 @@ class TokenModel(nn.Module):
 
     def decode(self, hidden: Tensor, rows: Sequence[Row], sample: Sample) -> Step:  # noqa: ARG002  the protocol's
         """Choose the next token of each row and embed it; see :class:`VisionLanguageModel`."""
-        sampled = sample(self.logits(hidden).float())
+        sampled = sample(self.logits(hidden))
         return Step(sampled.tokens, sampled.logprobs, self.embed_tokens(sampled.tokens))
 
 

@@ -114,6 +114,13 @@ def test_the_least_budget_starts_a_sequence_of_full_length(prefix: int) -> None:
     assert schedule.schedule().prefill == (one,)
 
 
+def test_slots_are_planned_for_a_usual_length_and_not_for_a_quarter_of_a_long_context() -> None:
+    kosmos = CacheSpec(layers=24, kv_heads=32, head_dim=64, max_positions=2048)
+    plan = CachePlan.fit(kosmos, 2, 3 * 2**30, 64)
+    assert plan.granted(64) == "64 slots, 1024 blocks of 16 positions (3.0 GiB); max_batch asked for 64"
+    assert CachePlan.fit(kosmos, 2, 3 * 2**30, 64, expected=2048).slots == 32, "a quarter of the context is enough"
+
+
 @pytest.mark.parametrize(("positions", "blocks"), [(0, 0), (1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])
 def test_positions_are_rounded_up_to_blocks(positions: int, blocks: int) -> None:
     assert blocks_for(positions) == blocks

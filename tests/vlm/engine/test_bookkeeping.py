@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.images import scene
 from tests.vlm.engine.test_core import LONG, completions, drained, sequence, submitted
-from tests.vlm.engine.world import BLIP, FLORENCE, NAMES, miniature, plan, sample_image
+from tests.vlm.engine.world import BLIP, FLORENCE, NAMES, miniature, plan
 from vlm.engine import core as core_module
 from vlm.engine.core import Core
 from vlm.types import Completion, Request, Sampling
@@ -20,7 +21,7 @@ def preempting(name: str) -> Core:
 
 
 def about(seed: int) -> Request:
-    return replace(LONG, image=sample_image(seed))
+    return replace(LONG, image=scene(seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +76,7 @@ def answered(limit: int | None, how: Sampling) -> Completion:
     """The answer to a task that can use so many tokens; the words are forced, so that it does not end by itself."""
     loaded = miniature(BLIP)
     used = Core(loaded, plan(loaded, 2, 20), 8)
-    one = sequence(loaded, Request(sample_image(1), sampling=how))
+    one = sequence(loaded, Request(scene(1), sampling=how))
     one.inputs = replace(one.inputs, limit=limit)
     used.submit(one)
     [completion] = completions(drained(used), [one])
@@ -105,7 +106,7 @@ def test_a_search_reports_how_it_ended() -> None:
     loaded = miniature(FLORENCE)
     [end] = loaded.model.eos_token_ids
     used = Core(loaded, plan(loaded, 4, 40), 8)
-    sequences = submitted(used, loaded, [Request(sample_image(1))] * 3)
+    sequences = submitted(used, loaded, [Request(scene(1))] * 3)
     for one, most, last in zip(sequences, (40, 3, 3), (None, None, end), strict=True):
         one.sampling = replace(one.sampling, num_beams=3, max_tokens=most, forced_last_token=last)
     found = completions(drained(used), sequences)

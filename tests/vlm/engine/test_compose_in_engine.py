@@ -18,7 +18,6 @@ from tests.vlm.engine.world import (
     comparable,
     eventually,
     miniature,
-    sample_image,
 )
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
@@ -84,7 +83,7 @@ def test_parts_that_arrive_in_one_step_encode_their_image_once() -> None:
     engine = Engine(miniature(FLORENCE), replace(SMALL, encoder_cache_bytes=0))
 
     async def all_at_once() -> Completion:
-        task = asyncio.create_task(engine.complete(Request(sample_image(1), tasks=TASKS, sampling=BRIEF)))
+        task = asyncio.create_task(engine.complete(Request(scene(1), tasks=TASKS, sampling=BRIEF)))
         await eventually(lambda: engine._inbox.qsize() == 6)
         engine.start()
         return await task

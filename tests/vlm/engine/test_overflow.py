@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.images import scene
 from tests.vlm.engine.test_core import assert_empty, completions, core, drained, failed, submitted
-from tests.vlm.engine.world import BLIP, FLORENCE, miniature, sample_image
+from tests.vlm.engine.world import BLIP, FLORENCE, miniature
 from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
 from vlm.engine.kv_cache import KVCache
@@ -74,7 +75,7 @@ def overflowing(name: str) -> tuple[LoadedModel, Overflowing]:
 
 
 def short(name: str, beams: int = 1) -> Request:
-    return Request(sample_image(1), PROMPTS[name][0], sampling=Sampling(max_tokens=8, num_beams=beams))
+    return Request(scene(1), PROMPTS[name][0], sampling=Sampling(max_tokens=8, num_beams=beams))
 
 
 def long(name: str) -> Request:

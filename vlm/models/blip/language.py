@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers import head
 from vlm.layers.transformer import ACTIVATIONS, Activation, LearnedPositions, TextTransformer, TransformerSpec, activate
 
 
@@ -38,8 +38,8 @@ class BlipText(nn.Module):
         self.output_bias = nn.Parameter(torch.empty(self.tokens.num_embeddings))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
-        return F.linear(self.head(hidden), self.tokens.weight, self.output_bias)
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
+        return head.logits(self.head(hidden), self.tokens.weight, self.output_bias)
 
 
 class BlipHead(nn.Module):

@@ -111,7 +111,7 @@ class Florence2(TokenModel):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
         return self.bart.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers import head
 from vlm.layers.transformer import ACTIVATIONS, SinusoidalPositions, TextTransformer, TransformerSpec
 
 POSITION_OFFSET = 2
@@ -44,5 +44,5 @@ class Kosmos2Text(nn.Module):
         return rows * self.scale
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
-        return F.linear(hidden, self.tokens.weight)
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
+        return head.logits(hidden, self.tokens.weight)

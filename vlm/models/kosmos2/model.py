@@ -79,7 +79,7 @@ class Kosmos2(TokenModel):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
         return self.text.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class LikeliestBins:
 
     @classmethod
     def of(cls, logits: Tensor) -> LikeliestBins:
-        """From logits ``[..., bins]``."""
-        logprobs, bins = torch.log_softmax(logits.float(), dim=-1).max(dim=-1)
+        """From float32 logits ``[..., bins]``."""
+        logprobs, bins = torch.log_softmax(logits, dim=-1).max(dim=-1)
         return cls(bins, logprobs)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers import head
 from vlm.layers.rope import Rotary
 from vlm.layers.transformer import Transformer, TransformerSpec
 
@@ -42,9 +43,8 @@ class Moondream2Text(nn.Module):
         self.head = nn.Linear(self.spec.width, self.vocabulary)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``.
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``.
 
         The norm is part of the head: coordinates and sizes are read from the hidden state before it.
         """
-        logits: Tensor = self.head(self.norm(hidden))
-        return logits
+        return head.logits(self.norm(hidden), self.head.weight, self.head.bias)

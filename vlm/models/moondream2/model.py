@@ -104,7 +104,7 @@ class Moondream2(TokenModel):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, vocabulary]``."""
+        """``[batch, width]`` to float32 ``[batch, vocabulary]``."""
         return self.text.logits(hidden)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class Moondream2(TokenModel):
     def _token_logits(self, hidden: Tensor, batch: StagedBatch) -> Tensor:
         """float32 ``[batch, vocabulary]``; zeros if no row chooses a token, which saves the largest multiplication."""
         if batch.any(*TOKEN_STAGES):
-            return self.logits(hidden).float()
+            return self.logits(hidden)
         return torch.zeros(len(hidden), self.vocabulary, device=hidden.device)
 
     def _embed_ids(self, tokens: Tensor, *, locations: bool) -> Tensor:

@@ -51,13 +51,12 @@ class Region(nn.Module):
         return self.embed(torch.pow(2.0, bins / (self.size_bins - 1) * 10 - 10))
 
     def coordinate_logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, bins]``."""
-        logits: Tensor = self.coordinate_decoder(hidden)
-        return logits
+        """``[batch, width]`` to float32 ``[batch, bins]``."""
+        return self.coordinate_decoder.logits(hidden)
 
     def size_logits(self, hidden: Tensor) -> Tensor:
-        """``[batch, width]`` to ``[batch, 2, size_bins]``: widths, then heights."""
-        logits: Tensor = self.size_decoder(hidden)
+        """``[batch, width]`` to float32 ``[batch, 2, size_bins]``: widths, then heights."""
+        logits = self.size_decoder.logits(hidden)
         return logits.view(*logits.shape[:-1], 2, self.size_bins)
 
 
