@@ -143,7 +143,7 @@ def test_blocks_come_back_for_others() -> None:
 
 def test_misuse_is_caught() -> None:
     pool = BlockPool(3)
-    with pytest.raises(AssertionError, match="3 blocks asked, 2 free"):
+    with pytest.raises(AssertionError, match="3 blocks requested, 2 free"):
         pool.take(3)
     with pytest.raises(AssertionError, match="given back twice"):
         pool.give_back([1])
