@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,7 +83,10 @@ def _profiled(work: Callable[[], object], device: torch.device, trace: Path | No
         trace.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(trace))
     events = profiler.key_averages()
-    cost: Callable[[Any], float] = lambda event: event.self_device_time_total if cuda else event.self_cpu_time_total  # noqa: E731  used twice below
+
+    def cost(event: Any) -> float:
+        return float(event.self_device_time_total if cuda else event.self_cpu_time_total)
+
     listed = sorted(events, key=cost, reverse=True)[:_LISTED]
     return {
         "device_ms": sum(map(cost, events)) / 1000 / PROFILED_STEPS if cuda else None,
@@ -102,5 +106,5 @@ def measure_vision(loaded: LoadedModel, scale: Scale) -> None:
     image = loaded.processor.preprocess(sample_image(0))
     pixels = torch.from_numpy(copy(image.pixels)).to(model.device, model.dtype)
     for count in scale.vision:
-        took = seconds(lambda count=count: model.encode_images([pixels] * count), model.device)  # type: ignore[misc]  # a default binds the loop's value
+        took = seconds(partial(model.encode_images, [pixels] * count), model.device)
         write("vision", family=loaded.family, dtype=str(model.dtype), images=count, ms_an_image=1000 * took / count)

@@ -93,7 +93,7 @@ def _check_count(count: int, capacity: int, param: str) -> None:
         )
 
 
-# --- asking ---------------------------------------------------------------------------------------
+# --- answering ------------------------------------------------------------------------------------
 
 
 async def _complete(request: Request, ask: Ask) -> Completion:

@@ -143,7 +143,7 @@ def test_an_answer_cut_within_a_character_says_so() -> None:
 
 
 def test_the_echo_comes_first_and_is_not_searched_for_stop_strings() -> None:
-    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture of"), ("image", "red"))
+    text = Detokenizer(decode_of("blip-large"), encode("blip-large", "a picture of"), ("picture", "red"))
     pieces = pieces_of(text, encode("blip-large", "a red circle"))
     assert pieces[0].startswith("a picture of a")
     assert text.text == "".join(pieces) == "a picture of a"
