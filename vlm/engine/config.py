@@ -21,7 +21,8 @@ class EngineConfig:
         max_batch: Maximum number of sequences that run at once; fewer if ``cache_bytes`` holds fewer. A beam search
             counts as one sequence.
         max_waiting: Maximum number of requests that wait beyond those; the next one is refused with Overloaded.
-        max_prefill: Maximum number of sequences that start in one step.
+        max_prefill: Maximum number of sequences that start in one step. An image that is cut into crops counts as many
+            times unless it has been encoded before; the first sequence starts in any case.
         cache_bytes: Bytes for keys and values, cross attention included. A beam search that could outgrow them
             generates fewer tokens.
         encoder_cache_bytes: Bytes for encoded images, kept for the next question about the same image; 0 keeps none.

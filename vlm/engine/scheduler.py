@@ -196,9 +196,11 @@ class Scheduler:
         started: list[Sequence] = []
         jobs: list[PrefixJob] = []
         copies: list[Copy] = []
-        while self._has_room(rows, len(started)):
+        work = 0
+        while self._has_room(rows, work):
             sequence = self.waiting.popleft()
             known = self._known_prefix(sequence)
+            work += _prefill_work(sequence, known)
             prefix = known
             if sequence.prefix and known is None:
                 prefix = self.prefixes.add(sequence.image_key, sequence.prefix)
@@ -208,13 +210,16 @@ class Scheduler:
             started.append(sequence)
         return started, jobs, copies
 
-    def _has_room(self, rows: int, started: int) -> bool:
-        if not self.waiting or started >= self.max_prefill or len(self.running) >= self.slots:
+    def _has_room(self, rows: int, work: int) -> bool:
+        """``work``: that of the sequences which start in this step already."""
+        if not self.waiting or len(self.running) >= self.slots:
             return False
         first = self.waiting[0]
         if rows + first.num_beams > self.rows:
             return False
         known = self.prefixes.find(first.image_key) if first.prefix else None
+        if work and work + _prefill_work(first, known) > self.max_prefill:
+            return False
         return self._reserve(_blocks_to_start(first, known) + (_headroom(first, rows) if rows else 0), known)
 
     def _known_prefix(self, sequence: Sequence) -> Prefix | None:
@@ -252,6 +257,14 @@ class Scheduler:
             self.running[last.slot] = last
         sequence.stop_running()
         return freed
+
+
+def _prefill_work(sequence: Sequence, known: Prefix | None) -> int:
+    """What starting a sequence counts against ``max_prefill``: 1, or the crops of its image if they are to be encoded.
+
+    An image of 13 crops delays the next token of the others as much as 13 images of one.
+    """
+    return max(1, sequence.inputs.crops) if known is None else 1
 
 
 def _blocks_to_start(sequence: Sequence, known: Prefix | None) -> int:

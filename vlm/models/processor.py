@@ -115,6 +115,13 @@ class Inputs:
     max_reasoning_tokens: int | None = None
     reasoning_end_id: int | None = None
 
+    @property
+    def crops(self) -> int:
+        """Number of crops that the vision encoder sees of the image: 1 unless the model cuts it up, 0 without one."""
+        if self.pixels is None:
+            return 0
+        return len(self.pixels) if self.pixels.ndim == 4 else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:

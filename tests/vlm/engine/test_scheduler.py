@@ -25,18 +25,25 @@ SHORT = 5  # less than a block: nothing is shared, only copied
 class Words:
     """Stands in for inputs and output: the scheduler counts, and reads nothing."""
 
-    def __init__(self, prompt: int) -> None:
+    def __init__(self, prompt: int, crops: int = 1) -> None:
         self.prompt_ids = (0,) * prompt
+        self.crops = crops
 
 
 arrivals = count(1)
 
 
 def sequence(
-    prompt: int = 1, max_tokens: int = 4, beams: int = 1, image: bytes | None = None, length: int = PREFIX
+    prompt: int = 1,
+    max_tokens: int = 4,
+    beams: int = 1,
+    image: bytes | None = None,
+    length: int = PREFIX,
+    *,
+    crops: int = 1,
 ) -> Sequence:
-    """One that arrives after all before it; with a ``image``, so many positions of it stand before its prompt."""
-    stand_in: Any = Words(prompt)
+    """One that arrives after all before it; with an ``image``, so many positions of it stand before its prompt."""
+    stand_in: Any = Words(prompt, crops)
     how = Sampling(max_tokens=max_tokens, num_beams=beams, length_penalty=1.0)
     prefix = 0 if image is None else length
     return Sequence(stand_in, how, stand_in, image_key=image, prefix=prefix, arrived=next(arrivals))
@@ -90,6 +97,32 @@ def test_a_short_prompt_does_not_overtake_a_long_one() -> None:
     assert schedule.schedule().prefill == (runs,)
     schedule.remove(runs)
     assert schedule.schedule().prefill == (long, short)
+
+
+def test_crops_to_be_encoded_count_against_max_prefill() -> None:
+    """They delay the others' next token as much as so many images; but one image always starts, however many it has."""
+    schedule = scheduler(max_prefill=8)
+    large, first, second, third = added(
+        schedule,
+        sequence(image=b"large", crops=13),
+        sequence(image=b"first", crops=5),
+        sequence(image=b"second", crops=4),
+        sequence(image=b"third", crops=4),
+    )
+    assert schedule.schedule().prefill == (large,)
+    assert schedule.schedule().prefill == (first,)
+    assert schedule.schedule().prefill == (second, third)
+
+
+def test_an_image_whose_prefix_is_known_counts_once() -> None:
+    schedule = scheduler(rows=8, max_prefill=3)
+    (one,) = added(schedule, sequence(image=b"seen", crops=13))
+    batch = schedule.schedule()
+    assert batch.prefill == (one,)
+    schedule.prefixes.computed([job.prefix for job in batch.prefixes])
+    commit(schedule, batch)
+    others = added(schedule, *(sequence(image=b"seen", crops=13) for _ in range(4)))
+    assert schedule.schedule().prefill == tuple(others[:3])
 
 
 def test_at_most_max_prefill_start_in_one_step() -> None:
