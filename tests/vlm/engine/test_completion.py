@@ -10,6 +10,7 @@ import pytest
 from tests.images import hand_drawn
 from tests.oracle import MINIATURES, ask_all
 from tests.vlm.engine.world import miniature
+from vlm.engine.completion import _within
 from vlm.engine.engine import Engine
 from vlm.types import Detection, Grounding, Request, Sampling, Task
 
@@ -80,3 +81,29 @@ def test_scores_are_there_without_log_probabilities_in_the_answer() -> None:
     assert (silent.logprobs, len(spoken.logprobs)) == ((), len(spoken.token_ids))
     for one, other in zip(silent.grounding.detections, spoken.grounding.detections, strict=True):
         assert one.score == pytest.approx(other.score)
+
+
+def test_an_object_at_the_threshold_is_kept() -> None:
+    [every] = asked(OBJECTS)
+    highest = max(found.score or 0 for found in every)
+    [[kept]] = asked(with_threshold(highest))
+    assert kept.score == highest
+
+
+def test_a_stop_string_is_ignored_where_an_answer_has_no_text() -> None:
+    caption = Request(hand_drawn(), task=Task("caption"), sampling=replace(ONE_BEAM, stop=("zebra",)))
+    objects = replace(OBJECTS, sampling=replace(ONE_BEAM, stop=("zebra",)))
+    assert [answer.ignored for answer in ask_all(FLORENCE, [caption, objects])] == [(), ("stop",)]
+
+
+def test_an_answer_that_is_cut_is_truncated_even_between_two_objects() -> None:
+    [whole] = ask_all(FLORENCE, [OBJECTS])
+    assert not whole.grounding.truncated
+    lengths = range(2, len(whole.token_ids))
+    cut = ask_all(FLORENCE, [replace(OBJECTS, sampling=replace(ONE_BEAM, max_tokens=length)) for length in lengths])
+    assert all(answer.finish_reason == "length" and answer.grounding.truncated for answer in cut)
+
+
+def test_a_span_may_end_with_the_text_and_not_beyond_it() -> None:
+    found = Detection("box", label="a circle", spans=((0, 3), (4, 12), (4, 13)))
+    assert _within(found, 12).spans == ((0, 3), (4, 12))

@@ -105,11 +105,11 @@ def test_a_palette_with_transparency_keeps_its_colours() -> None:
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
-    grey = Image.new("I;16", (3, 1))
-    for x, value in enumerate((0, 32896, 65535)):
+    grey = Image.new("I;16", (4, 1))
+    for x, value in enumerate((0, 32896, 65280, 65535)):
         grey.putpixel((x, 0), value)
     image = decode(encoded(grey, "PNG"))
-    assert [image.getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(0,) * 3, (128,) * 3, (254,) * 3, (255,) * 3]
 
 
 def test_only_the_first_frame_of_an_animation_is_read() -> None:
