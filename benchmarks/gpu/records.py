@@ -22,7 +22,7 @@ def write(section: str, **values: object) -> None:
 
 
 def log(line: str) -> None:
-    """Tell whoever waits, on stderr."""
+    """Print a line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

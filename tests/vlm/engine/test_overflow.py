@@ -121,7 +121,7 @@ def test_logits_that_overflow_end_their_request_alone(
     [error] = [event.error for event in events if event.error is not None]
     assert "not finite in float32" in error.message
     assert failed(events) == {worst}
-    assert len(worst.generated) == LATE, "what overflowed is no token"
+    assert len(worst.generated) == LATE, "an overflow does not yield a token"
     same(completions(events, [first, last]), expected)
     assert [one.slot for one in sequences] == [None] * 3
     assert_empty(used)
@@ -200,7 +200,7 @@ def test_keys_and_values_are_finite_and_so_are_products_of_them(dtype: torch.dty
         cache.write_cross(kind, 1, cross)
         for found in (cache.read(kind, torch.tensor([[1]])), cache.read_cross(kind, 2, 3)):
             assert found.isfinite().all()
-            assert bool(found.any()) is not math.isnan(value), "too large stays large, and what is no number is 0"
+            assert bool(found.any()) is not math.isnan(value), "an infinity is clamped to a large number, and NaN to 0"
             assert (found.float() ** 2).sum().isfinite(), "or a score would be infinite, though masked"
 
 
