@@ -54,12 +54,12 @@ def _batches(recipe: Recipe, images: Path) -> Batches:
     count = recipe.batch_size
     scenes = open_images(images, recipe.side, recipe.shards, _report)
     world = Source(scenes, count, nested=count // 8, rich=count // 2)
-    pages = None
-    if recipe.pages:
-        pages = Source(open_images(images, recipe.side, recipe.page_shards, _report, PAGES), recipe.pages)
-    stacks = None
-    if recipe.stacks:
-        stacks = Source(open_images(images, recipe.side, recipe.stack_shards, _report, STACKS), recipe.stacks)
+
+    def source(kind: str, shards: int, per_step: int) -> Source | None:
+        return Source(open_images(images, recipe.side, shards, _report, kind), per_step) if per_step else None
+
+    pages = source(PAGES, recipe.page_shards, recipe.pages)
+    stacks = source(STACKS, recipe.stack_shards, recipe.stacks)
     return Batches(world, pages, recipe.mean, recipe.std, recipe.seed or recipe.name, stacks)
 
 

@@ -8,10 +8,10 @@ from vlm.cli.arguments import Command
 from vlm.cli.question import Question
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.errors import InvalidRequest
+from vlm.engine.prepare import check_beams
 from vlm.image.sample import sample_image
 from vlm.loading import build_processor, find_family, load, open_checkpoint
-from vlm.models.processor import ModelFacts, Processor
+from vlm.models.processor import Processor
 
 
 def open_engine(command: Command) -> Engine:
@@ -26,7 +26,7 @@ def open_engine(command: Command) -> Engine:
     )
     name, family = find_family(checkpoint)
     check_question(build_processor(name, family, checkpoint), command.question, with_image=bool(command.paths))
-    check_beams(family.empty(checkpoint.config), command.question)
+    check_beams(family.empty(checkpoint.config), command.question.sampling.num_beams or 1)
     return Engine(load(checkpoint, dtype=command.dtype, device=command.device), EngineConfig())
 
 
@@ -34,11 +34,3 @@ def check_question(processor: Processor, question: Question, *, with_image: bool
     """Prepare the question about a made-up image. Raises what the processor raises."""
     image = sample_image(0) if with_image else None
     processor.prepare((question.without_pixels() if with_image else question).about(image))
-
-
-def check_beams(model: ModelFacts, question: Question) -> None:
-    """Raise InvalidRequest if the question asks for beam search and the model has none."""
-    if (question.sampling.num_beams or 1) > 1 and not model.beam_search:
-        raise InvalidRequest(
-            "This model has no beam search: leave --beams out, or set it to 1.", "num_beams", "invalid_value"
-        )

@@ -82,10 +82,7 @@ class Preparer:
         model = self._model
         resolved = requested.over(model.defaults)
         beams = resolved.num_beams or 1
-        if beams > 1 and not model.beam_search:
-            raise InvalidRequest(
-                "This model has no beam search: leave num_beams out, or set it to 1.", "num_beams", "invalid_value"
-            )
+        check_beams(model, beams)
         room = self._room(inputs, beams)
         last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)
         for name, tokens in (("forced_tokens", resolved.forced_tokens or ()), ("forced_last_token", last)):
@@ -109,3 +106,11 @@ class Preparer:
         if beams > 1:
             longest = min(longest, longest_with_beams(self._blocks, prompt, beams))
         return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
+
+
+def check_beams(model: ModelFacts, num_beams: int) -> None:
+    """Raise InvalidRequest if there are several beams and the model has no beam search."""
+    if num_beams > 1 and not model.beam_search:
+        raise InvalidRequest(
+            "This model has no beam search: leave num_beams out, or set it to 1.", "num_beams", "invalid_value"
+        )
