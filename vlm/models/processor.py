@@ -14,6 +14,7 @@ import numpy as np
 from vlm.types import Detection, Request, Sampling, TaskResolution
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ProcessedImage:
         size: (width, height) in pixels of the upright original.
     """
 
-    pixels: Array
+    pixels: Bytes
     size: tuple[int, int]
 
 
@@ -79,8 +80,8 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Preprocessed image as :meth:`VisionLanguageModel.encode_images` reads it, float32
-            ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
+        pixels: Decoded and resized image, uint8 ``[channels, height, width]`` or ``[crops, channels, height, width]``;
+            None without one. :attr:`Processor.pixel_table` says what its bytes mean.
         prompt_ids: Ids that the decoder reads before it generates, at least one.
         encoder_ids: Ids that a text encoder reads beside the image; empty for models without one.
         task, native_task: The task, by its canonical name and by the model's own.
@@ -97,7 +98,7 @@ class Inputs:
         reasoning_end_id: Id after which the answer begins; None if it begins at once.
     """
 
-    pixels: Array | None
+    pixels: Bytes | None
     prompt_ids: tuple[int, ...]
     encoder_ids: tuple[int, ...]
     task: str
@@ -146,6 +147,15 @@ class Processor(Protocol):
 
     tasks: tuple[str, ...]
     """Canonical names of the tasks that the model offers."""
+
+    @property
+    def pixel_table(self) -> Array:
+        """What the vision encoder reads for each byte of :attr:`Inputs.pixels`, float32 ``[channels, 256]``.
+
+        ``pixel_table[channel, byte]`` is the byte rescaled and normalised, so it has no unit. It is the same for all
+        images: the engine uploads it once, and normalises on the device, where images arrive as bytes.
+        """
+        ...
 
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize an encoded image, independently of the task. Raises InvalidImage."""
