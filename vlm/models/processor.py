@@ -80,8 +80,8 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Decoded and resized image, uint8 ``[channels, height, width]`` or ``[crops, channels, height, width]``;
-            None without one. :attr:`Processor.pixel_table` says what its bytes mean.
+        pixels: Decoded and resized image, uint8 ``[channels, height, width]``; None without one.
+            :attr:`Processor.pixel_table` says what its bytes mean.
         prompt_ids: Ids that the decoder reads before it generates, at least one.
         encoder_ids: Ids that a text encoder reads beside the image; empty for models without one.
         task, native_task: The task, by its canonical name and by the model's own.
@@ -93,6 +93,7 @@ class Inputs:
         ignored: Names of the request's fields that this task does not use.
         scored: Whether the answer's objects get scores, which need the tokens' log-probabilities.
         limit: Maximum number of tokens that the task can use, or None; an answer of that length is complete.
+        crops: Number of images that the vision encoder sees of this one: 1 unless the model cuts it up.
         values: The numbers for the placeholders in ``prompt_ids``, in order, for models that have such.
         max_reasoning_tokens: Maximum number of ids of reasoning before the answer; None if it answers at once.
         reasoning_end_id: Id after which the answer begins; None if it begins at once.
@@ -112,16 +113,10 @@ class Inputs:
     ignored: tuple[str, ...] = ()
     scored: bool = False
     limit: int | None = None
+    crops: int = 1
     values: tuple[tuple[float, ...], ...] = ()
     max_reasoning_tokens: int | None = None
     reasoning_end_id: int | None = None
-
-    @property
-    def crops(self) -> int:
-        """Number of crops that the vision encoder sees of the image: 1 unless the model cuts it up, 0 without one."""
-        if self.pixels is None:
-            return 0
-        return len(self.pixels) if self.pixels.ndim == 4 else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class Moondream2Processor:
             ignored=resolved.ignored,
             scored=resolved.reasoning or steps is not None,
             limit=None if steps is None else len(steps) * resolved.max_objects,
+            crops=1 if image is None else self.tiling.crops(*image.size),
             values=tuple(value for reference in resolved.references for value in _values(reference)),
             max_reasoning_tokens=_max_reasoning_tokens(request, room) if resolved.reasoning else None,
             reasoning_end_id=self.ids.answer if resolved.reasoning else None,

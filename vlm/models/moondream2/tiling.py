@@ -59,6 +59,11 @@ class Tiling:
         columns = max(math.floor(math.sqrt(self.max_tiles * wide / high)), least_columns)
         return self._within(rows, columns)
 
+    def crops(self, width: int, height: int) -> int:
+        """Number of crops that the ViT sees of an image of that size: the whole image, and its tiles if several."""
+        rows, columns = self.tiles(width, height)
+        return 1 if rows * columns == 1 else 1 + rows * columns
+
     def _within(self, rows: int, columns: int) -> tuple[int, int]:
         rows, columns = max(1, rows), max(1, columns)
         if rows * columns <= self.max_tiles:

@@ -161,10 +161,21 @@ def test_features_are_the_originals(name: str) -> None:
     torch.testing.assert_close(image_features(name)[::9], EXPECTED[f"{name}.image_embeds"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_processor_counts_the_crops_that_the_encoder_sees(name: str) -> None:
+    model, processor = golden()
+    inputs = processor.prepare(Request(golden_image(name)))
+    assert inputs.pixels is not None
+    crops, _, _ = model.vision.crops(normalised(inputs.pixels, TABLE))
+    assert inputs.crops == len(crops)
+
+
 def test_features_of_a_crop_are_the_originals() -> None:
     model, processor = golden()
-    pixels = processor.prepare(Request(golden_image("wide_800x400"))).pixels
+    inputs = processor.prepare(Request(golden_image("wide_800x400")))
+    pixels = inputs.pixels
     assert pixels is not None
+    assert inputs.crops == 11
     with torch.inference_mode():
         crops, rows, columns = model.vision.crops(normalised(pixels, TABLE))
         assert (len(crops), rows, columns) == (11, 2, 5)
