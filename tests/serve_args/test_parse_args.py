@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any
 
 import pytest
@@ -40,6 +41,10 @@ class Example(BaseModel):
 def test_reads_lists_as_tuples_and_mappings_as_sections() -> None:
     read = parse_args(Example, {"name": "a", "models": ["b", "c"], "engine": {"max_batch": 2}})
     assert read == Example(name="a", models=("b", "c"), engine=Limits(max_batch=2))
+
+
+def test_a_date_is_text_although_yaml_gives_an_object_for_it() -> None:
+    assert parse_args(Example, {"name": date(2026, 11, 26)}).name == "2026-11-26"
 
 
 @pytest.mark.parametrize(
