@@ -8,6 +8,7 @@ from datetime import date
 from typing import Annotated, Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from serve_args import parse_args
@@ -95,6 +96,19 @@ def test_the_error_carries_the_path_of_the_first_setting() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_args(Example, {"name": "a", "engine": {"wait_s": "long"}})
     assert caught.value.param == "engine.wait_s"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nprices: {2026-11-26: '1'}", "args has a key that is not text; in YAML, put it in quotes."),
+        ("name: a\nprices: &all {b: *all}", "args contains itself; remove the YAML alias that points back."),
+    ],
+)
+def test_what_yaml_allows_and_json_does_not(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_args(Example, yaml.safe_load(text))
+    assert caught.value.message == message
 
 
 def test_args_that_are_not_a_mapping() -> None:
