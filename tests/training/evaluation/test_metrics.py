@@ -56,3 +56,5 @@ def test_points_must_lie_inside_the_outline() -> None:
     assert point_f1([Point(0.1, 0.5)], [SQUARE]) == Score(0, 2)
     assert point_f1([Point(0.5, 0.5), Point(0.5, 0.5)], [SQUARE]) == Score(2, 3)
     assert point_f1([Point(1.0, 1.0)], []) == Score(0, 1)
+    corner = (Point(0.75, 0.75), Point(1.0, 0.75), Point(1.0, 1.0), Point(0.75, 1.0))
+    assert point_f1([Point(1.0, 1.0)], [corner]) == Score(2, 2)
