@@ -29,7 +29,7 @@ LONG = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repeti
 
 
 def small(name: str) -> Replica:
-    engine = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=16 * 1024**2, prepare_threads=1)
+    engine = EngineConfig(max_batch=2, max_waiting=1, caller_share=100, cache_bytes=16 * 1024**2, prepare_threads=1)
     return Replica(ModelConfig(checkpoint=str(MINIATURES / name), device="cpu", engine=engine))
 
 

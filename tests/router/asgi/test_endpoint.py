@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,7 +166,9 @@ async def test_a_whole_answer() -> None:
     answer = await toy.post(see=["cat", "dog"])
     assert answer.json() == {"say": "a red square", "to": answer.headers["x-request-id"]}
     assert answer.headers["x-gigarouter-model"] == "blip-large"
-    assert toy.backend.asked == [("blip-large", Request(b"cat+dog", "what?", Task("caption"), stream=False))]
+    [(model, request)] = toy.backend.asked
+    expected = Request(b"cat+dog", "what?", Task("caption"), stream=False)
+    assert (model, replace(request, caller=None)) == ("blip-large", expected)
     record = toy.the_record()
     assert (record.outcome, record.model, record.tasks, record.error) == ("completed", "blip-large", ("caption",), None)
     assert (record.usage, record.generated_tokens) == (Usage(577, 3, 3), 3)
