@@ -99,7 +99,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("deployments/", "router/app.py", "router/backends/ray.py"),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
-        "vlm/engine/encoder_cache.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
+        "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
         "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py", "vlm/checkpoint/synthesis.py",
         "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
@@ -126,8 +126,8 @@ TORCH_FREE = (
 )  # fmt: skip
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",
-    "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/read_back.py", "vlm/engine/runner.py",
-    "vlm/engine/sampler.py",
+    "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
+    "vlm/engine/runner.py", "vlm/engine/sampler.py",
 )  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py",)
 BROAD_EXCEPTS = (

@@ -20,6 +20,9 @@ ObjectKind = Literal["box", "point", "quad", "polygon"]
 MAX_TASKS = 16
 """Maximum number of tasks of one request."""
 
+MAX_BIASES = 300
+"""Maximum number of entries of a ``logit_bias``, which each step sends to the device; vLLM's and OpenAI's limit."""
+
 
 # --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
 
@@ -169,6 +172,19 @@ class Sampling:
         length_penalty: An answer of n tokens is ranked by its log-probability divided by n to this power (-8 to 8).
         early_stopping: Beam search ends once ``num_beams`` answers are complete, even if a better one may follow.
         logprobs: Report the log-probability of each chosen token, before any penalty or temperature.
+        frequency_penalty: Subtracted from a token's logit for each time that it is in the answer so far; the prompt
+            does not count (-2 to 2; 0 is off; OpenAI's definition).
+        presence_penalty: Subtracted once if it is in the answer so far at all (-2 to 2; 0 is off; OpenAI's).
+        logit_bias: Pairs of a token id and what is added to its logit (-100, in effect a ban, to 100, in effect the
+            only choice; each id once, at most 300 pairs; OpenAI's).
+        top_k: Number of most likely tokens to sample from; 0 and -1 are all of them (Fan et al. 2018,
+            arXiv:1805.04833).
+        min_p: Tokens are left out whose probability is below this share of the most likely one's (0 to 1; 0 is off;
+            Nguyen et al. 2024, arXiv:2407.01082).
+
+    ``top_p``, ``top_k`` and ``min_p`` matter only where tokens are sampled. Penalties and biases act on tokens that the
+    model chooses: not on forced tokens, nor on coordinates that it computes in place of a token. In a beam search they
+    change the log-probabilities by which beams are ranked, as transformers' processors do.
 
     Raises:
         InvalidRequest: A value is out of range; ``param`` is the field's name.
@@ -187,6 +203,11 @@ class Sampling:
     length_penalty: float | None = None
     early_stopping: bool | None = None
     logprobs: bool = False
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "must be at least 1")
@@ -211,6 +232,17 @@ class Sampling:
             "above 1 needs temperature 0, because beam search cannot be combined with sampling; "
             "set temperature to 0 or num_beams to 1",
         )
+        _check(-2 <= self.frequency_penalty <= 2, "frequency_penalty", "must be from -2 to 2")
+        _check(-2 <= self.presence_penalty <= 2, "presence_penalty", "must be from -2 to 2")
+        _check(self.top_k >= -1, "top_k", "must be at least 1, or 0 or -1 for no limit")
+        _check(0 <= self.min_p <= 1, "min_p", "must be from 0 to 1")
+        self._check_biases()
+
+    def _check_biases(self) -> None:
+        ids = [token for token, _ in self.logit_bias]
+        _check(len(ids) <= MAX_BIASES, "logit_bias", f"takes at most {MAX_BIASES} tokens")
+        _check(len(set(ids)) == len(ids), "logit_bias", "takes each token id once")
+        _check(all(-100 <= bias <= 100 for _, bias in self.logit_bias), "logit_bias", "takes values from -100 to 100")
 
     def over(self, defaults: Sampling) -> Sampling:
         """These settings, with every None taken from ``defaults``.

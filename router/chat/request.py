@@ -39,9 +39,6 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "prediction": (),
     "web_search_options": (),
-    "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
     "top_logprobs": (0,),
     "models": (),
 }
@@ -224,6 +221,11 @@ def _sampling(chat: ChatBody) -> Sampling:
         length_penalty=chat.length_penalty,
         early_stopping=chat.early_stopping,
         logprobs=bool(chat.logprobs),
+        frequency_penalty=chat.frequency_penalty or 0.0,
+        presence_penalty=chat.presence_penalty or 0.0,
+        logit_bias=tuple((int(token), bias) for token, bias in (chat.logit_bias or {}).items()),
+        top_k=chat.top_k or 0,
+        min_p=chat.min_p or 0.0,
     )
 
 

@@ -5,12 +5,14 @@ What the fields mean together is in ``router.chat.request``.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked, UnicodeText
-from vlm.types import MAX_TASKS, CaptionLength
+from vlm.types import MAX_BIASES, MAX_TASKS, CaptionLength
 
 MAX_LABELS = 64
 MAX_REFERENCES = 64
@@ -44,6 +46,12 @@ def _as_stops(value: object) -> object:
 
 def _as_task(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _token_id(key: str) -> str:
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", key):
+        raise PydanticCustomError("token_id", "must have token ids as keys, whole numbers such as 17")
+    return key
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -108,6 +116,8 @@ class ResponseFormat(Checked):
     json_schema: JsonSchema | None = None
 
 
+TokenId = Annotated[str, AfterValidator(_token_id)]
+Biases = Annotated[dict[TokenId, float], Field(max_length=MAX_BIASES)]
 AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
 AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 
@@ -131,6 +141,11 @@ class ChatBody(Checked):
     length_penalty: float | None = None
     early_stopping: bool | None = None
     logprobs: bool | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Biases | None = None
+    top_k: int | None = None
+    min_p: float | None = None
     response_format: ResponseFormat | None = None
     task: AnyTask | None = None
     tasks: AnyTasks | None = None

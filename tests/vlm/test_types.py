@@ -61,6 +61,15 @@ def test_bad_images_and_tasks_are_invalid_requests() -> None:
         ("stop", [(), ("a", "b", "c", "d")], [("a", "b", "c", "d", "e"), ("",)]),
         ("num_beams", [1, 8], [0, 9]),
         ("length_penalty", [-8.0, 8.0], [-8.1, 8.1, float("nan")]),
+        ("frequency_penalty", [-2, 0, 2.0], [-2.1, 2.1, float("nan")]),
+        ("presence_penalty", [-2, 0, 2.0], [-2.1, 2.1, float("nan")]),
+        ("top_k", [-1, 0, 1, 10**9], [-2]),
+        ("min_p", [0, 1.0], [-0.1, 1.1, float("nan")]),
+        (
+            "logit_bias",
+            [(), ((0, -100.0), (7, 100.0)), tuple((token, 1.0) for token in range(300))],
+            [((0, 100.1),), ((0, float("nan")),), ((3, 1.0), (3, 1.0)), tuple((token, 1.0) for token in range(301))],
+        ),
     ],
 )
 def test_sampling_refuses_what_is_out_of_range_and_names_the_field(

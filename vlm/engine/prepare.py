@@ -85,10 +85,7 @@ class Preparer:
         beams = resolved.num_beams or 1
         check_beams(model, beams)
         room = self._room(inputs, beams)
-        last = () if resolved.forced_last_token is None else (resolved.forced_last_token,)
-        for name, tokens in (("forced_tokens", resolved.forced_tokens or ()), ("forced_last_token", last)):
-            if any(not 0 <= token < model.vocabulary for token in tokens):
-                raise InvalidRequest(f"{name} must be from 0 to {model.vocabulary - 1}.", param=name)
+        check_token_ids(model, resolved)
         return replace(resolved, max_tokens=min(room, resolved.max_tokens or room, inputs.limit or room))
 
     def _prefix(self, inputs: Inputs) -> int:
@@ -107,6 +104,21 @@ class Preparer:
         if beams > 1:
             longest = min(longest, longest_with_beams(self._blocks, prompt, beams))
         return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
+
+
+def check_token_ids(model: ModelFacts, sampling: Sampling) -> None:
+    """Raise InvalidRequest if a token id in ``sampling`` is not one that the model can write."""
+    last = () if sampling.forced_last_token is None else (sampling.forced_last_token,)
+    biased = tuple(token for token, _ in sampling.logit_bias)
+    named = (("forced_tokens", sampling.forced_tokens or ()), ("forced_last_token", last), ("logit_bias", biased))
+    for name, tokens in named:
+        wrong = next((token for token in tokens if not 0 <= token < model.vocabulary), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"{name} has the token id {wrong}; those of this model are from 0 to {model.vocabulary - 1}.",
+                param=name,
+                code="invalid_value",
+            )
 
 
 def check_beams(model: ModelFacts, num_beams: int) -> None:

@@ -1,7 +1,16 @@
 """Chooses tokens from logits, each row by its own settings, vectorised; no row depends on another sequence's.
 
-The order is that of transformers: repetition penalty, n-gram ban, temperature, top-p; forced tokens take precedence.
-Log-probabilities are those of the raw logits. Sampling inverts the cumulative distribution at one uniform number from
+The order is that of transformers and vLLM, which agree except where it says so below::
+
+    logit biases                            first, so that the penalties see what the client wants to be likely
+    repetition penalty                      depends on the sign of a logit, so it comes before what shifts logits
+    frequency and presence penalties        only vLLM has these; it puts them here
+    ban of repeated n-grams                 sets -inf, which no other step changes
+    temperature, top-k, top-p, min-p        only where tokens are sampled; vLLM puts min-p before top-k
+    forced tokens                           take precedence over all of this
+
+Beam search uses the same order on log-probabilities, up to the ban. Log-probabilities are those of the raw logits.
+Sampling inverts the cumulative distribution at one uniform number from
 the sequence's own generator, so a seed gives the same answer in any batch. The rows of a beam search are chosen
 together: :func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` keeps the state of the search.
 """
@@ -18,8 +27,17 @@ import torch
 from torch import Tensor
 
 from vlm.engine.beams import Continuation
+from vlm.engine.logits import (
+    add_biases,
+    ban_repeated_ngrams,
+    keep_likeliest,
+    penalise_counts,
+    penalise_repeats,
+    sample_nucleus,
+)
 from vlm.engine.sequence import Beam
 from vlm.models.base import Sampled
+from vlm.types import Sampling
 
 _NOT_FORCED = -1
 TINY = torch.finfo(torch.float32).tiny
@@ -148,7 +166,9 @@ class Sampler:
         return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
 
     def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> None:
-        if not settings.penalties and not settings.ngrams:
+        if settings.biases:
+            self._add_biases(logits, settings.biases)
+        if not settings.reads_history:
             return
         first, lengths = beams[0].row, [beam.known for beam in beams]
         history = self._history[first : first + len(beams), : max(lengths)]
@@ -159,11 +179,34 @@ class Sampler:
             penalties = torch.tensor([*settings.penalties.values()], device=self.device)
             penalise_repeats(penalised, history[rows], known[rows], penalties)
             logits[rows] = penalised
+        if settings.counts:
+            self._penalise_counts(logits, history, beams, settings.counts)
         for size, banning in settings.ngrams.items():
             rows = torch.tensor(banning, device=self.device)
             banned = logits[rows]
             ban_repeated_ngrams(banned, history[rows], known[rows], size)
             logits[rows] = banned
+
+    def _add_biases(self, logits: Tensor, biases: list[tuple[int, int, float]]) -> None:
+        rows, tokens, values = zip(*biases, strict=True)
+        indices = torch.tensor([rows, tokens], device=self.device)
+        add_biases(logits, indices[0], indices[1], torch.tensor(values, device=self.device))
+
+    def _penalise_counts(
+        self,
+        logits: Tensor,
+        history: Tensor,
+        beams: abc.Sequence[Beam],
+        penalties: dict[int, tuple[float, float]],
+    ) -> None:
+        ranges = [(row, len(beams[row].inputs.prompt_ids), beams[row].known) for row in penalties]
+        rows, starts, ends = torch.tensor(ranges, device=self.device).unbind(1)
+        positions = torch.arange(history.shape[1], device=self.device)
+        written = (positions >= starts[:, None]) & (positions < ends[:, None])
+        frequency, presence = torch.tensor([*penalties.values()], device=self.device).unbind(1)
+        penalised = logits[rows]
+        penalise_counts(penalised, history[rows], written, frequency, presence)
+        logits[rows] = penalised
 
     def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> Tensor:
         tokens = logits.argmax(dim=-1)
@@ -177,8 +220,24 @@ class Sampler:
         )
         sampled = logits[rows]
         below_best = sampled - sampled.amax(dim=-1, keepdim=True)  # stays finite when divided by a tiny temperature
-        tokens[rows] = sample_nucleus(below_best / temperatures.clamp(min=TINY)[:, None], top_p, numbers)
+        scaled = below_best / temperatures.clamp(min=TINY)[:, None]
+        self._keep_likeliest(scaled, [how.top_k for how in samplings])
+        tokens[rows] = sample_nucleus(scaled, top_p, numbers, self._min_p(samplings))
         return tokens
+
+    def _keep_likeliest(self, logits: Tensor, top_k: abc.Sequence[int]) -> None:
+        limited = [(row, min(k, logits.shape[1])) for row, k in enumerate(top_k) if k > 0]
+        if not limited:
+            return
+        rows, counts = torch.tensor(limited, device=self.device).unbind(1)
+        kept = logits[rows]
+        keep_likeliest(kept, counts, max(k for _, k in limited))
+        logits[rows] = kept
+
+    def _min_p(self, samplings: abc.Sequence[Sampling]) -> Tensor | None:
+        """The rows' ``min_p``, or None if it is 0 in all of them."""
+        shares = [how.min_p for how in samplings]
+        return torch.tensor(shares, device=self.device) if any(shares) else None
 
 
 def _searches(beams: abc.Sequence[Beam]) -> list[list[list[int]]]:
@@ -230,17 +289,26 @@ class _BatchSettings:
 
     Attributes:
         logprobs: Whether any sequence wants log-probabilities.
+        biases: Row, token id and bias of each entry of a ``logit_bias``.
         penalties: Repetition penalty by row.
+        counts: Frequency and presence penalty by row, for rows where one of them is not 0.
         ngrams: Rows by the size of the n-grams that they must not repeat.
         sampled: Rows whose temperature is above 0.
         forced: One token a row, or ``_NOT_FORCED``; empty if no row is forced.
     """
 
     logprobs: bool
+    biases: list[tuple[int, int, float]]
     penalties: dict[int, float]
+    counts: dict[int, tuple[float, float]]
     ngrams: dict[int, list[int]]
     sampled: list[int]
     forced: list[int]
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether a row's choice depends on what it has read or written."""
+        return bool(self.penalties or self.counts or self.ngrams)
 
     @classmethod
     def of(cls, beams: abc.Sequence[Beam]) -> _BatchSettings:
@@ -249,77 +317,18 @@ class _BatchSettings:
         forced = [token if (token := beam.forced_token()) is not None else _NOT_FORCED for beam in beams]
         return cls(
             logprobs=any(beam.sequence.wants_logprobs for beam in beams),
+            biases=[(row, token, bias) for row, how in enumerate(samplings) for token, bias in how.logit_bias],
             penalties={
                 row: how.repetition_penalty
                 for row, how in enumerate(samplings)
                 if how.repetition_penalty is not None and how.repetition_penalty != 1.0
             },
+            counts={
+                row: (how.frequency_penalty, how.presence_penalty)
+                for row, how in enumerate(samplings)
+                if how.frequency_penalty or how.presence_penalty
+            },
             ngrams={size: [row for row, own in enumerate(sizes) if own == size] for size in sorted({*sizes} - {0})},
             sampled=[row for row, how in enumerate(samplings) if how.temperature],
             forced=forced if any(token != _NOT_FORCED for token in forced) else [],
         )
-
-
-def penalise_repeats(logits: Tensor, history: Tensor, lengths: Tensor, penalties: Tensor) -> None:
-    """Divide positive and multiply negative logits of tokens in each row's history, in place.
-
-    Args:
-        logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, valid up to ``lengths`` ``[batch]``.
-        lengths: int64 ``[batch]``.
-        penalties: float32 ``[batch]``; 1 is no penalty (Keskar et al. 2019, arXiv:1909.05858).
-    """
-    seen = _occurring(logits, history, torch.arange(history.shape[1], device=history.device) < lengths[:, None])
-    factors = penalties[:, None]
-    logits.copy_(torch.where(seen, torch.where(logits > 0, logits / factors, logits * factors), logits))
-
-
-def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: int) -> None:
-    """Set to -inf each token that would repeat an n-gram of ``size`` in its row's history, in place.
-
-    Args:
-        logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, valid up to ``lengths``.
-        lengths: int64 ``[batch]``; length 0 is no ban in that row.
-        size: At least 1.
-    """
-    if history.shape[1] < size:
-        return
-    windows = history.unfold(1, size, 1)  # [batch, starts, size]
-    starts = torch.arange(windows.shape[1], device=history.device)
-    ends = lengths[:, None] - size + 1 + torch.arange(size - 1, device=history.device)
-    suffix = history.gather(1, ends.clamp(min=0))  # the last size - 1 tokens of each row
-    repeats = (windows[:, :, :-1] == suffix[:, None]).all(dim=-1) & (starts + size <= lengths[:, None])
-    logits.masked_fill_(_occurring(logits, windows[:, :, -1], repeats), -torch.inf)
-
-
-def _occurring(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """bool ``[batch, vocabulary]``: True at each row's ``tokens`` ``[batch, n]``, of which only those ``where`` count.
-
-    Ids beyond the vocabulary, with which a model notes what it generates besides tokens, count nowhere.
-    """
-    batch, vocabulary = logits.shape
-    found = torch.zeros(batch, vocabulary + 1, dtype=torch.bool, device=logits.device)
-    counted = torch.where(where, tokens, vocabulary).clamp(max=vocabulary)
-    found.scatter_(1, counted, True)  # the last column is for what does not count
-    return found[:, :vocabulary]
-
-
-def sample_nucleus(logits: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
-    """Sample one token a row from its nucleus, int64 ``[batch]``.
-
-    Args:
-        logits: float32 ``[batch, vocabulary]``, temperature already applied.
-        top_p: float32 ``[batch]``: the nucleus is the smallest set of most likely tokens whose probability reaches it
-            (Holtzman et al. 2019, arXiv:1904.09751).
-        uniforms: float32 ``[batch]`` in [0, 1): where each row's cumulative distribution is inverted.
-    """
-    probabilities, order = torch.softmax(logits, dim=-1).sort(dim=-1, descending=True)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    nucleus = torch.where(before < top_p[:, None], probabilities, 0.0)
-    nucleus[:, 0] = probabilities[:, 0]  # rounding must never leave a row empty
-    cumulative = nucleus.cumsum(dim=-1)
-    index = torch.searchsorted(cumulative, (uniforms[:, None] * cumulative[:, -1:]).contiguous(), right=True)
-    last = (nucleus > 0).sum(dim=-1, keepdim=True) - 1
-    # Logits that are NaN leave no nucleus. Any token will do then, but an index out of range would break a GPU.
-    return order.gather(1, torch.minimum(index, last).clamp(min=0))[:, 0]

@@ -87,6 +87,17 @@ def test_sampling() -> None:
     assert chat.options.logprobs
 
 
+def test_penalties_biases_and_limits_of_sampling() -> None:
+    chat = read(
+        body(frequency_penalty=-2, presence_penalty=1.5, logit_bias={"17": -100, "0": 2.5}, top_k=-1, min_p=0.05)
+    )
+    assert chat.request.sampling == Sampling(
+        frequency_penalty=-2, presence_penalty=1.5, logit_bias=((17, -100), (0, 2.5)), top_k=-1, min_p=0.05
+    )
+    neutral = body(frequency_penalty=0, presence_penalty=0, logit_bias={}, top_k=0, min_p=0)
+    assert read(neutral).request.sampling == Sampling()
+
+
 def test_beams() -> None:
     chat = read(body(num_beams=8, length_penalty=-0.5, early_stopping=False))
     assert chat.request.sampling == Sampling(num_beams=8, length_penalty=-0.5, early_stopping=False)
@@ -252,6 +263,8 @@ field_names = st.sampled_from(
         "n",
         "seed",
         "num_beams",
+        "logit_bias",
+        "top_k",
     ]
 )
 

@@ -307,6 +307,8 @@ def test_capacity_is_free_as_soon_as_the_answer_is_returned() -> None:
         (Request(None), InvalidRequest, "image"),
         (Request(scene(1), sampling=Sampling(forced_tokens=(1, 1600))), InvalidRequest, "forced_tokens"),
         (Request(scene(1), sampling=Sampling(forced_last_token=-1)), InvalidRequest, "forced_last_token"),
+        (Request(scene(1), sampling=Sampling(logit_bias=((3, 1.0), (10**12, 1.0)))), InvalidRequest, "logit_bias"),
+        (Request(scene(1), sampling=Sampling(logit_bias=((-1, 1.0),))), InvalidRequest, "logit_bias"),
     ],
 )
 def test_a_bad_request_fails_alone(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
+from vlm.engine.logits import ban_repeated_ngrams, penalise_repeats, sample_nucleus
 from vlm.engine.output import OutputText
-from vlm.engine.sampler import Sampler, ban_repeated_ngrams, penalise_repeats, sample_nucleus
+from vlm.engine.sampler import Sampler
 from vlm.engine.sequence import Beam, Sequence
 from vlm.models.base import Sampled
 from vlm.models.processor import Inputs
