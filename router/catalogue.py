@@ -36,6 +36,7 @@ PARAMETERS = (
     "early_stopping",
     "logit_bias",
     "logprobs",
+    "top_logprobs",
     "response_format",
     "task",
     "tasks",

@@ -23,7 +23,8 @@ TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and
 ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
-    "vlm/types": {"vlm/errors"},
+    "vlm/sampling": {"vlm/errors"},
+    "vlm/types": {"vlm/errors", "vlm/sampling"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/confidence": set(),
     "vlm/checkpoint": {"vlm/errors"},
@@ -68,8 +69,8 @@ ROOMS: dict[str, set[str]] = {
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config", "router/asgi",
-        "router/images",
+        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config",
+        "router/asgi", "router/images",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {

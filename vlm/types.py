@@ -1,16 +1,18 @@
 """The types that cross every boundary: requests, answers and geometry.
 
 They use the standard library only, so that the router can import them without torch, and so that they pickle the same
-on every side of a Ray handle.
+on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``; import it from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Literal, Self
 
-from vlm.errors import InvalidRequest, VlmError
+from vlm.errors import VlmError
+from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
+from vlm.sampling import check
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
@@ -19,9 +21,6 @@ ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
 """Maximum number of tasks of one request."""
-
-MAX_BIASES = 300
-"""Maximum number of entries of a ``logit_bias``, which each step sends to the device; vLLM's and OpenAI's limit."""
 
 
 # --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
@@ -154,121 +153,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen. None takes the default of the checkpoint's generation config.
-
-    Attributes:
-        max_tokens: Maximum number of tokens to generate (at least 1); also bounded by the model's context.
-        temperature: From 0, which is greedy, to 2.
-        top_p: Probability of the nucleus, the smallest set of most likely tokens to sample from (0 < top_p <= 1).
-        seed: The same seed gives the same answer, whatever else is in the batch.
-        stop: The answer ends before the first of these strings (at most 4).
-        repetition_penalty: Divides the positive logits of tokens that have occurred, and multiplies the negative ones
-            (0 < repetition_penalty <= 10; 1 is off).
-        no_repeat_ngram_size: No n-gram of this size occurs twice (0 to 64; 0 is off).
-        forced_tokens: Token ids with which the answer starts.
-        forced_last_token: Token id that is forced where ``max_tokens`` is reached.
-        num_beams: Number of beams (1 to 8); 1 is no beam search.
-        length_penalty: An answer of n tokens is ranked by its log-probability divided by n to this power (-8 to 8).
-        early_stopping: Beam search ends once ``num_beams`` answers are complete, even if a better one may follow.
-        logprobs: Report the log-probability of each chosen token, before any penalty or temperature.
-        frequency_penalty: Subtracted from a token's logit for each time that it is in the answer so far; the prompt
-            does not count (-2 to 2; 0 is off; OpenAI's definition).
-        presence_penalty: Subtracted once if it is in the answer so far at all (-2 to 2; 0 is off; OpenAI's).
-        logit_bias: Pairs of a token id and what is added to its logit (-100, in effect a ban, to 100, in effect the
-            only choice; each id once, at most 300 pairs; OpenAI's).
-        top_k: Number of most likely tokens to sample from; 0 and -1 are all of them (Fan et al. 2018,
-            arXiv:1805.04833).
-        min_p: Tokens are left out whose probability is below this share of the most likely one's (0 to 1; 0 is off;
-            Nguyen et al. 2024, arXiv:2407.01082).
-
-    ``top_p``, ``top_k`` and ``min_p`` matter only where tokens are sampled. Penalties and biases act on tokens that the
-    model chooses: not on forced tokens, nor on coordinates that it computes in place of a token. In a beam search they
-    change the log-probabilities by which beams are ranked, as transformers' processors do.
-
-    Raises:
-        InvalidRequest: A value is out of range; ``param`` is the field's name.
-    """
-
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    repetition_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    forced_tokens: tuple[int, ...] | None = None
-    forced_last_token: int | None = None
-    num_beams: int | None = None
-    length_penalty: float | None = None
-    early_stopping: bool | None = None
-    logprobs: bool = False
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    top_k: int = 0
-    min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "must be at least 1")
-        _check(self.temperature is None or 0 <= self.temperature <= 2, "temperature", "must be from 0 to 2")
-        _check(self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1")
-        _check(
-            self.repetition_penalty is None or 0 < self.repetition_penalty <= 10,
-            "repetition_penalty",
-            "must be above 0 and at most 10",
-        )
-        _check(
-            self.no_repeat_ngram_size is None or 0 <= self.no_repeat_ngram_size <= 64,
-            "no_repeat_ngram_size",
-            "must be from 0 to 64",
-        )
-        _check(self.num_beams is None or 1 <= self.num_beams <= 8, "num_beams", "must be from 1 to 8")
-        _check(self.length_penalty is None or -8 <= self.length_penalty <= 8, "length_penalty", "must be from -8 to 8")
-        _check(len(self.stop) <= 4 and all(self.stop), "stop", "takes at most 4 strings, none of them empty")
-        _check(
-            not (self.temperature and (self.num_beams or 1) > 1),
-            "num_beams",
-            "above 1 needs temperature 0, because beam search cannot be combined with sampling; "
-            "set temperature to 0 or num_beams to 1",
-        )
-        _check(-2 <= self.frequency_penalty <= 2, "frequency_penalty", "must be from -2 to 2")
-        _check(-2 <= self.presence_penalty <= 2, "presence_penalty", "must be from -2 to 2")
-        _check(self.top_k >= -1, "top_k", "must be at least 1, or 0 or -1 for no limit")
-        _check(0 <= self.min_p <= 1, "min_p", "must be from 0 to 1")
-        self._check_biases()
-
-    def _check_biases(self) -> None:
-        ids = [token for token, _ in self.logit_bias]
-        _check(len(ids) <= MAX_BIASES, "logit_bias", f"takes at most {MAX_BIASES} tokens")
-        _check(len(set(ids)) == len(ids), "logit_bias", "takes each token id once")
-        _check(all(-100 <= bias <= 100 for _, bias in self.logit_bias), "logit_bias", "takes values from -100 to 100")
-
-    def over(self, defaults: Sampling) -> Sampling:
-        """These settings, with every None taken from ``defaults``.
-
-        Beam search cannot be combined with sampling: if a request asks for one of them, defaults for the other do not
-        apply.
-        """
-        unset = {
-            name: getattr(defaults, name)
-            for name in ("max_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size",
-                         "forced_tokens", "forced_last_token", "num_beams", "length_penalty", "early_stopping")
-            if getattr(self, name) is None
-        }  # fmt: skip
-        if self.temperature and unset.get("num_beams"):
-            unset["num_beams"] = 1
-        if self.num_beams not in {None, 1} and unset.get("temperature"):
-            unset["temperature"] = 0.0
-        return replace(self, **unset)
-
-
-def _check(holds: bool, name: str, rule: str) -> None:
-    if not holds:
-        raise InvalidRequest(f"{name} {rule}.", param=name, code="invalid_value")
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
     """A question about an image, as bytes, strings and numbers.
 
@@ -296,8 +180,8 @@ class Request:
     caller: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        _check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
-        _check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
+        check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
+        check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -339,6 +223,21 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """One of the likeliest tokens of a step, whether or not it was chosen.
+
+    Attributes:
+        token_id: Its id.
+        logprob: Its log-probability before any penalty or temperature.
+        token_bytes: What it would have added to the output, in UTF-8; perhaps only part of a character.
+    """
+
+    token_id: int
+    logprob: float
+    token_bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer.
 
@@ -354,6 +253,10 @@ class Completion:
         has_text: True if the answer is text; False if it is the grounding's geometry.
         parts: The answer to each of the request's tasks, in order; empty for a request with one task. The other fields
             are then the first text among them, the grounding of the first, and the tokens of all.
+        token_bytes: What each token added to the output, in UTF-8, if log-probabilities were asked for. A token may
+            hold part of a character; joined, they are the grounding's ``raw``.
+        top_logprobs: The likeliest tokens of each step, best first, if they were asked for. They are fewer where the
+            model has fewer to choose from, and none where it does not choose a token (a coordinate of Moondream).
     """
 
     text: str
@@ -367,6 +270,8 @@ class Completion:
     ignored: tuple[str, ...] = ()
     has_text: bool = True
     parts: tuple[Completion, ...] = ()
+    token_bytes: tuple[bytes, ...] = ()
+    top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
 
     @property
     def reasoning(self) -> str | None:
@@ -383,7 +288,8 @@ class Chunk:
     with its traceback, even where only the client is at fault. Engines raise; their chunks have no ``error``.
 
     ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text. ``reasoning``
-    comes before the text; joined, it is that of the completion's grounding.
+    comes before the text; joined, it is that of the completion's grounding. The fields about tokens are as in the
+    completion.
     """
 
     text: str = ""
@@ -392,6 +298,8 @@ class Chunk:
     completion: Completion | None = None
     reasoning: str = ""
     error: VlmError | None = None
+    token_bytes: tuple[bytes, ...] = ()
+    top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
 
     @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
@@ -403,6 +311,8 @@ class Chunk:
             completion=chunks[-1].completion,
             reasoning="".join(chunk.reasoning for chunk in chunks),
             error=chunks[-1].error,
+            token_bytes=tuple(piece for chunk in chunks for piece in chunk.token_bytes),
+            top_logprobs=tuple(step for chunk in chunks for step in chunk.top_logprobs),
         )
 
 

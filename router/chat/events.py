@@ -49,7 +49,7 @@ class EventWriter:
     def _deltas(self, chunk: Chunk) -> Iterator[bytes]:
         """What a chunk adds: always its reasoning; its text only where the content is text that may be sent early."""
         text = chunk.text if self.options.content == "answer" and _may_have_text(chunk) else ""
-        logprobs = logprobs_json(chunk.token_ids, chunk.logprobs, self.options)
+        logprobs = logprobs_json(chunk, self.options)
         if chunk.reasoning:  # an event of its own: many clients read only one of the two from each event
             yield self._choice(reasoning_json(chunk.reasoning), **({} if text else logprobs))
         if text or (self.options.logprobs and chunk.token_ids and not chunk.reasoning):

@@ -39,7 +39,6 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "prediction": (),
     "web_search_options": (),
-    "top_logprobs": (0,),
     "models": (),
 }
 """Known fields that cannot be honoured, and their values that are harmless."""
@@ -221,6 +220,7 @@ def _sampling(chat: ChatBody) -> Sampling:
         length_penalty=chat.length_penalty,
         early_stopping=chat.early_stopping,
         logprobs=bool(chat.logprobs),
+        top_logprobs=chat.top_logprobs or 0,
         frequency_penalty=chat.frequency_penalty or 0.0,
         presence_penalty=chat.presence_penalty or 0.0,
         logit_bias=tuple((int(token), bias) for token, bias in (chat.logit_bias or {}).items()),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from router.asgi.errors import encode
 from vlm.grounding_json import objects_json, to_json
-from vlm.types import Completion
+from vlm.types import Chunk, Completion
 
 Json = dict[str, Any]
 Content = Literal["answer", "json", "grounding", "raw"]
@@ -75,7 +74,7 @@ def completion_json(completion: Completion, meta: ResponseMeta, options: Respons
         "index": 0,
         "message": message,
         "finish_reason": completion.finish_reason,
-        **logprobs_json(completion.token_ids, completion.logprobs, options),
+        **logprobs_json(completion, options),
     }
     return {
         **meta.json("chat.completion"),
@@ -151,16 +150,20 @@ def _image_cache(completion: Completion) -> str | None:
     return "hit" if completion.usage.cached_tokens else "miss"
 
 
-def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], options: ResponseOptions) -> Json:
-    """The choice's ``logprobs``, and beside them ``token_ids``.
-
-    The router has no tokenizer and cannot know a token's text: as in vLLM's ``return_tokens_as_token_ids``, ``token``
-    is ``"token_id:<id>"`` and ``bytes`` is null.
-    """
+def logprobs_json(answer: Completion | Chunk, options: ResponseOptions) -> Json:
+    """The choice's ``logprobs``, and beside them ``token_ids``."""
     if not options.logprobs:
         return {"logprobs": None}
-    content: list[Json] = [
-        {"token": f"token_id:{token_id}", "logprob": logprob, "bytes": None, "top_logprobs": []}
-        for token_id, logprob in zip(token_ids, logprobs, strict=False)
+    steps = answer.top_logprobs or ((),) * len(answer.logprobs)
+    tokens = zip(answer.token_bytes, answer.logprobs, steps, strict=True)
+    content = [
+        {**_token_json(piece, logprob), "top_logprobs": [_token_json(one.token_bytes, one.logprob) for one in step]}
+        for piece, logprob, step in tokens
     ]
-    return {"logprobs": {"content": content, "refusal": None}, "token_ids": list(token_ids)}
+    return {"logprobs": {"content": content, "refusal": None}, "token_ids": list(answer.token_ids)}
+
+
+def _token_json(token_bytes: bytes, logprob: float) -> Json:
+    """A token with its text; bytes that are not whole characters are spelled ``\\xf0\\x9f``, as OpenAI does."""
+    text = token_bytes.decode("utf-8", "backslashreplace")
+    return {"token": text, "logprob": logprob, "bytes": list(token_bytes)}

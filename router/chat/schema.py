@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked, UnicodeText
-from vlm.types import MAX_BIASES, MAX_TASKS, CaptionLength
+from vlm.sampling import MAX_BIASES
+from vlm.types import MAX_TASKS, CaptionLength
 
 MAX_LABELS = 64
 MAX_REFERENCES = 64
@@ -141,6 +142,7 @@ class ChatBody(Checked):
     length_penalty: float | None = None
     early_stopping: bool | None = None
     logprobs: bool | None = None
+    top_logprobs: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: Biases | None = None

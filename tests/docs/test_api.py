@@ -19,7 +19,7 @@ from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, 
 from router.config import RouterConfig
 from vlm.grounding_json import to_json
 from vlm.models.cards import cards
-from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Timings, Usage
+from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Timings, TopLogprob, Usage
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/api.md").read_text("utf-8")
@@ -38,8 +38,9 @@ def keys_of(value: Any) -> Iterator[str]:
 
 
 def response() -> dict[str, Any]:
+    tokens: dict[str, Any] = {"token_bytes": (b"a",), "top_logprobs": ((TopLogprob(1, -0.5, b"a"),),)}
     usage, timings = Usage(1, 2, 3), Timings(0.1, 0.2, 0.3, 0.4)
-    completion = Completion("", (1,), (-0.5,), FOUND, "stop", usage, timings, "task", has_text=False)
+    completion = Completion("", (1,), (-0.5,), FOUND, "stop", usage, timings, "task", has_text=False, **tokens)
     return completion_json(completion, ResponseMeta("florence-2-base", "req_1"), ResponseOptions(logprobs=True))
 
 
@@ -51,6 +52,7 @@ def codes() -> set[str]:
 def sources() -> Iterator[Path]:
     for folder in ("router", "vlm/engine", "vlm/image", "vlm/models"):
         yield from (ROOT / folder).rglob("*.py")
+    yield ROOT / "vlm/sampling.py"
     yield ROOT / "vlm/types.py"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from router.chat.response import ResponseOptions, grounding_of
 from tests.router.conftest import Live
 from tests.router.world import CHAT, body, check_error, geometry, script, words
 from vlm.errors import EngineFailure, ModelNotReady, Overloaded
-from vlm.types import Chunk
+from vlm.types import Chunk, TopLogprob
 
 
 @pytest.fixture
@@ -113,6 +114,22 @@ def test_logprobs(client: OpenAI) -> None:
     choice = create(client, logprobs=True).choices[0]
     assert [entry.logprob for entry in choice.logprobs.content] == [-0.5, -0.25, -0.125]
     assert choice.token_ids == [11, 12, 2]
+
+
+def test_a_strict_client_accepts_the_likeliest_tokens(client: OpenAI, live: Live) -> None:
+    """Whole and streamed; the bytes joined are the output, although one character is in two tokens."""
+    parts = ("a ☃".encode()[:3], "a ☃".encode()[3:], b"</s>")
+    step = (TopLogprob(11, -0.5, parts[0]), TopLogprob(4, -1.25, b"the"))
+    answer = replace(words("a ☃"), token_bytes=parts, top_logprobs=(step, step[1:], ()))
+    live.backend.steps = script(answer)
+    asked: Any = {"logprobs": True, "top_logprobs": 2}
+    with OpenAI(base_url=client.base_url, api_key="none", max_retries=0, _strict_response_validation=True) as strict:
+        whole = create(strict, **asked).choices[0].logprobs.content
+        chunks = [chunk.choices[0].logprobs for chunk in create(strict, stream=True, **asked)]
+    assert [entry for one in chunks if one for entry in one.content] == whole
+    assert b"".join(bytes(entry.bytes) for entry in whole).decode() == "a ☃</s>"
+    assert [entry.token for entry in whole] == ["a \\xe2", "\\x98\\x83", "</s>"]
+    assert [[one.token for one in entry.top_logprobs] for entry in whole] == [["a \\xe2", "the"], ["the"], []]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def words(text: str = "a red square", *detections: Detection) -> Completion:
         usage=Usage(image_tokens=577, text_tokens=3, completion_tokens=3),
         timings=Timings(prepare_ms=1.0, queue_ms=0.5, first_token_ms=4.25, total_ms=9.123456),
         resolution="default",
+        token_bytes=(b"a", b" red square", b"</s>"),
     )
 
 
@@ -91,9 +92,20 @@ def script(completion: Completion) -> tuple[Chunk, ...]:
     reasoning = (completion.reasoning or "").partition(" ")
     return (
         *(Chunk(reasoning=piece) for piece in reasoning if piece),
-        Chunk(pieces[0], completion.token_ids[:1], completion.logprobs[:1]),
-        Chunk("".join(pieces[1:]), completion.token_ids[1:2], completion.logprobs[1:2]),
-        Chunk("", completion.token_ids[2:], completion.logprobs[2:], completion),
+        replace(tokens_of(completion, 0, 1), text=pieces[0]),
+        replace(tokens_of(completion, 1, 2), text="".join(pieces[1:])),
+        replace(tokens_of(completion, 2, None), completion=completion),
+    )
+
+
+def tokens_of(completion: Completion, start: int, end: int | None) -> Chunk:
+    """A chunk without text that carries these tokens of an answer."""
+    tokens = slice(start, end)
+    return Chunk(
+        token_ids=completion.token_ids[tokens],
+        logprobs=completion.logprobs[tokens],
+        token_bytes=completion.token_bytes[tokens],
+        top_logprobs=completion.top_logprobs[tokens],
     )
 
 

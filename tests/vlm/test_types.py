@@ -84,6 +84,14 @@ def test_sampling_refuses_what_is_out_of_range_and_names_the_field(
         assert field in caught.value.message
 
 
+def test_top_logprobs_need_logprobs() -> None:
+    assert Sampling(logprobs=True, top_logprobs=20).top_logprobs == 20
+    for wrong in ({"top_logprobs": 1}, {"top_logprobs": 21, "logprobs": True}, {"top_logprobs": -1, "logprobs": True}):
+        with pytest.raises(InvalidRequest) as caught:
+            Sampling(**wrong)  # type: ignore[arg-type]  # the point of the test
+        assert caught.value.param == "top_logprobs"
+
+
 def test_over_takes_every_unset_field_from_the_defaults() -> None:
     defaults = Sampling(20, 0.0, 1.0, None, (), 1.0, 3, (0,), 2)
     assert Sampling().over(defaults) == defaults

@@ -16,6 +16,10 @@ IMPOSSIBLE = -1e9
 """The score of a beam that must not go on: at first all beams are equal, so only one of them may."""
 
 
+Likeliest = tuple[tuple[int, float], ...]
+"""The likeliest tokens of a step and their raw log-probabilities, best first; empty if they are not wanted."""
+
+
 class BeamLike(Protocol):
     """What a beam has generated."""
 
@@ -23,6 +27,8 @@ class BeamLike(Protocol):
     def generated(self) -> Sequence[int]: ...
     @property
     def logprobs(self) -> Sequence[float]: ...
+    @property
+    def likeliest(self) -> Sequence[Likeliest]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Continuation:
         logprob: The token's raw log-probability, or None if no sequence of the batch wants it.
         score: Sum of the log-probabilities of all the beam's tokens, after bans and penalties.
         ends: Whether the token completes the answer.
+        likeliest: The likeliest tokens that the beam could have gone on with.
     """
 
     parent: int
@@ -42,6 +49,7 @@ class Continuation:
     logprob: float | None
     score: float
     ends: bool
+    likeliest: Likeliest = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Hypothesis:
     generated: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: float
+    likeliest: tuple[Likeliest, ...] = ()
 
 
 @dataclass(slots=True)
@@ -126,4 +135,4 @@ def survivors(ranked: Sequence[Continuation], width: int) -> list[Continuation]:
 
 def _completed(beam: BeamLike, last: Continuation, score: float) -> Hypothesis:
     logprobs = () if last.logprob is None else (*beam.logprobs, last.logprob)
-    return Hypothesis((*beam.generated, last.token), logprobs, score)
+    return Hypothesis((*beam.generated, last.token), logprobs, score, (*beam.likeliest, last.likeliest))

@@ -9,19 +9,26 @@ from dataclasses import replace
 from vlm.engine.output import TextDelta
 from vlm.engine.sequence import Sequence
 from vlm.models.processor import Processor
-from vlm.types import Chunk, Completion, Detection, Grounding, Timings, Usage
+from vlm.types import Chunk, Completion, Detection, Grounding, Timings, TopLogprob, Usage
 
 
-def next_chunk(sequence: Sequence, delta: TextDelta) -> Chunk:
+def next_chunk(sequence: Sequence, delta: TextDelta, processor: Processor) -> Chunk:
     """A chunk with ``delta`` and the tokens that no chunk has carried yet."""
     start = sequence.output.report(len(sequence.generated))
     logprobs = sequence.logprobs if sequence.sampling.logprobs else []
-    return Chunk(delta.text, tuple(sequence.generated[start:]), tuple(logprobs[start:]), reasoning=delta.reasoning)
+    return Chunk(
+        delta.text,
+        tuple(sequence.generated[start:]),
+        tuple(logprobs[start:]),
+        reasoning=delta.reasoning,
+        token_bytes=_token_bytes(sequence, processor, start),
+        top_logprobs=_top_logprobs(sequence, processor, start),
+    )
 
 
 def last_chunk(sequence: Sequence, delta: TextDelta, processor: Processor) -> Chunk:
     """The last chunk, with the whole completion."""
-    return replace(next_chunk(sequence, delta), completion=_completion(sequence, processor))
+    return replace(next_chunk(sequence, delta, processor), completion=_completion(sequence, processor))
 
 
 def _completion(sequence: Sequence, processor: Processor) -> Completion:
@@ -38,6 +45,26 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
         resolution=inputs.resolution,
         ignored=_ignored(sequence),
         has_text=inputs.has_text,
+        token_bytes=_token_bytes(sequence, processor),
+        top_logprobs=_top_logprobs(sequence, processor),
+    )
+
+
+def _token_bytes(sequence: Sequence, processor: Processor, start: int = 0) -> tuple[bytes, ...]:
+    """What each token from ``start`` on adds to the output, if log-probabilities were asked for."""
+    if not sequence.sampling.logprobs:
+        return ()
+    tokens = enumerate(sequence.generated[start:], start)
+    return tuple(processor.token_bytes(token, first=index == 0) for index, token in tokens)
+
+
+def _top_logprobs(sequence: Sequence, processor: Processor, start: int = 0) -> tuple[tuple[TopLogprob, ...], ...]:
+    """The likeliest tokens of each step from ``start`` on, if they were asked for."""
+    if not sequence.sampling.top_logprobs:
+        return ()
+    return tuple(
+        tuple(TopLogprob(token, logprob, processor.token_bytes(token, first=index == 0)) for token, logprob in step)
+        for index, step in enumerate(sequence.likeliest[start:], start)
     )
 
 

@@ -40,7 +40,15 @@ async def answer(request: Request, ask: Ask) -> Chunk:
     """
     completion = await _complete(request, ask)
     reasoning = completion.reasoning or ""
-    return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, reasoning)
+    return Chunk(
+        completion.text,
+        completion.token_ids,
+        completion.logprobs,
+        completion,
+        reasoning,
+        token_bytes=completion.token_bytes,
+        top_logprobs=completion.top_logprobs,
+    )
 
 
 def generations(request: Request) -> int:
@@ -150,6 +158,8 @@ def _merged(answers: Sequence[Completion], text: str, grounding: Grounding) -> C
         timings=_longest([one.timings for one in answers]),
         ignored=_ignored_by_all(answers),
         has_text=any(one.has_text for one in answers),
+        token_bytes=tuple(piece for one in answers for piece in one.token_bytes),
+        top_logprobs=tuple(step for one in answers for step in one.top_logprobs),
     )
 
 

@@ -158,6 +158,7 @@ class Core:
             if sequence.output.stopped:
                 break
         sequence.logprobs += best.logprobs[: len(sequence.generated)]
+        sequence.likeliest += best.likeliest[: len(sequence.generated)]
         last = len(best.generated) - 1
         ended = best.generated[last] in self._model.eos_token_ids and not sequence.forces_last_token(last)
         sequence.finish_reason = "stop" if ended or sequence.output.stopped else "length"
@@ -171,11 +172,12 @@ class Core:
             if math.isnan(chosen.logprob):
                 raise ArithmeticError(not_finite(self._model.dtype))
             sequence.logprobs.append(chosen.logprob)
+            sequence.likeliest.append(chosen.likeliest)
         delta = sequence.output.append(chosen.token)
         sequence.finish_reason = self._finish_reason(beam, chosen.token, forced)
         if sequence.finish_reason is not None:
             return [self._finish(sequence, delta)]
-        return [Event(sequence, next_chunk(sequence, delta))] if delta and sequence.stream else []
+        return [Event(sequence, next_chunk(sequence, delta, self._processor))] if delta and sequence.stream else []
 
     def _finish_reason(self, beam: Beam, token: int, forced: bool) -> FinishReason | None:
         ended = token in self._model.eos_token_ids and not forced

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.engine.beams import Continuation
+from vlm.engine.beams import Continuation, Likeliest
 from vlm.engine.blocks import CachePlan
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
@@ -32,12 +32,14 @@ class Chosen:
         logprob: Its raw log-probability; None if no sequence of the batch wants it.
         finite: Whether the logits of all the sequence's rows are finite.
         ranked: For a beam search, in place of ``token``: the best continuations of its beams, best first.
+        likeliest: The likeliest tokens, if the sequence wants them and the model chose among them.
     """
 
     token: int
     logprob: float | None
     finite: bool = True
     ranked: tuple[Continuation, ...] = ()
+    likeliest: Likeliest = ()
 
 
 class ModelRunner:
@@ -150,14 +152,29 @@ class ModelRunner:
 def _chosen(step: Step, output: SamplerOutput, beams: abc.Sequence[Beam]) -> list[Chosen]:
     """How each sequence continues, in the order of their first beams."""
     searches = [one.parts for one in output.ranked]
-    tokens, finite, chances, *lists = read_back([step.tokens, output.finite, step.logprobs, *chain(*searches)])
+    parts = [step.tokens, output.finite, step.logprobs, *_top_parts(step, output), *chain(*searches)]
+    tokens, finite, chances, top_tokens, top_logprobs, taken, *lists = read_back(parts)
+    likeliest = {} if output.top is None else output.top.by_row(top_tokens, top_logprobs, taken)
     logprobs: list[float | None] = [None] * len(tokens) if chances is None else chances
     ranked = {row: tuple(found) for one in _regrouped(lists, searches) for row, found in Ranked.continuations(*one)}
     return [
-        Chosen(token, logprob, all(finite[row : row + len(beam.sequence.beams)]), ranked.get(row, ()))
+        Chosen(
+            token,
+            logprob,
+            all(finite[row : row + len(beam.sequence.beams)]),
+            tuple(replace(one, likeliest=likeliest.get(row + one.parent, ())) for one in ranked.get(row, ())),
+            likeliest.get(row, ()),
+        )
         for row, (beam, token, logprob) in enumerate(zip(beams, tokens, logprobs, strict=True))
         if beam is beam.sequence.beams[0]
     ]
+
+
+def _top_parts(step: Step, output: SamplerOutput) -> tuple[Tensor | None, ...]:
+    """The likeliest tokens, and in which rows the model has taken the token that was chosen among them."""
+    if output.top is None:
+        return None, None, None
+    return output.top.tokens, output.top.logprobs, step.tokens == output.sampled.tokens
 
 
 def _regrouped(flat: list[Any], groups: abc.Sequence[abc.Sequence[object]]) -> abc.Iterator[list[Any]]:

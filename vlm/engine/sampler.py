@@ -17,6 +17,7 @@ together: :func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` ke
 
 from __future__ import annotations
 
+import math
 from collections import abc
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.engine.beams import Continuation
+from vlm.engine.beams import Continuation, Likeliest
 from vlm.engine.logits import (
     add_biases,
     ban_repeated_ngrams,
@@ -78,6 +79,38 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class TopTokens:
+    """The likeliest tokens of the rows that want them, before any penalty: tensors ``[rows, kept]``, best first.
+
+    Attributes:
+        counts: How many of them each row wants, by its number in the batch.
+        tokens, logprobs: int64 ids and float32 log-probabilities, as many as the row that wants most.
+    """
+
+    counts: dict[int, int]
+    tokens: Tensor
+    logprobs: Tensor
+
+    @classmethod
+    def of(cls, logprobs: Tensor, counts: dict[int, int]) -> TopTokens:
+        """From ``logprobs`` float32 ``[batch, vocabulary]``; ``counts`` is not empty."""
+        rows = torch.tensor([*counts], device=logprobs.device)
+        best = logprobs[rows].topk(min(max(counts.values()), logprobs.shape[1]), dim=-1)
+        return cls(counts, best.indices, best.values)
+
+    def by_row(self, tokens: list[list[int]], logprobs: list[list[float]], taken: list[bool]) -> dict[int, Likeliest]:
+        """The tensors as lists, by row, for rows of the batch that have ``taken`` the token which was chosen here.
+
+        A token that the model rules out is not among them.
+        """
+        return {
+            row: tuple(pair for pair in zip(ids[:count], values, strict=False) if pair[1] > -math.inf)
+            for (row, count), ids, values in zip(self.counts.items(), tokens, logprobs, strict=True)
+            if taken[row]
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class SamplerOutput:
     """The choice of one step.
 
@@ -85,11 +118,13 @@ class SamplerOutput:
         sampled: One token a row.
         finite: bool ``[batch]``: whether the row's logits are finite; a model may overflow in a narrow dtype.
         ranked: For beam searches, the continuations to choose from.
+        top: The likeliest tokens, or None if no row wants them.
     """
 
     sampled: Sampled
     finite: Tensor
     ranked: tuple[Ranked, ...] = ()
+    top: TopTokens | None = None
 
 
 class Sampler:
@@ -129,6 +164,7 @@ class Sampler:
         settings = _BatchSettings.of(beams)
         finite = logits.amax(dim=-1).isfinite()
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
+        top = TopTokens.of(logprobs, settings.top) if settings.top and logprobs is not None else None
         searches = _searches(beams)
         groups = [torch.tensor(rows, device=self.device) for rows in searches]
         for rows in groups:
@@ -146,7 +182,7 @@ class Sampler:
         )
         for one in ranked:
             tokens[one.rows] = one.next_tokens
-        return SamplerOutput(Sampled(tokens, chosen), finite, ranked)
+        return SamplerOutput(Sampled(tokens, chosen), finite, ranked, top)
 
     def record(self, output: SamplerOutput, tokens: Tensor, beams: abc.Sequence[Beam]) -> None:
         """Record each row's new token: ``tokens`` int64 ``[batch]`` is what the model has made of ``output``."""
@@ -289,6 +325,7 @@ class _BatchSettings:
 
     Attributes:
         logprobs: Whether any sequence wants log-probabilities.
+        top: How many of the likeliest tokens a row wants, for rows that want any.
         biases: Row, token id and bias of each entry of a ``logit_bias``.
         penalties: Repetition penalty by row.
         counts: Frequency and presence penalty by row, for rows where one of them is not 0.
@@ -298,6 +335,7 @@ class _BatchSettings:
     """
 
     logprobs: bool
+    top: dict[int, int]
     biases: list[tuple[int, int, float]]
     penalties: dict[int, float]
     counts: dict[int, tuple[float, float]]
@@ -317,6 +355,7 @@ class _BatchSettings:
         forced = [token if (token := beam.forced_token()) is not None else _NOT_FORCED for beam in beams]
         return cls(
             logprobs=any(beam.sequence.wants_logprobs for beam in beams),
+            top={row: how.top_logprobs for row, how in enumerate(samplings) if how.top_logprobs},
             biases=[(row, token, bias) for row, how in enumerate(samplings) for token, bias in how.logit_bias],
             penalties={
                 row: how.repetition_penalty

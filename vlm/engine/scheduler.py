@@ -247,7 +247,8 @@ class Scheduler:
     def _continued(self, parent: Beam, one: Continuation, row: int) -> Beam:
         logprobs = [*parent.logprobs] if one.logprob is None else [*parent.logprobs, one.logprob]
         blocks = self.pool.share(parent.blocks)
-        return Beam(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row)
+        likeliest = [*parent.likeliest, one.likeliest]
+        return Beam(parent.sequence, [*parent.generated, one.token], logprobs, blocks, row, likeliest)
 
     def _vacate(self, sequence: Sequence) -> list[int]:
         """Take a sequence out of its slot; returns the blocks that this has freed."""

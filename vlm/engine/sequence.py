@@ -9,7 +9,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from vlm.engine.beams import BeamSearch
+from vlm.engine.beams import BeamSearch, Likeliest
 from vlm.engine.output import OutputText
 from vlm.models.processor import Inputs
 from vlm.types import FinishReason, Sampling
@@ -29,8 +29,8 @@ class Sequence:
         prefix: Number of positions that the image takes before the prompt; see :class:`CacheSpec`.
         prepare_ms: Milliseconds that preparing it took.
         threshold: Detections with a lower score are left out of the answer; None keeps all.
-        generated, logprobs: Token ids of the answer, and their raw log-probabilities if wanted. A beam search fills
-            them at its end.
+        generated, logprobs, likeliest: Token ids of the answer, and if wanted their raw log-probabilities and the
+            likeliest tokens in their place. A beam search fills them at its end.
         slot: Its index among the running sequences, or None while it waits.
         beams: Its rows of the step while it runs: one, or ``num_beams``; empty while it waits.
         search: The state of its beam search, or None without one.
@@ -53,6 +53,7 @@ class Sequence:
     threshold: float | None = None
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    likeliest: list[Likeliest] = field(default_factory=list)
     slot: int | None = None
     beams: list[Beam] = field(default_factory=list)
     search: BeamSearch | None = None
@@ -138,7 +139,7 @@ class Beam:
 
     Attributes:
         sequence: The sequence that it belongs to.
-        generated, logprobs: As in the sequence; each beam of a search has its own.
+        generated, logprobs, likeliest: As in the sequence; each beam of a search has its own.
         blocks: The KV cache blocks of its positions, in order; it may share them with other beams.
         row: Its row in the last step, which is where the device keeps its state.
     """
@@ -148,6 +149,7 @@ class Beam:
     logprobs: list[float]
     blocks: list[int] = field(default_factory=list)
     row: int = 0
+    likeliest: list[Likeliest] = field(default_factory=list)
 
     @property
     def inputs(self) -> Inputs:

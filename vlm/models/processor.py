@@ -172,6 +172,15 @@ class Processor(Protocol):
         """Token ids to text; ``special`` keeps the special tokens."""
         ...
 
+    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+        """What a token adds to :meth:`decode` with ``special``, in UTF-8; it may be part of a character.
+
+        Args:
+            token_id: Any id that the model can write; b"" for one that has no text.
+            first: Whether it is the first token of the answer: some tokenizers then put no space before a word.
+        """
+        ...
+
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
     ) -> Parsed:

@@ -194,6 +194,9 @@ BAD = [
     Bad("a bias is a string", body(logit_bias={"7": "1"}), "invalid_type", "logit_bias.7"),
     Bad("a list of biases", body(logit_bias=[[7, 1]]), "invalid_type", "logit_bias"),
     Bad("too many biases", body(logit_bias={str(at): 1 for at in range(301)}), "invalid_value", "logit_bias"),
+    Bad("top_logprobs alone", body(top_logprobs=5), "invalid_value", "top_logprobs"),
+    Bad("top_logprobs without logprobs", body(logprobs=False, top_logprobs=1), "invalid_value", "top_logprobs"),
+    Bad("too many top_logprobs", body(logprobs=True, top_logprobs=21), "invalid_value", "top_logprobs"),
     Bad("top_k below -1", body(top_k=-2), "invalid_value", "top_k"),
     Bad("min_p above 1", body(min_p=1.5), "invalid_value", "min_p"),
     Bad("early_stopping is a word", body(early_stopping="never"), "invalid_type", "early_stopping"),
@@ -205,7 +208,6 @@ BAD = [
     Bad("no choice", body(n=0), "unsupported_parameter", "n"),
     Bad("audio", body(audio={"voice": "alloy"}), "unsupported_parameter", "audio"),
     Bad("spoken answers", body(modalities=["text", "audio"]), "unsupported_parameter", "modalities"),
-    Bad("top_logprobs", body(logprobs=True, top_logprobs=5), "unsupported_parameter", "top_logprobs"),
     Bad("several models", body(models=["a", "b"]), "unsupported_parameter", "models"),
     Bad("drop_params is a string", body(tools=[1], drop_params="yes"), "invalid_type", "drop_params"),
     # The answer's form

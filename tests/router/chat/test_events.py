@@ -131,7 +131,7 @@ async def test_a_stream_equals_the_whole_answer(completion: Completion, options:
 
 
 async def test_the_reasoning_precedes_the_text_even_in_one_chunk() -> None:
-    chunk = replace(Chunk.joined(script(with_reasoning())), token_ids=(7,), logprobs=(-1.0,))
+    chunk = replace(Chunk.joined(script(with_reasoning())), token_ids=(7,), logprobs=(-1.0,), token_bytes=(b"x",))
     _, reasoning, text, _ = events(await stream_text(chunk, options=ResponseOptions(logprobs=True)))
     assert reasoning["choices"][0]["delta"] == {"reasoning_content": "A shape, red, of four sides."}
     assert text["choices"][0]["delta"] == {"content": "a red square"}
@@ -139,7 +139,7 @@ async def test_the_reasoning_precedes_the_text_even_in_one_chunk() -> None:
 
 
 async def test_tokens_of_the_reasoning_are_sent_with_it() -> None:
-    first = Chunk(token_ids=(7,), logprobs=(-1.0,), reasoning="Hm")
+    first = Chunk(token_ids=(7,), logprobs=(-1.0,), token_bytes=(b"x",), reasoning="Hm")
     _, reasoning, *_ = events(await stream_text(first, *script(words()), options=ResponseOptions(logprobs=True)))
     choice = reasoning["choices"][0]
     assert (choice["delta"], choice["token_ids"]) == ({"reasoning_content": "Hm"}, [7])

@@ -94,7 +94,8 @@ def test_penalties_biases_and_limits_of_sampling() -> None:
     assert chat.request.sampling == Sampling(
         frequency_penalty=-2, presence_penalty=1.5, logit_bias=((17, -100), (0, 2.5)), top_k=-1, min_p=0.05
     )
-    neutral = body(frequency_penalty=0, presence_penalty=0, logit_bias={}, top_k=0, min_p=0)
+    assert read(body(logprobs=True, top_logprobs=20)).request.sampling == Sampling(logprobs=True, top_logprobs=20)
+    neutral = body(top_logprobs=0, frequency_penalty=0, presence_penalty=0, logit_bias={}, top_k=0, min_p=0)
     assert read(neutral).request.sampling == Sampling()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of, usage_json
 from tests.router.world import BALL, geometry, several, with_reasoning, words
-from vlm.types import Box, Completion, Detection, Grounding, Point, Usage
+from vlm.types import Box, Completion, Detection, Grounding, Point, TopLogprob, Usage
 
 META = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
 
@@ -189,17 +189,44 @@ def test_raw_is_present_only_on_request() -> None:
     assert raw(ResponseOptions(include_raw=True)) == "a red square</s>"
 
 
-def test_logprobs_name_tokens_by_id() -> None:
+def test_logprobs_have_each_tokens_text_and_bytes() -> None:
     choice = completion_json(words(), META, ResponseOptions(logprobs=True))["choices"][0]
     assert choice["token_ids"] == [11, 12, 2]
     assert choice["logprobs"]["refusal"] is None
     assert choice["logprobs"]["content"][0] == {
-        "token": "token_id:11",
+        "token": "a",
         "logprob": -0.5,
-        "bytes": None,
+        "bytes": [97],
         "top_logprobs": [],
     }
     assert len(choice["logprobs"]["content"]) == 3
+
+
+def test_the_likeliest_tokens_of_each_step() -> None:
+    step = (TopLogprob(11, -0.5, b"a"), TopLogprob(4, -1.25, b"the"))
+    answer = replace(words(), top_logprobs=(step, step[1:], ()))
+    content = completion_json(answer, META, ResponseOptions(logprobs=True))["choices"][0]["logprobs"]["content"]
+    the = {"token": "the", "logprob": -1.25, "bytes": [116, 104, 101]}
+    assert [one["top_logprobs"] for one in content] == [
+        [{"token": "a", "logprob": -0.5, "bytes": [97]}, the],
+        [the],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("piece", "token"),
+    [
+        (" é".encode(), " é"),
+        (" 😀".encode()[:3], " \\xf0\\x9f"),
+        ("😀".encode()[2:], "\\x98\\x80"),
+        (b"", ""),
+    ],
+)
+def test_a_part_of_a_character_is_spelled_as_openai_does(piece: bytes, token: str) -> None:
+    answer = replace(words(), token_ids=(7,), logprobs=(-0.5,), token_bytes=(piece,))
+    [entry] = completion_json(answer, META, ResponseOptions(logprobs=True))["choices"][0]["logprobs"]["content"]
+    assert (entry["token"], entry["bytes"]) == (token, list(piece))
 
 
 def test_what_the_model_ignored_is_added_once() -> None:

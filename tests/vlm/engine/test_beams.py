@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.beams import BeamSearch, Continuation, survivors
+from vlm.engine.beams import BeamSearch, Continuation, Likeliest, survivors
 from vlm.types import Sampling
 
 END = 9
@@ -18,6 +18,7 @@ END = 9
 class Beam:
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    likeliest: list[Likeliest] = field(default_factory=list)
 
 
 def search(beams: int = 2, length_penalty: float = 1.0, early_stopping: bool = True) -> BeamSearch:

@@ -19,6 +19,7 @@ from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.blip.tasks import OFFERED, resolve_task
 from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage, replace_surrogates
 from vlm.models.tasks import missing_image
+from vlm.models.vocabulary import token_bytes
 from vlm.types import Request
 
 
@@ -108,6 +109,10 @@ class BlipProcessor:
         """Ids to text, as transformers' ``decode``; ids that the tokenizer does not have give no text."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
+
+    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return token_bytes(self.tokenizer, token_id, first=first)
 
     def parse(
         self,

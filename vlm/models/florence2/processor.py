@@ -29,6 +29,7 @@ from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, NativeTask, Res
 from vlm.models.florence2.vocabulary import Vocabulary
 from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.models.tasks import missing_image
+from vlm.models.vocabulary import token_bytes
 from vlm.types import Request
 
 DROPPED_PHRASES = frozenset({
@@ -127,6 +128,10 @@ class Florence2Processor:
         Without ``special``, locations and special tokens are left out, even if a file says that they are ordinary ones.
         """
         return self.vocabulary.decode(token_ids, special=special)
+
+    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return token_bytes(self.vocabulary.tokenizer, token_id, first=first)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()

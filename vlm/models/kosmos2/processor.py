@@ -20,6 +20,7 @@ from vlm.models.kosmos2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.kosmos2.vocabulary import Vocabulary
 from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.models.tasks import missing_image
+from vlm.models.vocabulary import token_bytes
 from vlm.types import Request
 
 IMAGE_START = 2
@@ -108,6 +109,10 @@ class Kosmos2Processor:
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """Ids to text without tags and cells; ``special`` keeps them."""
         return self.vocabulary.decode(token_ids, special=special)
+
+    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return token_bytes(self.vocabulary.tokenizer, token_id, first=first)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()

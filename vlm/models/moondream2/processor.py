@@ -20,6 +20,7 @@ from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.moondream2.tiling import Tiling, pixel_table
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
 from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.vocabulary import token_bytes
 from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
@@ -120,6 +121,11 @@ class Moondream2Processor:
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """Ids to text; special tokens only if ``special``. Coordinates and sizes have no text."""
         return self.vocabulary.decode(token_ids, special=special)
+
+    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+        """See :class:`~vlm.models.processor.Processor`; coordinates and sizes have no text."""
+        vocabulary = self.vocabulary
+        return token_bytes(vocabulary.tokenizer, token_id, first=first) if token_id < vocabulary.size else b""
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
