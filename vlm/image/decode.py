@@ -46,8 +46,11 @@ _UPRIGHT = {
 }
 
 _WHITE = (255, 255, 255)
-# Two endings for the pixels of a JPEG without an end marker. Where pixels are missing, they decode differently.
-_ENDINGS = (b"", b"\xaa" * 64)
+# Put behind the pixels of a JPEG that may lack some: where they are missing, these are taken for them.
+_OTHER_ENDING = b"\xaa" * 64
+# A JPEG's missing pixels are of this grey; Pillow gives the negative of inks.
+_MISSING = (127, 128)
+_STRIP = 32  # rows that are compared at a time, so that little is copied
 
 
 def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
@@ -76,11 +79,13 @@ def _opened(file: bytes, found: ImageScan) -> Image.Image:
 
 
 def _require_all_rows(image: Image.Image, file: bytes, found: ImageScan, limits: ImageLimits) -> None:
-    """Refuse an image that Pillow fills up without a word, where its pixels end early."""
+    """Refuse an image whose pixels end early, where Pillow fills it up without a word."""
     if found.format == "PNG" and _may_lack_rows(image, found):
         there = png.has_all_rows(file, limits)
     elif found.format == "JPEG" and not found.complete:
-        there = jpeg.has_all_scans(file, limits) and _ends_alike(file, found)
+        there = jpeg.has_all_scans(file, limits) and _ends_alike(image, file, found)
+    elif found.format == "JPEG" and _ends_in_grey(image):
+        there = _ends_alike(image, file, found)
     else:
         return
     if not there:
@@ -93,26 +98,41 @@ def _may_lack_rows(image: Image.Image, found: ImageScan) -> bool:
     return found.interlaced or last.getbbox(alpha_only=False) is None
 
 
-def _ends_alike(file: bytes, found: ImageScan) -> bool:
-    """Whether a JPEG's pixels are the same, whatever comes behind them."""
-    pixels = (_opened(file[:-2] + ending + file[-2:], found).tobytes() for ending in _ENDINGS)
-    return len(set(map(zlib.crc32, pixels))) == 1
+def _ends_in_grey(image: Image.Image) -> bool:
+    corner = image.crop((image.width - 1, image.height - 1, image.width, image.height)).tobytes()
+    return all(value in _MISSING for value in corner)
+
+
+def _ends_alike(image: Image.Image, file: bytes, found: ImageScan) -> bool:
+    """Whether a JPEG's pixels stay the same when something else follows them."""
+    other = _opened(file[:-2] + _OTHER_ENDING + file[-2:], found)
+    return _checksum(image) == _checksum(other)
+
+
+def _checksum(image: Image.Image) -> int:
+    value = 0
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        value = zlib.crc32(strip.tobytes(), value)
+    return value
 
 
 def _as_rgb(image: Image.Image, found: ImageScan) -> Image.Image:
     if image.mode == "I;16":
         return _from_16_bits(image)
     if "transparency" in image.info:
-        image.info["transparency"] = _scaled(image.info["transparency"], found.bits)
+        image.info["transparency"] = _scaled(image.info["transparency"], found)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    return _on_white(image.convert("RGBA"), found)
+    return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"), found)
 
 
-def _scaled(key: object, bits: int) -> object:
-    """A PNG's transparent colour in the 8 bits to which Pillow has scaled the samples; indices are left alone."""
-    if bits == 16 and isinstance(key, tuple):
+def _scaled(key: object, found: ImageScan) -> object:
+    """The transparent colour of a PNG in the 8 bits to which Pillow scales the samples; an index is left alone."""
+    if isinstance(key, tuple) and found.bits == 16:
         return tuple(value >> 8 for value in key)
+    if isinstance(key, int) and found.bits in (2, 4) and not found.palette:
+        return key * 255 // ((1 << found.bits) - 1)
     return key
 
 

@@ -18,8 +18,9 @@ class ImageLimits:
         max_scans: Largest number of scans of a JPEG. Each scan is a pass over all pixels, however few bytes it has.
             Encoders write up to 10 for colour (libjpeg), up to about 16 with optimised scripts (mozjpeg), and 18 for
             CMYK (libjpeg).
-        max_parts: Largest number of chunks, segments or blocks within a file, each of which takes a step in Python.
-            A GIF of 20 MiB has 82,242 blocks, if they are full; other formats have a few thousand at most.
+        max_chunks: Largest number of chunks of a PNG or WebP, or segments of a JPEG, each of which takes a step in
+            Python. Encoders write a few thousand at most: a file of 20 MiB has 20,480 chunks of 1 KiB.
+        max_blocks: Largest number of blocks of a GIF. One of 20 MiB has 82,242, if they are full.
     """
 
     max_bytes: int = 20 * 1024 * 1024
@@ -27,4 +28,5 @@ class ImageLimits:
     min_side: int = 1
     max_side: int = 16_384
     max_scans: int = 32
-    max_parts: int = 100_000
+    max_chunks: int = 25_000
+    max_blocks: int = 100_000

@@ -1,8 +1,8 @@
 """Scans images: everything about an untrusted file but its pixels, in one bounded pass.
 
-Standard library only, so that the router needs no decoder. A scan takes steps for chunks, segments and blocks, never
-for bytes, and at most ``ImageLimits.max_parts`` of them: a file of 20 MiB takes milliseconds, whatever is in it.
-Its counterpart is ``essential``: the same image without all that a decoder need not see.
+Standard library only, so that the router needs no decoder. A scan takes a step for each chunk, segment or block, never
+for each byte, and :class:`~vlm.image.limits.ImageLimits` bounds the steps: 20 MiB take milliseconds, whatever they are.
+Its counterpart is :func:`essential`: the same image without all that a decoder need not see.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class ImageScan:
         scans: Passes over the pixels of a JPEG; 1 for other formats.
         held_bytes: Bytes of coefficients that a JPEG decoder must hold before it can give the first row.
         complete: Whether the file goes on to its end; if not, its pixels may be there all the same.
-        frames: Images of an animation, of which only the first is decoded; not counted beyond ``max_parts``.
+        frames: Images of an animation, of which only the first is decoded; not counted beyond the limit on blocks.
         orientation: EXIF orientation from 1 (upright) to 8.
         parts: Chunks, segments or blocks that were visited.
         metadata_bytes: Bytes of those parts that decoding does not need.

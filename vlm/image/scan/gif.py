@@ -34,7 +34,7 @@ class _OutOfParts(Exception):
 
 def scan(data: bytes, limits: ImageLimits) -> ImageScan:
     """See :func:`vlm.image.scan.scan`."""
-    walk = _Walk(data, limits.max_parts)
+    walk = _Walk(data, limits.max_blocks)
     frame = walk.first_frame()
     width, height = struct.unpack_from("<HH", data, 6)
     metadata = walk.metadata
@@ -56,7 +56,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
 
 def essential(data: bytes, limits: ImageLimits) -> bytes:
     """The first frame, with the colours of the file and its own."""
-    frame = _Walk(data, limits.max_parts).first_frame()
+    frame = _Walk(data, limits.max_blocks).first_frame()
     control = b"" if frame.transparent is None else bytes([0x21, _CONTROL, 4, 1, 0, 0, frame.transparent, 0])
     return b"".join([data[: _after_colours(data)], control, data[frame.start : frame.end], b";"])
 

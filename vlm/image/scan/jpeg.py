@@ -72,7 +72,7 @@ class _Found:
 def scan(data: bytes, limits: ImageLimits) -> ImageScan:
     """See :func:`vlm.image.scan.scan`."""
     found = _Found()
-    for segment in _Walk(data, limits.max_parts).segments():
+    for segment in _Walk(data, limits.max_chunks).segments():
         _note(found, data, segment, limits)
     if found.frame is None:
         raise not_an_image()
@@ -97,7 +97,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
 def essential(data: bytes, limits: ImageLimits) -> bytes:
     """The same image without metadata, with an end marker, and without what is behind it."""
     kept = [data[:2]]
-    for segment in _Walk(data, limits.max_parts).segments():
+    for segment in _Walk(data, limits.max_chunks).segments():
         if segment.marker in _NEEDED or _is_about_colour(data, segment):
             kept += [b"\xff", data[segment.body - 3 : segment.after]]
     return b"".join([*kept, b"\xff\xd9"])
@@ -106,7 +106,7 @@ def essential(data: bytes, limits: ImageLimits) -> bytes:
 def has_all_scans(data: bytes, limits: ImageLimits) -> bool:
     """Whether there are pixels for all that the header announces, to the last bit of each coefficient."""
     found = _Found()
-    for segment in _Walk(data, limits.max_parts).segments():
+    for segment in _Walk(data, limits.max_chunks).segments():
         _note(found, data, segment, limits)
     return all(found.coefficients.get(one.name) == _ALL_COEFFICIENTS for one in found.components)
 

@@ -58,7 +58,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
     """See :func:`vlm.image.scan.scan`."""
     header = _header(data)
     found = _Found()
-    for chunk in _chunks(data, limits.max_parts):
+    for chunk in _chunks(data, limits.max_chunks):
         _note(found, header, data, chunk)
     if not found.pixels:
         raise damaged()
@@ -73,7 +73,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
         has_alpha=found.alpha or header.colour in (_GREY_ALPHA, _COLOUR_ALPHA),
         interlaced=header.interlaced,
         complete=found.ended,
-        frames=min(found.frames, limits.max_parts),
+        frames=min(found.frames, limits.max_chunks),
         orientation=by_source.get(b"eXIf") or by_source.get(b"text") or by_source.get(b"iTXt") or 1,
         parts=found.parts,
         metadata_bytes=found.metadata,
@@ -85,7 +85,7 @@ def essential(data: bytes, limits: ImageLimits) -> bytes:
     """The same image without the chunks that decoding does not need, and with its pixels in one chunk."""
     header = _header(data)
     palette, transparency, pixels = b"", b"", []
-    for chunk in _chunks(data, limits.max_parts):
+    for chunk in _chunks(data, limits.max_chunks):
         if chunk.kind == b"IDAT":
             pixels.append(data[chunk.body : chunk.end])
         elif chunk.kind == b"PLTE" and header.colour == _INDEXED and not pixels:
@@ -98,7 +98,7 @@ def essential(data: bytes, limits: ImageLimits) -> bytes:
 def has_all_rows(data: bytes, limits: ImageLimits) -> bool:
     """Whether the compressed pixels reach to the last row. Takes about as long as decoding the image."""
     left, inflate = _raw_size(_header(data)), zlib.decompressobj()
-    for chunk in _chunks(data, limits.max_parts):
+    for chunk in _chunks(data, limits.max_chunks):
         if chunk.kind == b"IDAT":
             for start in range(chunk.body, chunk.end, _PIECE):
                 left -= len(inflate.decompress(data[start : min(start + _PIECE, chunk.end)]))

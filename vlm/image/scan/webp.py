@@ -40,7 +40,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
     """See :func:`vlm.image.scan.scan`."""
     width, height, alpha = _header(data)
     found = _Found()
-    for chunk in _chunks(data, limits.max_parts):
+    for chunk in _chunks(data, limits.max_chunks):
         _note(found, data, chunk)
     if not found.frames:
         raise damaged()
@@ -61,7 +61,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
 def essential(data: bytes, limits: ImageLimits) -> bytes:
     """The same image without metadata, and of an animation the first frame only."""
     kept: dict[bytes, bytes] = {}
-    for chunk in _chunks(data, limits.max_parts):
+    for chunk in _chunks(data, limits.max_chunks):
         if chunk.kind in _PIXELS and chunk.kind not in kept:
             kept[chunk.kind] = data[chunk.body : chunk.end]
     if _EXTENDED in kept:
