@@ -30,6 +30,7 @@ _DECODER_ERRORS = (
     LookupError,
     ArithmeticError,
     MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
 )

@@ -1,6 +1,6 @@
 """Files that were made to do harm: an image or a typed refusal, from the scan, from the router and from the decoder.
 
-``IMAGE_MUTATIONS=200000`` sets the number of mutated files, of which there are few by default.
+``IMAGE_MUTATIONS`` sets the number of mutated files, of which there are few by default: see docs/development.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vlm.image.limits import ImageLimits
 from vlm.image.scan import scan
 
 MUTATIONS = int(os.environ.get("IMAGE_MUTATIONS", "1500"))
+SEED = int(os.environ.get("IMAGE_MUTATIONS_SEED", "0"))
 CODES = {
     "empty_image_file", "image_too_large", "image_too_small", "image_parse_error", "invalid_image",
     "invalid_image_format",
@@ -61,9 +62,9 @@ def _checksum(files: Files) -> int:
 
 @pytest.mark.timeout(0)
 def test_mutated_files_are_images_or_refusals() -> None:
-    for number, data in enumerate(mutations(MUTATIONS)):
+    for number, data in enumerate(mutations(MUTATIONS, SEED)):
         try:
             _size_or_refusal(data)
         except Exception as error:
-            error.add_note(f"mutation {number}: {data.hex()[:4000]}")
+            error.add_note(f"mutation {number} of seed {SEED}: {data.hex()[:4000]}")
             raise

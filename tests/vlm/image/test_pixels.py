@@ -211,6 +211,11 @@ def test_an_interlaced_png_is_read() -> None:
     assert refusal(_interlaced(png_of(8, 8, colour=0, rows=rows[:-9]))).code == "image_parse_error"
 
 
+@pytest.mark.parametrize("before", [b"", chunk(b"PLTE", bytes(3), 0)])
+def test_indices_into_no_table_of_colours_are_refused(before: bytes) -> None:
+    assert refusal(png_of(2, 2, colour=3, before=before, rows=bytes(6))).code == "image_parse_error"
+
+
 def test_two_sizes_in_one_file_are_refused() -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
     for data in (small_png(header), small_png(b"", header)):

@@ -31,7 +31,7 @@ from tests.images import encoded, halves
 from vlm.errors import InvalidImage
 from vlm.image.decode import decode
 from vlm.image.limits import ImageLimits
-from vlm.image.scan import ImageScan, decoded_bytes, essential, scan, upright_size
+from vlm.image.scan import ImageScan, decoded_bytes, essential, jpeg, png, scan, upright_size, webp
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -138,6 +138,29 @@ def test_an_orientation_elsewhere_than_in_exif() -> None:
     assert scan(jpeg).orientation == 8
     exif = segment(0xE1, b"Exif\0\0" + directory([(0x0112, 3, 1, 3)]))
     assert scan(after_start(jpeg, exif)).orientation == 3, "EXIF comes first"
+
+
+def test_of_each_kind_of_metadata_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that thousands of blocks that cannot be read cost no more than one."""
+    tried: list[bytes] = []
+    for module in (png, jpeg, webp):
+        monkeypatch.setattr(module, "in_exif", tried.append)
+    exif = directory([(0x0112, 3, 1, 6)])
+    for data in (
+        small_png(chunk(b"eXIf", b"broken") + chunk(b"eXIf", exif) * 50),
+        after_start(good()["jpeg-422"], segment(0xE1, b"Exif\0\0broken"), segment(0xE1, b"Exif\0\0" + exif) * 50),
+        with_exif("WEBP", b"broken") + b"EXIF" + bytes(4),
+    ):
+        tried.clear()
+        assert scan(data).orientation == 1
+        assert len(tried) == 1
+
+
+def test_a_heading_of_many_lines_is_no_profile() -> None:
+    """A pattern that tries every way to divide the lines would never end."""
+    for blank in (b"\n", b" ", b"1", b"\n "):
+        text = b"\nexif\n" + blank * 200_000
+        assert scan(small_png(chunk(b"tEXt", b"Raw profile type exif\0" + text))).orientation == 1
 
 
 # What is refused, and with which words.

@@ -12,7 +12,7 @@ _OLD_HEADER = 12
 _HEADERS = (40, 52, 56, 64, 108, 124)
 _RAW, _RLE8, _RLE4, _BITFIELDS = 0, 1, 2, 3
 # Pillow unpacks run lengths in Python, pixel by pixel: this many pixels take about a second.
-_MAX_RLE_PIXELS = 2_000_000
+MAX_RLE_PIXELS = 2_000_000
 
 
 class _Header(NamedTuple):
@@ -29,7 +29,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:  # noqa: ARG001  like t
     if header.bits not in (1, 4, 8, 16, 24, 32) or header.compression > _BITFIELDS:
         raise unsupported("This kind of BMP", "save it with 24 bits and without compression, or as a PNG")
     packed = header.compression in (_RLE8, _RLE4)
-    if packed and max(header.width * header.height, len(data)) > _MAX_RLE_PIXELS:
+    if packed and max(header.width * header.height, len(data)) > MAX_RLE_PIXELS:
         raise unsupported("A large BMP with run-length compression", "save it without compression, or as a PNG")
     return ImageScan(
         format="BMP",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Callable
 
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4
@@ -19,7 +20,25 @@ _MAX_BYTES = 64 * 1024
 
 _PREFIX = b"Exif\0\0"
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-_RAW_PROFILE = re.compile(rb"\n\s*exif\s*\n\s*\d+\s*\n")
+_RAW_PROFILE = re.compile(rb"\n ?exif\n {0,16}\d{1,16}\n")
+_KINDS = ("exif", "raw profile", "xmp")  # the first of them that can be read counts
+
+
+class Orientation:
+    """The orientation of an image, from the first block of each kind of metadata: a file may have thousands."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, int | None] = {}
+
+    def note(self, kind: str, read: Callable[[bytes], int | None], block: bytes) -> None:
+        """Read a block, unless there was one of its kind before."""
+        if kind not in self._by_kind:
+            self._by_kind[kind] = read(block)
+
+    @property
+    def value(self) -> int:
+        """From 1 to 8; upright, if nothing could be read."""
+        return next((found for kind in _KINDS if (found := self._by_kind.get(kind))), 1)
 
 
 def in_exif(data: bytes) -> int | None:
@@ -69,9 +88,9 @@ def in_raw_profile(text: bytes) -> int | None:
         return None
 
 
-def inflated(data: bytes) -> bytes:
-    """The beginning of compressed text; nothing if it is broken."""
+def in_compressed_profile(data: bytes) -> int | None:
+    """The orientation in the same text, compressed; only its beginning is inflated."""
     try:
-        return zlib.decompressobj().decompress(data, 3 * _MAX_BYTES)
+        return in_raw_profile(zlib.decompressobj().decompress(data, 3 * _MAX_BYTES))
     except zlib.error:
-        return b""
+        return None

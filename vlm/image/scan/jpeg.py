@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from vlm.errors import InvalidImage
 from vlm.image.limits import ImageLimits
-from vlm.image.scan.exif import in_exif, in_xmp
+from vlm.image.scan.exif import Orientation, in_exif, in_xmp
 from vlm.image.scan.facts import ImageScan, damaged, not_an_image, too_many_parts, unsupported
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -64,8 +64,7 @@ class _Found:
     ended: bool = False
     metadata: int = 0
     tables: int = 0
-    exif: int | None = None
-    xmp: int | None = None
+    orientation: Orientation = field(default_factory=Orientation)
     coefficients: dict[int, int] = field(default_factory=dict)
 
 
@@ -87,7 +86,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
         scans=found.scans,
         held_bytes=_coefficient_bytes(found) if found.held else 0,
         complete=found.ended,
-        orientation=found.exif or found.xmp or 1,
+        orientation=found.orientation.value,
         parts=found.parts,
         metadata_bytes=found.metadata,
         file_bytes=len(data),
@@ -249,10 +248,10 @@ def _final_bits(frame: int, first: int, last: int, precision: int) -> int:
 def _note_orientation(found: _Found, data: bytes, segment: _Segment) -> None:
     if segment.marker != _APP1:
         return
-    if found.exif is None and data.startswith(b"Exif\0\0", segment.body):
-        found.exif = in_exif(data[segment.body : segment.end])
-    elif found.xmp is None and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", segment.body):
-        found.xmp = in_xmp(data[segment.body : segment.end])
+    if data.startswith(b"Exif\0\0", segment.body):
+        found.orientation.note("exif", in_exif, data[segment.body : segment.end])
+    elif data.startswith(b"http://ns.adobe.com/xap/1.0/\0", segment.body):
+        found.orientation.note("xmp", in_xmp, data[segment.body : segment.end])
 
 
 def _is_about_colour(data: bytes, segment: _Segment) -> bool:

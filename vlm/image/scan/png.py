@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlm.image.limits import ImageLimits
-from vlm.image.scan.exif import in_exif, in_raw_profile, in_xmp, inflated
+from vlm.image.scan.exif import Orientation, in_compressed_profile, in_exif, in_raw_profile, in_xmp
 from vlm.image.scan.facts import ImageScan, damaged, not_an_image, too_many_parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -46,12 +46,13 @@ class _Found:
     """What has been seen of the chunks so far."""
 
     parts: int = 0
+    colours: bool = False
     pixels: bool = False
     ended: bool = False
     alpha: bool = False
     frames: int = 1
     metadata: int = 0
-    orientations: dict[bytes, int] = field(default_factory=dict)
+    orientation: Orientation = field(default_factory=Orientation)
 
 
 def scan(data: bytes, limits: ImageLimits) -> ImageScan:
@@ -62,7 +63,6 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
         _note(found, header, data, chunk)
     if not found.pixels:
         raise damaged()
-    by_source = found.orientations
     return ImageScan(
         format="PNG",
         width=header.width,
@@ -74,7 +74,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
         interlaced=header.interlaced,
         complete=found.ended,
         frames=min(found.frames, limits.max_chunks),
-        orientation=by_source.get(b"eXIf") or by_source.get(b"text") or by_source.get(b"iTXt") or 1,
+        orientation=found.orientation.value,
         parts=found.parts,
         metadata_bytes=found.metadata,
         file_bytes=len(data),
@@ -132,7 +132,11 @@ def _chunks(data: bytes, limit: int) -> Iterator[_Chunk]:
 
 def _note(found: _Found, header: _Header, data: bytes, chunk: _Chunk) -> None:
     found.parts += 1
-    if chunk.kind == b"IDAT":
+    if chunk.kind == b"PLTE":
+        found.colours = True
+    elif chunk.kind == b"IDAT":
+        if header.colour == _INDEXED and not found.colours:
+            raise damaged()
         found.pixels = True
     elif chunk.kind == b"IHDR" and found.parts > 1:
         raise damaged()  # two sizes: which of them counts depends on the reader
@@ -149,18 +153,13 @@ def _note_metadata(found: _Found, data: bytes, chunk: _Chunk) -> None:
     if chunk.kind == b"acTL" and chunk.end - chunk.body >= 4:
         found.frames = max(1, int.from_bytes(data[chunk.body : chunk.body + 4]))
     elif chunk.kind == b"eXIf":
-        _note_orientation(found, b"eXIf", in_exif(data[chunk.body : min(chunk.end, chunk.body + 65536)]))
+        found.orientation.note("exif", in_exif, data[chunk.body : chunk.end])
     elif chunk.kind == b"tEXt" and data.startswith(b"Raw profile type exif\0", chunk.body):
-        _note_orientation(found, b"text", in_raw_profile(data[chunk.body + 22 : chunk.end]))
+        found.orientation.note("raw profile", in_raw_profile, data[chunk.body + 22 : chunk.end])
     elif chunk.kind == b"zTXt" and data.startswith(b"Raw profile type exif\0\0", chunk.body):
-        _note_orientation(found, b"text", in_raw_profile(inflated(data[chunk.body + 23 : chunk.end])))
+        found.orientation.note("raw profile", in_compressed_profile, data[chunk.body + 23 : chunk.end])
     elif chunk.kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0\0\0", chunk.body):
-        _note_orientation(found, b"iTXt", in_xmp(data[chunk.body + 20 : chunk.end]))
-
-
-def _note_orientation(found: _Found, source: bytes, orientation: int | None) -> None:
-    if orientation is not None:
-        found.orientations.setdefault(source, orientation)
+        found.orientation.note("xmp", in_xmp, data[chunk.body + 20 : chunk.end])
 
 
 def _is_transparency(header: _Header, data: bytes, chunk: _Chunk) -> bool:

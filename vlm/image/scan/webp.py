@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlm.image.limits import ImageLimits
-from vlm.image.scan.exif import in_exif, in_xmp
+from vlm.image.scan.exif import Orientation, in_exif, in_xmp
 from vlm.image.scan.facts import ImageScan, damaged, not_an_image, too_many_parts
 
 _LOSSY, _LOSSLESS, _EXTENDED = b"VP8 ", b"VP8L", b"VP8X"
@@ -17,6 +17,8 @@ _PIXELS = {_LOSSY, _LOSSLESS, b"ALPH", b"ANMF", b"ANIM", _EXTENDED}
 
 
 class _Chunk(NamedTuple):
+    """One chunk: its body is ``data[body:end]``."""
+
     kind: bytes
     body: int
     end: int
@@ -24,11 +26,12 @@ class _Chunk(NamedTuple):
 
 @dataclass
 class _Found:
+    """What has been seen of the chunks so far."""
+
     parts: int = 0
     frames: int = 0
     metadata: int = 0
-    exif: int | None = None
-    xmp: int | None = None
+    orientation: Orientation = field(default_factory=Orientation)
 
 
 def fits(data: bytes) -> bool:
@@ -51,7 +54,7 @@ def scan(data: bytes, limits: ImageLimits) -> ImageScan:
         channels=4 if alpha else 3,
         has_alpha=alpha,
         frames=found.frames,
-        orientation=found.exif or found.xmp or 1,
+        orientation=found.orientation.value,
         parts=found.parts,
         metadata_bytes=found.metadata,
         file_bytes=len(data),
@@ -110,10 +113,10 @@ def _note(found: _Found, data: bytes, chunk: _Chunk) -> None:
         found.frames += 1
     elif chunk.kind not in _PIXELS:
         found.metadata += chunk.end - chunk.body + 8
-        if chunk.kind == b"EXIF" and found.exif is None:
-            found.exif = in_exif(data[chunk.body : min(chunk.end, chunk.body + 65536)])
-        elif chunk.kind == b"XMP " and found.xmp is None:
-            found.xmp = in_xmp(data[chunk.body : min(chunk.end, chunk.body + 65536)])
+        if chunk.kind == b"EXIF":
+            found.orientation.note("exif", in_exif, data[chunk.body : chunk.end])
+        elif chunk.kind == b"XMP ":
+            found.orientation.note("xmp", in_xmp, data[chunk.body : chunk.end])
 
 
 def _chunk(kind: bytes, body: bytes) -> tuple[bytes, ...]:
