@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from vlm.errors import InvalidImage
 from vlm.image.limits import ImageLimits
 from vlm.image.scan import FORMATS, ImageScan, essential, jpeg, png, scan, upright_size
 from vlm.image.scan.facts import damaged
@@ -66,6 +67,8 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
         image = _opened(file, found)
         _require_all_rows(image, file, found, limits)
         return _upright(_as_rgb(image, found), found.orientation)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # with limits above Pillow's own
+        raise InvalidImage("The image has more pixels than can be decoded.", code="image_too_large") from error
     except _DECODER_ERRORS as error:
         raise damaged() from error
 
@@ -123,9 +126,11 @@ def _as_rgb(image: Image.Image, found: ImageScan) -> Image.Image:
         return _from_16_bits(image)
     if "transparency" in image.info:
         image.info["transparency"] = _scaled(image.info["transparency"], found)
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"), found)
+    if image.has_transparency_data:
+        return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"), found)
+    if image.mode == "RGB" and found.format != "WEBP":  # which would keep its decoder with two canvases
+        return image
+    return image.convert("RGB")
 
 
 def _scaled(key: object, found: ImageScan) -> object:

@@ -13,6 +13,7 @@ from tests.hostile_images import EOI, chunk, good, photo, png_of, small_png
 from tests.images import COLOURS, encoded, exif_of, halves
 from vlm.errors import InvalidImage
 from vlm.image.decode import decode
+from vlm.image.limits import ImageLimits
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 OPAQUE = sorted(
@@ -214,6 +215,13 @@ def test_an_interlaced_png_is_read() -> None:
 @pytest.mark.parametrize("before", [b"", chunk(b"PLTE", bytes(3), 0)])
 def test_indices_into_no_table_of_colours_are_refused(before: bytes) -> None:
     assert refusal(png_of(2, 2, colour=3, before=before, rows=bytes(6))).code == "image_parse_error"
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_limits_above_those_of_pillow_do_not_lift_them(side: int) -> None:
+    with pytest.raises(InvalidImage) as caught:
+        decode(png_of(side, side), ImageLimits(max_pixels=side**2, max_side=side))
+    assert caught.value.code == "image_too_large"
 
 
 def test_two_sizes_in_one_file_are_refused() -> None:
