@@ -11,8 +11,9 @@ import zlib
 import pytest
 
 from router.images import read_image
-from tests.hostile_images import CLASSES, Files, mutations
+from tests.hostile_images import CLASSES, Files
 from tests.images import data_url
+from tests.mutations import mutations
 from vlm.errors import InvalidImage
 from vlm.image.decode import decode
 from vlm.image.limits import ImageLimits
