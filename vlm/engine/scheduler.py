@@ -264,7 +264,7 @@ def _prefill_work(sequence: Sequence, known: Prefix | None) -> int:
 
     An image of 13 crops delays the next token of the others as much as 13 images of one.
     """
-    return max(1, sequence.inputs.crops) if known is None else 1
+    return sequence.inputs.crops if known is None else 1
 
 
 def _blocks_to_start(sequence: Sequence, known: Prefix | None) -> int:

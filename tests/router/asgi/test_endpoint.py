@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -341,6 +341,24 @@ async def test_a_client_that_leaves_before_the_first_chunk(body: bytes) -> None:
     assert (record.outcome, record.model, record.tasks) == ("abandoned", "blip-large", ("caption",))
     assert record.generated_tokens == 0
     assert toy.backend.closed == 1
+
+
+class SlowToStop(FakeBackend):
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        self.running += 1
+        try:
+            async for chunk in super().generate(model, request):
+                yield chunk
+        finally:
+            await asyncio.sleep(1)
+            self.running -= 1
+
+
+@pytest.mark.parametrize("body", [b'{"ask": "what?"}', b'{"ask": "what?", "live": true}'])
+async def test_a_request_is_recorded_once_its_work_has_stopped(body: bytes) -> None:
+    toy = Toy(SlowToStop(pause_s=30))
+    assert await talk(toy.app, PATH, [sent(body), GONE]) == []
+    assert toy.the_record().outcome == "abandoned"
 
 
 async def test_a_client_that_leaves_a_stream_is_recorded_with_its_tokens() -> None:
