@@ -66,7 +66,8 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
     try:
         image = _opened(file, found)
         _require_all_rows(image, file, found, limits)
-        return _upright(_as_rgb(image, found), found.orientation)
+        image = _as_rgb(image, found)  # the same name, so that the first image is gone when the second is turned
+        return _upright(image, found.orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # with limits above Pillow's own
         raise InvalidImage("The image has more pixels than can be decoded.", code="image_too_large") from error
     except _DECODER_ERRORS as error:
