@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from serve_args import parse_args
-from vlm.image.decode import ImageLimits
+from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
@@ -33,7 +33,7 @@ class RouterConfig(BaseModel):
     Attributes:
         max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
         max_image_bytes: Largest encoded image in bytes, from 1 to the limit of
-            :class:`~vlm.image.decode.ImageLimits`, which every model applies too.
+            :class:`~vlm.image.limits.ImageLimits`, which every model applies too.
         max_image_pixels: Largest image in pixels (width times height), likewise.
         min_image_side: Shortest side of an image in pixels, above 0.
         max_prompt_chars: Longest text of one request in characters, above 0.
