@@ -29,6 +29,8 @@ class ModelConfig(BaseModel):
         dtype, device: As :func:`vlm.loading.load` takes them.
         threads: Number of torch threads on the CPU; 0 keeps torch's own number.
         engine: Limits and memory of the engine.
+        allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
+            (:mod:`serve_args.cluster_auth`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -39,6 +41,7 @@ class ModelConfig(BaseModel):
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
     engine: EngineConfig = EngineConfig()
+    allow_unauthenticated_cluster: bool = False
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

@@ -206,7 +206,7 @@ ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
         (
             {"checkpoint": "x", "max_batch": 1},
             "max_batch is not a known setting; write engine.max_batch. "
-            "Known keys: checkpoint, revision, dtype, device, threads, engine.",
+            "Known keys: checkpoint, revision, dtype, device, threads, engine, ",
         ),
         ({}, "checkpoint is missing."),
         ({"checkpoint": ""}, "checkpoint must not be empty."),
