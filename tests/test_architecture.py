@@ -77,7 +77,7 @@ ROOMS: dict[str, set[str]] = {
         "router/backends/base", "router/catalogue", "router/chat", "router/images",
     },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
-    "deployments/local": {"deployments", "router/config", "router/suggest", "vlm/errors"},
+    "deployments/local": {"deployments", "serve_args", "router/config", "router/suggest", "vlm/errors"},
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +20,15 @@ import httpx
 import openai
 import pytest
 import yaml
+from PIL import Image
 
 from tests.alike import assert_alike
 from tests.deployments.system import ROOT, System, wait_until
-from tests.images import data_url, scenes
+from tests.images import data_url, encoded, scenes
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.timeout(600),  # the first of them waits until the system is ready
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
@@ -42,7 +47,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
     running = System(folder, "--config", str(with_narrow_model(folder)))
     try:
-        running.wait_for("ready:", 120)
+        running.wait_for("ready:", 300)
         yield running
     finally:
         running.end()
@@ -217,6 +222,44 @@ def test_lists_what_each_model_has_loaded(system: System) -> None:
         return {model["id"]: model["checkpoint"] for model in listed} == CHECKPOINTS
 
     wait_until(is_described, 20, "the description of every model")
+
+
+# What the system does to the machine
+
+
+def test_nothing_listens_beyond_the_loopback(system: System) -> None:
+    """Of router and models too, where Serve opens a port that no setting moves."""
+    found = system.listening()
+    assert len(found) > 10, found
+    assert any("ServeReplica:router" in command for _, command in found)
+    assert any("ServeReplica:blip-large" in command for _, command in found)
+    assert {address for address, _ in found} == {"127.0.0.1"}, found
+
+
+def test_what_ray_leaves_on_the_disk_is_for_this_user_alone(system: System) -> None:
+    above = system.folder.stat()
+    assert (stat.S_IMODE(above.st_mode), above.st_uid) == (0o700, os.getuid())
+    [given] = system.folder.iterdir()  # Ray opens to all what it is given, and nothing lies beside that
+    assert stat.S_IMODE(given.stat().st_mode) == 0o777
+
+
+def test_no_process_has_the_token_on_its_command_line(system: System) -> None:
+    """Every user of the machine can read command lines, and nobody else's environment."""
+    [token] = system.environment("RAY_AUTH_TOKEN")
+    assert token
+    assert not system.processes(token)
+
+
+def test_no_file_holds_the_token_or_anything_of_a_request(system: System) -> None:
+    """The image is one that Ray's processes hand to each other through its object store."""
+    noise = encoded(Image.frombytes("RGB", (400, 400), random.Random(0).randbytes(400 * 400 * 3)), "BMP")
+    question = Question("moondream-2", "How many zebras does a zeppelin hold?", noise)
+    assert question.post(system, max_tokens=4).status_code == 200
+    [token] = system.environment("RAY_AUTH_TOKEN")
+    secrets = (question.text.encode(), noise[1000:1024], base64.b64encode(noise[999:1023]), token.encode())
+    for path in [one for one in system.folder.rglob("*") if one.is_file()]:
+        content = path.read_bytes()
+        assert not [secret for secret in secrets if secret in content], path
 
 
 # Errors, through both hops
