@@ -78,7 +78,7 @@ def _start(directory: Path) -> None:
         object_store_memory=object_store.store_bytes(),
         runtime_env={"worker_process_setup_hook": loopback.hook()},
         _temp_dir=str(directory),
-        _system_config=dict(object_store.SYSTEM_CONFIG),
+        _system_config={**loopback.SYSTEM_CONFIG, **object_store.SYSTEM_CONFIG},
     )
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has just set its own handler, which is slow
 

@@ -6,11 +6,14 @@ is a port of Ray Serve's, which each replica opens on every interface whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 HOST = "127.0.0.1"
 EVERY_INTERFACE = "[::]"
+
+SYSTEM_CONFIG: Mapping[str, object] = {"prestart_worker_first_driver": False}
+"""Settings of Ray: processes that it starts before they are needed lack the hook, and so are never used."""
 
 
 def hook() -> Callable[[], None]:

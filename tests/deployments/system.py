@@ -72,19 +72,20 @@ class System:
         """Ids of its processes whose command line holds ``title``."""
         return {one for one in _all_processes() if self._is_ours(one) and title.encode() in _read(one, "cmdline")}
 
+    def tree(self) -> set[int]:
+        """Ids of all processes below the program: some of Ray's overwrite their environment."""
+        return descendants(self._process.pid)
+
     def environment(self, name: str) -> set[str]:
         """The values that a variable has in the environments of its processes."""
         pairs = (pair for one in self.processes() for pair in _read(one, "environ").decode().split("\0"))
         return {pair.partition("=")[2] for pair in pairs if pair.partition("=")[0] == name}
 
     def listening(self) -> set[tuple[str, str]]:
-        """(address, command line) of each of its processes' open TCP and UDP ports, as ``127.0.0.1``.
-
-        They are found as descendants, because some processes of Ray overwrite their environment.
-        """
+        """(address, command line) of each of its processes' open TCP and UDP ports, as ``127.0.0.1``."""
         owners = {
             inode: _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
-            for process in descendants(self._process.pid)
+            for process in self.tree()
             for inode in _sockets(process)
         }
         return {(address, owners[inode]) for address, inode in _open_ports() if inode in owners}

@@ -294,12 +294,12 @@ def test_a_checkpoint_in_the_working_directory_comes_before_the_repositorys(
 def test_a_folder_never_stands_in_for_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one in the working directory nor one beside the package."""
     monkeypatch.chdir(tmp_path)
-    pinned = {"revision": "a" * 40}
-    assert ModelConfig(checkpoint="organisation/name", **pinned).source == "organisation/name"
+    commit = "a" * 40
+    assert ModelConfig(checkpoint="organisation/name", revision=commit).source == "organisation/name"
     (tmp_path / "organisation" / "name").mkdir(parents=True)
     for name, folder in (("organisation/name", tmp_path), ("miniatures/blip-large", ROOT)):
         with pytest.raises(ConfigError, match="leave out revision") as caught:
-            _ = ModelConfig(checkpoint=name, **pinned).source
+            _ = ModelConfig(checkpoint=name, revision=commit).source
         assert caught.value.param == "revision"
         assert str(folder / name) in caught.value.message
         assert Path(ModelConfig(checkpoint=name).source) == folder / name
