@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Ray's own place for it, which is memory and not a folder on a disk
-BYTES = 512 * 1024**2  # taken only as far as it is used
+BYTES = 512 * 1024**2  # ten of the largest images, each as a body and as an image; taken only as far as it is used
 MIN_BYTES = 75 * 1024**2  # Ray's own minimum
 
 SYSTEM_CONFIG: Mapping[str, object] = {
