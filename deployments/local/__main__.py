@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     if _without_token() and (names := serve_config.needing_token(config)):
         return _refuse(
             f"RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']!r}, so every user of this machine could run code as you "
-            f"through Ray's ports. Unset it, or set allow_unauthenticated_cluster: true in the args of: "
-            + ", ".join(names)
+            "through Ray's ports. Unset it, or set allow_unauthenticated_cluster: true in the args of: "
+            f"{', '.join(names)}."
         )
     if not _is_free(options.port):
         return _refuse(f"port {options.port} on {HOST} is in use; take another one.")
@@ -134,14 +134,14 @@ def _without_token() -> bool:
 
 
 def _set_environment() -> None:
-    """Must come before the import of Ray. What the user has set stays."""
+    """Must come before the import of Ray. What the user has set stays, except for where Ray listens."""
     # Ray's processes run whatever reaches their ports, and other users of this machine can reach them, so a token is
     # needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ.keys().isdisjoint(("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Ray's switch for taking the loopback as the node's address, which is its default on macOS alone. All ports then
-    # listen there and nowhere else (the exception is in deployments.local.loopback).
+    # Without "clusters", which is Ray's default on Windows and macOS alone, the node's own address is the loopback. All
+    # ports then listen there and nowhere else (the exception is in deployments.local.loopback).
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would hold similar lines back and print them a minute later
