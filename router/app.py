@@ -28,6 +28,7 @@ from router.catalogue import entry
 from router.chat.format import ChatFormat
 from router.config import RouterConfig
 from router.images import DataUrlLoader
+from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.models.cards import canonical_name
 
@@ -124,9 +125,12 @@ class OneRequestId:
 def build(args: Mapping[str, Any]) -> Any:
     """The router as a Serve application, named ``Router`` in a Serve config.
 
-    ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error.
+    ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error, and so is a cluster
+    that asks for no token.
     """
     from ray import serve
 
+    config = RouterConfig.from_args(args)
+    require_token(allow_without=config.allow_unauthenticated_cluster)
     deployment = serve.deployment(name="Router", max_ongoing_requests=1000)
-    return deployment(serve.ingress()(Router)).bind(RouterConfig.from_args(args))
+    return deployment(serve.ingress()(Router)).bind(config)

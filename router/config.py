@@ -44,6 +44,8 @@ class RouterConfig(BaseModel):
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
             reported by ``/v1/models``, with null for a model that is not listed.
+        allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
+            (:mod:`serve_args.cluster_auth`).
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -58,6 +60,7 @@ class RouterConfig(BaseModel):
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
+    allow_unauthenticated_cluster: bool = False
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

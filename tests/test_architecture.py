@@ -73,11 +73,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
-        "vlm/errors", "vlm/models/cards", "router/config", "router/asgi", "router/backends", "router/backends/base",
-        "router/catalogue", "router/chat", "router/images",
+        "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
+        "router/backends/base", "router/catalogue", "router/chat", "router/images",
     },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
-    "deployments/local": {"deployments", "router/config", "router/suggest", "vlm/errors"},
+    "deployments/local": {"deployments", "serve_args", "router/config", "router/suggest", "vlm/errors"},
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -96,7 +96,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "ray": ("deployments/", "router/app.py", "router/backends/ray.py"),
+    "ray": ("deployments/", "router/app.py", "router/backends/ray.py", "serve_args/cluster_auth.py"),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",

@@ -206,7 +206,7 @@ ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
         (
             {"checkpoint": "x", "max_batch": 1},
             "max_batch is not a known setting; write engine.max_batch. "
-            "Known keys: checkpoint, revision, dtype, device, threads, engine.",
+            "Known keys: checkpoint, revision, dtype, device, threads, engine, ",
         ),
         ({}, "checkpoint is missing."),
         ({"checkpoint": ""}, "checkpoint must not be empty."),
@@ -289,3 +289,17 @@ def test_a_checkpoint_in_the_working_directory_comes_before_the_repositorys(
     monkeypatch.chdir(tmp_path)
     assert ModelConfig(checkpoint="miniatures/blip-large").source == str(folder)
     assert ModelConfig(checkpoint="org/name").source == "org/name"
+
+
+def test_a_folder_never_stands_in_for_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one in the working directory nor one beside the package."""
+    monkeypatch.chdir(tmp_path)
+    commit = "a" * 40
+    assert ModelConfig(checkpoint="organisation/name", revision=commit).source == "organisation/name"
+    (tmp_path / "organisation" / "name").mkdir(parents=True)
+    for name, folder in (("organisation/name", tmp_path), ("miniatures/blip-large", ROOT)):
+        with pytest.raises(ConfigError, match="leave out revision") as caught:
+            _ = ModelConfig(checkpoint=name, revision=commit).source
+        assert caught.value.param == "revision"
+        assert str(folder / name) in caught.value.message
+        assert Path(ModelConfig(checkpoint=name).source) == folder / name
