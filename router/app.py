@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from router.asgi.endpoint import Endpoint
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.front import Front
+from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
@@ -96,7 +97,7 @@ def _status(status: ModelStatus) -> dict[str, Any]:
 
 
 MAX_ONGOING_REQUESTS = 800
-"""Of one replica. Must stay clearly below 1,000: that is how many calls of any kind Ray lets into the replica's actor at
+"""Of one replica. Must stay clearly below 1,000: so many calls of any kind Ray lets into the actor of a replica at
 a time, and Serve replaces a replica whose health check does not get in. (A larger number raises Ray's to the same.)"""
 MAX_QUEUED_REQUESTS = 400
 """Requests that wait in each of Serve's proxies until a replica has a place; more are refused with a 503."""
@@ -107,6 +108,7 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
+        return_memory()
         # Serve gives handlers only to its own logger: without this our access log would be lost.
         logging.getLogger("router").parent = logging.getLogger("ray.serve")
 

@@ -36,7 +36,10 @@ class RouterConfig(BaseModel):
             to the end of their answers. The first 64 KiB of each body are not counted, since ``max_open_bodies`` and
             ``max_requests`` bound them.
         body_timeout_s: Longest time in seconds that a body may take to arrive, above 0.
-        min_body_bytes_per_s: Slowest pace of a body, above 0: every five seconds must bring five times as much.
+        min_body_bytes_per_s: Slowest pace of a body, above 0: every ten seconds must bring ten times as much.
+        max_head_bytes: Largest request line and headers in bytes, above 0, except that one read from the network (up to
+            256 KiB) is always accepted.
+        head_timeout_s: Longest time in seconds for them to arrive, above 0, and for the first byte of a connection.
         max_open_bodies: Number of requests whose bodies one process waits for at a time, above 0. They are only
             connections and do not occupy the router.
         max_requests: Number of requests that one process serves at a time, above 0. Must be below the places of the
@@ -64,6 +67,8 @@ class RouterConfig(BaseModel):
     max_total_body_bytes: Count = 256 * 1024 * 1024
     body_timeout_s: Seconds = 30.0
     min_body_bytes_per_s: Count = 1024
+    max_head_bytes: Count = 64 * 1024
+    head_timeout_s: Seconds = 20.0
     max_open_bodies: Count = 2048
     max_requests: Count = 700
     allowed_hosts: tuple[Name, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from router.asgi.front import Front
+from router.asgi.memory import return_memory
 from router.config import RouterConfig
 from vlm.errors import ConfigError
 
@@ -34,6 +35,8 @@ def middlewares() -> list[Middleware]:
     """
     logging.getLogger("router").parent = logging.getLogger("ray.serve")  # the only one to which Serve gives handlers
     config = RouterConfig.from_args(_settings(os.environ.get(SETTINGS, "{}")))
+    limit_heads(config)
+    return_memory()
     return [Middleware(Front, config=config, session_header=os.environ.get(SESSION_HEADER, ""))]
 
 
@@ -42,6 +45,16 @@ def environment(serve_config: Mapping[str, Any]) -> dict[str, str]:
     applications = [one for one in serve_config.get("applications") or () if isinstance(one, dict)]
     args = next((one.get("args") for one in applications if one.get("import_path") == ROUTER), None)
     return {CALLBACK: "router.ingress:middlewares", SETTINGS: json.dumps(args or {}, default=str)}
+
+
+def limit_heads(config: RouterConfig) -> None:
+    """Have the uvicorn servers of this process limit the heads of requests; Serve offers no setting for it."""
+    import uvicorn.config
+
+    from router.asgi.head import head_protocol
+
+    protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS  # its values may be classes; "auto" is what Serve takes
+    protocols["auto"] = head_protocol(config)
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -41,6 +41,14 @@ class BodyTooSlow(InvalidRequest):
     """The request body did not arrive in time."""
 
 
+class HeadTooLarge(InvalidRequest):
+    """The request line and the headers have more bytes than the server reads."""
+
+
+class HeadTooSlow(InvalidRequest):
+    """The headers did not arrive in time."""
+
+
 class Forbidden(InvalidRequest):
     """The request comes from a web page of another site, or names a host that this server is not."""
 
@@ -59,6 +67,8 @@ class Row:
 TABLE: Mapping[type[VlmError], Row] = {
     Forbidden: Row(403, INVALID),
     BodyTooSlow: Row(408, INVALID, "request_timeout"),
+    HeadTooSlow: Row(408, INVALID, "request_timeout"),
+    HeadTooLarge: Row(431, INVALID, "headers_too_large"),
     BodyTooLarge: Row(413, INVALID, "request_too_large"),
     InvalidImage: Row(400, INVALID, "invalid_image"),
     UnsupportedTask: Row(400, INVALID, "unsupported_task", "task"),

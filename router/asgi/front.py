@@ -28,7 +28,7 @@ SERVE_PATHS = "/-/"
 HEALTH_PATHS = frozenset(("/health", "/healthz", "/readyz"))
 """Passed on at once like Serve's own, without a body and whatever else waits."""
 
-LINGER_S = 2.0
+LINGER_S = 5.0
 """How long a client that is refused may go on sending, so that it comes to reading the answer: if its connection were
 closed at once, many a client would report the broken connection instead."""
 LINGERING = 64

@@ -18,7 +18,7 @@ from router.asgi.errors import BodyTooSlow
 from router.asgi.room import Share
 from router.config import RouterConfig
 
-PACE_S = 5.0
+PACE_S = 10.0
 """Over how many seconds the pace of a body is measured: also the first pause that is forgiven."""
 
 

@@ -55,7 +55,7 @@ class Exchange:
         self._send = send
         self._started_at = time.perf_counter()
         self._echo = safe_id(headers.get("x-client-request-id"))
-        self._id = safe_id(headers.get("x-request-id")) or f"req_{uuid.uuid4().hex}"
+        self._id = safe_id(headers.get("x-request-id")) or new_id()
         self._status = 0
         self._streams = False
         scope[REQUEST_ID_KEY] = self._id
@@ -112,6 +112,11 @@ class Exchange:
 
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self._started_at) * 1000
+
+
+def new_id() -> str:
+    """An id for a request that has none."""
+    return f"req_{uuid.uuid4().hex}"
 
 
 def safe_id(value: str | None) -> str | None:

@@ -6,10 +6,9 @@ Serve cannot decode, which end in a plain "Internal Server Error".
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 
-from router.asgi.middleware import safe_id
+from router.asgi.middleware import new_id, safe_id
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -40,7 +39,7 @@ def clean(headers: RawHeaders, session_header: str = "") -> list[tuple[bytes, by
     ids = [value for name, value in kept if name == REQUEST_ID]
     own = safe_id(ids[0].decode("latin-1")) if len(ids) == 1 else None
     others = [(name, value) for name, value in kept if name != REQUEST_ID]
-    return [*others, (REQUEST_ID, (own or f"req_{uuid.uuid4().hex}").encode())]
+    return [*others, (REQUEST_ID, (own or new_id()).encode())]
 
 
 def _kept(headers: RawHeaders, barred: frozenset[bytes]) -> Iterator[tuple[bytes, bytes]]:
