@@ -29,8 +29,8 @@ def refuse_foreign(scope: Scope, allowed_hosts: Sequence[str]) -> None:
     hosts = [host.lower() for host in headers.getlist("host")]
     if ANY not in allowed_hosts and _on_loopback(scope):
         _check_hosts(hosts, (*LOOPBACK_HOSTS, *allowed_hosts))
-    own = f"{scope['scheme']}://{hosts[0] if len(hosts) == 1 else ''}"
-    if any(origin.lower() != own for origin in headers.getlist("origin")):
+    own = [f"{scope['scheme']}://{host}" for host in hosts]
+    if any([origin.lower()] != own for origin in headers.getlist("origin")):
         raise Forbidden(
             "Requests from web pages of other sites are not accepted. Send the request from a program, or through a "
             "server of your own.",

@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.asgi.errors import BodyTooSlow, error_response
 from router.asgi.foreign import refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
-from router.asgi.middleware import Exchange
+from router.asgi.middleware import Exchange, new_id
 from router.asgi.request_headers import clean
 from router.asgi.room import BodyBytes, Places
 from router.asgi.serve_answers import Answer
 from router.config import RouterConfig
-from vlm.errors import ModelNotFound, Overloaded, VlmError
+from vlm.errors import InvalidRequest, Overloaded, VlmError
 
 SERVE_PATHS = "/-/"
 """Serve's own, for load balancers and operators; it answers them itself."""
@@ -35,7 +35,7 @@ LINGERING = 64
 """Number of such clients at a time; the connections of more are closed at once."""
 
 POLICY_VIOLATION = 1008
-NO_WEBSOCKETS = ModelNotFound("There are no web sockets here.", code="unknown_url")
+NO_WEBSOCKETS = InvalidRequest("There are no web sockets here; send ordinary requests.", code="invalid_http")
 
 
 class Front:
@@ -113,6 +113,6 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return
     response = error_response(NO_WEBSOCKETS)
-    headers = response.raw_headers
+    headers = [*response.raw_headers, (b"x-request-id", new_id().encode())]
     await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.body})
