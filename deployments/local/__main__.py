@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 def main(argv: list[str] | None = None) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
     from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
+    from router.ingress import environment
     from vlm.errors import ConfigError
 
     options = _options(argv)
@@ -40,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     if not _is_free(options.port):
         return _refuse(f"port {options.port} on {HOST} is in use; take another one.")
-    _set_environment(config)
+    _set_environment()
+    for name, value in environment(config).items():  # the router's limits, for Serve's proxy
+        os.environ.setdefault(name, value)
     guard = _fork(lambda: _guard(config, options))
     _on_interrupt(lambda _number, _frame: processes.send(guard, signal.SIGTERM))
     return processes.wait_for(guard)
@@ -122,10 +125,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _set_environment(config: Mapping[str, Any]) -> None:
+def _set_environment() -> None:
     """Must come before the import of Ray. What the user has set stays."""
-    from router.ingress import environment
-
     # Only our own port is on the loopback. Ray's ports listen on every interface and run what they are sent, so a token
     # is needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -133,8 +134,6 @@ def _set_environment(config: Mapping[str, Any]) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would hold similar lines back and print them a minute later
-    for name, value in environment(config).items():  # the router's limits hold in Serve's proxy
-        os.environ.setdefault(name, value)
     os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run
 
 

@@ -26,7 +26,7 @@ def test_the_front_has_the_settings_of_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv(ingress.SETTINGS, '{"max_requests": 7}')
     monkeypatch.setenv(ingress.SESSION_HEADER, "x-my-session")
     [middleware] = ingress.middlewares()
-    assert middleware.cls is Front
+    assert middleware.cls == Front
     assert middleware.kwargs == {"config": RouterConfig(max_requests=7), "session_header": "x-my-session"}
 
 
@@ -37,7 +37,7 @@ def test_without_settings_it_has_the_defaults() -> None:
 def test_uvicorn_servers_of_the_process_limit_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ingress.SETTINGS, '{"max_head_bytes": 7}')
     ingress.middlewares()
-    config = uvicorn.Config(Front(lambda *_: None, RouterConfig()))  # type: ignore[arg-type,return-value]
+    config = uvicorn.Config(Front(lambda *_: None, RouterConfig()))  # type: ignore[arg-type]
     config.load()
     assert issubclass(config.http_protocol_class, HeadProtocol)
     assert config.http_protocol_class.config_of_router.max_head_bytes == 7

@@ -14,7 +14,7 @@ from router.asgi.intake import PACE_S
 from router.asgi.room import UNCOUNTED_BYTES
 from router.config import RouterConfig
 from tests.clock import CLOCKED
-from tests.router.connection import Application, Connection, scope_of
+from tests.router.connection import Application, Connection, Part, scope_of
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def settle() -> None:
 def sending(size: int, **headers: str) -> Connection:
     """A request with a body of ``size`` bytes in parts of 100 KiB."""
     body = bytes(size)
-    parts = [body[start : start + 100 * KIB] for start in range(0, size, 100 * KIB)]
+    parts: list[Part] = [body[start : start + 100 * KIB] for start in range(0, size, 100 * KIB)]
     return Connection(scope_of(content_length=str(size), **GOOD, **headers), parts)
 
 
@@ -57,7 +57,7 @@ def started(connection: Connection, front: Front) -> asyncio.Task[Connection]:
 
 async def test_a_body_arrives_in_one_message_after_all_of_it_is_there() -> None:
     app = Application()
-    parts = [b"one ", 4.0, b"two ", 4.0, b"three"]
+    parts: list[Part] = [b"one ", 4.0, b"two ", 4.0, b"three"]
     client = await Connection(scope_of(content_length="13", **GOOD), parts).through(Front(app, RouterConfig()))
     assert client.body == b"one two three"
     assert app.messages == [{"type": "http.request", "body": b"one two three", "more_body": False}]
@@ -90,7 +90,7 @@ async def test_a_client_that_leaves_before_its_body_is_there_reaches_nobody() ->
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_that_is_too_large_is_refused_and_not_kept(announced: bool) -> None:
     headers = {"content_length": "2001"} if announced else {"transfer_encoding": "chunked"}
-    parts = [bytes(1000)] * 50
+    parts: list[Part] = [bytes(1000)] * 50
     client = Connection(scope_of(**GOOD, **headers), parts)
     await client.through(Front(Application(), RouterConfig(max_body_bytes=2000)))
     assert (client.status, client.code) == (413, "request_too_large")
@@ -100,7 +100,7 @@ async def test_a_body_that_is_too_large_is_refused_and_not_kept(announced: bool)
 
 async def test_a_client_that_is_refused_may_go_on_sending_for_a_while_only() -> None:
     began = now()
-    endless = [bytes(1000), 1.0] * 1000
+    endless: list[Part] = [bytes(1000), 1.0] * 1000
     client = Connection(scope_of(content_length="5000", **GOOD), endless)
     await client.through(Front(Application(), RouterConfig(max_body_bytes=2000)))
     assert client.code == "request_too_large"
@@ -137,7 +137,7 @@ async def test_a_body_that_never_begins_is_given_up() -> None:
 async def test_a_body_below_the_pace_is_given_up_and_one_above_it_is_read() -> None:
     config = RouterConfig(min_body_bytes_per_s=10, body_timeout_s=1000)
     for each_second, status in ((9, 408), (12, 200)):
-        parts = [bytes(each_second), 1.0] * 100
+        parts: list[Part] = [bytes(each_second), 1.0] * 100
         client = Connection(scope_of(transfer_encoding="chunked", **GOOD), [*parts, b"end"])
         assert (await client.through(Front(Application(), config))).status == status
 
@@ -418,7 +418,7 @@ async def test_a_request_passes_a_second_front_unchanged() -> None:
 
 @pytest.mark.parametrize("can_answer", [True, False])
 async def test_web_sockets_are_refused(can_answer: bool) -> None:
-    extensions = {"websocket.http.response": {}} if can_answer else {}
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if can_answer else {}
     client = Connection({"type": "websocket", "path": "/", "headers": [], "extensions": extensions})
     await client.through(Front(Application(), RouterConfig()))
     if can_answer:
