@@ -26,7 +26,7 @@ def test_the_front_has_the_settings_of_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv(ingress.SETTINGS, '{"max_requests": 7}')
     monkeypatch.setenv(ingress.SESSION_HEADER, "x-my-session")
     [middleware] = ingress.middlewares()
-    assert middleware.cls == Front
+    assert str(middleware).startswith("Middleware(Front, ")
     assert middleware.kwargs == {"config": RouterConfig(max_requests=7), "session_header": "x-my-session"}
 
 
