@@ -16,6 +16,10 @@ from router.asgi.middleware import new_id
 from router.config import RouterConfig
 from vlm.errors import InvalidRequest, VlmError
 
+MAX_PIPELINED = 16
+"""Requests that a connection may send while an earlier one is answered: without a limit, one read from the network
+holds thousands of them, of some kilobytes each. Common clients send none."""
+
 INVALID = InvalidRequest("The request is not valid HTTP.", code="invalid_http")
 TOO_SLOW = HeadTooSlow("The headers of the request did not arrive in time.")
 
@@ -50,6 +54,8 @@ class HeadProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._idle_bytes = 0
         self._head_is_complete()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")  # the way to stop the parser, which ends the connection
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

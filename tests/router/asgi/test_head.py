@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from router.asgi.head import head_protocol
+from router.asgi.head import MAX_PIPELINED, head_protocol
 from router.config import RouterConfig
 
 LINE = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n"
@@ -114,3 +114,14 @@ def test_bodies_and_further_requests_are_not_heads() -> None:
                 received += client.recv(65536)
         client.sendall(LINE + b"connection: close\r\ncontent-length: 0\r\n\r\n")
         assert answer(client)[0].startswith(b"HTTP/1.1 200 ")
+
+
+def test_few_requests_may_follow_each_other_unanswered() -> None:
+    with connected() as client:
+        client.sendall(LINE + b"content-length: 1\r\n\r\n")  # its answer needs the body, which comes last
+        client.sendall(b"a" + (LINE + b"content-length: 0\r\n\r\n") * MAX_PIPELINED)
+        received = b""
+        while received.count(b"HTTP/1.1 200 ") <= MAX_PIPELINED:
+            received += client.recv(65536)
+        client.sendall((LINE + b"content-length: 0\r\n\r\n") * 1000)
+        assert answer(client)[0].count(b"HTTP/1.1 200 ") <= MAX_PIPELINED + 1
