@@ -74,7 +74,8 @@ class Front:
         except ClientDisconnect:
             return
         except VlmError as error:
-            await self._refuse(error, exchange, incoming)
+            # Without the traceback, whose frames hold the part of the body that had arrived.
+            await self._refuse(error.with_traceback(None), exchange, incoming)
 
     async def _read_and_run(self, scope: Scope, incoming: Incoming, answer: Answer, exchange: Exchange) -> None:
         self._serving.check()  # first, since a body that cannot be served need not be read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -105,6 +106,21 @@ async def test_a_client_that_is_refused_may_go_on_sending_for_a_while_only() -> 
     await client.through(Front(Application(), RouterConfig(max_body_bytes=2000)))
     assert client.code == "request_too_large"
     assert now() - began == pytest.approx(LINGER_S)
+
+
+async def test_what_a_refused_client_has_sent_is_freed_while_it_goes_on_sending() -> None:
+    front = Front(Application(), RouterConfig(max_total_body_bytes=20 * KIB * KIB))
+    parts: list[Part] = [bytes(KIB * KIB) for _ in range(25)]
+    client = Connection(scope_of(transfer_encoding="chunked", **GOOD), [*parts, 60.0], ends=False)
+    tracemalloc.start()
+    try:
+        lingering = started(client, front)
+        await settle()
+        assert client.code == "overloaded"
+        assert tracemalloc.get_traced_memory()[0] < KIB * KIB
+    finally:
+        tracemalloc.stop()
+    await lingering
 
 
 async def test_few_clients_at_a_time_may_go_on_sending() -> None:
