@@ -16,8 +16,10 @@ from deployments.replica import Replica
 REFUSAL_MARGIN = 32
 """Requests that Serve lets through beyond the engine's capacity.
 
-A full engine refuses a request at once with ``Overloaded``. Beyond ``max_ongoing_requests`` Serve holds requests back
-instead, and they wait until their deadline. The margin lets the engine refuse a burst of this many.
+An engine without free places refuses a request at once with ``Overloaded``, and so does one whose caller holds its
+share. Beyond ``max_ongoing_requests`` Serve holds requests back instead, whoever sent them, and they wait until their
+deadline. Each request takes one place or more, so an engine never holds more requests than its capacity; the margin
+lets it refuse a burst of this many besides.
 """
 
 

@@ -53,10 +53,20 @@ def parse_args(kind: type[Settings], args: Mapping[str, Any]) -> Settings:
         ConfigError: Some keys are unknown or missing, or have impossible values; the message has a sentence on each.
     """
     try:
-        return kind.model_validate_json(json.dumps(args, default=str))
+        return kind.model_validate_json(_as_json(args))
     except ValidationError as error:
         faults = error.errors(include_url=False)
         raise ConfigError(" ".join(_sentence(kind, fault) for fault in faults), _dotted(faults[0]["loc"])) from None
+
+
+def _as_json(args: Mapping[str, Any]) -> str:
+    """``args`` as JSON; what only YAML knows, such as a date, as text."""
+    try:
+        return json.dumps(args, default=str)
+    except TypeError:  # default is for values alone
+        raise ConfigError("args has a key that is not text; in YAML, put it in quotes.") from None
+    except ValueError:
+        raise ConfigError("args contains itself; remove the YAML alias that points back.") from None
 
 
 def _sentence(kind: type[BaseModel], fault: ErrorDetails) -> str:

@@ -190,7 +190,8 @@ async def _run_engine(
 ) -> tuple[Measured, list[Completion]]:
     """Measure a new engine. Its warm-up leaves nothing of the images in its caches, except with ``one_image``."""
     with Engine(loaded, EngineConfig(max_batch=max(plan.concurrency))) as engine:
-        await _answer(engine, images[:1] if plan.one_image else [sample_image(-1, *plan.size)], plan, 1)  # warm up
+        unseen = sample_image(plan.requests, *plan.size)  # a seed that no request has
+        await _answer(engine, images[:1] if plan.one_image else [unseen], plan, 1)  # warm up
         began = time.perf_counter()
         answers = await _answer(engine, images, plan, level)
         seconds = time.perf_counter() - began

@@ -6,7 +6,7 @@
     │   └── UnsupportedTask     the model does not offer the task
     ├── ModelNotFound           no such model is served here
     ├── ModelNotReady           the model is configured but cannot answer yet
-    ├── Overloaded              refused because the queue is full
+    ├── Overloaded              refused because there is no room for it now
     ├── DeadlineExceeded        the request took longer than its deadline allows
     ├── EngineFailure           the engine failed while it worked on the request
     ├── CheckpointError         a checkpoint cannot be loaded
@@ -59,7 +59,7 @@ class ModelNotReady(VlmError):
 
 
 class Overloaded(VlmError):
-    """Refused because the queue is full; the client may try again later."""
+    """Refused because there is no room for it now, or its caller holds a share of it; the client may try again."""
 
 
 class DeadlineExceeded(VlmError):

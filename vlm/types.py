@@ -248,6 +248,8 @@ class Request:
         stream: True to get the answer as it grows; False for one chunk with all of it, which costs less.
             An answer to several tasks or labels always comes as one chunk.
         tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those without a text.
+        caller: Who asks: any text that differs between those who are to share a model fairly. It is compared, never
+            read or logged. Requests without one are all of one caller.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or too many tasks.
@@ -259,6 +261,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stream: bool = True
     tasks: tuple[Task, ...] = ()
+    caller: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")

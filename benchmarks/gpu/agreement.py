@@ -48,4 +48,7 @@ def _answers(family: str, dtype: str, device: str, images: list[bytes]) -> dict[
 def _first_differences(pairs: list[tuple[Completion, Completion]]) -> list[int]:
     """Of each answer that differs, the index of the first token that does."""
     different = [(a.token_ids, b.token_ids) for a, b in pairs if a.token_ids != b.token_ids]
-    return [next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a)) for a, b in different]
+    return [
+        next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        for a, b in different
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from copy import copy
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
 from vlm.engine.prepare import Preparer
 from vlm.image.sample import sample_image
-from vlm.models.base import LoadedModel
+from vlm.models.base import LoadedModel, normalised, pixel_table
 from vlm.types import Request, Sampling
 
 CACHE_BYTES = 8 * 2**30
@@ -101,10 +100,10 @@ def _launches(events: Iterable[Any]) -> int:
 
 @torch.inference_mode()
 def measure_vision(loaded: LoadedModel, scale: Scale) -> None:
-    """Write what encoding one image takes at each batch size; pixels are on the device already."""
+    """Write what encoding one image takes at each batch size; pixels are on the device already, and normalised."""
     model = loaded.model
     image = loaded.processor.preprocess(sample_image(0))
-    pixels = torch.from_numpy(copy(image.pixels)).to(model.device, model.dtype)
+    pixels = normalised(image.pixels, pixel_table(model, loaded.processor))
     for count in scale.vision:
         took = seconds(partial(model.encode_images, [pixels] * count), model.device)
         write("vision", family=loaded.family, dtype=str(model.dtype), images=count, ms_an_image=1000 * took / count)

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Generic
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from router.asgi.body import read_body
+from router.asgi.caller import caller_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
@@ -77,14 +79,15 @@ class Endpoint(Generic[ParsedT]):
         """``request`` holds the body, and is emptied: nothing here keeps its megabytes until the answer ends."""
         built = await until(deadline, self._read(request.pop(), scope[REQUEST_ID_KEY]))
         tally.read(built)
-        answer = within(deadline, self._backend.generate(built.model, built.request))
+        request = replace(built.request, caller=caller_of(scope))
+        answer = within(deadline, self._backend.generate(built.model, request))
         chunks = tally.watched(_located(answer, built))
         try:
             if built.stream:
                 await self._send_events(chunks, built, deadline, scope, send)
             else:
-                body = built.response_json(await whole(chunks))
-                await json_response(body, headers=_headers(built))(scope, _disconnected, send)
+                answered = built.response_json(await whole(chunks))
+                await json_response(answered, headers=_headers(built))(scope, _disconnected, send)
         finally:
             await chunks.aclose()
 

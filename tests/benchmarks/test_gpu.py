@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from benchmarks.gpu.__main__ import PARTS, main
+from benchmarks.gpu.agreement import _first_differences
 from benchmarks.gpu.models import FOLDERS, MINIATURES
+from tests.vlm.engine.test_compose import completion
 from vlm.loading import families
 
 
@@ -52,3 +55,10 @@ def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str], mo
 def test_every_family_has_a_miniature_to_compare_on() -> None:
     assert set(FOLDERS) == {name for name, _ in families()}
     assert all((MINIATURES / folder / "config.json").is_file() for folder in FOLDERS.values())
+
+
+def test_answers_differ_first_at_a_token_or_where_the_shorter_one_ends() -> None:
+    ids = (((1, 2, 3), (1, 2, 3)), ((1, 2, 3), (1, 9, 3)), ((1, 2, 3), (1, 2)), ((1, 2), (1, 2, 3)))
+    answer = completion("a dog")
+    pairs = [(replace(answer, token_ids=one), replace(answer, token_ids=other)) for one, other in ids]
+    assert _first_differences(pairs) == [1, 2, 2]

@@ -29,7 +29,7 @@ LONG = Request(hand_drawn(), "<MORE_DETAILED_CAPTION>", sampling=Sampling(repeti
 
 
 def small(name: str) -> Replica:
-    engine = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=16 * 1024**2, prepare_threads=1)
+    engine = EngineConfig(max_batch=2, max_waiting=1, caller_share=100, cache_bytes=16 * 1024**2, prepare_threads=1)
     return Replica(ModelConfig(checkpoint=str(MINIATURES / name), device="cpu", engine=engine))
 
 
@@ -118,14 +118,16 @@ def test_a_bug_is_raised_for_serve_to_log(replica: Replica, monkeypatch: pytest.
         run(lambda: read(replica.generate(Request(hand_drawn()))))
 
 
-def test_refuses_when_full(replica: Replica) -> None:
+def test_refuses_when_full_and_does_not_log_it(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> list[object]:
         asked = (read(replica.generate(Request(hand_drawn()))) for _ in range(5))
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
+    caplog.clear()
     answers = run(work)
     assert sum(isinstance(answer, Overloaded) for answer in answers) == 2
     assert sum(isinstance(answer, tuple) for answer in answers) == 3
+    assert caplog.records == []
 
 
 def test_closing_early_frees_what_the_request_held() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CalledProcessError
 from unittest.mock import Mock, call
 
 import numpy as np
@@ -69,6 +70,12 @@ def test_the_readmes_request_prints_an_error_whole(address: str) -> None:
     command = IN_README[0].command.replace('"detect"', '"detekt"')
     printed = run(replace(IN_README[0], command=command), address)
     assert "has no task 'detekt'" in json.loads(printed)["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["false\n", "false | cat\n"])
+def test_a_command_that_fails_is_an_error_even_before_a_pipe(command: str) -> None:
+    with pytest.raises(CalledProcessError):
+        run(Example("sh", command, "", 0, 0), "http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda page: page.name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from serve_args import parse_args
@@ -40,6 +42,10 @@ class Example(BaseModel):
 def test_reads_lists_as_tuples_and_mappings_as_sections() -> None:
     read = parse_args(Example, {"name": "a", "models": ["b", "c"], "engine": {"max_batch": 2}})
     assert read == Example(name="a", models=("b", "c"), engine=Limits(max_batch=2))
+
+
+def test_a_date_is_text_although_yaml_gives_an_object_for_it() -> None:
+    assert parse_args(Example, {"name": date(2026, 11, 26)}).name == "2026-11-26"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,19 @@ def test_the_error_carries_the_path_of_the_first_setting() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_args(Example, {"name": "a", "engine": {"wait_s": "long"}})
     assert caught.value.param == "engine.wait_s"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nprices: {2026-11-26: '1'}", "args has a key that is not text; in YAML, put it in quotes."),
+        ("name: a\nprices: &all {b: *all}", "args contains itself; remove the YAML alias that points back."),
+    ],
+)
+def test_what_yaml_allows_and_json_does_not(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_args(Example, yaml.safe_load(text))
+    assert caught.value.message == message
 
 
 def test_args_that_are_not_a_mapping() -> None:

@@ -57,3 +57,10 @@ def test_how_locks_are_made() -> None:
     assert split(made["run.lock"]) == {"a": [f"{old}{sums}", f"a==2{sums}"]}
     assert split(made["dev.lock"]) == {"z": [f"z==7{sums}"]}
     assert split(made["torch.lock"]) == {"torch": ["torch==5\n"]}
+
+
+def test_another_version_for_development_is_not_hidden() -> None:
+    """It is in both locks then, which :func:`test_development_takes_no_other_versions` refuses."""
+    sums = " \\\n    --hash=sha256:00\n"
+    made = locks(f"a==1{sums}torch==5{sums}", f"a==2{sums}torch==5{sums}")
+    assert split(made["dev.lock"]) == {"a": [f"a==2{sums}"]}

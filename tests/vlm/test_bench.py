@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
 from tests.oracle import MINIATURES
-from vlm.bench import main
+from vlm import bench
+from vlm.bench import Plan, main
+from vlm.engine.engine import Engine
 from vlm.image.sample import sample_image
+from vlm.types import Completion
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -46,6 +50,22 @@ def test_a_model_that_transformers_does_not_have_runs_alone(capsys: pytest.Captu
     captured = capsys.readouterr()
     assert "engine c=3" in captured.out
     assert "left out: transformers has no class" in captured.err
+
+
+@pytest.mark.parametrize("one_image", [False, True])
+def test_only_one_image_is_encoded_before_it_is_measured(monkeypatch: pytest.MonkeyPatch, one_image: bool) -> None:
+    runs: list[list[Completion]] = []
+    answer = bench._answer
+
+    async def kept(engine: Engine, images: Sequence[bytes], plan: Plan, level: int) -> list[Completion]:
+        runs.append(await answer(engine, images, plan, level))
+        return runs[-1]
+
+    monkeypatch.setattr(bench, "_answer", kept)
+    arguments = ["--no-reference", "--requests", "2", "--tokens", "1", "--concurrency", "2"]
+    assert main(["blip", "--config", "tiny", *arguments, *(["--one-image"] if one_image else [])]) == 0
+    warm_up, measured = runs
+    assert [one.usage.cached_tokens > 0 for one in (*warm_up, *measured)] == [False, one_image, one_image]
 
 
 @pytest.mark.parametrize(

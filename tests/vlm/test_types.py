@@ -94,6 +94,7 @@ def test_asking_for_beams_or_sampling_overrides_the_other_one_s_default() -> Non
     beams, draws = Sampling(temperature=0.0, num_beams=3), Sampling(temperature=0.7, num_beams=1)
     assert Sampling(temperature=0.5).over(beams) == Sampling(temperature=0.5, num_beams=1)
     assert Sampling(num_beams=2).over(draws) == Sampling(temperature=0.0, num_beams=2)
+    assert Sampling(num_beams=1).over(draws) == draws  # one beam is no beam search
     assert Sampling().over(beams) == beams
     assert Sampling().over(draws) == draws
 

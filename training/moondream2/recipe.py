@@ -181,7 +181,7 @@ RECIPE = Recipe(
     "moondream-2",
     TrainableMoondream2,
     SIDE,
-    batch_size=24,
+    batch_size=20,
     stacks=5,
     pages=8,
     steps=10500,

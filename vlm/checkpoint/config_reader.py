@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from vlm.errors import CheckpointError
 
@@ -28,7 +28,7 @@ class ConfigReader:
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number."""
         value = self._values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not _is_integer(value):
             raise self._wrong(key, "a whole number", value)
         return value
 
@@ -56,7 +56,7 @@ class ConfigReader:
     def integers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self._values.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
+        if not isinstance(value, list) or not all(map(_is_integer, value)):
             raise self._wrong(key, "a list of whole numbers", value)
         return tuple(value)
 
@@ -78,3 +78,8 @@ class ConfigReader:
     def _wrong(self, key: str, wanted: str, value: object) -> CheckpointError:
         found = "is missing" if value is None else f"is {value!r}"
         return CheckpointError(f"{self._where}: {key} must be {wanted}, but {found}.")
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    """Whether JSON has a whole number here; Python would take true and false for 1 and 0."""
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from vlm.engine.compose import generations
+from vlm.engine.places import Demand
 from vlm.types import Completion, Request
 
 T = TypeVar("T")
@@ -16,15 +16,16 @@ Complete = Callable[[Request], Coroutine[Any, Any, Completion]]
 
 
 class BlockingCalls:
-    """Answers requests for callers that block, all of which together never ask for more than the engine's capacity.
+    """Answers requests for callers that block; all together, they never ask for more places than one caller may hold.
 
     Each call has an event loop in a thread of its own, so that it neither needs nor disturbs the caller's.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """``capacity``: maximum number of generations at once."""
-        self._capacity = capacity
-        self._in_flight = 0  # generations, of all callers
+    def __init__(self, places: int, demand: Callable[[Request], Demand]) -> None:
+        """``places``: maximum number of places at once; ``demand`` says what a request takes of them."""
+        self._places = places
+        self._demand = demand
+        self._in_flight = 0  # places, of all callers
         self._changed = threading.Condition()
 
     def answer_all(
@@ -47,7 +48,7 @@ class BlockingCalls:
         self, complete: Complete, request: Request, loop: _LoopThread, failed: threading.Event
     ) -> asyncio.Task[Completion]:
         """Begin to answer a request, as soon as the engine has room for it."""
-        count = min(generations(request), self._capacity)
+        count = min(self._demand(request).places, self._places)  # one that takes more is refused, or waits for all
 
         def ended(task: asyncio.Task[Completion]) -> None:
             self._release(count)
@@ -59,7 +60,7 @@ class BlockingCalls:
 
     def _acquire(self, count: int) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._in_flight + count <= self._capacity)
+            self._changed.wait_for(lambda: self._in_flight + count <= self._places)
             self._in_flight += count
 
     def _release(self, count: int) -> None:

@@ -28,19 +28,16 @@ def is_compound(request: Request) -> bool:
     return bool(request.tasks) or len(_labels(request)) > 1
 
 
-async def answer(request: Request, ask: Ask, capacity: int) -> Chunk:
+async def answer(request: Request, ask: Ask) -> Chunk:
     """Answer a compound request as one chunk; its generations run at the same time.
 
     Args:
         request: Has several tasks, or a task with several labels.
         ask: Answers a single request; it is cancelled if another one fails.
-        capacity: Maximum number of requests that the engine holds; each generation counts as one.
 
     Raises:
-        InvalidRequest: The request takes more generations than MAX_GENERATIONS or ``capacity``.
         VlmError: The first failure; its ``param`` names the task (``"tasks[1].labels"``).
     """
-    _check_count(generations(request), capacity, "tasks" if request.tasks else "task.labels")
     completion = await _complete(request, ask)
     reasoning = completion.reasoning or ""
     return Chunk(completion.text, completion.token_ids, completion.logprobs, completion, reasoning)
@@ -49,6 +46,23 @@ async def answer(request: Request, ask: Ask, capacity: int) -> Chunk:
 def generations(request: Request) -> int:
     """Number of single requests that the request is split into."""
     return sum(map(generations, split(request))) if is_compound(request) else 1
+
+
+def check_generations(request: Request) -> None:
+    """Raise InvalidRequest if the request takes more generations than MAX_GENERATIONS."""
+    count = generations(request)
+    if count > MAX_GENERATIONS:
+        raise InvalidRequest(
+            f"The request takes {count} generations, one for each task and label; at most {MAX_GENERATIONS} are "
+            "answered together. Send several requests.",
+            param=field_of(request),
+            code="invalid_value",
+        )
+
+
+def field_of(request: Request) -> str:
+    """The field that asks for several generations."""
+    return "tasks" if request.tasks else "task.labels"
 
 
 def split(request: Request) -> tuple[Request, ...]:
@@ -80,17 +94,6 @@ def _labels(request: Request) -> tuple[str, ...]:
     """The labels that take a generation each; a label that is named twice takes one."""
     task = request.task
     return tuple(dict.fromkeys(task.labels)) if task is not None and task.name in PER_LABEL else ()
-
-
-def _check_count(count: int, capacity: int, param: str) -> None:
-    maximum = min(MAX_GENERATIONS, capacity)
-    if count > maximum:
-        raise InvalidRequest(
-            f"The request takes {count} generations, one for each task and label; at most {maximum} are answered "
-            "together. Send several requests.",
-            param=param,
-            code="invalid_value",
-        )
 
 
 # --- answering ------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from vlm.errors import ConfigError
 
 
-def _setting(default: int, minimum: int) -> int:
-    """A field with its smallest allowed value."""
-    number: int = field(default=default, metadata={"minimum": minimum})
+def _setting(default: int, minimum: int, maximum: int | None = None) -> int:
+    """A field with its smallest and its largest allowed value."""
+    number: int = field(default=default, metadata={"minimum": minimum, "maximum": maximum})
     return number
 
 
@@ -20,7 +20,11 @@ class EngineConfig:
     Attributes:
         max_batch: Maximum number of sequences that run at once; fewer if ``cache_bytes`` holds fewer. A beam search
             counts as one sequence.
-        max_waiting: Maximum number of requests that wait beyond those; the next one is refused with Overloaded.
+        max_waiting: Number of places for requests that wait beyond those; one for which there is no place is refused
+            with Overloaded. See :mod:`vlm.engine.places`.
+        caller_share: Percentage of the places that one caller may hold of those that no other caller holds, so that the
+            next one finds a place. 100 leaves none to them; use it where all requests are of one caller and
+            ``max_waiting`` is so small that the share would leave the batch unfilled.
         max_prefill: Maximum number of sequences that start in one step. An image that is cut into crops counts as many
             times unless it has been encoded before; the first sequence starts in any case.
         cache_bytes: Bytes for keys and values, cross attention included. A beam search that could outgrow them
@@ -30,11 +34,12 @@ class EngineConfig:
         prepare_threads: Threads that decode and resize images.
 
     Raises:
-        ConfigError: A value is below its minimum; ``param`` is the setting's name.
+        ConfigError: A value is below its minimum or above its maximum; ``param`` is the setting's name.
     """
 
     max_batch: int = _setting(64, minimum=1)
     max_waiting: int = _setting(256, minimum=0)
+    caller_share: int = _setting(90, minimum=1, maximum=100)
     max_prefill: int = _setting(8, minimum=1)
     cache_bytes: int = _setting(2 * 1024**3, minimum=1)
     encoder_cache_bytes: int = _setting(256 * 1024**2, minimum=0)
@@ -43,13 +48,15 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            minimum = setting.metadata["minimum"]
-            if getattr(self, setting.name) < minimum:
+            value, minimum, maximum = getattr(self, setting.name), *setting.metadata.values()
+            if value < minimum:
                 raise ConfigError(f"{setting.name} must be at least {minimum}.", param=setting.name)
+            if maximum is not None and value > maximum:
+                raise ConfigError(f"{setting.name} must be at most {maximum}.", param=setting.name)
 
     @property
     def capacity(self) -> int:
-        """Maximum number of requests that an engine holds at once, running or waiting."""
+        """Maximum number of places of an engine, and so of requests that it holds at once, running or waiting."""
         return self.max_batch + self.max_waiting
 
 
@@ -65,7 +72,10 @@ class EngineStats:
         cached_blocks: Blocks that hold only images which no sequence uses now; they are freed when others need them.
         images_encoded: Images that the vision encoder has encoded since the start.
         image_hits: Images since the start that had been encoded before.
-        accepted: Requests that have been accepted and have not ended yet, including those that are being prepared.
+        accepted: Requests that have been accepted and have not ended yet, including those that are being prepared. One
+            with several tasks or labels counts once here, and as one sequence for each of them above.
+        used_places, total_places: Places that these requests hold, and places that there are; see
+            :mod:`vlm.engine.places`.
     """
 
     running: int
@@ -77,3 +87,5 @@ class EngineStats:
     images_encoded: int
     image_hits: int
     accepted: int = 0
+    used_places: int = 0
+    total_places: int = 0

@@ -51,7 +51,7 @@ class Core:
         )
         self._model = loaded.model
         self._processor = loaded.processor
-        self._runner = ModelRunner(loaded.model, plan, encoder_cache_bytes)
+        self._runner = ModelRunner(loaded, plan, encoder_cache_bytes)
 
     @property
     def busy(self) -> bool:

@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self, cast, overload
@@ -23,10 +24,11 @@ from vlm.engine.blocking import BlockingCalls
 from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
+from vlm.engine.places import Demand, Hold, Places
 from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ImagePending
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, Overloaded, VlmError
+from vlm.errors import EngineFailure, VlmError
 from vlm.models.base import LoadedModel
 from vlm.models.processor import ProcessedImage
 from vlm.types import Chunk, Completion, Request
@@ -64,9 +66,9 @@ class Engine:
         self._preparer = Preparer(
             model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
         )
-        self._capacity = plan.slots + config.max_waiting
-        self._blocking = BlockingCalls(self._capacity)
-        self._accepted: set[_Stream] = set()
+        self._demand = partial(Demand.of, plan=plan, defaults=model.defaults)
+        self._places = Places(plan.slots + config.max_waiting, config.caller_share)
+        self._blocking = BlockingCalls(self._places.for_one_caller, self._demand)
         self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._streams: dict[Sequence, _Stream] = {}  # only the device thread uses it
@@ -104,7 +106,10 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """The counters, from any thread; they may belong to two neighbouring steps."""
-        return replace(self._core.stats(), accepted=len(self._accepted))
+        places = self._places
+        return replace(
+            self._core.stats(), accepted=places.requests, used_places=places.used, total_places=places.capacity
+        )
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request as a whole. Raises as :meth:`generate` does."""
@@ -119,10 +124,10 @@ class Engine:
         """Answer a request and wait for it; for callers that are not asynchronous.
 
         Any thread may call it, also one in which an event loop runs, which it then blocks. It waits while other
-        blocking calls use the engine's whole capacity.
+        blocking calls use all the places that one caller may hold.
 
         Raises:
-            VlmError: As :meth:`generate`; Overloaded only where asynchronous clients use the engine's capacity.
+            VlmError: As :meth:`generate`; Overloaded only where asynchronous clients use the engine's places.
         """
         [completion] = self.answer_all([request])
         return completion
@@ -142,7 +147,7 @@ class Engine:
     ) -> list[Completion] | list[Completion | VlmError]:
         """Answer many requests and wait for all; for callers that are not asynchronous, as :meth:`answer` is.
 
-        No more are in flight than the engine has capacity for, and ``requests`` is read only as they are needed, so a
+        No more are in flight than one caller may hold places, and ``requests`` is read only as they are needed, so a
         generator that reads the images of a folder has no more than that in memory.
 
         Args:
@@ -165,40 +170,65 @@ class Engine:
         Closing the generator, or cancelling the task that reads it, frees all that the request holds.
 
         Raises:
-            Overloaded: The engine already holds as many requests as its capacity; nothing was done.
+            Overloaded: The engine's places are taken, or the caller's share of them; nothing was done.
             InvalidRequest: The request cannot be answered (also InvalidImage and UnsupportedTask); before any chunk.
             EngineFailure: The model failed, or the engine is stopping.
         """
-        if compose.is_compound(request):
-            yield await compose.answer(request, self.complete, self._capacity)
-            return
-        stream = _Stream(asyncio.get_running_loop())
-        preparing = self._accept(stream, request)
+        holds = self._accept(request)
         try:
-            sequence = await self._prepared(preparing, request)
-            self._submit(sequence, stream)
+            if compose.is_compound(request):
+                yield await compose.answer(request, self._completing(holds))
+                return
+            sequence, stream = await self._begin(request)
             try:
                 while not stream.ended:
                     yield await stream.receive()
             finally:
-                if sequence.finish_reason is None:
-                    self._inbox.put(_Abort(sequence))
+                self._leave(sequence)
         finally:
-            # No lock: the garbage collector may close a generator in a thread that holds it.
-            self._accepted.discard(stream)
+            self._places.give_back(holds)
 
-    def _accept(self, stream: _Stream, request: Request) -> Future[Sequence]:
-        """Accept a request and start to prepare it."""
+    def _accept(self, request: Request) -> list[Hold]:
+        """Take the places of a request, one hold for each of its generations, or raise that there are none."""
+        self._check_open()
+        compose.check_generations(request)
+        return self._places.take(self._demand(request), request.caller, asyncio.get_running_loop())
+
+    def _completing(self, holds: Iterable[Hold]) -> compose.Ask:
+        """What answers each generation of a compound request and then gives its places back."""
+        left = list(holds)  # all alike, so any of them is as good
+
+        async def complete(request: Request) -> Completion:
+            try:
+                return await self._complete_one(replace(request, stream=False))
+            finally:
+                self._places.give_back([left.pop()])
+
+        return complete
+
+    async def _complete_one(self, request: Request) -> Completion:
+        sequence, stream = await self._begin(request)
+        try:
+            chunk = await stream.receive()
+        finally:
+            self._leave(sequence)
+        assert chunk.completion is not None, "an answer that does not stream is one chunk"
+        return chunk.completion
+
+    async def _begin(self, request: Request) -> tuple[Sequence, _Stream]:
+        """Prepare a request for one generation, and submit it."""
+        stream = _Stream(asyncio.get_running_loop())
         with self._lock:
             self._check_open()
-            if len(self._accepted) >= self._capacity:
-                raise Overloaded(
-                    f"The engine already holds {self._capacity} requests, its capacity; try again in a moment.",
-                    code="overloaded",
-                )
             preparing = self._workers.submit(self._prepare, request)
-            self._accepted.add(stream)
-            return preparing
+        sequence = await self._prepared(preparing, request)
+        self._submit(sequence, stream)
+        return sequence, stream
+
+    def _leave(self, sequence: Sequence) -> None:
+        """The client has its answer, or has left."""
+        if sequence.finish_reason is None:
+            self._inbox.put(_Abort(sequence))
 
     async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
         """The prepared request.
@@ -286,10 +316,9 @@ class Engine:
                 self._abandon(loop)
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        unfinished = [stream for stream in tuple(self._accepted) if stream.loop is loop]
+        unfinished = self._places.give_back_all(loop)
         if unfinished:  # clients that left before it closed have only their abort still in the inbox
-            log.warning("an event loop closed with %d requests unfinished", len(unfinished))
-        self._accepted.difference_update(unfinished)
+            log.warning("an event loop closed with %d requests unfinished", unfinished)
         for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
             del self._streams[sequence]
             self._core.abort(sequence)

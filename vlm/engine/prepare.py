@@ -59,6 +59,7 @@ class Preparer:
             sampling,
             OutputText(self._processor.decode, inputs, sampling.stop, stream=request.stream),
             image_key=key,
+            caller=request.caller,
             stream=request.stream,
             prefix=self._prefix(inputs),
             prepare_ms=1000 * (time.perf_counter() - began),

@@ -20,7 +20,7 @@ from vlm.engine.sampler import Ranked, Sampler, SamplerOutput
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
 from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
-from vlm.models.base import Prompts, Sampled, Step, VisionLanguageModel
+from vlm.models.base import LoadedModel, Prompts, Sampled, Step, normalised, pixel_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,12 @@ class Chosen:
 class ModelRunner:
     """Owns the model and all device memory that a step touches."""
 
-    def __init__(self, model: VisionLanguageModel, plan: CachePlan, encoder_cache_bytes: int) -> None:
+    def __init__(self, loaded: LoadedModel, plan: CachePlan, encoder_cache_bytes: int) -> None:
         """Allocate the KV cache of ``plan``, and keep at most ``encoder_cache_bytes`` bytes of image features."""
-        self.model = model
+        self.model = model = loaded.model
         self.images = EncoderCache(encoder_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
+        self._pixel_table = pixel_table(model, loaded.processor)
         self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device, model.eos_token_ids)
         self._next: Tensor | None = None  # [rows, 1, width], what the next step reads; allocated by the first
         self._rows = plan.rows
@@ -118,7 +119,7 @@ class ModelRunner:
 
         def encode(indices: abc.Sequence[int]) -> abc.Sequence[Tensor]:
             images = [sequences[index].inputs.pixels for index in indices]
-            return self.model.encode_images([torch.from_numpy(one) for one in images if one is not None])
+            return self.model.encode_images([normalised(one, self._pixel_table) for one in images if one is not None])
 
         features, cached = self.images.features([one.image_key for one in sequences], encode)
         for sequence, was_there in zip(sequences, cached, strict=True):

@@ -1,4 +1,4 @@
-"""Decides which sequences run, first come, first served, within slots, rows and blocks. Pure Python, no threads.
+"""Decides which sequences run, within slots, rows and blocks. Pure Python, no threads.
 
 A running sequence has a slot, for its cross-attention part, and one beam, or ``num_beams`` of them; a beam is a row of
 the step::
@@ -21,13 +21,13 @@ Before a beam writes into a block that other beams hold too, it gets a copy of i
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from vlm.engine.prefix_cache import Prefix, PrefixCache
 from vlm.engine.sequence import Beam, Sequence
+from vlm.engine.waiting import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +110,21 @@ class Scheduler:
         self.rows = rows
         self.slots = rows if slots is None else slots
         self.max_prefill = max_prefill
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingQueue(self.slots, self.rows)
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
         self._moves: list[Move] = []
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that has finished or was aborted and free all that it holds; ignores unknown ones."""
         if sequence.slot is not None:
             self._vacate(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+        else:
+            self.waiting.discard(sequence)
 
     def branch(self, sequence: Sequence, chosen: list[Continuation]) -> None:
         """Continue the beams of a sequence as its search has ``chosen``, in the same rows."""
@@ -188,7 +188,7 @@ class Scheduler:
         sequence.held = len({block for beam in sequence.beams for block in beam.blocks})
         freed = self._vacate(sequence)
         sequence.preemptions += 1
-        self.waiting.appendleft(sequence)
+        self.waiting.add_preempted(sequence)
         return freed
 
     def _admit(self, rows: int) -> tuple[list[Sequence], list[PrefixJob], list[Copy]]:
@@ -197,8 +197,7 @@ class Scheduler:
         jobs: list[PrefixJob] = []
         copies: list[Copy] = []
         work = 0
-        while self._has_room(rows, work):
-            sequence = self.waiting.popleft()
+        while (sequence := self._next(rows, work)) is not None:
             known = self._known_prefix(sequence)
             work += _prefill_work(sequence, known)
             prefix = known
@@ -210,11 +209,15 @@ class Scheduler:
             started.append(sequence)
         return started, jobs, copies
 
-    def _has_room(self, rows: int, work: int) -> bool:
-        """``work``: that of the sequences which start in this step already."""
+    def _next(self, rows: int, work: int) -> Sequence | None:
+        """The sequence that starts next, or None if none waits or there is no room for it: no other overtakes it."""
         if not self.waiting or len(self.running) >= self.slots:
-            return False
-        first = self.waiting[0]
+            return None
+        first = self.waiting.next()
+        return first if self._has_room(first, rows, work) else None
+
+    def _has_room(self, first: Sequence, rows: int, work: int) -> bool:
+        """``work``: that of the sequences which start in this step already."""
         if rows + first.num_beams > self.rows:
             return False
         known = self.prefixes.find(first.image_key) if first.prefix else None
@@ -233,6 +236,7 @@ class Scheduler:
         blocks += self.pool.take(blocks_for(sequence.length) - len(blocks))
         if prefix is not None and sequence.prefix % BLOCK_SIZE:  # the prompt begins in its last block
             copies.append(Copy(prefix.blocks[-1], blocks[len(prefix.blocks) - 1]))
+        self.waiting.started(sequence)
         sequence.start_running()
         sequence.slot = len(self.running)
         self.running.append(sequence)
@@ -255,6 +259,7 @@ class Scheduler:
             self._moves.append(Move(last.slot, sequence.slot))
             last.slot = sequence.slot
             self.running[last.slot] = last
+        self.waiting.stopped(sequence)
         sequence.stop_running()
         return freed
 
@@ -264,7 +269,7 @@ def _prefill_work(sequence: Sequence, known: Prefix | None) -> int:
 
     An image of 13 crops delays the next token of the others as much as 13 images of one.
     """
-    return max(1, sequence.inputs.crops) if known is None else 1
+    return sequence.inputs.crops if known is None else 1
 
 
 def _blocks_to_start(sequence: Sequence, known: Prefix | None) -> int:

@@ -24,6 +24,7 @@ class Sequence:
         sampling: Fully resolved: every field that has a default is set.
         output: The text of its answer.
         image_key: Hash of the image's encoded bytes; None if its features are not to be shared.
+        caller: Who asked, as in the request: callers are served in turn.
         stream: Whether the client wants the text as it grows.
         prefix: Number of positions that the image takes before the prompt; see :class:`CacheSpec`.
         prepare_ms: Milliseconds that preparing it took.
@@ -45,6 +46,7 @@ class Sequence:
     sampling: Sampling
     output: OutputText
     image_key: bytes | None = None
+    caller: str | None = None
     stream: bool = True
     prefix: int = 0
     prepare_ms: float = 0.0

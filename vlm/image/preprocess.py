@@ -1,4 +1,4 @@
-"""Turns images into the numbers that a vision encoder reads: resizes, rescales and normalises. numpy and PIL only.
+"""Resizes images, and says which number a vision encoder reads for each of their bytes. numpy and PIL only.
 
 Owns the settings of ``preprocessor_config.json`` and their meaning, bit for bit as transformers' PIL backend computes
 them. Does not know where an image comes from, nor which model reads the result.
@@ -18,6 +18,7 @@ from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Channels = tuple[float, float, float]
 
 _CLIP_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
@@ -38,7 +39,7 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class ImagePreprocessor:
-    """Resizes an image to ``height`` x ``width``, whatever its aspect ratio, and normalises it.
+    """Resizes an image to ``height`` x ``width``, whatever its aspect ratio, and knows how to normalise it.
 
     Attributes:
         height, width: Size of the result in pixels.
@@ -75,23 +76,30 @@ class ImagePreprocessor:
                 f"vision_config.image_size is {side}; correct one of them."
             )
 
-    def pixels(self, image: Image.Image) -> Array:
-        """The pixels of an upright RGB image as float32 ``[3, height, width]``."""
-        resized = np.asarray(image.resize((self.width, self.height), self.resample))  # uint8 [height, width, 3]
-        out = np.empty((3, self.height, self.width), dtype=np.float32)
-        for channel in range(3):
-            np.take(self._table[channel], resized[:, :, channel], out=out[channel])
-        return out
+    def pixels(self, image: Image.Image) -> Bytes:
+        """An upright RGB image, resized: uint8 ``[3, height, width]``."""
+        return planes(image.resize((self.width, self.height), self.resample))
 
     @cached_property
-    def _table(self) -> Array:
-        """The result for each of the 256 byte values, ``[3, 256]``: a lookup is faster than computing each pixel."""
+    def pixel_table(self) -> Array:
+        """The normalised value of each of the 256 bytes in each channel, float32 ``[3, 256]``.
+
+        A lookup is faster than computing each pixel, and makes one result on every device.
+        """
         values = np.arange(256, dtype=np.float64)
         if self.rescale is not None:
             values = values * self.rescale
         mean, std = (np.array(channels, dtype=np.float32)[:, None] for channels in (self.mean, self.std))
         table: Array = (values.astype(np.float32)[None, :] - mean) / std
         return table
+
+
+def planes(image: Image.Image) -> Bytes:
+    """The channels of an RGB image one after the other: uint8 ``[3, height, width]``."""
+    out = np.empty((3, image.height, image.width), dtype=np.uint8)
+    for plane, channel in zip(out, image.split(), strict=True):  # cheaper than transposing [height, width, 3]
+        plane[:] = np.asarray(channel)
+    return out
 
 
 def image_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:

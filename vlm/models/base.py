@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.layers.attention import AttentionContext
-from vlm.models.processor import Inputs, ModelFacts, Processor
+from vlm.models.processor import Bytes, Inputs, ModelFacts, Processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,10 @@ class VisionLanguageModel(ModelFacts, Protocol):
         ...
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Encode images, each as in :attr:`Inputs.pixels`, to features ``[tokens, width]`` each.
+        """Encode images to features ``[tokens, width]`` each.
+
+        ``pixels`` are :func:`normalised` and have the shape of :attr:`Inputs.pixels`, on the model's device and in its
+        dtype.
 
         Features depend on the image alone, so the engine may keep them for the next question about it.
         """
@@ -183,3 +187,30 @@ class LoadedModel:
     family: str
     source: str
     revision: str | None
+
+
+def pixel_table(model: VisionLanguageModel, processor: Processor) -> Tensor:
+    """The processor's table for :func:`normalised`, ``[channels, 256]`` on the model's device and in its dtype.
+
+    Make it once for a model. To round the table rounds every pixel, with the same result.
+    """
+    return torch.from_numpy(processor.pixel_table).to(model.device, model.dtype)
+
+
+def normalised(pixels: Bytes, table: Tensor) -> Tensor:
+    """Upload an image as bytes, and look up what the vision encoder reads for them.
+
+    Args:
+        pixels: uint8 ``[..., channels, height, width]``, as in :attr:`Inputs.pixels`.
+        table: :func:`pixel_table`.
+
+    Returns:
+        ``[..., channels, height, width]``, on the table's device and in its dtype.
+    """
+    uploaded = torch.from_numpy(pixels).to(table.device)
+    found = torch.empty(uploaded.shape, dtype=table.dtype, device=table.device)
+    planes, targets = (one.flatten(-2).flatten(0, -2) for one in (uploaded, found))
+    # Plane by plane, so that on a CPU the indices, which are wider than bytes, stay in its cache.
+    for plane, values, target in zip(planes, cycle(table), targets, strict=False):
+        torch.index_select(values, 0, plane.int(), out=target)
+    return found

@@ -14,6 +14,7 @@ import numpy as np
 from vlm.types import Detection, Request, Sampling, TaskResolution
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ProcessedImage:
         size: (width, height) in pixels of the upright original.
     """
 
-    pixels: Array
+    pixels: Bytes
     size: tuple[int, int]
 
 
@@ -79,8 +80,8 @@ class Inputs:
     """One request as numbers, made by the processor in a worker thread.
 
     Attributes:
-        pixels: Preprocessed image as :meth:`VisionLanguageModel.encode_images` reads it, float32
-            ``[channels, height, width]`` or ``[crops, channels, height, width]``; None without one.
+        pixels: Decoded and resized image, uint8 ``[channels, height, width]``; None without one.
+            :attr:`Processor.pixel_table` says what its bytes mean.
         prompt_ids: Ids that the decoder reads before it generates, at least one.
         encoder_ids: Ids that a text encoder reads beside the image; empty for models without one.
         task, native_task: The task, by its canonical name and by the model's own.
@@ -92,12 +93,13 @@ class Inputs:
         ignored: Names of the request's fields that this task does not use.
         scored: Whether the answer's objects get scores, which need the tokens' log-probabilities.
         limit: Maximum number of tokens that the task can use, or None; an answer of that length is complete.
+        crops: Number of images that the vision encoder sees of this one: 1 unless the model cuts it up.
         values: The numbers for the placeholders in ``prompt_ids``, in order, for models that have such.
         max_reasoning_tokens: Maximum number of ids of reasoning before the answer; None if it answers at once.
         reasoning_end_id: Id after which the answer begins; None if it begins at once.
     """
 
-    pixels: Array | None
+    pixels: Bytes | None
     prompt_ids: tuple[int, ...]
     encoder_ids: tuple[int, ...]
     task: str
@@ -111,16 +113,10 @@ class Inputs:
     ignored: tuple[str, ...] = ()
     scored: bool = False
     limit: int | None = None
+    crops: int = 1
     values: tuple[tuple[float, ...], ...] = ()
     max_reasoning_tokens: int | None = None
     reasoning_end_id: int | None = None
-
-    @property
-    def crops(self) -> int:
-        """Number of crops that the vision encoder sees of the image: 1 unless the model cuts it up, 0 without one."""
-        if self.pixels is None:
-            return 0
-        return len(self.pixels) if self.pixels.ndim == 4 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +142,15 @@ class Processor(Protocol):
 
     tasks: tuple[str, ...]
     """Canonical names of the tasks that the model offers."""
+
+    @property
+    def pixel_table(self) -> Array:
+        """What the vision encoder reads for each byte of :attr:`Inputs.pixels`, float32 ``[channels, 256]``.
+
+        ``pixel_table[channel, byte]`` is the byte rescaled and normalised, so it has no unit. It is the same for all
+        images: the engine uploads it once, and normalises on the device, where images arrive as bytes.
+        """
+        ...
 
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize an encoded image, independently of the task. Raises InvalidImage."""

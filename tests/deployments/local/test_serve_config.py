@@ -89,6 +89,12 @@ def test_leaves_malformed_applications_for_ray_to_refuse(tmp_path: Path) -> None
     assert serve_config.read(written(tmp_path, content)) == content
 
 
+@pytest.mark.parametrize("args", ["", "    args:\n", "    args: {}\n"])
+def test_args_without_content_are_no_args(tmp_path: Path, args: str) -> None:
+    start = "applications:\n  - name: router\n    import_path: router.app:build\n"
+    assert len(serve_config.read(written(tmp_path, start + args))["applications"]) == 1
+
+
 @pytest.mark.parametrize(
     "content",
     [

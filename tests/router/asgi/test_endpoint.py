@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,7 +166,9 @@ async def test_a_whole_answer() -> None:
     answer = await toy.post(see=["cat", "dog"])
     assert answer.json() == {"say": "a red square", "to": answer.headers["x-request-id"]}
     assert answer.headers["x-gigarouter-model"] == "blip-large"
-    assert toy.backend.asked == [("blip-large", Request(b"cat+dog", "what?", Task("caption"), stream=False))]
+    [(model, request)] = toy.backend.asked
+    expected = Request(b"cat+dog", "what?", Task("caption"), stream=False)
+    assert (model, replace(request, caller=None)) == ("blip-large", expected)
     record = toy.the_record()
     assert (record.outcome, record.model, record.tasks, record.error) == ("completed", "blip-large", ("caption",), None)
     assert (record.usage, record.generated_tokens) == (Usage(577, 3, 3), 3)
@@ -341,6 +343,24 @@ async def test_a_client_that_leaves_before_the_first_chunk(body: bytes) -> None:
     assert (record.outcome, record.model, record.tasks) == ("abandoned", "blip-large", ("caption",))
     assert record.generated_tokens == 0
     assert toy.backend.closed == 1
+
+
+class SlowToStop(FakeBackend):
+    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        self.running += 1
+        try:
+            async for chunk in super().generate(model, request):
+                yield chunk
+        finally:
+            await asyncio.sleep(1)
+            self.running -= 1
+
+
+@pytest.mark.parametrize("body", [b'{"ask": "what?"}', b'{"ask": "what?", "live": true}'])
+async def test_a_request_is_recorded_once_its_work_has_stopped(body: bytes) -> None:
+    toy = Toy(SlowToStop(pause_s=30))
+    assert await talk(toy.app, PATH, [sent(body), GONE]) == []
+    assert toy.the_record().outcome == "abandoned"
 
 
 async def test_a_client_that_leaves_a_stream_is_recorded_with_its_tokens() -> None:

@@ -32,6 +32,12 @@ def test_each_expected_box_is_found_once_and_by_its_label() -> None:
     assert box_f1([("a", Box(0.3, 0.0, 0.7, 1.0))], expected) == Score(0, 3)  # overlaps too little
 
 
+def test_a_box_finds_the_expected_box_that_it_overlaps_most() -> None:
+    low, high = Box(0.0, 0.0, 1.0, 0.75), Box(0.0, 0.25, 1.0, 1.0)  # each overlaps the other by a half
+    for expected in ([("a", low), ("a", high)], [("a", high), ("a", low)]):
+        assert box_f1([("a", high), ("a", Box(0.0, 0.0, 1.0, 0.5))], expected) == Score(4, 4)
+
+
 def test_overlap_of_boxes_and_polygons() -> None:
     assert overlap(LEFT, LEFT) == pytest.approx(1)
     assert overlap(LEFT, RIGHT) == 0
@@ -50,3 +56,5 @@ def test_points_must_lie_inside_the_outline() -> None:
     assert point_f1([Point(0.1, 0.5)], [SQUARE]) == Score(0, 2)
     assert point_f1([Point(0.5, 0.5), Point(0.5, 0.5)], [SQUARE]) == Score(2, 3)
     assert point_f1([Point(1.0, 1.0)], []) == Score(0, 1)
+    corner = (Point(0.75, 0.75), Point(1.0, 0.75), Point(1.0, 1.0), Point(0.75, 1.0))
+    assert point_f1([Point(1.0, 1.0)], [corner]) == Score(2, 2)

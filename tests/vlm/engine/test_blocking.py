@@ -18,7 +18,7 @@ from vlm.errors import EngineFailure, InvalidImage, InvalidRequest
 from vlm.types import Completion, Request, Sampling, Task
 
 CAPACITY = 3
-TINY = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=64 * 1024**2)
+TINY = EngineConfig(max_batch=2, max_waiting=1, caller_share=100, cache_bytes=64 * 1024**2)
 REQUEST = Request(scene(1), sampling=Sampling(max_tokens=4))
 BAD = Request(b"no image")
 ENDLESS = Request(scene(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))

@@ -14,17 +14,21 @@ from tests.vlm.engine.world import (
     BLIP,
     FLORENCE,
     KOSMOS,
+    Gate,
     assert_empty,
     comparable,
     eventually,
+    faulty_model,
+    faulty_processor,
     miniature,
 )
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.errors import InvalidRequest, Overloaded, UnsupportedTask, VlmError
+from vlm.errors import EngineFailure, InvalidRequest, Overloaded, UnsupportedTask, VlmError
 from vlm.types import Chunk, Completion, Grounding, Request, Sampling, Task
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
+THREE = EngineConfig(max_batch=2, max_waiting=1, caller_share=100, cache_bytes=64 * 1024**2)
 BRIEF = Sampling(max_tokens=30)
 TASKS = (
     Task("caption", length="short"),
@@ -140,20 +144,72 @@ def test_a_client_that_leaves_frees_every_part(engine: Engine, delay: float) -> 
     asyncio.run(leaves())
 
 
-def test_every_part_counts_against_the_capacity() -> None:
-    caption = Task("caption")
+def test_a_request_gets_the_places_of_all_its_parts_or_none() -> None:
+    """Three places: two requests of two parts do not fit, and the second is refused before anything of it is done."""
+    parts = (Task("caption"),) * 2
+    forwards = Gate(1)
+    prepared: list[Request] = []
 
     async def crowded(engine: Engine) -> None:
-        with pytest.raises(InvalidRequest, match="at most 3") as caught:
-            await engine.complete(Request(scene(1), tasks=(caption,) * 4))
-        assert caught.value.param == "tasks"
-        both = [engine.complete(Request(scene(1), tasks=(caption,) * count)) for count in (2, 3)]
-        first, second = await asyncio.gather(*both, return_exceptions=True)
-        assert isinstance(first, Completion)
-        assert isinstance(second, Overloaded)
-        assert engine.stats().accepted == 0
-        assert (await engine.complete(Request(scene(1), tasks=(caption,) * 3))).text
+        first = asyncio.create_task(engine.complete(Request(scene(1), tasks=parts)))
+        await eventually(lambda: engine.stats().accepted)
+        assert (engine.stats().accepted, engine.stats().used_places, engine.stats().total_places) == (1, 2, 3)
+        with pytest.raises(Overloaded, match="takes 2 places, and 1 of the model's 3 are free"):
+            await engine.complete(Request(scene(2), tasks=parts, caller="another"))
+        forwards.open()
+        assert len((await first).parts) == 2
+        assert {request.image for request in prepared} == {scene(1)}
+        assert (engine.stats().accepted, engine.stats().used_places) == (0, 0)
 
-    with Engine(miniature(BLIP), EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)) as engine:
+    def note(request: Request, *_: object) -> None:
+        prepared.append(request)
+
+    with Engine(faulty_processor(faulty_model(miniature(BLIP), "forward", forwards), "prepare", note), THREE) as engine:
         asyncio.run(crowded(engine))
         assert_empty(engine)
+
+
+def test_more_parts_than_one_caller_may_ever_hold_are_refused_for_good() -> None:
+    with Engine(miniature(BLIP), THREE) as engine:
+        with pytest.raises(InvalidRequest, match=r"takes 4 places.*at most 3") as caught:
+            complete(engine, Request(scene(1), tasks=(Task("caption"),) * 4))
+        assert caught.value.param == "tasks"
+        assert complete(engine, Request(scene(1), tasks=(Task("caption"),) * 3)).text
+        assert_empty(engine)
+
+
+def test_a_part_that_is_answered_gives_its_place_back_before_the_others_end() -> None:
+    """The long one goes on when the short one has ended."""
+    forwards = Gate(20)
+    long = Sampling(max_tokens=40, num_beams=1)
+    parts = (Task("caption", length="short"), Task("caption", length="long"))
+
+    async def asks(engine: Engine) -> None:
+        whole = asyncio.create_task(engine.complete(Request(scene(1), tasks=parts, sampling=long)))
+        await eventually(lambda: engine.stats().used_places == 2)
+        await eventually(lambda: engine.stats().used_places == 1)
+        forwards.open()
+        assert len((await whole).parts) == 2
+
+    with Engine(faulty_model(miniature(FLORENCE), "forward", forwards), SMALL) as engine:
+        asyncio.run(asks(engine))
+        assert_empty(engine)
+
+
+def test_an_engine_that_stops_frees_the_places_of_every_part() -> None:
+    endless = Request(scene(1), tasks=TASKS, sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60, num_beams=1))
+
+    async def stopped(engine: Engine) -> None:
+        task = asyncio.ensure_future(engine.complete(endless))
+        await eventually(lambda: engine.stats().running == engine.stats().used_places == 6)
+        stopping = asyncio.ensure_future(asyncio.to_thread(engine.stop))
+        await eventually(lambda: engine._stopping)
+        forwards.open()
+        await stopping
+        with pytest.raises(EngineFailure):
+            await task
+        assert (engine.stats().accepted, engine.stats().used_places) == (0, 0)
+
+    forwards = Gate(3)  # so that no part has ended before
+    with Engine(faulty_model(miniature(FLORENCE), "forward", forwards), SMALL) as engine:
+        asyncio.run(stopped(engine))

@@ -37,6 +37,7 @@ def test_a_second_question_costs_no_encode() -> None:
 def test_one_image_asked_often_at_once_is_encoded_once() -> None:
     cache = EncoderCache(10 * SIZE)
     assert asked(cache, [b"a"] * 3) == ([97.0] * 3, [False, True, True], [0])
+    assert (cache.encoded, cache.hits) == (1, 2), "images are counted, not keys"
 
 
 def test_without_a_key_nothing_is_shared_or_kept() -> None:

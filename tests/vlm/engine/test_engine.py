@@ -82,6 +82,14 @@ def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Eng
     assert_empty(engines[name])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_who_asks_changes_when_a_request_is_answered_but_not_how(engines: dict[str, Engine], name: str) -> None:
+    rng, requests = random.Random(3), crowd(name, 32, seed=3)
+    mixed = [replace(request, caller=rng.choice("abc")) for request in requests]
+    alike, apart = (asyncio.run(gathered(engines[name], asked)) for asked in (requests, mixed))
+    assert list(map(comparable, apart)) == list(map(comparable, alike))
+
+
 def test_three_models_at_once_greedy_and_with_beams_give_what_they_give_alone(engines: dict[str, Engine]) -> None:
     """Three engines in one process, each with greedy, sampled and beam-searched answers in the same batches."""
     asked = [(name, request) for name in engines for request in crowd(name, 16, seed=21)]
@@ -237,7 +245,7 @@ def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten() -> None
 
 
 def test_requests_beyond_the_capacity_are_refused_until_others_end() -> None:
-    config = EngineConfig(max_batch=2, max_waiting=1, cache_bytes=SMALL.cache_bytes)
+    config = EngineConfig(max_batch=2, max_waiting=1, caller_share=100, cache_bytes=SMALL.cache_bytes)
 
     async def five(engine: Engine) -> list[Completion | VlmError]:
         return await asyncio.gather(*(outcome(engine, REQUEST) for _ in range(5)))
@@ -247,6 +255,36 @@ def test_requests_beyond_the_capacity_are_refused_until_others_end() -> None:
             answers = asyncio.run(five(engine))
             assert [type(answer) for answer in answers] == [Completion] * 3 + [Overloaded] * 2
         assert_empty(engine)
+
+
+def test_one_caller_leaves_a_place_to_another_and_beams_count_what_they_take() -> None:
+    """Ten slots have a row each, and a search with four beams takes four of the ten places."""
+    config = EngineConfig(max_batch=10, max_waiting=0, cache_bytes=SMALL.cache_bytes)
+    search = replace(ENDLESS, sampling=replace(ENDLESS.sampling, num_beams=4))
+    forwards = Gate(1)
+
+    async def two_callers(engine: Engine) -> list[Completion]:
+        greedy = asyncio.create_task(engine.complete(ENDLESS))
+        searches = [asyncio.create_task(engine.complete(search)) for _ in range(2)]
+        await eventually(lambda: engine.stats().used_places == 9)
+        with pytest.raises(Overloaded, match="takes 1 place, and you hold 9 of the 9"):
+            await engine.complete(REQUEST)
+        newcomer = asyncio.create_task(engine.complete(replace(REQUEST, caller="newcomer")))
+        await eventually(lambda: engine.stats().used_places == 10)
+        with pytest.raises(Overloaded, match="takes 1 place, and 0 of the model's 10 are free"):
+            await engine.complete(replace(REQUEST, caller="another"))
+        forwards.open()
+        return await asyncio.gather(greedy, *searches, newcomer)
+
+    with Engine(faulty_model(miniature(BLIP), "forward", forwards), config) as engine:
+        assert len(asyncio.run(two_callers(engine))) == 4
+        assert_empty(engine)
+
+
+def test_a_search_with_most_beams_fits_into_the_smallest_engine() -> None:
+    config = EngineConfig(max_batch=1, max_waiting=0, cache_bytes=SMALL.cache_bytes)
+    with Engine(miniature(BLIP), config) as engine:
+        assert engine.answer(Request(scene(1), sampling=Sampling(max_tokens=5, num_beams=8))).text
 
 
 def test_capacity_is_free_as_soon_as_the_answer_is_returned() -> None:
@@ -475,7 +513,7 @@ def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
 
 
 MINIMA = {
-    "max_batch": 1, "max_waiting": 0, "max_prefill": 1, "cache_bytes": 1, "encoder_cache_bytes": 0,
+    "max_batch": 1, "max_waiting": 0, "caller_share": 1, "max_prefill": 1, "cache_bytes": 1, "encoder_cache_bytes": 0,
     "processor_cache_bytes": 0, "prepare_threads": 1,
 }  # fmt: skip
 
@@ -488,6 +526,13 @@ def test_a_setting_below_its_minimum_is_an_error_that_names_it(setting: str, min
     assert caught.value.param == setting
     least: dict[str, Any] = {setting: minimum}
     assert getattr(EngineConfig(**least), setting) == minimum
+
+
+def test_a_setting_above_its_maximum_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="caller_share must be at most 100") as caught:
+        EngineConfig(caller_share=101)
+    assert caught.value.param == "caller_share"
+    assert EngineConfig(caller_share=100).caller_share == 100
 
 
 def test_every_setting_is_tested() -> None:

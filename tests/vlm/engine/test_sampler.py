@@ -41,13 +41,18 @@ def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
     return noise, torch.tensor([len(ids) for ids in rows])
 
 
-def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Beam:
-    """One in ``row`` that has read ``prompt`` ids of ``history`` and written the rest."""
+def started(history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Sequence:
+    """A sequence that has read ``prompt`` ids of ``history`` and written the rest."""
     inputs = Inputs(None, tuple(history[:prompt]), (), "caption", "", "default", None, 0, prompt)
     output = OutputText(lambda ids: "", inputs)
     sequence = Sequence(inputs, sampling.over(PLAIN), output, generated=list(history[prompt:]))
     sequence.start_running()
-    (only,) = sequence.beams
+    return sequence
+
+
+def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Beam:
+    """The only one of such a sequence, in ``row``."""
+    (only,) = started(history, sampling, prompt).beams
     only.row = row
     return only
 
@@ -181,6 +186,21 @@ def test_the_sampler_records_its_choices_and_moves_rows() -> None:
     one.generated.append(best)
     sampler.move(torch.tensor([1]), torch.tensor([0]))
     one.row = 0
+    assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
+
+
+def test_a_search_that_starts_behind_others_leaves_their_histories_alone() -> None:
+    """Row 1 may not choose the likeliest token, which it has written; a search in rows 2 and 3 does not change that."""
+    sampler, logits = Sampler(rows=4, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
+    best, second = VOCABULARY - 1, VOCABULARY - 2
+    other, one = beam(0, [3]), beam(1, [best], Sampling(no_repeat_ngram_size=1))
+    searching = started([5], Sampling(num_beams=2, length_penalty=1.0)).beams
+    for row, its in enumerate(searching, start=2):
+        its.row = row
+    for running in (other, one, *searching):
+        sampler.start(running)
+    found = sampler.sample(logits_of(2, 1), searching)
+    sampler.record(found, found.sampled.tokens, searching)
     assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
 
 

@@ -26,7 +26,7 @@ from vlm.engine.engine import Engine
 from vlm.errors import InvalidImage, InvalidRequest
 from vlm.layers.attention import Growing
 from vlm.loading import families, load, synthesize
-from vlm.models.base import LoadedModel, Sampled, VisionLanguageModel
+from vlm.models.base import LoadedModel, Sampled, VisionLanguageModel, normalised, pixel_table
 from vlm.models.cards import Card, TaskCard
 from vlm.models.processor import Inputs, Parsed, Processor
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
@@ -118,7 +118,8 @@ def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
 
 def features_of(loaded: LoadedModel, inputs: abc.Sequence[Inputs]) -> list[Tensor]:
     """What the vision encoder makes of each image."""
-    return list(loaded.model.encode_images([torch.from_numpy(one.pixels) for one in inputs if one.pixels is not None]))
+    table = pixel_table(loaded.model, loaded.processor)
+    return list(loaded.model.encode_images([normalised(one.pixels, table) for one in inputs if one.pixels is not None]))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from vlm.verify import run
 from vlm.verify.__main__ import main, verify
 from vlm.verify.published_files import check_files, sha256
 from vlm.verify.run import RunOptions, check_run
+from vlm.verify.token_ids import check_token_ids
 
 BLIP, FLORENCE, KOSMOS, MOONDREAM = (
     MINIATURES / name for name in ("blip-large", "florence-2-base", "kosmos-2", "moondream-2")
@@ -238,6 +239,14 @@ def test_wrong_token_ids_in_the_generation_config(changes: dict[str, Any], messa
     assert "Serving does not use these ids, but generate of transformers does" in note.detail
 
 
+@pytest.mark.parametrize(("token", "state"), [(999, "ok"), (1000, "note")])
+def test_the_largest_id_is_that_of_the_last_row(token: int, state: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FLORENCE, tmp_path / "copy"))
+    change_json(folder / "generation_config.json", decoder_start_token_id=token)
+    [finding] = check_token_ids(Checkpoint.open(folder), vocabulary=1000)
+    assert finding.state == state
+
+
 def test_a_note_is_counted_and_fails_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree(FLORENCE, tmp_path / "copy"))
     change_json(folder / "generation_config.json", eos_token_id=5)
@@ -327,6 +336,20 @@ def test_output_that_is_not_finite_is_found_by_running(folder: Path) -> None:
 def test_the_widest_dtype_that_fits_is_taken(free: int | None, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_free_bytes", lambda device: free)
     assert ran(BLIP, RunOptions())[0].detail.startswith(f"{dtype} on cpu")
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "free"),
+    [("MemTotal:  4096 kB\nMemAvailable:  2048 kB\n", 2048 * 1024), ("MemTotal:  4096 kB\n", None), (None, None)],
+)
+def test_free_memory_is_what_linux_says_is_available(
+    meminfo: str | None, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(run, "_MEMINFO", path)
+    if meminfo is not None:
+        path.write_text(meminfo, "ascii")
+    assert run._free_bytes(torch.device("cpu")) == free
 
 
 def test_too_little_memory_is_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Blip(TokenModel):
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Images ``[3, side, side]`` to the vectors ``[image positions, width]`` that the decoder cross-attends to."""
-        features: Tensor = self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype))
+        features: Tensor = self.vision(torch.stack(tuple(pixels)))
         return features.unbind()
 
     def embed(

@@ -17,7 +17,7 @@ from vlm.errors import InvalidRequest
 from vlm.image.decode import ImageLimits, decode
 from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.blip.tasks import OFFERED, resolve_task
-from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage, replace_surrogates
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage, replace_surrogates
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -27,7 +27,7 @@ class BlipProcessor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Resizes and normalises images.
+        images: Resizes images, and has the table that normalises them.
         tokenizer: Encodes the text of special tokens (``"[SEP]"``) as ordinary characters.
         start: Id of ``[DEC]``, which comes before every caption in place of ``[CLS]``.
         image_positions: Number of vectors that the vision encoder makes of one image, that of the class token included.
@@ -66,6 +66,11 @@ class BlipProcessor:
             max_positions=text.integer("max_position_embeddings", 512),
             limits=limits,
         )
+
+    @property
+    def pixel_table(self) -> Array:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return self.images.pixel_table
 
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""

@@ -77,7 +77,7 @@ class Florence2(TokenModel):
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Images ``[3, height, width]`` to vectors ``[image positions, width]`` of the language model's width."""
-        features: Tensor = self.projector(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
+        features: Tensor = self.projector(self.vision(torch.stack(tuple(pixels))))
         return features.unbind()
 
     def embed(

@@ -27,7 +27,7 @@ from vlm.models.florence2.parsing import (
 )
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, NativeTask, ResolvedTask, resolve_task
 from vlm.models.florence2.vocabulary import Vocabulary
-from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -48,7 +48,7 @@ class Florence2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Resizes and normalises images.
+        images: Resizes images, and has the table that normalises them.
         vocabulary: Text to ids and back.
         image_positions: Number of vectors that the vision encoder makes of one image.
         max_positions: Maximum number of positions that the text encoder reads, image positions included.
@@ -82,6 +82,11 @@ class Florence2Processor:
             dropped_phrases=_dropped_phrases(checkpoint),
             limits=limits,
         )
+
+    @property
+    def pixel_table(self) -> Array:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return self.images.pixel_table
 
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""

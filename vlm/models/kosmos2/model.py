@@ -61,7 +61,7 @@ class Kosmos2(TokenModel):
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Images ``[3, side, side]`` to the scaled latents ``[positions, width]`` that stand for them."""
-        latents: Tensor = self.latents(self.vision(torch.stack(tuple(pixels)).to(self.device, self.dtype)))
+        latents: Tensor = self.latents(self.vision(torch.stack(tuple(pixels))))
         return (latents * self.text.scale).unbind()
 
     def embed(

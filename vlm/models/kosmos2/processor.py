@@ -18,7 +18,7 @@ from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.kosmos2.parsing import read
 from vlm.models.kosmos2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.kosmos2.vocabulary import Vocabulary
-from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -31,7 +31,7 @@ class Kosmos2Processor:
     """Implements :class:`vlm.models.processor.Processor`.
 
     Attributes:
-        images: Resizes and normalises images.
+        images: Resizes images, and has the table that normalises them.
         vocabulary: Text to ids and back.
         image_positions: Number of vectors that the decoder reads for one image.
         max_positions: Maximum length of a sequence, image and answer included.
@@ -64,6 +64,11 @@ class Kosmos2Processor:
             max_positions=config.section("text_config").integer("max_position_embeddings", 2048),
             limits=limits,
         )
+
+    @property
+    def pixel_table(self) -> Array:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return self.images.pixel_table
 
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""

@@ -61,7 +61,7 @@ class Moondream2(TokenModel):
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         """Canvases ``[3, height, width]`` to vectors ``[grid * grid, width]``, which are the prefix of a prompt."""
-        features: Sequence[Tensor] = self.vision([one.to(self.device, self.dtype) for one in pixels])
+        features: Sequence[Tensor] = self.vision(pixels)
         return features
 
     def embed_prefix(self, features: Sequence[Tensor]) -> Tensor:

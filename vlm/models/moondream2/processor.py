@@ -17,9 +17,9 @@ from vlm.models.moondream2.parsing import Reader
 from vlm.models.moondream2.revisions import grid, read_config
 from vlm.models.moondream2.stages import OBJECT_STAGES
 from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
-from vlm.models.moondream2.tiling import Tiling, normalised
+from vlm.models.moondream2.tiling import Tiling, pixel_table
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
-from vlm.models.processor import Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
 from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
@@ -72,10 +72,15 @@ class Moondream2Processor:
             limits=limits,
         )
 
+    @property
+    def pixel_table(self) -> Array:
+        """See :class:`~vlm.models.processor.Processor`."""
+        return pixel_table()
+
     def preprocess(self, image: bytes) -> ProcessedImage:
         """Decode, resize and cut. Raises InvalidImage."""
         decoded = decode(image, self.limits)
-        return ProcessedImage(normalised(self.tiling.canvas(decoded)), decoded.size)
+        return ProcessedImage(self.tiling.canvas(decoded), decoded.size)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode the image and cut it into crops.
@@ -106,6 +111,7 @@ class Moondream2Processor:
             ignored=resolved.ignored,
             scored=resolved.reasoning or steps is not None,
             limit=None if steps is None else len(steps) * resolved.max_objects,
+            crops=1 if image is None else self.tiling.crops(*image.size),
             values=tuple(value for reference in resolved.references for value in _values(reference)),
             max_reasoning_tokens=_max_reasoning_tokens(request, room) if resolved.reasoning else None,
             reasoning_end_id=self.ids.answer if resolved.reasoning else None,

@@ -13,10 +13,8 @@ import numpy as np
 from PIL import Image
 
 from vlm.checkpoint.config_reader import ConfigReader
+from vlm.image.preprocess import Array, Bytes, planes
 from vlm.models.moondream2.revisions import grid
-
-Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,11 @@ class Tiling:
         columns = max(math.floor(math.sqrt(self.max_tiles * wide / high)), least_columns)
         return self._within(rows, columns)
 
+    def crops(self, width: int, height: int) -> int:
+        """Number of crops that the ViT sees of an image of that size: the whole image, and its tiles if several."""
+        rows, columns = self.tiles(width, height)
+        return 1 if rows * columns == 1 else 1 + rows * columns
+
     def _within(self, rows: int, columns: int) -> tuple[int, int]:
         rows, columns = max(1, rows), max(1, columns)
         if rows * columns <= self.max_tiles:
@@ -68,7 +71,7 @@ class Tiling:
         return (rows, self.max_tiles // rows) if columns > rows else (self.max_tiles // columns, columns)
 
     def canvas(self, image: Image.Image) -> Bytes:
-        """An upright RGB image as one array, uint8 ``[height, width, 3]``, that all its crops are cut from.
+        """An upright RGB image as one array, uint8 ``[3, height, width]``, that all its crops are cut from.
 
         The upper part is the image resized to ``stride`` pixels for each tile and two margins. The lower part, of one
         crop's height, has the whole image at its left. An image of one tile has the lower part only, because the tile
@@ -79,30 +82,21 @@ class Tiling:
         if rows * columns == 1:
             return overview
         height, width = (count * self.stride + 2 * self.margin for count in (rows, columns))
-        canvas = np.zeros((height + self.crop, width, 3), dtype=np.uint8)
-        canvas[:height] = _resized(image, width, height)
-        canvas[height:, : self.crop] = overview
+        canvas = np.zeros((3, height + self.crop, width), dtype=np.uint8)
+        canvas[:, :height] = _resized(image, width, height)
+        canvas[:, height:, : self.crop] = overview
         return canvas
 
 
 def _resized(image: Image.Image, width: int, height: int) -> Bytes:
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-
-
-def normalised(canvas: Bytes) -> Array:
-    """uint8 ``[height, width, 3]`` to float32 ``[3, height, width]`` in -1..1, each step rounded to bfloat16."""
-    table = _table()
-    out = np.empty((3, *canvas.shape[:2]), dtype=np.float32)
-    for channel in range(3):
-        np.take(table, canvas[:, :, channel], out=out[channel])
-    return out
+    return planes(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 @cache
-def _table() -> Array:
-    """The result for each of the 256 bytes."""
+def pixel_table() -> Array:
+    """The value in -1..1 of each of the 256 bytes, float32 ``[3, 256]``: each step is rounded to bfloat16."""
     scaled = _bfloat16(np.arange(256, dtype=np.float32) / np.float32(255))
-    return _bfloat16(_bfloat16(scaled - np.float32(0.5)) / np.float32(0.5))
+    return np.tile(_bfloat16(_bfloat16(scaled - np.float32(0.5)) / np.float32(0.5)), (3, 1))
 
 
 def _bfloat16(values: Array) -> Array:

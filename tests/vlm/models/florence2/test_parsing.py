@@ -304,6 +304,12 @@ def test_a_repeated_phrase_moves_on_in_the_caption() -> None:
     assert [d.spans for d in found.detections] == [((0, 5),), ((7, 12),), ((17, 22),)]
 
 
+def test_a_phrase_within_the_one_before_it_is_another_one() -> None:
+    caption = "a red car and a car"
+    found = phrases("".join(f"{phrase}{locations(1, 2, 3, 4)}" for phrase in ("a red car", "car")), caption)
+    assert [d.spans for d in found.detections] == [((0, 9),), ((16, 19),)]
+
+
 def test_a_phrase_is_found_as_whole_words_and_by_code_points() -> None:
     caption = "scarf 🚗 İ car"
     (car,) = phrases("car" + locations(1, 2, 3, 4), caption).detections

@@ -116,6 +116,15 @@ def test_a_bin_that_makes_no_corner_has_no_part_in_it() -> None:
     assert scores(read("<REGION_TO_SEGMENTATION>", ids, logprobs)) == pytest.approx([LOCATION])
 
 
+def test_a_polygon_that_is_left_out_has_no_part_in_it() -> None:
+    ids = tokens("6", "<sep>", "4")
+    logprobs = likely(ids)
+    logprobs[-5:-1] = [-9.0] * 4
+    parsed = read("<REGION_TO_SEGMENTATION>", ids, logprobs)
+    assert [len(found.polygons or ()) for found in parsed.detections] == [1]
+    assert scores(parsed) == pytest.approx([LOCATION])
+
+
 def test_points_have_their_boxes_scores() -> None:
     ids = tokens("star", "4")
     inputs = OURS.prepare(Request(plain(32, 32), task=Task("point")))

@@ -223,3 +223,9 @@ def test_a_region_without_extent_is_one_cell(coordinate: float) -> None:
     first, second = cells_of(Box(coordinate, coordinate, coordinate, coordinate))
     assert first == second
     assert first == min(31, int(coordinate * 32)) * 33
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (0, 16), (8, 24), (31, 32)])
+def test_a_region_between_the_edges_of_cells_has_no_cell_beyond_them(start: int, end: int) -> None:
+    first, second = cells_of(Box(start / 32, start / 32, end / 32, end / 32))
+    assert (first, second) == (start * 33, (end - 1) * 33)

@@ -15,12 +15,14 @@ from torch import Tensor
 from vlm.checkpoint.files import Checkpoint
 from vlm.checkpoint.weight_rules import load_weights
 from vlm.layers.attention import Growing
-from vlm.models.base import Sampled
+from vlm.models.base import Sampled, normalised
 from vlm.models.moondream2.model import FAMILY, Moondream2
 from vlm.models.moondream2.processor import Moondream2Processor
+from vlm.models.moondream2.tiling import pixel_table
 from vlm.models.processor import Inputs
 
 DATA = Path(__file__).parents[3] / "data" / "moondream2"
+TABLE = torch.from_numpy(pixel_table())
 
 
 def load(folder: Path) -> tuple[Moondream2, Moondream2Processor]:
@@ -70,7 +72,7 @@ class Alone:
 def features_of(model: Moondream2, inputs: Inputs) -> Tensor:
     """Features of the image, encoded in a batch of its own."""
     assert inputs.pixels is not None
-    [features] = model.encode_images([torch.from_numpy(inputs.pixels)])
+    [features] = model.encode_images([normalised(inputs.pixels, TABLE)])
     return features
 
 

@@ -11,9 +11,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.vlm.models.moondream2.driver import DATA, Alone, answer, cases, features_of, golden, golden_image, prefilled
+from tests.vlm.models.moondream2.driver import (
+    DATA,
+    TABLE,
+    Alone,
+    answer,
+    cases,
+    features_of,
+    golden,
+    golden_image,
+    prefilled,
+)
 from vlm.errors import InvalidRequest
 from vlm.layers.attention import Growing
+from vlm.models.base import normalised
 from vlm.models.processor import Inputs
 from vlm.types import Box, Point, Request, Sampling, Task
 
@@ -150,12 +161,23 @@ def test_features_are_the_originals(name: str) -> None:
     torch.testing.assert_close(image_features(name)[::9], EXPECTED[f"{name}.image_embeds"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_processor_counts_the_crops_that_the_encoder_sees(name: str) -> None:
+    model, processor = golden()
+    inputs = processor.prepare(Request(golden_image(name)))
+    assert inputs.pixels is not None
+    crops, _, _ = model.vision.crops(normalised(inputs.pixels, TABLE))
+    assert inputs.crops == len(crops)
+
+
 def test_features_of_a_crop_are_the_originals() -> None:
     model, processor = golden()
-    pixels = processor.prepare(Request(golden_image("wide_800x400"))).pixels
+    inputs = processor.prepare(Request(golden_image("wide_800x400")))
+    pixels = inputs.pixels
     assert pixels is not None
+    assert inputs.crops == 11
     with torch.inference_mode():
-        crops, rows, columns = model.vision.crops(torch.from_numpy(pixels))
+        crops, rows, columns = model.vision.crops(normalised(pixels, TABLE))
         assert (len(crops), rows, columns) == (11, 2, 5)
         whole, first, last = (model.vision.encode(crops[index : index + 1])[0] for index in (0, 1, 10))
     for found, expected in ((whole, "global"), (first, "local0"), (last, "local9")):

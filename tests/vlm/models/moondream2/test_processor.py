@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,7 +38,7 @@ def test_an_image_stands_before_the_prompt() -> None:
     inputs = prepared(Task("caption"))
     assert inputs.pixels is not None
     assert inputs.pixels.shape == (3, 378, 378)
-    assert inputs.pixels.dtype == np.float32
+    assert inputs.pixels.dtype == np.uint8
     assert (inputs.image_size, inputs.image_tokens, inputs.text_tokens) == ((224, 160), 730, 5)
     assert (inputs.has_text, inputs.scored, inputs.limit, inputs.max_reasoning_tokens, inputs.reasoning_end_id) == (
         True, False, None, None, None,
@@ -101,7 +102,7 @@ def test_images_are_upright_and_have_no_alpha() -> None:
     inputs = OURS.prepare(Request(encoded(image, exif=exif_of(6))))
     assert inputs.image_size == (900, 400)
     assert inputs.pixels is not None
-    assert inputs.pixels[0, -378:, :378].min() > 0.5
+    assert inputs.pixels[0, -378:, :378].min() > 191
 
 
 def test_errors_are_those_of_the_contract() -> None:
@@ -192,25 +193,43 @@ def test_reasoning_that_was_cut_has_no_answer() -> None:
     assert (parsed.reasoning, parsed.text, parsed.truncated) == ("see", "", True)
 
 
+SIZES, END = VOCABULARY + BINS, VOCABULARY + BINS + 1024**2
+COORDINATE, SIZE = st.integers(VOCABULARY, SIZES - 1), st.integers(SIZES, END - 1)
 ANY_ID = st.one_of(
-    st.integers(0, 30), st.integers(0, VOCABULARY + BINS + 1024**2 + 9), st.integers(VOCABULARY, VOCABULARY + BINS)
+    COORDINATE,
+    COORDINATE,
+    SIZE,
+    st.integers(0, 30),
+    st.sampled_from((VOCABULARY - 1, END, END + 9)),
+    st.integers(0, END),
 )
+DETECT, POINT = Task("detect", labels=("dog",)), Task("point", labels=("dog",))
+OBJECTS = {"detect": "(?:xxs)*", "point": "(?:xx)*"}
 
 
+def leading_objects(task: Task, ids: list[int]) -> int:
+    """Number of ids at the beginning that are whole objects."""
+    kinds = "".join("x" if VOCABULARY <= one < SIZES else "s" if SIZES <= one < END else "-" for one in ids)
+    found = re.match(OBJECTS[task.name], kinds)
+    assert found is not None
+    return found.end()
+
+
+@example(ids=[VOCABULARY], task=DETECT, finished=True)
+@example(ids=[VOCABULARY] * 2, task=DETECT, finished=True)
+@example(ids=[VOCABULARY] * 2 + [END], task=DETECT, finished=True)
+@example(ids=[VOCABULARY] * 3, task=POINT, finished=False)
 @given(
     ids=st.lists(ANY_ID, max_size=40),
-    task=st.sampled_from(
-        [
-            Task("query", text="dog", reasoning=True),
-            Task("detect", labels=("dog",)),
-            Task("point", labels=("dog",)),
-            Task("caption"),
-        ]
-    ),
+    task=st.sampled_from([Task("query", text="dog", reasoning=True), DETECT, POINT, Task("caption")]),
     finished=st.booleans(),
 )
 def test_any_ids_can_be_read(ids: list[int], task: Task, finished: bool) -> None:
     parsed = OURS.parse(ids, prepared(task), finished=finished, logprobs=[-0.5] * len(ids))
+    if task.name in OBJECTS:
+        whole = leading_objects(task, ids)
+        assert len(parsed.detections) == whole // (3 if task.name == "detect" else 2)
+        assert parsed.truncated == any(ids[whole:]), "only the end of text, 0, may follow"
     reasoning = parsed.reasoning or ""
     for found in parsed.detections:
         steps = [-0.5, -0.5, -0.25, -0.25] if task.name == "detect" else [-0.5]  # a size is two numbers
