@@ -75,9 +75,9 @@ class Endpoint(Generic[ParsedT]):
             return
         await while_connected(receive, self._answer(body, deadline, scope, send, tally))
 
-    async def _answer(self, request: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
-        """``request`` holds the body, and is emptied: nothing here keeps its megabytes until the answer ends."""
-        built = await until(deadline, self._read(request.pop(), scope[REQUEST_ID_KEY]))
+    async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
+        """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
+        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY]))
         tally.read(built)
         request = replace(built.request, caller=caller_of(scope))
         answer = within(deadline, self._backend.generate(built.model, request))
