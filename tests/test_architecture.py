@@ -76,8 +76,11 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/images",
     },
+    "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
-    "deployments/local": {"deployments", "serve_args", "router/config", "router/suggest", "vlm/errors"},
+    "deployments/local": {
+        "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
+    },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -129,7 +132,7 @@ NEEDS_TORCH = (
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/read_back.py", "vlm/engine/runner.py",
     "vlm/engine/sampler.py",
 )  # fmt: skip
-ENTRY_POINTS = ("deployments/local/__main__.py",)
+ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py")
 BROAD_EXCEPTS = (
     "vlm/engine/core.py", "vlm/engine/prepare.py", "vlm/verify/__main__.py", "deployments/replica.py", "router/",
     "vlm/loading.py", "vlm/models/cards.py",

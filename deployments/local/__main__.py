@@ -31,6 +31,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 def main(argv: list[str] | None = None) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
     from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
+    from router.ingress import environment
     from vlm.errors import ConfigError
 
     options = _options(argv)
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     if not _is_free(options.port):
         return _refuse(f"port {options.port} on {HOST} is in use; take another one.")
     _set_environment()
+    for name, value in environment(config).items():  # the router's limits, for Serve's proxy
+        os.environ.setdefault(name, value)
     guard = _fork(lambda: _guard(config, options))
     _on_interrupt(lambda _number, _frame: processes.send(guard, signal.SIGTERM))
     return processes.wait_for(guard)

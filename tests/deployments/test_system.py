@@ -105,6 +105,16 @@ def check_error(answer: httpx.Response, status: int, code: str) -> None:
     assert error["code"] == code
 
 
+# The front
+
+
+def test_limits_hold_before_serve_sees_a_request(system: System) -> None:
+    """Only in Serve's own process can what is not HTTP be answered in the error contract."""
+    with socket.create_connection(("127.0.0.1", system.port), timeout=20) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        assert b'"code":"invalid_http"' in client.recv(65536)
+
+
 # Answers
 
 
