@@ -1,7 +1,7 @@
 """What runs in a decoding process: ``python -m vlm.decoding.child SOCKET PARENT CPU_SECONDS``.
 
-It starts with a few rights to take away, reads what decodes (``Processor.preprocess``, pickled by its parent), and then
-decodes one image after the other until the socket is closed. It does not import torch, and takes about 30 MB.
+It first limits what it may do, then reads what decodes (``Processor.preprocess``, pickled by its parent), and then
+decodes one image after the other until the socket is closed. It does not import torch, and takes about 35 MB.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from vlm.errors import InvalidImage
 if TYPE_CHECKING:
     from vlm.models.processor import Preprocess
 
-NICENESS = 5
-"""The scheduler then prefers the engine's threads by three to one, and an image still advances on a busy machine."""
+NICENESS = 2
+"""The scheduler then prefers the engine's threads by three to two. With more, images wait so long for a busy machine
+that batches become smaller, and an image may miss its deadline for want of CPU time."""
 
 SPARE_BYTES = 64 * 1024**2
 """Memory beside the estimate of an image: what is resized, and what the allocator keeps of the images before."""

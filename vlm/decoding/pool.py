@@ -158,6 +158,8 @@ class DecodePool:
         deadline = time.monotonic() + self._timeout_s
         with self._lock:
             self._running[job] = process, deadline
+        if self._stopping.is_set():  # perhaps too late for stop() to find it there
+            _fail(job, self._closed_reason())
         if job.result.done():
             return self._ended(job)
         try:
