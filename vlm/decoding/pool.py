@@ -120,27 +120,35 @@ class DecodePool:
         return job.result
 
     def _drive(self, only_small: bool) -> None:
-        """A thread: keep one process running, and give it images."""
-        process = None
+        """A thread: keep one process running, and give it images. When the thread ends, the process does."""
+        process = self._ready(None)
+        while process is not None:
+            process = self._decode_next(process, only_small)
+
+    def _decode_next(self, process: DecodingProcess, only_small: bool) -> DecodingProcess | None:
+        """Wait for an image and decode it. Returns the process for the next one; None if the pool stops."""
+        # The job has no name outside of this call: it would keep the last image alive while the thread waits.
+        if (job := self._queue.take(only_small=only_small)) is None:
+            process.close()
+            return None
         try:
-            while (process := self._ready(process)) and (job := self._queue.take(only_small=only_small)):
-                process = self._ready(process)  # it may have been ended from outside while it was idle
-                try:
-                    if process is None:
-                        _fail(job, self._closed_reason())
-                    elif not self._answer(job, process):
-                        process.close()
-                        process = None
-                finally:
-                    self._queue.finished(job)
+            ready = self._ready(process)  # it may have been ended from outside while it was idle
+            if ready is None:
+                _fail(job, self._closed_reason())
+                return None
+            usable = self._answer(job, ready)
         finally:
-            _closed(process)
+            self._queue.finished(job)
+        if not usable:
+            ready.close()
+        return self._ready(ready if usable else None)
 
     def _ready(self, process: DecodingProcess | None) -> DecodingProcess | None:
         """``process`` if it is still good, else a new one; None if the pool stops or none starts."""
         if process is not None and process.alive and process.tasks < self._images_per_process:
             return process
-        _closed(process)
+        if process is not None:
+            process.close()
         for attempt in range(STARTS):
             if self._stopping.wait(PAUSE_S if attempt else 0):
                 return None
@@ -185,6 +193,7 @@ class DecodePool:
             return not job.result.cancelled()
 
     def _give_up(self, job: Job) -> None:
+        self._queue.discard(job)
         with self._lock:
             if job in self._running:
                 self._running[job][0].kill()
@@ -212,11 +221,6 @@ class DecodePool:
             "The image cannot be decoded: its decoder ended. Save it anew as a PNG or a baseline JPEG.",
             code="image_parse_error",
         )
-
-
-def _closed(process: DecodingProcess | None) -> None:
-    if process is not None:
-        process.close()
 
 
 def _finish(job: Job, made: ProcessedImage) -> None:

@@ -87,6 +87,14 @@ class DecodeQueue:
                 self._used -= job.cost
                 self._changed.notify_all()
 
+    def discard(self, job: Job) -> None:
+        """Forget an image that waits; does nothing if it does not."""
+        with self._changed:
+            heap = self._waiting[self._is_small(job)]
+            heap[:] = [entry for entry in heap if entry[2] is not job]
+            heapq.heapify(heap)
+            self._changed.notify_all()
+
     def close(self) -> list[Job]:
         """Give out no more images; returns those that wait."""
         with self._changed:
@@ -107,8 +115,6 @@ class DecodeQueue:
         return job
 
     def _startable(self, heap: list[tuple[float, int, Job]]) -> bool:
-        while heap and heap[0][2].result.done():  # given up while it waited
-            heapq.heappop(heap)
         if not heap:
             return False
         job = heap[0][2]
