@@ -16,6 +16,9 @@ from serve_args import parse_args
 from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
 
+DECODE_PROCESSES = 2
+"""A replica's images come from strangers, so that it decodes them in processes unless its config says 0 itself."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -28,7 +31,7 @@ class ModelConfig(BaseModel):
         revision: Commit of the hub repository; a folder has none.
         dtype, device: As :func:`vlm.loading.load` takes them.
         threads: Number of torch threads on the CPU; 0 keeps torch's own number.
-        engine: Limits and memory of the engine.
+        engine: Limits and memory of the engine. ``decode_processes`` is DECODE_PROCESSES unless it is given.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
     """
@@ -40,7 +43,7 @@ class ModelConfig(BaseModel):
     dtype: str = "auto"
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = EngineConfig(decode_processes=DECODE_PROCESSES)
     allow_unauthenticated_cluster: bool = False
 
     @classmethod
@@ -56,6 +59,8 @@ class ModelConfig(BaseModel):
     @classmethod
     def _name_the_section(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
         """The engine names its own fields; in a config they are under ``engine``."""
+        if isinstance(value, Mapping):
+            value = {"decode_processes": DECODE_PROCESSES, **value}
         try:
             return read(value)
         except ConfigError as error:

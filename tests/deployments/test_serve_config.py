@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 import deployments.app
 import router.app
-from deployments.config import ModelConfig
+from deployments.config import DECODE_PROCESSES, ModelConfig
 from deployments.replica import Replica
 from router.config import RouterConfig
 from vlm.engine.config import EngineConfig
@@ -226,8 +226,9 @@ def test_bad_model_settings_are_named(args: dict[str, Any], message: str) -> Non
     assert message in caught.value.message
 
 
-def test_model_settings_default_to_the_engine_s() -> None:
-    assert ModelConfig.from_args({"checkpoint": "x"}).engine == EngineConfig()
+def test_model_settings_default_to_the_engine_s_but_images_are_decoded_in_processes() -> None:
+    assert ModelConfig.from_args({"checkpoint": "x"}).engine == EngineConfig(decode_processes=DECODE_PROCESSES)
+    assert ModelConfig.from_args({"checkpoint": "x", "engine": {"decode_processes": 0}}).engine == EngineConfig()
     assert ModelConfig.from_args({"checkpoint": "x", "engine": {}}) == ModelConfig(checkpoint="x")
 
 
@@ -266,7 +267,8 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     deployment = application._bound_deployment
     assert deployment.name == "Replica"
     assert deployment.max_ongoing_requests >= 500 + 700 + 16
-    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=EngineConfig(max_batch=500, max_waiting=700)),)
+    engine = EngineConfig(max_batch=500, max_waiting=700, decode_processes=DECODE_PROCESSES)
+    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine),)
 
 
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:

@@ -96,10 +96,10 @@ def test_the_exit_code_is_that_of_the_child_and_1_if_a_signal_ended_it(
 def test_a_port_is_free_again_although_a_connection_to_it_has_just_been_closed() -> None:
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-        server.bind((starter.HOST, 0))
+        server.bind((HOST, 0))
         server.listen()
         port = server.getsockname()[1]
-        with socket.create_connection((starter.HOST, port)) as client:
+        with socket.create_connection((HOST, port)) as client:
             server.accept()[0].close()  # the side that closes first keeps the port in TIME_WAIT
             assert client.recv(1) == b""
         assert not starter._is_free(port)
