@@ -240,7 +240,7 @@ class Engine:
         try:
             return await asyncio.wrap_future(preparing)
         except ImageNeeded as error:
-            needed = error
+            needed = error.with_traceback(None)  # its frames would keep the engine and this request alive
         image = await self._images.get(needed.key, lambda: self._decoder.submit(request.image or b"", needed.cost))
         with self._lock:
             self._check_open()
