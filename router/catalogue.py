@@ -25,6 +25,7 @@ PARAMETERS = (
     "stop",
     "max_tokens",
     "max_completion_tokens",
+    "n",
     "top_k",
     "min_p",
     "frequency_penalty",

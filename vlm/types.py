@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 from typing import Literal, Self
 
 from vlm.errors import VlmError
@@ -21,6 +22,9 @@ ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
 """Maximum number of tasks of one request."""
+
+MAX_CHOICES = 8
+"""Maximum number of answers to one request, each of which takes a place of its own: as many as beams."""
 
 
 # --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
@@ -166,9 +170,12 @@ class Request:
         tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those without a text.
         caller: Who asks: any text that differs between those who are to share a model fairly. It is compared, never
             read or logged. Requests without one are all of one caller.
+        n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
+            numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
+            be combined with several tasks or labels.
 
     Raises:
-        InvalidRequest: Both ``task`` and ``tasks`` are given, or too many tasks.
+        InvalidRequest: Both ``task`` and ``tasks`` are given, too many tasks, or a wrong ``n``.
     """
 
     image: bytes | None
@@ -178,9 +185,11 @@ class Request:
     stream: bool = True
     tasks: tuple[Task, ...] = ()
     caller: str | None = field(default=None, repr=False)
+    n: int = 1
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
+        check(1 <= self.n <= MAX_CHOICES, "n", f"must be from 1 to {MAX_CHOICES}")
         check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
 
 
@@ -257,6 +266,8 @@ class Completion:
             hold part of a character; joined, they are the grounding's ``raw``.
         top_logprobs: The likeliest tokens of each step, best first, if they were asked for. They are fewer where the
             model has fewer to choose from, and none where it does not choose a token (a coordinate of Moondream).
+        choices: All answers, if the request asked for several; else empty. The other fields are then those of the
+            first, but ``usage`` adds up the tokens of all and counts the prompt once.
     """
 
     text: str
@@ -272,6 +283,7 @@ class Completion:
     parts: tuple[Completion, ...] = ()
     token_bytes: tuple[bytes, ...] = ()
     top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
+    choices: tuple[Completion, ...] = ()
 
     @property
     def reasoning(self) -> str | None:
@@ -290,6 +302,9 @@ class Chunk:
     ``text`` and ``reasoning`` never end inside a character. A task that only gives geometry has no text. ``reasoning``
     comes before the text; joined, it is that of the completion's grounding. The fields about tokens are as in the
     completion.
+
+    With several choices, ``choices`` has what each of them adds, with its number as ``index``; the other fields are
+    then empty but for the ``completion`` of the last chunk.
     """
 
     text: str = ""
@@ -300,6 +315,8 @@ class Chunk:
     error: VlmError | None = None
     token_bytes: tuple[bytes, ...] = ()
     top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
+    index: int = 0
+    choices: tuple[Chunk, ...] = ()
 
     @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
@@ -313,7 +330,18 @@ class Chunk:
             error=chunks[-1].error,
             token_bytes=tuple(piece for chunk in chunks for piece in chunk.token_bytes),
             top_logprobs=tuple(step for chunk in chunks for step in chunk.top_logprobs),
+            index=chunks[0].index,
+            choices=cls._joined_choices(chunks),
         )
+
+    @classmethod
+    def _joined_choices(cls, chunks: Sequence[Chunk]) -> tuple[Self, ...]:
+        pieces = sorted((piece for chunk in chunks for piece in chunk.choices), key=_index)  # keeps those of a choice
+        return tuple(cls.joined([*same]) for _, same in groupby(pieces, key=_index))
+
+
+def _index(chunk: Chunk) -> int:
+    return chunk.index
 
 
 @dataclass(frozen=True, slots=True)

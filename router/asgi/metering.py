@@ -118,7 +118,7 @@ class Tally:
     def _count(self, chunk: Chunk) -> None:
         if self._first_chunk_s is None:
             self._first_chunk_s = self._elapsed_s()
-        self._generated_tokens += len(chunk.token_ids)
+        self._generated_tokens += sum(len(one.token_ids) for one in (chunk, *chunk.choices))
         self._completion = chunk.completion or self._completion
 
     def _outcome(self) -> Outcome:

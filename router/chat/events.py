@@ -1,7 +1,8 @@
 """Chunks as chat's server-sent events, in the order that OpenAI's clients insist on.
 
-The role first and once; then the reasoning, if any; then the text; then one event with the finish reason and, once, the
-grounding; then usage if requested; then ``[DONE]``. An error after the first byte is an event too.
+The role of each choice first and once, in the order of their indexes; then the reasoning, if any; then the text; then
+for each choice one event with the finish reason and, once, the grounding; then usage if requested; then ``[DONE]``. An
+error after the first byte is an event too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from router.asgi.sse import DONE, event
 from router.chat.response import (
     ResponseMeta,
     ResponseOptions,
+    choices_of,
     content_of,
     extras_json,
     grounding_of,
@@ -35,14 +37,16 @@ class EventWriter:
     meta: ResponseMeta
     options: ResponseOptions
     include_usage: bool = False
+    n: int = 1
 
     def opening(self) -> bytes:
-        """The role, which is sent once."""
-        return self._choice({"role": "assistant", "content": ""})
+        """The role of each choice, which is sent once."""
+        return b"".join(self._choice({"role": "assistant", "content": ""}, index=index) for index in range(self.n))
 
     def events(self, chunk: Chunk) -> Iterator[bytes]:
         """The events of one chunk."""
-        yield from self._deltas(chunk)
+        for piece in chunk.choices or (chunk,):
+            yield from self._deltas(piece)
         if chunk.completion is not None:
             yield from self._closing(chunk.completion)
 
@@ -51,19 +55,23 @@ class EventWriter:
         text = chunk.text if self.options.content == "answer" and _may_have_text(chunk) else ""
         logprobs = logprobs_json(chunk, self.options)
         if chunk.reasoning:  # an event of its own: many clients read only one of the two from each event
-            yield self._choice(reasoning_json(chunk.reasoning), **({} if text else logprobs))
+            yield self._choice(reasoning_json(chunk.reasoning), index=chunk.index, **({} if text else logprobs))
         if text or (self.options.logprobs and chunk.token_ids and not chunk.reasoning):
-            yield self._choice({"content": text}, **logprobs)
+            yield self._choice({"content": text}, index=chunk.index, **logprobs)
 
     def _closing(self, completion: Completion) -> Iterator[bytes]:
         """Everything after the last piece of text."""
-        if self.options.content != "answer" or not completion.has_text:
-            yield self._choice({"content": content_of(completion, self.options)})
-        yield self._choice(
-            {"grounding": grounding_of(completion, self.options)},
-            finish_reason=completion.finish_reason,
-            beside={"x_gigarouter": extras_json(completion, self.meta)},
-        )
+        choices = choices_of(completion)
+        for index, one in enumerate(choices):
+            if self.options.content != "answer" or not one.has_text:
+                yield self._choice({"content": content_of(one, self.options)}, index=index)
+            last = index + 1 == len(choices)
+            yield self._choice(
+                {"grounding": grounding_of(one, self.options)},
+                index=index,
+                finish_reason=one.finish_reason,
+                beside={"x_gigarouter": extras_json(completion, self.meta)} if last else None,
+            )
         if self.include_usage:
             yield event({**self._head(), "choices": [], "usage": usage_json(completion)})
         yield DONE
@@ -80,12 +88,13 @@ class EventWriter:
         self,
         delta: Json,
         *,
+        index: int = 0,
         finish_reason: str | None = None,
         logprobs: Json | None = None,
         token_ids: list[int] | None = None,
         beside: Json | None = None,
     ) -> bytes:
-        choice: Json = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         if token_ids is not None:
             choice["token_ids"] = token_ids
         return event({**self._head(), "choices": [choice], **(beside or {})})

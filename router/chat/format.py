@@ -57,7 +57,7 @@ class BuiltChat:
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.meta, self.chat.options, self.chat.include_usage)
+        return EventWriter(self.meta, self.chat.options, self.chat.include_usage, self.chat.request.n)
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""

@@ -34,7 +34,6 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "n": (1,),
     "audio": (),
     "modalities": (["text"],),
     "prediction": (),
@@ -125,7 +124,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     image = images[0] if images else None
     image_param = parsed.images[0].param if parsed.images else "messages"
     prompt_param, prompt = _prompt(chat, config)
-    request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream))
+    request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream), n=chat.n or 1)
     return Chat(
         model=canonical_name(chat.model),
         request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),

@@ -63,6 +63,20 @@ class ResponseMeta:
 
 def completion_json(completion: Completion, meta: ResponseMeta, options: ResponseOptions) -> Json:
     """The body of a whole answer."""
+    return {
+        **meta.json("chat.completion"),
+        "choices": [_choice_json(index, one, options) for index, one in enumerate(choices_of(completion))],
+        "usage": usage_json(completion),
+        "x_gigarouter": extras_json(completion, meta),
+    }
+
+
+def choices_of(completion: Completion) -> tuple[Completion, ...]:
+    """The answers, in the order of their indexes."""
+    return completion.choices or (completion,)
+
+
+def _choice_json(index: int, completion: Completion, options: ResponseOptions) -> Json:
     message = {
         "role": "assistant",
         "content": content_of(completion, options),
@@ -70,17 +84,11 @@ def completion_json(completion: Completion, meta: ResponseMeta, options: Respons
         **reasoning_json(completion.reasoning),
         "grounding": grounding_of(completion, options),
     }
-    choice = {
-        "index": 0,
+    return {
+        "index": index,
         "message": message,
         "finish_reason": completion.finish_reason,
         **logprobs_json(completion, options),
-    }
-    return {
-        **meta.json("chat.completion"),
-        "choices": [choice],
-        "usage": usage_json(completion),
-        "x_gigarouter": extras_json(completion, meta),
     }
 
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked, UnicodeText
 from vlm.sampling import MAX_BIASES
-from vlm.types import MAX_TASKS, CaptionLength
+from vlm.types import MAX_CHOICES, MAX_TASKS, CaptionLength
 
 MAX_LABELS = 64
 MAX_REFERENCES = 64
@@ -130,6 +130,7 @@ class ChatBody(Checked):
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=256)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None

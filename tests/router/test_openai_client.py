@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from router.chat.response import ResponseOptions, grounding_of
 from tests.router.conftest import Live
-from tests.router.world import CHAT, body, check_error, geometry, script, words
+from tests.router.world import CHAT, body, check_error, chosen_script, geometry, of_choices, script, words
 from vlm.errors import EngineFailure, ModelNotReady, Overloaded
 from vlm.types import Chunk, TopLogprob
 
@@ -116,6 +116,32 @@ def test_logprobs(client: OpenAI) -> None:
     assert choice.token_ids == [11, 12, 2]
 
 
+def test_a_strict_client_accepts_several_choices(client: OpenAI, live: Live) -> None:
+    answer = of_choices(words("a red square"), words("a blue circle"), words("a star"))
+    live.backend.steps = chosen_script(answer)
+    with OpenAI(base_url=client.base_url, api_key="none", max_retries=0, _strict_response_validation=True) as strict:
+        whole = create(strict, n=3, logprobs=True)
+        chunks = list(create(strict, n=3, stream=True, stream_options={"include_usage": True}))
+    assert [one.index for one in whole.choices] == [0, 1, 2]
+    assert [one.message.content for one in whole.choices] == ["a red square", "a blue circle", "a star"]
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (580, 9)
+    assert [chunk.choices[0].index for chunk in chunks[:3]] == [0, 1, 2], "the roles come first, and in order"
+    assert {chunk.choices[0].delta.role for chunk in chunks[:3]} == {"assistant"}
+    assert chunks[-1].usage == whole.usage
+
+
+def test_the_stream_helper_assembles_several_choices(client: OpenAI, live: Live) -> None:
+    live.backend.steps = chosen_script(of_choices(words("a red square"), words("a star")))
+    with client.chat.completions.stream(**body(), n=2, logprobs=True) as stream:
+        final = stream.get_final_completion()
+    whole = create(client, n=2, logprobs=True)
+    for index in range(2):
+        mine, theirs = final.choices[index], whole.choices[index]
+        assert (mine.index, mine.finish_reason, mine.logprobs) == (index, "stop", theirs.logprobs)
+        assert mine.message.content == theirs.message.content
+        assert mine.message.grounding == theirs.message.grounding  # type: ignore[attr-defined]  # ours
+
+
 def test_a_strict_client_accepts_the_likeliest_tokens(client: OpenAI, live: Live) -> None:
     """Whole and streamed; the bytes joined are the output, although one character is in two tokens."""
     parts = ("a ☃".encode()[:3], "a ☃".encode()[3:], b"</s>")
@@ -136,7 +162,7 @@ def test_a_strict_client_accepts_the_likeliest_tokens(client: OpenAI, live: Live
     ("fields", "kind", "expected"),
     [
         ({"temperature": 3}, openai.BadRequestError, ("invalid_value", "temperature")),
-        ({"n": 2}, openai.BadRequestError, ("unsupported_parameter", "n")),
+        ({"n": 9}, openai.BadRequestError, ("invalid_value", "n")),
         ({"model": "gpt-4o"}, openai.NotFoundError, ("model_not_found", "model")),
         ({"messages": []}, openai.BadRequestError, ("invalid_value", "messages")),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import httpx
@@ -107,6 +108,24 @@ def tokens_of(completion: Completion, start: int, end: int | None) -> Chunk:
         token_bytes=completion.token_bytes[tokens],
         top_logprobs=completion.top_logprobs[tokens],
     )
+
+
+def of_choices(*answers: Completion) -> Completion:
+    """An answer of several choices; usage counts the tokens of all."""
+    generated = sum(one.usage.completion_tokens for one in answers)
+    return replace(answers[0], choices=answers, usage=replace(answers[0].usage, completion_tokens=generated))
+
+
+def chosen_script(completion: Completion) -> tuple[Chunk, ...]:
+    """The chunks of an answer of several choices: the last choice is always the first to have a chunk."""
+    steps = zip_longest(*(script(one) for one in completion.choices))
+    pieces = (
+        replace(chunk, index=index, completion=None)
+        for step in steps
+        for index, chunk in reversed([*enumerate(step)])
+        if chunk is not None
+    )
+    return (*(Chunk(choices=(piece,)) for piece in pieces), Chunk(completion=completion))
 
 
 def read_chat(request: bytes, config: RouterConfig) -> Chat:

@@ -52,12 +52,19 @@ async def answer(request: Request, ask: Ask) -> Chunk:
 
 
 def generations(request: Request) -> int:
-    """Number of single requests that the request is split into."""
-    return sum(map(generations, split(request))) if is_compound(request) else 1
+    """Number of single requests that the request is split into; each choice of an answer is one."""
+    return sum(map(generations, split(request))) if is_compound(request) else request.n
 
 
 def check_generations(request: Request) -> None:
-    """Raise InvalidRequest if the request takes more generations than MAX_GENERATIONS."""
+    """Raise InvalidRequest if the request takes more than MAX_GENERATIONS, or several of more than one kind."""
+    if request.n > 1 and is_compound(request):
+        raise InvalidRequest(
+            "n above 1 cannot be combined with several tasks or labels, whose answers come together as one choice: "
+            "set n to 1, or send a request for each task or label.",
+            param="n",
+            code="invalid_value",
+        )
     count = generations(request)
     if count > MAX_GENERATIONS:
         raise InvalidRequest(
@@ -70,6 +77,8 @@ def check_generations(request: Request) -> None:
 
 def field_of(request: Request) -> str:
     """The field that asks for several generations."""
+    if request.n > 1:
+        return "n"
     return "tasks" if request.tasks else "task.labels"
 
 
@@ -155,7 +164,7 @@ def _merged(answers: Sequence[Completion], text: str, grounding: Grounding) -> C
         grounding=grounding,
         finish_reason=_finish_reason(answers),
         usage=_usage([one.usage for one in answers]),
-        timings=_longest([one.timings for one in answers]),
+        timings=longest([one.timings for one in answers]),
         ignored=_ignored_by_all(answers),
         has_text=any(one.has_text for one in answers),
         token_bytes=tuple(piece for one in answers for piece in one.token_bytes),
@@ -178,7 +187,8 @@ def _usage(usages: Sequence[Usage]) -> Usage:
     )
 
 
-def _longest(timings: Sequence[Timings]) -> Timings:
+def longest(timings: Sequence[Timings]) -> Timings:
+    """The longest of each time, for answers that were generated together."""
     return Timings(*(max(getattr(one, field.name) for one in timings) for field in fields(Timings)))
 
 

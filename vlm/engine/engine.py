@@ -11,8 +11,9 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
@@ -21,7 +22,7 @@ from typing import Literal, Self, cast, overload
 
 from vlm.decoding.pool import DecodePool
 from vlm.decoding.threads import DecodeThreads
-from vlm.engine import compose
+from vlm.engine import choices, compose
 from vlm.engine.blocking import BlockingCalls
 from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
@@ -118,12 +119,7 @@ class Engine:
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request as a whole. Raises as :meth:`generate` does."""
-        completion = None
-        # To the generator's end: only then does the request no longer count against the capacity.
-        async for chunk in self.generate(replace(request, stream=False)):
-            completion = chunk.completion
-        assert completion is not None, "the last chunk carries the completion"
-        return completion
+        return await _completion(self.generate(replace(request, stream=False)))
 
     def answer(self, request: Request) -> Completion:
         """Answer a request and wait for it; for callers that are not asynchronous.
@@ -169,7 +165,7 @@ class Engine:
         answers = self._blocking.answer_all(self.complete, requests, return_exceptions=return_exceptions)
         return cast("list[Completion]", answers)
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Answer a request chunk by chunk; the last chunk carries the completion.
 
         Closing the generator, or cancelling the task that reads it, frees all that the request holds.
@@ -181,15 +177,14 @@ class Engine:
         """
         holds = self._accept(request)
         try:
+            generate_one = self._generating(holds)
             if compose.is_compound(request):
-                yield await compose.answer(request, self._completing(holds))
+                yield await compose.answer(request, lambda one: _completion(generate_one(replace(one, stream=False))))
                 return
-            sequence, stream = await self._begin(request)
-            try:
-                while not stream.ended:
-                    yield await stream.receive()
-            finally:
-                self._leave(sequence)
+            chunks = generate_one(request) if request.n == 1 else choices.generate(request, generate_one)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
         finally:
             self._places.give_back(holds)
 
@@ -199,26 +194,22 @@ class Engine:
         compose.check_generations(request)
         return self._places.take(self._demand(request), request.caller, asyncio.get_running_loop())
 
-    def _completing(self, holds: Iterable[Hold]) -> compose.Ask:
-        """What answers each generation of a compound request and then gives its places back."""
+    def _generating(self, holds: Iterable[Hold]) -> choices.GenerateOne:
+        """What generates each answer of a request, with one of its ``holds``."""
         left = list(holds)  # all alike, so any of them is as good
+        return lambda request: self._generate_one(request, left.pop())
 
-        async def complete(request: Request) -> Completion:
-            try:
-                return await self._complete_one(replace(request, stream=False))
-            finally:
-                self._places.give_back([left.pop()])
-
-        return complete
-
-    async def _complete_one(self, request: Request) -> Completion:
-        sequence, stream = await self._begin(request)
+    async def _generate_one(self, request: Request, hold: Hold) -> AsyncGenerator[Chunk, None]:
+        """The chunks of one generation, which gives its places back when it ends."""
         try:
-            chunk = await stream.receive()
+            sequence, stream = await self._begin(request)
+            try:
+                while not stream.ended:
+                    yield await stream.receive()
+            finally:
+                self._leave(sequence)
         finally:
-            self._leave(sequence)
-        assert chunk.completion is not None, "an answer that does not stream is one chunk"
-        return chunk.completion
+            self._places.give_back([hold])
 
     async def _begin(self, request: Request) -> tuple[Sequence, _Stream]:
         """Prepare a request for one generation, and submit it."""
@@ -359,6 +350,17 @@ class _Stream:
             raise error
         self.ended = chunks[-1].completion is not None
         return Chunk.joined(chunks)
+
+
+async def _completion(chunks: AsyncGenerator[Chunk, None]) -> Completion:
+    """The completion in the last of ``chunks``."""
+    completion = None
+    async with aclosing(chunks):
+        # To the generator's end: only then does the request no longer count against the capacity.
+        async for chunk in chunks:
+            completion = chunk.completion
+    assert completion is not None, "the last chunk carries the completion"
+    return completion
 
 
 def _wake(streams: Iterable[_Stream]) -> None:

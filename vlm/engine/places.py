@@ -156,8 +156,8 @@ class Places:
         if demand.places > most:
             raise InvalidRequest(
                 f"The request takes {demand.places} places, {demand.each} for each of its {demand.generations} "
-                f"generations, one for each task and label; at most {most} of the model's {self.capacity} are given "
-                f"to one request. Send several requests{' or use fewer beams' if demand.each > 1 else ''}.",
+                f"generations, one for each task, label or choice; at most {most} of the model's {self.capacity} are "
+                f"given to one request. Send several requests{' or use fewer beams' if demand.each > 1 else ''}.",
                 param=demand.param,
                 code="invalid_value",
             )

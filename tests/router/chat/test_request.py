@@ -99,6 +99,11 @@ def test_penalties_biases_and_limits_of_sampling() -> None:
     assert read(neutral).request.sampling == Sampling()
 
 
+def test_several_choices() -> None:
+    assert read(body(n=8)).request == Request(IMAGE, stream=False, n=8)
+    assert read(body(n=1)).request.n == read(body()).request.n == 1
+
+
 def test_beams() -> None:
     chat = read(body(num_beams=8, length_penalty=-0.5, early_stopping=False))
     assert chat.request.sampling == Sampling(num_beams=8, length_penalty=-0.5, early_stopping=False)

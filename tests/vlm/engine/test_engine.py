@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def engines() -> Iterator[dict[str, Engine]]:
 
 
 def generate(engine: Engine, request: Request) -> AsyncGenerator[Chunk, None]:
-    return cast(AsyncGenerator[Chunk, None], engine.generate(request))
+    return engine.generate(request)
 
 
 async def gathered(engine: Engine, requests: list[Request]) -> list[Completion]:
