@@ -24,7 +24,7 @@ from router.asgi.middleware import RequestMiddleware
 from router.asgi.sse import event
 from router.config import RouterConfig
 from tests.clock import CLOCKED
-from tests.router.world import FakeBackend, Step, events, script, several, talk, words
+from tests.router.world import FakeBackend, Step, chosen_script, events, of_choices, script, several, talk, words
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, VlmError
 from vlm.types import Chunk, Completion, Request, Task, Usage
 
@@ -187,6 +187,13 @@ async def test_a_streamed_answer() -> None:
     ]  # fmt: skip
     record = toy.the_record()
     assert (record.outcome, record.usage, record.generated_tokens) == ("completed", Usage(577, 3, 3), 3)
+
+
+async def test_the_tokens_of_all_choices_are_recorded() -> None:
+    toy = Toy(FakeBackend(chosen_script(of_choices(words(), words()))))
+    await toy.post(live=True)
+    record = toy.the_record()
+    assert (record.usage, record.generated_tokens) == (Usage(577, 3, 6), 6)
 
 
 async def test_the_tasks_that_were_answered_are_recorded() -> None:
