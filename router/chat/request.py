@@ -14,6 +14,7 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
+from router.chat.history import Turn, read_turn, without_history
 from router.chat.response import Content, ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Message, TextPart
 from router.chat.tasks import ImageSize, read_task
@@ -57,7 +58,8 @@ class ParsedChat:
 
     Attributes:
         raw: The body as JSON.
-        body: The same as a model.
+        body: The same as a model, without the messages that are not read.
+        turn: The messages that are read.
         content: What the answer's ``content`` holds.
         dropped: Fields that cannot be honoured, which the client allows to be ignored.
         images: The one image, or none.
@@ -65,6 +67,7 @@ class ParsedChat:
 
     raw: Json
     body: ChatBody
+    turn: Turn
     content: Content
     dropped: list[str]
     images: tuple[ImageReference, ...]
@@ -113,10 +116,13 @@ def parse_chat(body: bytes) -> ParsedChat:
         InvalidRequest: With the path of the field at fault.
     """
     raw = read_object(body)
-    chat = validated(ChatBody, raw)
+    turn = read_turn(raw)
+    chat = validated(ChatBody, raw if turn is None else without_history(raw, turn))
+    if turn is None:
+        raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
     dropped = _impossible(raw, drop=bool(chat.drop_params))
     _check_stream_options(chat)
-    return ParsedChat(raw, chat, _content(chat), dropped, _images(chat))
+    return ParsedChat(raw, chat, turn, _content(chat), dropped, _images(chat, turn))
 
 
 def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
@@ -128,7 +134,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     chat, content = parsed.body, parsed.content
     image = images[0] if images else None
     image_param = parsed.images[0].param if parsed.images else "messages"
-    prompt_param, prompt = _prompt(chat, config)
+    prompt_param, prompt = _prompt(chat, parsed.turn, config)
     request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream))
     return Chat(
         model=canonical_name(chat.model),
@@ -138,7 +144,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        ignored=_ignored(parsed.raw, chat, parsed.dropped),
+        ignored=_ignored(parsed),
         image_param=image_param,
         prompt_param=prompt_param,
     )
@@ -164,15 +170,14 @@ def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
-def _ignored(raw: Json, chat: ChatBody, dropped: list[str]) -> tuple[str, ...]:
+def _ignored(parsed: ParsedChat) -> tuple[str, ...]:
     unknown = [
         name[:64]
-        for name, value in raw.items()
+        for name, value in parsed.raw.items()
         if value is not None and name not in IMPOSSIBLE and name not in ChatBody.model_fields
     ]
-    last = _last_user(chat)
-    unread = [f"messages[{at}]" for at, message in enumerate(chat.messages) if at != last and _texts(message)]
-    return (*unknown[:MAX_REPORTED], *dropped, *unread[:MAX_REPORTED])
+    unused = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
+    return (*unknown[:MAX_REPORTED], *parsed.dropped, *unused[:MAX_REPORTED])
 
 
 # The request to the model, and the form of the answer
@@ -227,12 +232,12 @@ def _sampling(chat: ChatBody) -> Sampling:
     )
 
 
-def _images(chat: ChatBody) -> tuple[ImageReference, ...]:
-    """The one image of all user messages, or none. Whether a request needs one, the model decides."""
-    found = tuple(_image_parts(chat))
+def _images(chat: ChatBody, turn: Turn) -> tuple[ImageReference, ...]:
+    """The one image of the newest user message with any. Whether a request needs one, the model decides."""
+    found = () if turn.images is None else tuple(_image_parts(chat.messages[turn.images], f"messages[{turn.images}]"))
     if len(found) > 1:
         raise InvalidRequest(
-            f"The request has {len(found)} images; these models take one image a request.", "messages", "invalid_value"
+            f"The message has {len(found)} images; these models take one image a request.", "messages", "invalid_value"
         )
     return found
 
@@ -243,22 +248,16 @@ def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int
     return upright_size_of(image, config.image_limits, param)
 
 
-def _image_parts(chat: ChatBody) -> Iterator[ImageReference]:
-    for at, message in enumerate(chat.messages):
-        for index, part in enumerate(message.content):
-            if not isinstance(part, ImagePart):
-                continue
-            path = f"messages[{at}].content[{index}]"
-            if message.role != "user":
-                raise InvalidRequest("An image may only be in a message whose role is user.", path, "invalid_value")
-            yield ImageReference(part.image_url.url, f"{path}.image_url.url")
+def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
+    for index, part in enumerate(message.content):
+        if isinstance(part, ImagePart):
+            yield ImageReference(part.image_url.url, f"{path}.content[{index}].image_url.url")
 
 
-def _prompt(chat: ChatBody, config: RouterConfig) -> tuple[str, str]:
+def _prompt(chat: ChatBody, turn: Turn, config: RouterConfig) -> tuple[str, str]:
     """The path of the last user message's content, and its text, one line for each part."""
-    last = _last_user(chat)
-    param = f"messages[{last}].content"
-    prompt = "\n".join(_texts(chat.messages[last]))
+    param = f"messages[{turn.text}].content"
+    prompt = "\n".join(_texts(chat.messages[turn.text]))
     if len(prompt) > config.max_prompt_chars:
         raise InvalidRequest(
             f"The text has {len(prompt)} characters; the maximum is {config.max_prompt_chars}.",
@@ -270,10 +269,3 @@ def _prompt(chat: ChatBody, config: RouterConfig) -> tuple[str, str]:
 
 def _texts(message: Message) -> list[str]:
     return [part.text for part in message.content if isinstance(part, TextPart)]
-
-
-def _last_user(chat: ChatBody) -> int:
-    users = [at for at, message in enumerate(chat.messages) if message.role == "user"]
-    if not users:
-        raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
-    return users[-1]

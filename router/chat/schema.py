@@ -15,6 +15,9 @@ from vlm.types import MAX_TASKS, CaptionLength
 MAX_LABELS = 64
 MAX_REFERENCES = 64
 MAX_STOPS = 4
+MAX_MESSAGES = 4096
+"""Chat interfaces resend the whole conversation; all but two of its messages are skipped. The number of items in the
+body bounds the work in any case."""
 
 
 class TextPart(Checked):
@@ -116,7 +119,7 @@ class ChatBody(Checked):
     """The body of ``POST /v1/chat/completions``."""
 
     model: Word
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=256)]
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = None

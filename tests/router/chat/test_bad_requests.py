@@ -116,9 +116,12 @@ BAD = [
     Bad("no user", with_messages({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
     Bad("two images", with_messages(user(image_part(), image_part())), "invalid_value", "messages"),
     Bad(
-        "two images in two messages", with_messages(user(image_part()), user(image_part())), "invalid_value", "messages"
+        "image of the assistant alone",
+        with_messages({**user(image_part()), "role": "assistant"}),
+        "invalid_value",
+        "messages",
     ),
-    Bad("image of the assistant", with_messages({**user(image_part()), "role": "assistant"}), "invalid_value", FIRST),
+    Bad("4,097 messages", with_messages(*[0] * 4096, user(image_part())), "invalid_value", "messages"),
     Bad(
         "image_url is a string", with_messages(user({"type": "image_url", "image_url": URL})), "invalid_type", IMAGE_URL
     ),
