@@ -42,6 +42,8 @@ class RouterConfig(BaseModel):
             here and the client closes the connection.
         required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
+        drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
+            does not say: many chat interfaces cannot send ``drop_params`` themselves.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
             reported by ``/v1/models``, with null for a model that is not listed.
     """
@@ -57,6 +59,7 @@ class RouterConfig(BaseModel):
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
+    drop_params: bool = False
     prices: Mapping[Name, Price] = Field(default_factory=dict)
 
     @classmethod

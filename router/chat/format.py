@@ -21,7 +21,7 @@ class ChatFormat:
 
     def parse(self, body: bytes) -> ParsedChat:
         """See :class:`~router.asgi.format.Format`."""
-        return parse_chat(body)
+        return parse_chat(body, self._config)
 
     def build(self, parsed: ParsedChat, images: Sequence[bytes], request_id: str) -> BuiltChat:
         """See :class:`~router.asgi.format.Format`."""

@@ -18,6 +18,7 @@ from router.chat.history import Turn, read_turn, without_history
 from router.chat.response import Content, ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Message, TextPart
 from router.chat.tasks import ImageSize, read_task
+from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
@@ -31,10 +32,6 @@ RAW_TASK = "raw"
 HOW_TO_SEND = "Send it as an image_url part of a user message."
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
     "n": (1,),
     "audio": (),
     "modalities": (["text"],),
@@ -61,7 +58,7 @@ class ParsedChat:
         body: The same as a model, without the messages that are not read.
         turn: The messages that are read.
         content: What the answer's ``content`` holds.
-        dropped: Fields that cannot be honoured, which the client allows to be ignored.
+        dropped: Fields that cannot be honoured, which the client or the operator allows to be ignored.
         images: The one image, or none.
     """
 
@@ -109,7 +106,7 @@ class Chat:
         return type(error)(message, param, error.code)
 
 
-def parse_chat(body: bytes) -> ParsedChat:
+def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     """The first phase of reading a request: what can be known without its image. CPU work only.
 
     Raises:
@@ -120,7 +117,8 @@ def parse_chat(body: bytes) -> ParsedChat:
     chat = validated(ChatBody, raw if turn is None else without_history(raw, turn))
     if turn is None:
         raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
-    dropped = _impossible(raw, drop=bool(chat.drop_params))
+    drop = config.drop_params if chat.drop_params is None else chat.drop_params
+    dropped = [*unused_tools(raw, chat.model, drop=drop), *_impossible(raw, drop=drop)]
     _check_stream_options(chat)
     return ParsedChat(raw, chat, turn, _content(chat), dropped, _images(chat, turn))
 
@@ -154,7 +152,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
 
 
 def _impossible(raw: Json, *, drop: bool) -> list[str]:
-    """Names of fields that cannot be honoured; an error unless the client allows them to be ignored."""
+    """Names of fields that cannot be honoured; an error unless they may be ignored."""
     found = [name for name, harmless in IMPOSSIBLE.items() if not _is_harmless(raw.get(name), harmless)]
     if found and not drop:
         raise InvalidRequest(
@@ -174,7 +172,7 @@ def _ignored(parsed: ParsedChat) -> tuple[str, ...]:
     unknown = [
         name[:64]
         for name, value in parsed.raw.items()
-        if value is not None and name not in IMPOSSIBLE and name not in ChatBody.model_fields
+        if value is not None and name not in (*IMPOSSIBLE, *TOOL_FIELDS) and name not in ChatBody.model_fields
     ]
     unused = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
     return (*unknown[:MAX_REPORTED], *parsed.dropped, *unused[:MAX_REPORTED])

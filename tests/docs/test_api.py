@@ -16,6 +16,7 @@ from router.catalogue import entry
 from router.chat.request import IMPOSSIBLE
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
 from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, TaskBody
+from router.chat.tools import TOOL_FIELDS
 from router.config import RouterConfig
 from vlm.grounding_json import to_json
 from vlm.models.cards import cards
@@ -83,7 +84,7 @@ def test_every_field_of_a_request_is_described(name: str) -> None:
     assert f"`{name}`" in PAGE or f'"{name}":' in PAGE or f"`{name}`" in PAGE.replace("stream_options.", "`")
 
 
-@pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
+@pytest.mark.parametrize("name", sorted({*IMPOSSIBLE, *TOOL_FIELDS}))
 def test_every_refused_field_is_named(name: str) -> None:
     assert f"`{name}`" in PAGE
 

@@ -191,9 +191,9 @@ BAD = [
     Bad("length_penalty above 8", body(length_penalty=8.1), "invalid_value", "length_penalty"),
     Bad("early_stopping is a word", body(early_stopping="never"), "invalid_type", "early_stopping"),
     # What these models do not support
-    Bad("tools", body(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
-    Bad("functions", body(functions=[{"name": "f"}]), "unsupported_parameter", "functions"),
     Bad("a forced tool", body(tool_choice="required"), "unsupported_parameter", "tool_choice"),
+    Bad("a named tool", body(tool_choice={"type": "function"}), "unsupported_parameter", "tool_choice"),
+    Bad("a named function", body(function_call={"name": "f"}), "unsupported_parameter", "function_call"),
     Bad("two choices", body(n=2), "unsupported_parameter", "n"),
     Bad("no choice", body(n=0), "unsupported_parameter", "n"),
     Bad("audio", body(audio={"voice": "alloy"}), "unsupported_parameter", "audio"),
