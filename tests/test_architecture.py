@@ -30,13 +30,16 @@ ROOMS: dict[str, set[str]] = {
     "vlm/image": {"vlm/errors", "vlm/types", "vlm/checkpoint"},
     "vlm/layers": set(),
     "vlm/models/cards": set(),
+    "vlm/models/native_prompts": {"vlm/errors", "vlm/types", "vlm/models/cards"},
+    "vlm/models/plain_words": {"vlm/types"},
     "vlm/models/checks": set(),
     "vlm/models/processor": {"vlm/types"},
     "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/models/family": {"vlm/checkpoint", "vlm/models/base", "vlm/models/checks", "vlm/models/processor"},
     "vlm/models": {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
-        "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/processor",
+        "vlm/models/cards", "vlm/models/checks", "vlm/models/family", "vlm/models/native_prompts",
+        "vlm/models/plain_words", "vlm/models/processor",
     },
     "vlm/loading": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/cards",
@@ -68,8 +71,8 @@ ROOMS: dict[str, set[str]] = {
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "router/config", "router/asgi",
-        "router/images",
+        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts", "vlm/grounding_json",
+        "router/config", "router/asgi", "router/images",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {

@@ -14,7 +14,7 @@ from vlm.errors import InvalidRequest, VlmError
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
-TaskResolution = Literal["task", "native", "plain", "default"]
+TaskResolution = Literal["task", "native", "foreign", "plain", "default"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
@@ -317,7 +317,8 @@ class Completion:
         grounding: The answer's regions of the image.
         finish_reason: "stop" if the answer is complete, "length" if it was cut off.
         usage, timings: What it cost.
-        resolution: How the task was found: named, native prompt, plain text, or the model's default.
+        resolution: How the task was found: named, native prompt, that of another model, plain text, or the model's
+            default.
         ignored: The request's fields that this task does not use (``"prompt"``).
         has_text: True if the answer is text; False if it is the grounding's geometry.
         parts: The answer to each of the request's tasks, in order; empty for a request with one task. The other fields

@@ -15,6 +15,7 @@ from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
 from router.chat.history import Turn, read_turn, without_history
+from router.chat.prompt import Prompt, read_prompt
 from router.chat.response import Content, ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Message, TextPart
 from router.chat.tasks import ImageSize, read_task
@@ -57,6 +58,7 @@ class ParsedChat:
         raw: The body as JSON.
         body: The same as a model, without the messages that are not read.
         turn: The messages that are read.
+        prompt: The text of the last user message.
         content: What the answer's ``content`` holds.
         dropped: Fields that cannot be honoured, which the client or the operator allows to be ignored.
         images: The one image, or none.
@@ -65,6 +67,7 @@ class ParsedChat:
     raw: Json
     body: ChatBody
     turn: Turn
+    prompt: Prompt
     content: Content
     dropped: list[str]
     images: tuple[ImageReference, ...]
@@ -120,7 +123,8 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     drop = config.drop_params if chat.drop_params is None else chat.drop_params
     dropped = [*unused_tools(raw, chat.model, drop=drop), *_impossible(raw, drop=drop)]
     _check_stream_options(chat)
-    return ParsedChat(raw, chat, turn, _content(chat), dropped, _images(chat, turn))
+    prompt = _prompt(chat.messages[turn.text], f"messages[{turn.text}].content", config)
+    return ParsedChat(raw, chat, turn, prompt, _content(chat), dropped, _images(chat, turn))
 
 
 def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
@@ -132,8 +136,8 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     chat, content = parsed.body, parsed.content
     image = images[0] if images else None
     image_param = parsed.images[0].param if parsed.images else "messages"
-    prompt_param, prompt = _prompt(chat, parsed.turn, config)
-    request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream))
+    prompt_param = f"messages[{parsed.turn.text}].content"
+    request = Request(image, parsed.prompt.text, sampling=_sampling(chat), stream=bool(chat.stream))
     return Chat(
         model=canonical_name(chat.model),
         request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
@@ -174,8 +178,16 @@ def _ignored(parsed: ParsedChat) -> tuple[str, ...]:
         for name, value in parsed.raw.items()
         if value is not None and name not in (*IMPOSSIBLE, *TOOL_FIELDS) and name not in ChatBody.model_fields
     ]
-    unused = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
-    return (*unknown[:MAX_REPORTED], *parsed.dropped, *unused[:MAX_REPORTED])
+    messages = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
+    return (*unknown[:MAX_REPORTED], *parsed.dropped, *messages[:MAX_REPORTED], *_unused_parts(parsed))
+
+
+def _unused_parts(parsed: ParsedChat) -> Iterator[str]:
+    """Paths of the parts of the last user message that are not wholly used."""
+    at = parsed.turn.text
+    is_list = isinstance(parsed.raw["messages"][at]["content"], list) if parsed.prompt.unused else False
+    for part in parsed.prompt.unused:
+        yield f"messages[{at}].content[{part}]" if is_list else f"messages[{at}].content"
 
 
 # The request to the model, and the form of the answer
@@ -252,18 +264,15 @@ def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
             yield ImageReference(part.image_url.url, f"{path}.content[{index}].image_url.url")
 
 
-def _prompt(chat: ChatBody, turn: Turn, config: RouterConfig) -> tuple[str, str]:
-    """The path of the last user message's content, and its text, one line for each part."""
-    param = f"messages[{turn.text}].content"
-    prompt = "\n".join(_texts(chat.messages[turn.text]))
-    if len(prompt) > config.max_prompt_chars:
+def _prompt(message: Message, path: str, config: RouterConfig) -> Prompt:
+    """The text of the last user message, which is at ``path``."""
+    texts = [(at, part.text) for at, part in enumerate(message.content) if isinstance(part, TextPart)]
+    chars = sum(len(text) for _, text in texts)
+    if chars > config.max_prompt_chars:
         raise InvalidRequest(
-            f"The text has {len(prompt)} characters; the maximum is {config.max_prompt_chars}.",
-            param,
-            "string_above_max_length",
+            f"Input tokens exceed the configured limit: the text has {chars} characters; the maximum is "
+            f"{config.max_prompt_chars}.",
+            path,
+            "context_length_exceeded",
         )
-    return param, prompt
-
-
-def _texts(message: Message) -> list[str]:
-    return [part.text for part in message.content if isinstance(part, TextPart)]
+    return read_prompt(texts)

@@ -105,7 +105,7 @@ BAD = [
     Bad("text part without text", with_messages(user({"type": "text"})), "missing_required_parameter", f"{FIRST}.text"),
     Bad("text is a number", with_messages(user({"type": "text", "text": 1})), "invalid_type", f"{FIRST}.text"),
     Bad("text with a lone surrogate", body("\ud800"), "invalid_value", "messages[0].content[1].text"),
-    Bad("prompt too long", body("x" * 1001), "string_above_max_length", "messages[0].content"),
+    Bad("prompt too long", body("x" * 1001), "context_length_exceeded", "messages[0].content"),
     # The image
     Bad(
         "pixels without an image",
