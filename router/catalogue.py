@@ -50,12 +50,13 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "created": _created(card),
         "owned_by": card.hugging_face_id.split("/")[0] if card.hugging_face_id else "gigarouter",
         "canonical_slug": card.hugging_face_id or status.name,
-        "aliases": list(card.aliases),
+        "aliases": [*card.aliases, *(["default"] if status.name == config.default_model else [])],
         "name": card.display_name,
         "description": card.description,
         "hugging_face_id": card.hugging_face_id,
         **_loaded(status.info, card),
         "context_length": card.context_length,
+        "max_model_len": card.context_length,
         "architecture": _architecture(card),
         "price_per_1k_images_usd": config.prices.get(status.name),
         "supported_parameters": [name for name in PARAMETERS if card.beam_search or name not in BEAM_PARAMETERS],
@@ -65,6 +66,22 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "coordinate_bins": card.coordinate_bins and list(card.coordinate_bins),
         "status": {"ready": status.ready, "detail": status.detail},
     }
+
+
+def task_entries(status: ModelStatus, config: RouterConfig) -> list[Json]:
+    """An entry for each task that can be named behind the model's name; a region cannot be given there."""
+    whole = entry(status, config)
+    return [
+        {
+            **whole,
+            "id": f"{status.name}:{task['name']}",
+            "aliases": [f"{alias}:{task['name']}" for alias in whole["aliases"]],
+            "name": f"{whole['name']}: {task['name']}",
+            "tasks": [task],
+        }
+        for task in whole["tasks"]
+        if "region" not in task["needs"]
+    ]
 
 
 def described(status: ModelStatus) -> Card:

@@ -15,15 +15,15 @@ from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
 from router.chat.history import Turn, read_turn, without_history
+from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
 from router.chat.prompt import Prompt, read_prompt
 from router.chat.response import Content, ResponseOptions
-from router.chat.schema import ChatBody, ImagePart, Message, TextPart
+from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
 from router.chat.tasks import ImageSize, read_task
 from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.models.cards import canonical_name
 from vlm.types import Request, Sampling
 
 Json = dict[str, Any]
@@ -86,6 +86,7 @@ class Chat:
         ignored: Fields of the body that have no effect.
         image_param, prompt_param: Paths of the image and of the text in the body, for errors that are found later;
             without an image, where it would be.
+        named_task: The task is that of the model's name.
     """
 
     model: str
@@ -96,11 +97,14 @@ class Chat:
     ignored: tuple[str, ...]
     image_param: str
     prompt_param: str
+    named_task: bool = False
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body in place of a field of ``Request``."""
         message, param = error.message, error.param
-        if param == "prompt":
+        if self.named_task and param == "task":
+            param = "model"
+        elif param == "prompt" or (self.named_task and (param or "").startswith("task.")):
             param = self.prompt_param
         elif param == "image" or (param is None and isinstance(error, InvalidImage)):
             param = self.image_param
@@ -134,22 +138,42 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         InvalidRequest, InvalidImage: With the path of the field at fault.
     """
     chat, content = parsed.body, parsed.content
+    name = read_model_name(chat.model, config)
     image = images[0] if images else None
     image_param = parsed.images[0].param if parsed.images else "messages"
-    prompt_param = f"messages[{parsed.turn.text}].content"
     request = Request(image, parsed.prompt.text, sampling=_sampling(chat), stream=bool(chat.stream))
+    named_task = _is_named(name, parsed)
     return Chat(
-        model=canonical_name(chat.model),
-        request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
+        model=name.model,
+        request=(
+            replace(request, prompt="", task=task_of(name.task or "", parsed.prompt))
+            if named_task
+            else _with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param)))
+        ),
         options=ResponseOptions(
             content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        ignored=_ignored(parsed),
+        ignored=_ignored(parsed, without_text=named_task and not uses_text(name.task or "")),
         image_param=image_param,
-        prompt_param=prompt_param,
+        prompt_param=_prompt_param(parsed),
+        named_task=named_task,
     )
+
+
+def _is_named(name: ModelName, parsed: ParsedChat) -> bool:
+    """Whether the task is that of the model's name: a task of the body comes first, and so does a native prompt."""
+    chat = parsed.body
+    return name.task is not None and not parsed.prompt.native and chat.tasks is None and _named_in_body(chat) is None
+
+
+def _named_in_body(chat: ChatBody) -> TaskBody | None:
+    return None if chat.task is None or chat.task.name == RAW_TASK else chat.task
+
+
+def _prompt_param(parsed: ParsedChat) -> str:
+    return f"messages[{parsed.turn.text}].content"
 
 
 # Fields without effect
@@ -172,22 +196,23 @@ def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
-def _ignored(parsed: ParsedChat) -> tuple[str, ...]:
+def _ignored(parsed: ParsedChat, *, without_text: bool) -> tuple[str, ...]:
     unknown = [
         name[:64]
         for name, value in parsed.raw.items()
         if value is not None and name not in (*IMPOSSIBLE, *TOOL_FIELDS) and name not in ChatBody.model_fields
     ]
     messages = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
-    return (*unknown[:MAX_REPORTED], *parsed.dropped, *messages[:MAX_REPORTED], *_unused_parts(parsed))
+    text = [_prompt_param(parsed)] if without_text and parsed.prompt.text.strip() else _unused_parts(parsed)
+    return (*unknown[:MAX_REPORTED], *parsed.dropped, *messages[:MAX_REPORTED], *text)
 
 
 def _unused_parts(parsed: ParsedChat) -> Iterator[str]:
     """Paths of the parts of the last user message that are not wholly used."""
-    at = parsed.turn.text
-    is_list = isinstance(parsed.raw["messages"][at]["content"], list) if parsed.prompt.unused else False
+    path = _prompt_param(parsed)
+    is_list = isinstance(parsed.raw["messages"][parsed.turn.text].get("content"), list)
     for part in parsed.prompt.unused:
-        yield f"messages[{at}].content[{part}]" if is_list else f"messages[{at}].content"
+        yield f"{path}[{part}]" if is_list else path
 
 
 # The request to the model, and the form of the answer
@@ -221,9 +246,8 @@ def _with_tasks(request: Request, chat: ChatBody, size: ImageSize) -> Request:
             raise InvalidRequest("task and tasks cannot be sent together: send one of them.", "tasks", "invalid_value")
         parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
         return replace(request, tasks=tuple(parts))
-    if chat.task is None or chat.task.name == RAW_TASK:
-        return request
-    return replace(request, task=read_task(chat.task, "task", size))
+    task = _named_in_body(chat)
+    return request if task is None else replace(request, task=read_task(task, "task", size))
 
 
 def _sampling(chat: ChatBody) -> Sampling:

@@ -42,12 +42,22 @@ def _now() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ResponseMeta:
-    """What every event of one answer repeats."""
+    """What every event of one answer repeats.
+
+    Attributes:
+        model: Canonical name.
+        request_id: As in the header.
+        fingerprint: The operator's name of the build.
+        ignored: What of the request has no effect, as far as the router knows.
+        resolution: How the router found the task; None where the model did.
+        id, created: OpenAI's.
+    """
 
     model: str
     request_id: str
     fingerprint: str | None = None
     ignored: tuple[str, ...] = ()
+    resolution: str | None = None
     id: str = field(default_factory=_new_id)
     created: int = field(default_factory=_now)
 
@@ -137,7 +147,7 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
     """The part of an answer that is this router's own: not in OpenAI's format."""
     return {
         "request_id": meta.request_id,
-        "task_resolution": completion.resolution,
+        "task_resolution": meta.resolution or completion.resolution,
         "image_cache": _image_cache(completion),
         "ignored": [*meta.ignored, *(name for name in completion.ignored if name not in meta.ignored)],
         "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},

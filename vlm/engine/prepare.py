@@ -14,7 +14,7 @@ from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
 from vlm.engine.processor_cache import ImagePending, ProcessorCache
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, InvalidRequest, VlmError
+from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
 from vlm.models.processor import Inputs, ModelFacts, ProcessedImage, Processor
 from vlm.types import Request, Sampling
 
@@ -99,11 +99,7 @@ class Preparer:
         prompt = self._prefix(inputs) + len(inputs.prompt_ids)
         longest = self._model.cache.max_positions
         if prompt > longest:
-            raise InvalidRequest(
-                f"The prompt has {prompt} tokens; the model's context holds {longest}.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(prompt, longest)
         if beams > 1:
             longest = min(longest, longest_with_beams(self._blocks, prompt, beams))
         return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
