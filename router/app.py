@@ -30,6 +30,7 @@ from router.chat.model_name import read_model_name
 from router.config import RouterConfig
 from router.images import DataUrlLoader
 from vlm.errors import ModelNotReady, VlmError
+from vlm.grounding_schema import grounding_schema
 
 
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
@@ -39,6 +40,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),
             Route("/v1/models/{id:path}", status.model),
             Route("/health", status.healthz),
@@ -50,6 +52,11 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+async def grounding_json(_request: Request) -> Response:
+    """``GET /v1/schemas/grounding.json``: the JSON schema of the grounding object."""
+    return json_response(grounding_schema())
 
 
 class StatusRoutes:

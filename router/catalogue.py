@@ -32,6 +32,7 @@ PARAMETERS = (
     "early_stopping",
     "logprobs",
     "response_format",
+    "grounding_format",
     "task",
     "tasks",
 )

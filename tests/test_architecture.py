@@ -25,6 +25,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/errors": set(),
     "vlm/types": {"vlm/errors"},
     "vlm/grounding_json": {"vlm/types"},
+    "vlm/grounding_formats": {"vlm/types"},
+    "vlm/grounding_schema": set(),
     "vlm/confidence": set(),
     "vlm/checkpoint": {"vlm/errors"},
     "vlm/image": {"vlm/errors", "vlm/types", "vlm/checkpoint"},
@@ -72,12 +74,12 @@ ROOMS: dict[str, set[str]] = {
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts", "vlm/grounding_json",
-        "router/config", "router/asgi", "router/images",
+        "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi", "router/images",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "router/config", "router/asgi", "router/backends", "router/backends/base",
-        "router/catalogue", "router/chat", "router/images",
+        "router/catalogue", "router/chat", "router/images", "vlm/grounding_schema",
     },
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/local": {"deployments", "router/config", "router/suggest", "vlm/errors"},

@@ -79,7 +79,7 @@ class ConfigError(VlmError):
 
 
 def prompt_too_long(tokens: int, limit: int) -> InvalidRequest:
-    """The error for a prompt that a model cannot hold, in OpenAI's words: LiteLLM and LangChain read them, not the code.
+    """The error for a prompt that a model cannot hold, in the words that LiteLLM and LangChain look for.
 
     Args:
         tokens: Of the prompt, those of its image included where the limit includes them.

@@ -20,6 +20,7 @@ from router.chat.response import (
     grounding_of,
     logprobs_json,
     reasoning_json,
+    rendered_json,
     usage_json,
 )
 from vlm.errors import VlmError
@@ -60,7 +61,7 @@ class EventWriter:
         if self.options.content != "answer" or not completion.has_text:
             yield self._choice({"content": content_of(completion, self.options)})
         yield self._choice(
-            {"grounding": grounding_of(completion, self.options)},
+            {"grounding": grounding_of(completion, self.options), **rendered_json(completion, self.options)},
             finish_reason=completion.finish_reason,
             beside={"x_gigarouter": extras_json(completion, self.meta)},
         )

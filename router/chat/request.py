@@ -17,7 +17,8 @@ from router.asgi.validation import validated
 from router.chat.history import Turn, read_turn, without_history
 from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
 from router.chat.prompt import Prompt, read_prompt
-from router.chat.response import Content, ResponseOptions
+from router.chat.response import ResponseOptions
+from router.chat.response_format import ContentForm, read_form
 from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
 from router.chat.tasks import ImageSize, read_task
 from router.chat.tools import TOOL_FIELDS, unused_tools
@@ -59,7 +60,7 @@ class ParsedChat:
         body: The same as a model, without the messages that are not read.
         turn: The messages that are read.
         prompt: The text of the last user message.
-        content: What the answer's ``content`` holds.
+        form: What the answer's ``content`` holds.
         dropped: Fields that cannot be honoured, which the client or the operator allows to be ignored.
         images: The one image, or none.
     """
@@ -68,7 +69,7 @@ class ParsedChat:
     body: ChatBody
     turn: Turn
     prompt: Prompt
-    content: Content
+    form: ContentForm
     dropped: list[str]
     images: tuple[ImageReference, ...]
 
@@ -128,7 +129,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     dropped = [*unused_tools(raw, chat.model, drop=drop), *_impossible(raw, drop=drop)]
     _check_stream_options(chat)
     prompt = _prompt(chat.messages[turn.text], f"messages[{turn.text}].content", config)
-    return ParsedChat(raw, chat, turn, prompt, _content(chat), dropped, _images(chat, turn))
+    return ParsedChat(raw, chat, turn, prompt, _form(chat), dropped, _images(chat, turn))
 
 
 def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
@@ -137,7 +138,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     Raises:
         InvalidRequest, InvalidImage: With the path of the field at fault.
     """
-    chat, content = parsed.body, parsed.content
+    chat, form = parsed.body, parsed.form
     name = read_model_name(chat.model, config)
     image = images[0] if images else None
     image_param = parsed.images[0].param if parsed.images else "messages"
@@ -151,7 +152,11 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
             else _with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param)))
         ),
         options=ResponseOptions(
-            content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)
+            form.content,
+            include_raw=bool(chat.include_raw) or form.content == "raw",
+            logprobs=bool(chat.logprobs),
+            schema=form.schema,
+            grounding_format=chat.grounding_format,
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
@@ -223,21 +228,10 @@ def _check_stream_options(chat: ChatBody) -> None:
         raise InvalidRequest("stream_options is allowed only with stream: true.", "stream_options", "invalid_value")
 
 
-def _content(chat: ChatBody) -> Content:
+def _form(chat: ChatBody) -> ContentForm:
     if chat.task is not None and chat.task.name == RAW_TASK:
-        return "raw"
-    wanted = chat.response_format
-    if wanted is None or wanted.type == "text":
-        return "answer"
-    if wanted.type == "json_object":
-        return "json"
-    if wanted.json_schema is None or wanted.json_schema.name.lower() != "grounding":
-        raise InvalidRequest(
-            "The only JSON schema that response_format accepts is the one named grounding; or use type json_object.",
-            "response_format",
-            "unsupported_parameter",
-        )
-    return "grounding"
+        return ContentForm("raw")
+    return read_form(chat.response_format)
 
 
 def _with_tasks(request: Request, chat: ChatBody, size: ImageSize) -> Request:

@@ -5,7 +5,7 @@ What the fields mean together is in ``router.chat.request``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
 
@@ -102,17 +102,22 @@ class StreamOptions(Checked):
     include_usage: bool | None = None
 
 
-class JsonSchema(Checked):
+class NamedSchema(Checked):
     name: Word
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
 class ResponseFormat(Checked):
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    json_schema: NamedSchema | None = None
 
 
 AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
 AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
+
+
+# The keys of vlm.grounding_formats.FORMATS; a test compares them.
+GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
 
 
 class ChatBody(Checked):
@@ -138,4 +143,5 @@ class ChatBody(Checked):
     task: AnyTask | None = None
     tasks: AnyTasks | None = None
     include_raw: bool | None = None
+    grounding_format: GroundingFormat | None = None
     drop_params: bool | None = None

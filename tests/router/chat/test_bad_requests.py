@@ -215,13 +215,25 @@ BAD = [
     ),
     Bad("another form", body(response_format={"type": "xml"}), "invalid_value", "response_format.type"),
     Bad("form is a string", body(response_format="json_object"), "invalid_type", "response_format"),
-    Bad("schema missing", body(response_format={"type": "json_schema"}), "unsupported_parameter", "response_format"),
+    Bad(
+        "schema missing",
+        body(response_format={"type": "json_schema"}),
+        "missing_required_parameter",
+        "response_format.json_schema",
+    ),
     Bad(
         "another schema",
-        body(response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": {}}}),
+        body(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"required": ["b"]}}}),
         "unsupported_parameter",
         "response_format",
     ),
+    Bad(
+        "schema is a string",
+        body(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": "{}"}}),
+        "invalid_type",
+        "response_format.json_schema.schema",
+    ),
+    Bad("unknown format of objects", body(grounding_format="yolo"), "invalid_value", "grounding_format"),
     # Tasks
     Bad("task is a number", body(task=1), "invalid_type", "task"),
     Bad("task without name", body(task={"labels": ["dog"]}), "missing_required_parameter", "task.name"),
