@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 PIP_EXTRA ?=
+TORCH_INDEX ?=
 PORT ?= 8000
 CONFIG ?= serve_config.local.yaml
 
@@ -13,7 +14,7 @@ RUN := $(BIN)/python
 LATEST := .venv-latest/bin/python
 LOCK := .venv-lock/bin
 
-export PYTHON PIP_EXTRA
+export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -23,8 +24,9 @@ help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'PYTHON=python3.12   the interpreter to make .venv with: Python 3.11, 3.12 or 3.13.'
-	@echo 'PIP_EXTRA="..."     options for pip. On Linux, torch from PyPI brings 2.7 GB of CUDA along; without a GPU, take'
-	@echo '                    make serve PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"'
+	@echo 'TORCH_INDEX=URL     the package index to take torch from, and torch alone. On Linux, torch from PyPI brings 2.7 GB'
+	@echo '                    of CUDA along; without a GPU: make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu'
+	@echo 'PIP_EXTRA="..."     options for pip, such as --proxy.'
 
 serve: installed  ## run the whole system on http://127.0.0.1:8000 until Ctrl-C (PORT=8001: another port)
 	@exec $(RUN) -m deployments.local --port $(PORT) --config $(CONFIG)
@@ -37,6 +39,8 @@ test: installed-dev  ## run all tests, those on a Ray cluster included
 
 test-latest:  ## run all tests on the newest versions that pyproject.toml allows, in .venv-latest
 	$(PYTHON) -m venv --clear .venv-latest
+	$(if $(TORCH_INDEX),$(LATEST) -m pip --disable-pip-version-check install --quiet --no-deps \
+	    --index-url $(TORCH_INDEX) "$$(grep -o 'torch>[^"]*' pyproject.toml)" $(PIP_EXTRA))
 	$(LATEST) -m pip --disable-pip-version-check install --quiet --editable '.[dev]' $(PIP_EXTRA)
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.config import ModelConfig
 from deployments.replica import Replica
+from serve_args.cluster_auth import require_token
 
 REFUSAL_MARGIN = 32
 """Requests that Serve lets through beyond the engine's capacity.
@@ -30,10 +31,11 @@ def build(args: Mapping[str, Any]) -> Any:
         args: The fields of :class:`~deployments.config.ModelConfig`.
 
     Raises:
-        ConfigError: A key is unknown or missing, or a value is impossible.
+        ConfigError: A key is unknown or missing, or a value is impossible; or the cluster asks for no token.
     """
     from ray import serve
 
     config = ModelConfig.from_args(args)
+    require_token(allow_without=config.allow_unauthenticated_cluster)
     deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + REFUSAL_MARGIN)
     return deployment(Replica).bind(config)

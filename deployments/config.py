@@ -16,6 +16,9 @@ from serve_args import parse_args
 from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
 
+DECODE_PROCESSES = 2
+"""A replica's images come from strangers, so that it decodes them in processes unless its config says 0 itself."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -23,12 +26,14 @@ class ModelConfig(BaseModel):
     """What one replica loads, and how much it may use.
 
     Attributes:
-        checkpoint: A folder (a relative one is searched for in the working directory, then beside this package), or a
-            hub id.
-        revision: Commit of the hub repository; not for a folder.
+        checkpoint: A folder (a relative one is searched for in the working directory, then beside this package), or,
+            with a ``revision``, a hub id.
+        revision: Commit of the hub repository; a folder has none.
         dtype, device: As :func:`vlm.loading.load` takes them.
         threads: Number of torch threads on the CPU; 0 keeps torch's own number.
-        engine: Limits and memory of the engine.
+        engine: Limits and memory of the engine. ``decode_processes`` is DECODE_PROCESSES unless it is given.
+        allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
+            (:mod:`serve_args.cluster_auth`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -38,7 +43,8 @@ class ModelConfig(BaseModel):
     dtype: str = "auto"
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = EngineConfig(decode_processes=DECODE_PROCESSES)
+    allow_unauthenticated_cluster: bool = False
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:
@@ -53,6 +59,8 @@ class ModelConfig(BaseModel):
     @classmethod
     def _name_the_section(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
         """The engine names its own fields; in a config they are under ``engine``."""
+        if isinstance(value, Mapping):
+            value = {"decode_processes": DECODE_PROCESSES, **value}
         try:
             return read(value)
         except ConfigError as error:
@@ -60,6 +68,19 @@ class ModelConfig(BaseModel):
 
     @property
     def source(self) -> str:
-        """The checkpoint as the loader takes it: a worker's working directory need not be the repository."""
+        """The checkpoint as the loader takes it: a worker's working directory need not be the repository.
+
+        Raises:
+            ConfigError: It has a revision, but there is a folder of that name, which would be loaded in its place.
+        """
         candidates = (directory / self.checkpoint for directory in (Path.cwd(), REPOSITORY))
-        return next((str(path) for path in candidates if path.is_dir()), self.checkpoint)
+        folder = next((path for path in candidates if path.is_dir()), None)
+        if folder is None:
+            return self.checkpoint
+        if self.revision is not None:
+            raise ConfigError(
+                f"checkpoint {self.checkpoint!r} has a revision, as on the hub, but there is a folder {folder}. To "
+                "load the folder, leave out revision; to load from the hub, rename the folder.",
+                "revision",
+            )
+        return str(folder)

@@ -69,10 +69,10 @@ class Replica:
         """Serve calls this every few seconds, and replaces the replica when it raises.
 
         Raises:
-            EngineFailure: The device is broken.
+            EngineFailure: The device is broken, or images can no longer be decoded.
         """
         if not self._engine.healthy:
-            raise EngineFailure("The engine's device is broken.")
+            raise EngineFailure("The engine's device is broken, or its decoding processes are.")
 
     def __del__(self) -> None:
         # Serve calls this itself, once, after the last request has drained.

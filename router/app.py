@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.endpoint import Endpoint
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
+from router.asgi.front import Front
+from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
@@ -29,6 +31,7 @@ from router.chat.format import ChatFormat
 from router.chat.model_name import read_model_name
 from router.config import RouterConfig
 from router.images import DataUrlLoader
+from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
@@ -47,7 +50,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
             Route("/healthz", status.healthz),
             Route("/readyz", status.readyz),
         ],
-        middleware=[Middleware(RequestMiddleware)],
+        middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
@@ -110,11 +113,19 @@ def _status(status: ModelStatus) -> dict[str, Any]:
 # Ray Serve
 
 
+MAX_ONGOING_REQUESTS = 800
+"""Of one replica. Must stay clearly below 1,000: so many calls of any kind Ray lets into the actor of a replica at
+a time, and Serve replaces a replica whose health check does not get in. (A larger number raises Ray's to the same.)"""
+MAX_QUEUED_REQUESTS = 400
+"""Requests that wait in each of Serve's proxies until a replica has a place; more are refused with a 503."""
+
+
 class Router:
     """The class that Serve makes replicas of; each builds its own ASGI application when it starts."""
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
+        return_memory()
         # Serve gives handlers only to its own logger: without this our access log would be lost.
         logging.getLogger("router").parent = logging.getLogger("ray.serve")
 
@@ -140,9 +151,14 @@ class OneRequestId:
 def build(args: Mapping[str, Any]) -> Any:
     """The router as a Serve application, named ``Router`` in a Serve config.
 
-    ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error.
+    ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error, and so is a cluster
+    that asks for no token.
     """
     from ray import serve
 
-    deployment = serve.deployment(name="Router", max_ongoing_requests=1000)
-    return deployment(serve.ingress()(Router)).bind(RouterConfig.from_args(args))
+    config = RouterConfig.from_args(args)
+    require_token(allow_without=config.allow_unauthenticated_cluster)
+    deployment = serve.deployment(
+        name="Router", max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS
+    )
+    return deployment(serve.ingress()(Router)).bind(config)

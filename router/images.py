@@ -1,4 +1,4 @@
-"""The bytes of an image that a request references, checked as far as its header.
+"""The bytes of an image that a request references, scanned but not decoded.
 
 Reads data URLs only: nothing is fetched and no path is opened. No message repeats what the client sent.
 """
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from router.asgi.format import ImageReference
 from router.asgi.threads import in_thread_if_large
 from vlm.errors import InvalidImage
-from vlm.image.decode import ImageLimits, inspect, upright_size
+from vlm.image.limits import ImageLimits
+from vlm.image.scan import scan, upright_size
 
 _DATA_URL = re.compile(r"data:(?P<media>[a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
 
@@ -41,8 +42,8 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
         param: Path of the URL's field, for errors.
 
     Raises:
-        InvalidImage: It is not a data URL of an image, its base64 is broken, its format is not accepted, or it is over
-            a limit.
+        InvalidImage: It is not a data URL of an image, its base64 is broken, its format is not accepted, it is damaged,
+            or it is over a limit.
     """
     head = _DATA_URL.match(url[:256])
     if head is None:
@@ -59,7 +60,7 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
             "unsupported_image_media_type",
         )
     data = _decoded(url, head.end(), limits, param)
-    _inspected(data, limits, param)
+    _scanned(data, limits, param)
     return data
 
 
@@ -67,7 +68,7 @@ def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, 
     """(width, height) in pixels of an image from :func:`read_image` after EXIF orientation; no pixel is decoded.
 
     Raises:
-        InvalidImage: Its metadata is broken.
+        InvalidImage: As for :func:`read_image`.
     """
     try:
         return upright_size(data, limits)
@@ -92,8 +93,8 @@ def _decoded(url: str, start: int, limits: ImageLimits, param: str) -> bytes:
         ) from error
 
 
-def _inspected(data: bytes, limits: ImageLimits, param: str) -> None:
+def _scanned(data: bytes, limits: ImageLimits, param: str) -> None:
     try:
-        inspect(data, limits)
+        scan(data, limits)
     except InvalidImage as error:
         raise InvalidImage(error.message, param, error.code) from error

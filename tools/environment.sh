@@ -3,7 +3,8 @@
 #
 #   tools/environment.sh run|dev [GOAL]     GOAL is the target of make, for messages
 #
-# From the environment: PYTHON, the interpreter to make it with, and PIP_EXTRA, further options for pip.
+# From the environment: PYTHON, the interpreter to make it with; TORCH_INDEX, the package index to take torch from, and
+# nothing else; and PIP_EXTRA, further options for pip.
 #
 # .venv/made-of records what .venv was made of. It is removed first and written last, so a set-up that was interrupted or
 # has failed has none, and .venv is then made again from scratch: pip takes a package for installed even if it was killed
@@ -13,7 +14,7 @@ set -eu
 cd "$(dirname "$0")/.."
 kind=$1
 goal=${2:-setup}
-: "${PYTHON:=python3}" "${PIP_EXTRA:=}"
+: "${PYTHON:=python3}" "${TORCH_INDEX:=}" "${PIP_EXTRA:=}"
 
 fail() {
     echo "error: $*" >&2
@@ -50,10 +51,10 @@ if [ $sound = no ]; then
     esac
     echo "Making .venv with Python $version: one to three minutes, 1.7 GB on the disk, and with torch for CPUs 400 MB"
     echo "to download, less what pip has in its cache."
-    if [ "$(uname)" = Linux ] && [ -z "$PIP_EXTRA" ] && [ ! -e /dev/nvidia0 ] && ! command -v nvidia-smi >/dev/null; then
+    if [ "$(uname)" = Linux ] && [ -z "$TORCH_INDEX$PIP_EXTRA" ] && [ ! -e /dev/nvidia0 ] && ! command -v nvidia-smi >/dev/null; then
         echo "There is no NVIDIA GPU here, but on Linux torch from PyPI includes CUDA, 2.7 GB to download. Unless pip is"
         echo "set up to find the build for CPUs, press Ctrl-C and take it from PyTorch's own index:"
-        echo "    make $goal PIP_EXTRA=\"--extra-index-url https://download.pytorch.org/whl/cpu\""
+        echo "    make $goal TORCH_INDEX=https://download.pytorch.org/whl/cpu"
     fi
 fi
 
@@ -70,7 +71,9 @@ pip() {
 echo "1 of 3: the packages of requirements/$kind.lock ..."
 pip install --quiet --require-hashes --no-deps --requirement "requirements/$kind.lock"
 echo "2 of 3: torch ..."
-pip install --quiet --requirement requirements/torch.lock
+# An index that is given holds for torch alone. As an extra index for everything, it could offer a package under the name
+# of any of ours. What torch itself needs is installed by now, save for CUDA's libraries.
+pip install --quiet ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement requirements/torch.lock
 echo "3 of 3: the packages of this repository ..."
 PYTHONWARNINGS=ignore pip install --quiet --no-deps --no-build-isolation --editable .
 .venv/bin/python -m pip check >.venv/conflicts || {

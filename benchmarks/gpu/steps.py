@@ -16,7 +16,8 @@ from benchmarks.gpu.models import never_ending
 from benchmarks.gpu.records import Scale, peak_memory_gib, seconds, synchronize, write
 from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
-from vlm.engine.prepare import Preparer
+from vlm.engine.prepare import Known, Preparer
+from vlm.engine.processor_cache import ProcessorCache
 from vlm.image.sample import sample_image
 from vlm.models.base import LoadedModel, normalised, pixel_table
 from vlm.types import Request, Sampling
@@ -50,9 +51,11 @@ def _running(loaded: LoadedModel, rows: int, beams: int, scale: Scale) -> Core:
     core = Core(loaded, plan, max_prefill=plan.slots)
     tokens = scale.steps + PROFILED_STEPS + 8
     sampling = Sampling(max_tokens=tokens, num_beams=beams, early_stopping=False, length_penalty=1.0, temperature=0)
-    preparer = Preparer(model, loaded.processor, core.scheduler.pool.total, processor_cache_bytes=2**28)
+    preparer = Preparer(model, loaded.processor, core.scheduler.pool.total, ProcessorCache(0))
+    request = Request(sample_image(0), sampling=sampling, stream=False)
+    image = Known(b"", loaded.processor.preprocess(sample_image(0)), time.perf_counter())
     for _ in range(rows):
-        core.submit(preparer.prepare(Request(sample_image(0), sampling=sampling, stream=False)))
+        core.submit(preparer.prepare(request, image))
     while core.scheduler.waiting and core.busy:
         core.step()
     return core

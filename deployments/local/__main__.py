@@ -23,14 +23,15 @@ from types import FrameType
 from typing import Any
 
 from deployments.local import processes
+from deployments.local.loopback import HOST
 
-HOST = "127.0.0.1"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
     from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
+    from router.ingress import environment
     from vlm.errors import ConfigError
 
     options = _options(argv)
@@ -38,9 +39,17 @@ def main(argv: list[str] | None = None) -> int:
         config = serve_config.read(options.config)
     except ConfigError as error:
         return _refuse(str(error))
+    if _without_token() and (names := serve_config.needing_token(config)):
+        return _refuse(
+            f"RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']!r}, so every user of this machine could run code as you "
+            "through Ray's ports. Unset it, or set allow_unauthenticated_cluster: true in the args of: "
+            f"{', '.join(names)}."
+        )
     if not _is_free(options.port):
         return _refuse(f"port {options.port} on {HOST} is in use; take another one.")
     _set_environment()
+    for name, value in environment(config).items():  # the router's limits, for Serve's proxy
+        os.environ.setdefault(name, value)
     guard = _fork(lambda: _guard(config, options))
     _on_interrupt(lambda _number, _frame: processes.send(guard, signal.SIGTERM))
     return processes.wait_for(guard)
@@ -122,13 +131,21 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _without_token() -> bool:
+    """Whether the user has switched off what :func:`_set_environment` sets."""
+    return os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
+
+
 def _set_environment() -> None:
-    """Must come before the import of Ray. What the user has set stays."""
-    # Only our own port is on the loopback. Ray's ports listen on every interface and run what they are sent, so a token
-    # is needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
+    """Must come before the import of Ray. What the user has set stays, except for where Ray listens."""
+    # Ray's processes run whatever reaches their ports, and other users of this machine can reach them, so a token is
+    # needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ.keys().isdisjoint(("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Without "clusters", which is Ray's default on Windows and macOS alone, the node's own address is the loopback. All
+    # ports then listen there and nowhere else (the exception is in deployments.local.loopback).
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would hold similar lines back and print them a minute later
     os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run
@@ -147,12 +164,17 @@ def _on_interrupt(action: Callable[[int, FrameType | None], None]) -> None:
 
 @contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    """For sockets and logs. Paths of sockets are limited to about 100 bytes, of which Ray takes 80: so under /tmp."""
-    directory = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
+    """For sockets and logs. Paths of sockets are limited to about 100 bytes, of which Ray takes 80: so under /tmp.
+
+    Ray opens what it is given to everybody (mode 0777), so it gets a folder within one that only this user can enter.
+    """
+    private = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))  # mode 0700
     try:
+        directory = private / "r"
+        directory.mkdir()
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _run(config: dict[str, Any], options: argparse.Namespace, directory: Path) -> int:

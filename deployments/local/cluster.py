@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deployments.local import loopback, object_store
+
 POLL_S = 0.25
 REMIND_S = 30.0  # long enough to stay silent for the miniatures, short enough to show that a download goes on
-OBJECT_STORE_BYTES = 128 * 1024**2  # images are sent in messages, so that the store is almost unused
 STATES = {"DEPLOYING": "starting", "RUNNING": "ready"}
 """Serve's states of an application in words; the others are printed as they are."""
 
@@ -67,13 +68,17 @@ def _start(directory: Path) -> None:
     import ray
 
     _print_line("starting Ray")
+    if warning := object_store.warning():
+        _print_line(warning)
     ray.init(
         address="local",
         namespace="serve",
         include_dashboard=False,
         logging_level="warning",
-        object_store_memory=OBJECT_STORE_BYTES,
+        object_store_memory=object_store.store_bytes(),
+        runtime_env={"worker_process_setup_hook": loopback.hook()},
         _temp_dir=str(directory),
+        _system_config={**loopback.SYSTEM_CONFIG, **object_store.SYSTEM_CONFIG},
     )
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has just set its own handler, which is slow
 

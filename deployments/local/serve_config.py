@@ -15,6 +15,7 @@ import yaml
 from deployments.config import ModelConfig
 from router.config import RouterConfig
 from router.suggest import did_you_mean
+from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
 
 Applications = list[dict[str, Any]]
@@ -39,6 +40,15 @@ def read(path: Path) -> dict[str, Any]:
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return config
+
+
+def needing_token(config: Mapping[str, Any]) -> list[str]:
+    """Names of the applications that will not start on a cluster that asks for no token."""
+    return [
+        str(one.get("name"))
+        for one in _applications(config)
+        if one.get("import_path") in READERS and (one.get("args") or {}).get(SETTING) is not True
+    ]
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -70,13 +70,14 @@ class Endpoint(Generic[ParsedT]):
     async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:
         deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
         try:
-            body = await until(deadline, read_body(scope, receive, self._config.max_body_bytes))
+            body = [await until(deadline, read_body(scope, receive, self._config.max_body_bytes))]
         except ClientDisconnect:
             return
         await while_connected(receive, self._answer(body, deadline, scope, send, tally))
 
-    async def _answer(self, body: bytes, deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
-        built = await until(deadline, self._read(body, scope[REQUEST_ID_KEY]))
+    async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
+        """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
+        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY]))
         tally.read(built)
         request = replace(built.request, caller=caller_of(scope))
         answer = within(deadline, self._backend.generate(built.model, request))

@@ -37,6 +37,22 @@ class BodyTooLarge(InvalidRequest):
     """The request body has more bytes than the router reads."""
 
 
+class BodyTooSlow(InvalidRequest):
+    """The request body did not arrive in time."""
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request line and the headers have more bytes than the server reads."""
+
+
+class HeadTooSlow(InvalidRequest):
+    """The headers did not arrive in time."""
+
+
+class Forbidden(InvalidRequest):
+    """The request comes from a web page of another site, or names a host that this server is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none."""
@@ -49,6 +65,10 @@ class Row:
 
 
 TABLE: Mapping[type[VlmError], Row] = {
+    Forbidden: Row(403, INVALID),
+    BodyTooSlow: Row(408, INVALID, "request_timeout"),
+    HeadTooSlow: Row(408, INVALID, "request_timeout"),
+    HeadTooLarge: Row(431, INVALID, "headers_too_large"),
     BodyTooLarge: Row(413, INVALID, "request_too_large"),
     InvalidImage: Row(400, INVALID, "invalid_image"),
     UnsupportedTask: Row(400, INVALID, "unsupported_task", "task"),

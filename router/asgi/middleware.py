@@ -10,13 +10,14 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.errors import INTERNAL, error_body, error_response
 from router.asgi.sse import event
+from vlm.errors import VlmError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, exchange.send)
         except Exception as error:  # noqa: BLE001  # the last resort: an answer must be sent
-            await exchange.fail(error, receive)
+            await exchange.fail(error)
         finally:
             exchange.log()
 
@@ -54,7 +55,7 @@ class Exchange:
         self._send = send
         self._started_at = time.perf_counter()
         self._echo = safe_id(headers.get("x-client-request-id"))
-        self._id = safe_id(headers.get("x-request-id")) or f"req_{uuid.uuid4().hex}"
+        self._id = safe_id(headers.get("x-request-id")) or new_id()
         self._status = 0
         self._streams = False
         scope[REQUEST_ID_KEY] = self._id
@@ -68,15 +69,37 @@ class Exchange:
             self._streams = headers.get("content-type", "").startswith(EVENT_STREAM)
         await self._send(message)
 
-    async def fail(self, error: Exception, receive: Receive) -> None:
+    async def answer(self, error: VlmError, before_end: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Answer with an error.
+
+        Args:
+            error: What the client gets.
+            before_end: Awaited when all is written and the answer has not ended; the connection is closed after it.
+        """
+        response = error_response(error)
+        if before_end is not None:
+            response.headers["connection"] = "close"
+        await self.send(
+            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        )
+        await self.send({"type": "http.response.body", "body": response.body, "more_body": before_end is not None})
+        if before_end is not None:
+            await before_end()
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: Exception) -> None:
         """Answer an unexpected exception: with an error, or within a stream with one more event."""
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s: unexpected %s\n%s", self._id, type(error).__name__, frames)
+        self.report(error)
         if not self._status:
-            await error_response(INTERNAL)(self._scope, receive, self.send)
+            await self.answer(INTERNAL)
         elif self._streams:
             body = event(error_body(INTERNAL))
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def report(self, error: Exception) -> None:
+        """Log where an unexpected exception comes from, without its text."""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s: unexpected %s\n%s", self._id, type(error).__name__, frames)
 
     def log(self) -> None:
         """One line in the access log."""
@@ -89,6 +112,11 @@ class Exchange:
 
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self._started_at) * 1000
+
+
+def new_id() -> str:
+    """An id for a request that has none."""
+    return f"req_{uuid.uuid4().hex}"
 
 
 def safe_id(value: str | None) -> str | None:

@@ -153,10 +153,15 @@ def translated(error: BaseException, model: str, *, started: bool) -> VlmError:
     names = {kind.__name__ for kind in type(error).__mro__}
     if "BackPressureError" in names:
         return Overloaded(f"The queue of the model {model!r} is full; try again in a moment.", "model")
+    if names & _FULL:
+        return Overloaded("There is no memory for another image at this moment; try again in a moment.")
     if not started and names & _GONE:
         return ModelNotReady(f"The model {model!r} lost the process that was to answer; try again in a moment.")
     return EngineFailure(f"The model {model!r} failed while it worked on this request.")
 
+
+_FULL: frozenset[str] = frozenset(("OutOfDiskError", "ObjectStoreFullError"))
+"""Ray's object store, which holds images on their way to a model, is full and is not to use the disk."""
 
 _GONE: frozenset[str] = frozenset(
     ("RayActorError", "ActorUnavailableError", "NodeDiedError", "DeploymentUnavailableError", "ReplicaUnavailableError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import signal
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+from deployments.local.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "GIGAROUTER_TEST"
@@ -46,7 +49,7 @@ class System:
         return subprocess.Popen(
             [sys.executable, "-m", "deployments.local", "--port", str(self.port), *options],
             cwd=ROOT,
-            env={**os.environ, VARIABLE: self._id},
+            env={**os.environ, "RAY_AUTH_MODE": "token", VARIABLE: self._id},
             stdout=log,
             stderr=log,
             start_new_session=True,  # a Ctrl-C is sent to a whole group of processes, which must not include the tests
@@ -69,9 +72,27 @@ class System:
         """Ids of its processes whose command line holds ``title``."""
         return {one for one in _all_processes() if self._is_ours(one) and title.encode() in _read(one, "cmdline")}
 
+    def tree(self) -> set[int]:
+        """Ids of all processes below the program: some of Ray's overwrite their environment."""
+        return descendants(self._process.pid)
+
+    def environment(self, name: str) -> set[str]:
+        """The values that a variable has in the environments of its processes."""
+        pairs = (pair for one in self.processes() for pair in _read(one, "environ").decode().split("\0"))
+        return {pair.partition("=")[2] for pair in pairs if pair.partition("=")[0] == name}
+
+    def listening(self) -> set[tuple[str, str]]:
+        """(address, command line) of each of its processes' open TCP and UDP ports, as ``127.0.0.1``."""
+        owners = {
+            inode: _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+            for process in self.tree()
+            for inode in _sockets(process)
+        }
+        return {(address, owners[inode]) for address, inode in _open_ports() if inode in owners}
+
     @property
     def folder(self) -> Path:
-        """Where Ray keeps its sockets and logs, from the command line of its first process."""
+        """The one that only this user can enter, with Ray's sockets and logs; from a command line of Ray."""
         (gcs,) = self.processes("gcs_server")
         found = re.search(rb"--log_dir=(/tmp/gr-[^/]+)/", _read(gcs, "cmdline"))
         assert found is not None
@@ -103,6 +124,32 @@ class System:
                 self._process.kill()
         for process in self.processes():
             os.kill(process, signal.SIGKILL)
+
+
+def _sockets(process: int) -> set[str]:
+    """Inodes of the process's sockets."""
+    found = set()
+    for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+        try:
+            found.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+        except OSError:  # it has been closed
+            continue
+    return found
+
+
+def _open_ports() -> Iterator[tuple[str, str]]:
+    """(address, inode) of every TCP socket that listens, and every UDP socket that anybody can send to."""
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{protocol}").read_text("ascii").splitlines()[1:]:
+            local, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state in {"0A", "07"}:  # TCP_LISTEN, and TCP_CLOSE, which is what an unconnected UDP socket is in
+                yield _address(local.partition(":")[0]), inode
+
+
+def _address(words: str) -> str:
+    """An address of /proc/net, which has 32-bit words in the machine's byte order; IPv4 within IPv6 as IPv4."""
+    data = b"".join(bytes.fromhex(words[index : index + 8])[::-1] for index in range(0, len(words), 8))
+    return str(ipaddress.ip_address(data[12:] if data.startswith(bytes(10) + b"\xff\xff") else data))
 
 
 def _all_processes() -> list[int]:

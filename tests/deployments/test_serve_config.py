@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 import deployments.app
 import router.app
-from deployments.config import ModelConfig
+from deployments.config import DECODE_PROCESSES, ModelConfig
 from deployments.replica import Replica
 from router.config import RouterConfig
 from vlm.engine.config import EngineConfig
@@ -206,7 +206,7 @@ ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
         (
             {"checkpoint": "x", "max_batch": 1},
             "max_batch is not a known setting; write engine.max_batch. "
-            "Known keys: checkpoint, revision, dtype, device, threads, engine.",
+            "Known keys: checkpoint, revision, dtype, device, threads, engine, ",
         ),
         ({}, "checkpoint is missing."),
         ({"checkpoint": ""}, "checkpoint must not be empty."),
@@ -226,8 +226,9 @@ def test_bad_model_settings_are_named(args: dict[str, Any], message: str) -> Non
     assert message in caught.value.message
 
 
-def test_model_settings_default_to_the_engine_s() -> None:
-    assert ModelConfig.from_args({"checkpoint": "x"}).engine == EngineConfig()
+def test_model_settings_default_to_the_engine_s_but_images_are_decoded_in_processes() -> None:
+    assert ModelConfig.from_args({"checkpoint": "x"}).engine == EngineConfig(decode_processes=DECODE_PROCESSES)
+    assert ModelConfig.from_args({"checkpoint": "x", "engine": {"decode_processes": 0}}).engine == EngineConfig()
     assert ModelConfig.from_args({"checkpoint": "x", "engine": {}}) == ModelConfig(checkpoint="x")
 
 
@@ -266,7 +267,8 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     deployment = application._bound_deployment
     assert deployment.name == "Replica"
     assert deployment.max_ongoing_requests >= 500 + 700 + 16
-    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=EngineConfig(max_batch=500, max_waiting=700)),)
+    engine = EngineConfig(max_batch=500, max_waiting=700, decode_processes=DECODE_PROCESSES)
+    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine),)
 
 
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:
@@ -289,3 +291,17 @@ def test_a_checkpoint_in_the_working_directory_comes_before_the_repositorys(
     monkeypatch.chdir(tmp_path)
     assert ModelConfig(checkpoint="miniatures/blip-large").source == str(folder)
     assert ModelConfig(checkpoint="org/name").source == "org/name"
+
+
+def test_a_folder_never_stands_in_for_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one in the working directory nor one beside the package."""
+    monkeypatch.chdir(tmp_path)
+    commit = "a" * 40
+    assert ModelConfig(checkpoint="organisation/name", revision=commit).source == "organisation/name"
+    (tmp_path / "organisation" / "name").mkdir(parents=True)
+    for name, folder in (("organisation/name", tmp_path), ("miniatures/blip-large", ROOT)):
+        with pytest.raises(ConfigError, match="leave out revision") as caught:
+            _ = ModelConfig(checkpoint=name, revision=commit).source
+        assert caught.value.param == "revision"
+        assert str(folder / name) in caught.value.message
+        assert Path(ModelConfig(checkpoint=name).source) == folder / name

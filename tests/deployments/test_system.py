@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +20,15 @@ import httpx
 import openai
 import pytest
 import yaml
+from PIL import Image
 
 from tests.alike import assert_alike
 from tests.deployments.system import ROOT, System, wait_until
-from tests.images import data_url, scenes
+from tests.images import data_url, encoded, scenes
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.timeout(600),  # the first of them waits until the system is ready
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
@@ -42,7 +47,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
     running = System(folder, "--config", str(with_narrow_model(folder)))
     try:
-        running.wait_for("ready:", 120)
+        running.wait_for("ready:", 300)
         yield running
     finally:
         running.end()
@@ -98,6 +103,16 @@ def check_error(answer: httpx.Response, status: int, code: str) -> None:
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["code"] == code
+
+
+# The front
+
+
+def test_limits_hold_before_serve_sees_a_request(system: System) -> None:
+    """Only in Serve's own process can what is not HTTP be answered in the error contract."""
+    with socket.create_connection(("127.0.0.1", system.port), timeout=20) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        assert b'"code":"invalid_http"' in client.recv(65536)
 
 
 # Answers
@@ -219,6 +234,44 @@ def test_lists_what_each_model_has_loaded(system: System) -> None:
     wait_until(is_described, 20, "the description of every model")
 
 
+# What the system does to the machine
+
+
+def test_nothing_listens_beyond_the_loopback(system: System) -> None:
+    """Of router and models too, where Serve opens a port that no setting moves."""
+    found = system.listening()
+    assert len(found) > 10, found
+    assert any("ServeReplica:router" in command for _, command in found)
+    assert any("ServeReplica:blip-large" in command for _, command in found)
+    assert {address for address, _ in found} == {"127.0.0.1"}, found
+
+
+def test_what_ray_leaves_on_the_disk_is_for_this_user_alone(system: System) -> None:
+    above = system.folder.stat()
+    assert (stat.S_IMODE(above.st_mode), above.st_uid) == (0o700, os.getuid())
+    [given] = system.folder.iterdir()  # Ray opens to all what it is given, and nothing lies beside that
+    assert stat.S_IMODE(given.stat().st_mode) == 0o777
+
+
+def test_no_process_has_the_token_on_its_command_line(system: System) -> None:
+    """Every user of the machine can read command lines, and nobody else's environment."""
+    [token] = system.environment("RAY_AUTH_TOKEN")
+    assert token
+    assert not system.processes(token)
+
+
+def test_no_file_holds_the_token_or_anything_of_a_request(system: System) -> None:
+    """The image is one that Ray's processes hand to each other through its object store."""
+    noise = encoded(Image.frombytes("RGB", (400, 400), random.Random(0).randbytes(400 * 400 * 3)), "BMP")
+    question = Question("moondream-2", "How many zebras does a zeppelin hold?", noise)
+    assert question.post(system, max_tokens=4).status_code == 200
+    [token] = system.environment("RAY_AUTH_TOKEN")
+    secrets = (question.text.encode(), noise[1000:1024], base64.b64encode(noise[999:1023]), token.encode())
+    for path in [one for one in system.folder.rglob("*") if one.is_file()]:
+        content = path.read_bytes()
+        assert not [secret for secret in secrets if secret in content], path
+
+
 # Errors, through both hops
 
 
@@ -311,6 +364,10 @@ def test_a_port_in_use_is_one_clear_error_at_once(tmp_path: Path) -> None:
     assert second.log == f"error: port {port} on 127.0.0.1 is in use; take another one.\n"
 
 
+def alive(processes: set[int]) -> set[int]:
+    return {process for process in processes if Path(f"/proc/{process}").exists()}
+
+
 @pytest.fixture
 def starting(tmp_path: Path) -> Iterator[System]:
     """A system whose Ray is starting."""
@@ -323,23 +380,24 @@ def starting(tmp_path: Path) -> Iterator[System]:
 
 
 def test_interrupt_while_starting_leaves_nothing(starting: System) -> None:
+    tree = starting.tree()
     assert starting.interrupt() == 0
-    assert starting.processes() == set()
+    assert starting.processes() | alive(tree) == set()
 
 
 def test_nothing_outlives_a_starter_that_is_killed(starting: System) -> None:
-    folder = starting.folder
+    folder, tree = starting.folder, starting.tree()
     starting.kill()
-    wait_until(lambda: not starting.processes(), 30, "the end of all processes")
+    wait_until(lambda: not starting.processes() | alive(tree), 30, "the end of all processes")
     assert not folder.exists()
 
 
 def test_interrupt_leaves_nothing(system: System) -> None:
     """The last one: it ends the system that the others use."""
-    folder = system.folder
+    folder, tree = system.folder, system.tree()
     assert folder.is_dir()
     assert system.interrupt() == 0
-    assert system.processes() == set()
+    assert system.processes() | alive(tree) == set()
     assert not folder.exists()
     with socket.create_server(("127.0.0.1", system.port)):
         pass

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from router.asgi.errors import TABLE
+from router.asgi.room import UNCOUNTED_BYTES
 from router.backends.base import ModelStatus
 from router.catalogue import entry
 from router.chat.request import IMPOSSIBLE
@@ -142,6 +143,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{config.max_prompt_chars:,} characters" in PAGE
     assert f"{config.max_image_bytes >> 20} MiB and {config.max_image_pixels // 10**6} megapixels" in PAGE
     assert f"more than {config.max_body_bytes >> 20} MiB" in PAGE
+    assert f"within {config.head_timeout_s:.0f} seconds" in PAGE
+    assert f"within {config.body_timeout_s:.0f} seconds or at {config.min_body_bytes_per_s:,} bytes" in PAGE
+    assert f"more than {config.max_head_bytes >> 10} KiB" in PAGE
+    assert f"may have {config.max_total_body_bytes >> 20} MiB" in PAGE.replace("\n", " ")
+    assert f"first {UNCOUNTED_BYTES >> 10} KiB" in PAGE
+    assert f"up to {config.max_requests:,} requests" in PAGE
+    assert f"up to {config.max_open_bodies:,} more" in PAGE
     assert f"every {config.keep_alive_s:.0f} seconds" in PAGE
     assert f"({config.request_timeout_s:.0f} seconds by default)" in PAGE
     assert f"list of 1 to {MAX_TASKS}" in PAGE

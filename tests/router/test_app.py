@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import yaml
 
 from router.app import OneRequestId, Router, build, create_app
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from tests.router.world import FakeBackend, check_error, client
 from vlm.errors import ConfigError, ModelNotReady
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +129,24 @@ def test_build_is_an_application_with_one_deployment() -> None:
     assert isinstance(built, serve.Application)
     assert built._bound_deployment.name == "Router"
     assert built._bound_deployment.init_args == (RouterConfig(request_timeout_s=7),)
+
+
+RAYS_CONCURRENCY = 1000
+"""How many calls of all kinds Ray lets into an asynchronous actor at a time, if it is told nothing else."""
+
+
+@pytest.mark.parametrize("name", ["serve_config.yaml", "serve_config.local.yaml"])
+def test_health_checks_find_a_place_in_the_router_whatever_else_waits(name: str) -> None:
+    """Serve's own among the calls that Ray lets in, and /healthz among those that Serve lets in."""
+    pytest.importorskip("ray.serve")
+    application = yaml.safe_load((ROOT / name).read_text("utf-8"))["applications"][0]
+    [router] = application["deployments"]
+    built = build({})._bound_deployment
+    numbers = (built.max_ongoing_requests, built._deployment_config.max_queued_requests)
+    assert numbers == (router["max_ongoing_requests"], router["max_queued_requests"])
+    allowed = RouterConfig.from_args(application["args"]).max_requests
+    assert allowed + 100 <= router["max_ongoing_requests"] <= RAYS_CONCURRENCY - 200
+    assert router["max_queued_requests"] > 0
 
 
 def test_a_replica_builds_its_own_application() -> None:

@@ -33,7 +33,7 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="request_timeout is not a known setting") as caught:
         RouterConfig.from_args({"request_timeout": 5})
     assert "did you mean request_timeout_s?" in caught.value.message
-    assert "Known keys: max_body_bytes, max_image_bytes, " in caught.value.message
+    assert "Known keys: max_body_bytes, max_total_body_bytes, " in caught.value.message
 
 
 @pytest.mark.parametrize(

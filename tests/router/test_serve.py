@@ -13,7 +13,7 @@ import pytest
 
 from router.app import build
 from tests.router.world import CHAT, body, check_error, events, script, words
-from vlm.errors import InvalidRequest, Overloaded
+from vlm.errors import ConfigError, InvalidRequest, Overloaded
 from vlm.types import Chunk, ModelInfo, Request
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are not ours to fix
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's ow
 OVER_GRPC = os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == "1"
 """Handles over gRPC raise a replica's exception as it is; over actors it comes wrapped."""
 
+WITHOUT_TOKEN = {"allow_unauthenticated_cluster": True}  # so that a token of the user's own is not in the way
 NO_WAITING = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 1.0}
 
 
@@ -79,7 +80,7 @@ def url() -> Iterator[str]:
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         deploy("blip-large")
-        serve.run(build({"request_timeout_s": 60}), name="router", route_prefix="/")
+        serve.run(build({"request_timeout_s": 60, **WITHOUT_TOKEN}), name="router", route_prefix="/")
         yield f"http://127.0.0.1:{port}"
         serve.shutdown()
         ray.shutdown()
@@ -93,6 +94,11 @@ def http(url: str) -> Iterator[httpx.Client]:
 
 def ask(http: httpx.Client, prompt: str, **fields: object) -> httpx.Response:
     return http.post(CHAT, json=body(prompt, **fields))
+
+
+def test_a_cluster_that_asks_for_no_token_needs_consent(url: str) -> None:
+    with pytest.raises(ConfigError, match="does not ask for a token"):
+        build({"request_timeout_s": 60})
 
 
 def test_a_whole_answer_by_name_and_by_alias(http: httpx.Client) -> None:

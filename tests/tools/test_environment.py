@@ -171,10 +171,36 @@ def test_locks_that_do_not_fit(checkout: Checkout) -> None:
     assert "make lock" in made.stderr
 
 
+def calls(checkout: Checkout) -> list[str]:
+    return (checkout.folder / "calls").read_text("utf-8").splitlines()
+
+
 def test_options_for_pip_reach_every_installation(checkout: Checkout) -> None:
-    checkout.make(PIP_EXTRA="--extra-index-url https://cpu.example")
-    calls = (checkout.folder / "calls").read_text("utf-8").splitlines()
-    assert sum(call.endswith("--extra-index-url https://cpu.example") for call in calls) == 3
+    checkout.make(PIP_EXTRA="--proxy https://proxy.example")
+    assert sum(call.endswith("--proxy https://proxy.example") for call in calls(checkout)) == 3
+
+
+def test_an_index_for_torch_is_for_torch_alone(checkout: Checkout) -> None:
+    checkout.make(TORCH_INDEX="https://cpu.example/whl")
+    [torch] = [call for call in calls(checkout) if "cpu.example" in call]
+    assert torch.endswith("--index-url https://cpu.example/whl --requirement requirements/torch.lock")
+    assert "extra-index" not in (ROOT / "tools/environment.sh").read_text("utf-8") + (ROOT / "Makefile").read_text(
+        "utf-8"
+    )
+
+
+def test_without_one_pip_decides_where_torch_comes_from(checkout: Checkout) -> None:
+    checkout.make()
+    assert not any("index-url" in call for call in calls(checkout))
+
+
+def test_the_newest_versions_take_torch_from_its_index_too(checkout: Checkout) -> None:
+    command = ["make", "--dry-run", "test-latest", "TORCH_INDEX=https://cpu.example/whl"]
+    told = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=True).stdout
+    lines = told.replace("\\\n", " ").splitlines()
+    [torch] = [line for line in lines if "cpu.example" in line]
+    assert "--no-deps" in torch
+    assert lines.index(torch) < next(index for index, line in enumerate(lines) if "--editable" in line)
 
 
 def test_it_says_what_is_coming(checkout: Checkout) -> None:

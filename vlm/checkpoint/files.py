@@ -64,13 +64,13 @@ class Checkpoint:
         """Find the folder (fetching it if ``source`` is a hub id) and read its ``config.json``.
 
         Args:
-            source: A folder, or a hub id ``organisation/name``; an existing folder wins.
-            revision: Full commit id; required for a hub id.
+            source: A folder, or, with a ``revision``, a hub id ``organisation/name``.
+            revision: Full commit id; required for a hub id, and an error where there is a folder of that name.
             report: Gets one line about each slow step.
 
         Raises:
-            CheckpointError: No such folder or repository, no revision (code ``revision_missing``), an adapter without
-                its base model, or no usable ``config.json``.
+            CheckpointError: No such folder or repository, no revision (code ``revision_missing``), a revision of a
+                folder, an adapter without its base model, or no usable ``config.json``.
         """
         folder = _find(source, revision, report or _silent)
         refuse_adapter(folder)
@@ -172,6 +172,12 @@ class Checkpoint:
 def _find(source: str | Path, revision: str | None, report: Report) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
+        if revision is not None:  # a folder must not stand in for what was pinned
+            raise CheckpointError(
+                f"{path} is a folder, which has no revision. To load the folder, leave out the revision; to load from "
+                "the hub, rename the folder or work in another one.",
+                "revision",
+            )
         return path
     if path.exists():
         raise CheckpointError(f"{path} is a file; name the checkpoint's folder.")

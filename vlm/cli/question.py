@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlm.errors import InvalidImage, InvalidRequest
-from vlm.image.decode import upright_size
+from vlm.image.scan import upright_size
 from vlm.types import Box, Point, Request, Sampling, Task
 
 Numbers = tuple[float, ...]

@@ -31,7 +31,13 @@ class EngineConfig:
             generates fewer tokens.
         encoder_cache_bytes: Bytes for encoded images, kept for the next question about the same image; 0 keeps none.
         processor_cache_bytes: Bytes for decoded and resized images, kept likewise.
-        prepare_threads: Threads that decode and resize images.
+        prepare_threads: Threads that tokenise, and that decode and resize images if ``decode_processes`` is 0.
+        decode_processes: Processes that decode and resize images, of about 35 MB each. If there are several, one is
+            left to small images. 0 decodes in threads of this process, which cannot be stopped: only for images whose
+            origin is known.
+        decode_timeout_s: Seconds after which a decoding process is killed and its image refused.
+        decode_memory_bytes: Bytes for images while processes decode and resize them; others wait. An image that takes
+            more by itself is decoded when no other big one is.
 
     Raises:
         ConfigError: A value is below its minimum or above its maximum; ``param`` is the setting's name.
@@ -45,6 +51,9 @@ class EngineConfig:
     encoder_cache_bytes: int = _setting(256 * 1024**2, minimum=0)
     processor_cache_bytes: int = _setting(64 * 1024**2, minimum=0)
     prepare_threads: int = _setting(4, minimum=1)
+    decode_processes: int = _setting(0, minimum=0)
+    decode_timeout_s: int = _setting(10, minimum=1)
+    decode_memory_bytes: int = _setting(512 * 1024**2, minimum=1)
 
     def __post_init__(self) -> None:
         for setting in fields(self):

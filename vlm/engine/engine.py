@@ -1,8 +1,8 @@
 """The engine as its users see it: ``async for chunk in engine.generate(request)``, or ``engine.answer(request)``.
 
-One thread owns the device and runs :class:`~vlm.engine.core.Core`. Worker threads prepare images. Clients live in event
-loops of their own, which the device thread notifies and never waits for. Closing a client's generator frees all that
-its request holds.
+One thread owns the device and runs :class:`~vlm.engine.core.Core`. Worker threads prepare requests, and processes or
+threads decode images. Clients live in event loops of their own, which the device thread notifies and never waits for.
+Closing a client's generator frees all that its request holds.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self, cast, overload
 
+from vlm.decoding.pool import DecodePool
+from vlm.decoding.threads import DecodeThreads
 from vlm.engine import compose
 from vlm.engine.blocking import BlockingCalls
 from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
 from vlm.engine.places import Demand, Hold, Places
-from vlm.engine.prepare import Preparer
-from vlm.engine.processor_cache import ImagePending
+from vlm.engine.prepare import ImageNeeded, Known, Preparer
+from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, VlmError
 from vlm.models.base import LoadedModel
-from vlm.models.processor import ProcessedImage
+from vlm.models.processor import Processor
 from vlm.types import Chunk, Completion, Request
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,9 @@ class Engine:
         plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         log.info("%s: %s", loaded.source, plan.granted(config.max_batch))
         self._core = Core(loaded, plan, config.max_prefill, config.encoder_cache_bytes)
-        self._preparer = Preparer(
-            model, loaded.processor, self._core.scheduler.pool.total, config.processor_cache_bytes
-        )
+        self._images = ProcessorCache(config.processor_cache_bytes)
+        self._decoder = _decoder(loaded.processor, config)
+        self._preparer = Preparer(model, loaded.processor, self._core.scheduler.pool.total, self._images)
         self._demand = partial(Demand.of, plan=plan, defaults=model.defaults)
         self._places = Places(plan.slots + config.max_waiting, config.caller_share)
         self._blocking = BlockingCalls(self._places.for_one_caller, self._demand)
@@ -77,13 +79,15 @@ class Engine:
         self._stopping = False
 
     def start(self) -> Self:
-        """Start the device thread."""
+        """Start the device thread, and what decodes images."""
         self._thread.start()
+        self._decoder.start()
         return self
 
     def stop(self) -> None:
         """End every request with EngineFailure and stop the device thread; stopping again does nothing."""
         self._refuse_requests()
+        self._decoder.stop()
         self._inbox.put(_Stop())
         if self._thread.ident is None:
             self._run()  # never started, so the requests that wait are ended here
@@ -101,8 +105,9 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """False once the device is broken or its thread has ended, so that the process should be replaced."""
-        return not self._core.broken and (self._thread.ident is None or self._thread.is_alive())
+        """False once the device is broken, its thread has ended or images cannot be decoded: replace the process."""
+        runs = self._thread.ident is None or self._thread.is_alive()
+        return runs and not self._core.broken and self._decoder.healthy
 
     def stats(self) -> EngineStats:
         """The counters, from any thread; they may belong to two neighbouring steps."""
@@ -231,17 +236,15 @@ class Engine:
             self._inbox.put(_Abort(sequence))
 
     async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
-        """The prepared request.
-
-        It waits without occupying a worker thread while another request preprocesses the same image.
-        """
+        """The prepared request. It occupies no worker thread while its image is decoded."""
         try:
             return await asyncio.wrap_future(preparing)
-        except ImagePending as pending:
-            image = await asyncio.wrap_future(pending.image)
+        except ImageNeeded as error:
+            needed = error.with_traceback(None)  # its frames would keep the engine and this request alive
+        image = await self._images.get(needed.key, lambda: self._decoder.submit(request.image or b"", needed.cost))
         with self._lock:
             self._check_open()
-            preparing = self._workers.submit(self._prepare, request, image)
+            preparing = self._workers.submit(self._prepare, request, Known(needed.key, image, needed.began))
         return await asyncio.wrap_future(preparing)
 
     def _submit(self, sequence: Sequence, stream: _Stream) -> None:
@@ -259,9 +262,9 @@ class Engine:
         with self._lock:
             self._stopping = True
 
-    def _prepare(self, request: Request, image: ProcessedImage | None = None) -> Sequence:
-        self._check_open()  # so that a long queue of images does not outlive stop()
-        return self._preparer.prepare(request, image)
+    def _prepare(self, request: Request, known: Known | None = None) -> Sequence:
+        self._check_open()  # so that a long queue of requests does not outlive stop()
+        return self._preparer.prepare(request, known)
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""
@@ -322,6 +325,14 @@ class Engine:
         for sequence in [one for one, stream in self._streams.items() if stream.loop is loop]:
             del self._streams[sequence]
             self._core.abort(sequence)
+
+
+def _decoder(processor: Processor, config: EngineConfig) -> DecodePool | DecodeThreads:
+    if not config.decode_processes:
+        return DecodeThreads(processor.preprocess, config.prepare_threads)
+    return DecodePool(
+        processor.preprocess, config.decode_processes, config.decode_timeout_s, config.decode_memory_bytes
+    )
 
 
 class _Stream:

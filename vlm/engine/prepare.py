@@ -1,6 +1,7 @@
-"""Makes a sequence of a request: decodes its image, tokenises its text and resolves its sampling.
+"""Makes a sequence of a request: tokenises its text, joins it with its image, and resolves its sampling.
 
-Runs in worker threads before the request reaches a batch, so a wrong request is refused here and affects no other.
+Runs in worker threads before the request reaches a batch, so a wrong request is refused here and affects no other. It
+is refused before its image is decoded, wherever it is wrong without it.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from vlm.decoding.cost import decoding_bytes
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
-from vlm.engine.processor_cache import ImagePending, ProcessorCache
+from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
 from vlm.models.processor import Inputs, ModelFacts, ProcessedImage, Processor
@@ -21,38 +23,67 @@ from vlm.types import Request, Sampling
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request's image, decoded while the request waited.
+
+    Attributes:
+        key: Hash of the encoded image.
+        image: The preprocessed image.
+        began: Time of ``time.perf_counter`` at which preparing the request began.
+    """
+
+    key: bytes
+    image: ProcessedImage
+    began: float
+
+
+class ImageNeeded(Exception):
+    """The request is right as far as can be told without its image, which must be decoded now.
+
+    Attributes:
+        key: Hash of the encoded image.
+        cost: Estimate of the bytes that decoding it holds.
+        began: As :attr:`Known.began`.
+    """
+
+    def __init__(self, key: bytes, cost: int, began: float) -> None:
+        super().__init__(key, cost, began)
+        self.key, self.cost, self.began = key, cost, began
+
+
 class Preparer:
     """Prepares requests for one model; several threads use it at once."""
 
-    def __init__(self, model: ModelFacts, processor: Processor, blocks: int, processor_cache_bytes: int) -> None:
+    def __init__(self, model: ModelFacts, processor: Processor, blocks: int, images: ProcessorCache) -> None:
         """Prepare for ``model`` with its ``processor``.
 
         Args:
             model: Bounds what a request may ask for.
             processor: The model's.
             blocks: Number of blocks of the KV cache, which bounds the length of a beam search.
-            processor_cache_bytes: See :class:`~vlm.engine.config.EngineConfig`.
+            images: Recent images, which need not be decoded again.
         """
         self._model = model
         self._processor = processor
         self._blocks = blocks
-        self._images = ProcessorCache(processor_cache_bytes)
+        self._images = images
 
-    def prepare(self, request: Request, image: ProcessedImage | None = None) -> Sequence:
+    def prepare(self, request: Request, known: Known | None = None) -> Sequence:
         """Prepare a request for one generation.
 
         Args:
             request: Asks for one thing; see :mod:`vlm.engine.compose` for others.
-            image: The request's preprocessed image if it is known, else None.
+            known: Its image, once it has been decoded.
 
         Raises:
             InvalidRequest: The request cannot be answered; also InvalidImage and UnsupportedTask.
-            ImagePending: Another thread is preprocessing the same image; prepare again once it has done so.
+            ImageNeeded: Its image must be decoded; prepare again with it.
             EngineFailure: The processor raised something else, which is a bug.
         """
-        began = time.perf_counter()
-        key = hashlib.sha256(request.image or b"").digest()
-        inputs = self._inputs(request, key, image)
+        began = time.perf_counter() if known is None else known.began
+        key = hashlib.sha256(request.image or b"").digest() if known is None else known.key
+        inputs = self._inputs(request, key, began, known)
         sampling = self._resolve(request.sampling, inputs)
         return Sequence(
             inputs,
@@ -66,13 +97,17 @@ class Preparer:
             threshold=None if request.task is None else request.task.threshold,
         )
 
-    def _inputs(self, request: Request, key: bytes, known: ProcessedImage | None) -> Inputs:
+    def _inputs(self, request: Request, key: bytes, began: float, known: Known | None) -> Inputs:
         def preprocess(image: bytes) -> ProcessedImage:
-            return self._images.preprocess(key, image, self._processor.preprocess) if known is None else known
+            if known is not None:
+                return known.image
+            if (kept := self._images.find(key)) is not None:
+                return kept
+            raise ImageNeeded(key, decoding_bytes(image), began)
 
         try:
             return self._processor.prepare(request, preprocess)
-        except (VlmError, ImagePending):
+        except (VlmError, ImageNeeded):
             raise
         except Exception as error:
             log.exception("a request could not be prepared")

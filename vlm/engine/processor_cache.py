@@ -1,28 +1,30 @@
 """Recently preprocessed images: several questions about one, at once or one after the other, decode it once.
 
-The threads that prepare requests share it. The key is a hash of the encoded bytes. Pure Python.
+The clients of all event loops and the threads that prepare requests share it. The key is a hash of the encoded bytes.
+Pure Python.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 
-from vlm.errors import EngineFailure, VlmError
-from vlm.models.processor import Preprocess, ProcessedImage
+from vlm.models.processor import ProcessedImage
+
+Decode = Callable[[], "Future[ProcessedImage]"]
+"""Begins to decode an image. Cancelling the result gives it up."""
 
 
-class ImagePending(Exception):
-    """Another thread is preprocessing the same image.
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """An image that is being decoded, and how many requests wait for it."""
 
-    Attributes:
-        image: Will hold the preprocessed image, or the error; it cannot be cancelled.
-    """
-
-    def __init__(self, image: Future[ProcessedImage]) -> None:
-        super().__init__()
-        self.image = image
+    result: Future[ProcessedImage]
+    waiting: int = 0
 
 
 class ProcessorCache:
@@ -32,50 +34,81 @@ class ProcessorCache:
         """``budget``: bytes of pixels to keep; with 0, only requests at the same time share an image."""
         self.budget = budget
         self.used = 0
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, Future[ProcessedImage]] = OrderedDict()
+        self._lock = threading.RLock()  # a result that is cancelled under it calls back at once
+        self._kept: OrderedDict[bytes, ProcessedImage] = OrderedDict()
+        self._pending: dict[bytes, _Pending] = {}
 
-    def preprocess(self, key: bytes, image: bytes, preprocess: Preprocess) -> ProcessedImage:
-        """The result of ``preprocess``, from the cache if it is there.
+    def find(self, key: bytes) -> ProcessedImage | None:
+        """The image if it is kept."""
+        with self._lock:
+            if (found := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    async def get(self, key: bytes, decode: Decode) -> ProcessedImage:
+        """The image: kept, or being decoded for another request, or decoded now.
+
+        Cancelling it gives the image up, unless another request waits for it.
 
         Args:
-            key: Hash of ``image``.
-            image: The encoded image.
-            preprocess: Decodes and resizes it.
+            key: Hash of the encoded image.
+            decode: Begins to decode it; called only if nobody has done so.
 
         Raises:
-            VlmError: As ``preprocess`` does, also for the requests that wait for it; an error is not cached.
-            ImagePending: Another thread is preprocessing the image; waiting here would occupy this thread.
+            VlmError: As the result of ``decode``, for all requests that wait for it; an error is not cached.
         """
-        mine: Future[ProcessedImage] = Future()
-        mine.set_running_or_notify_cancel()  # so that a client that waits for it cannot cancel it for others
-        with self._lock:
-            found = self._kept.setdefault(key, mine)
-            self._kept.move_to_end(key)
-        if found is mine:
-            self._compute(key, image, preprocess, mine)
-        elif not found.done():
-            raise ImagePending(found)
-        return found.result()
-
-    def _compute(self, key: bytes, image: bytes, preprocess: Preprocess, future: Future[ProcessedImage]) -> None:
+        if (found := self.find(key)) is not None:
+            return found
+        pending = self._join(key, decode)
         try:
-            future.set_result(preprocess(image))
-        except VlmError as error:
-            future.set_exception(error.with_traceback(None))  # the traceback's frames would keep the image alive
+            return await asyncio.wrap_future(_copy(pending.result))
         finally:
-            if not future.done():  # another exception, a bug, is being raised: no other request may wait for ever
-                future.set_exception(EngineFailure("The image could not be preprocessed."))
-            self._keep(key, future)
+            self._leave(pending)
 
-    def _keep(self, key: bytes, future: Future[ProcessedImage]) -> None:
+    def _join(self, key: bytes, decode: Decode) -> _Pending:
         with self._lock:
-            if future.exception() is not None:
-                del self._kept[key]
-                return
-            self.used += future.result().pixels.nbytes
-            for oldest in list(self._kept):
-                if self.used <= self.budget:
-                    break
-                if self._kept[oldest].done():
-                    self.used -= self._kept.pop(oldest).result().pixels.nbytes
+            pending = self._pending.get(key)
+            if pending is None:
+                pending = self._pending[key] = _Pending(decode())
+                pending.result.add_done_callback(lambda _: self._ended(key, pending))
+            pending.waiting += 1
+            return pending
+
+    def _leave(self, pending: _Pending) -> None:
+        with self._lock:
+            pending.waiting -= 1
+            if not pending.waiting and not pending.result.done():
+                pending.result.cancel()  # where it cannot be stopped, it goes on and is kept
+
+    def _ended(self, key: bytes, pending: _Pending) -> None:
+        result = pending.result
+        with self._lock:
+            del self._pending[key]
+            if not result.cancelled() and result.exception() is None:
+                self._keep(key, result.result())
+
+    def _keep(self, key: bytes, image: ProcessedImage) -> None:
+        self._kept[key] = image
+        self.used += image.pixels.nbytes
+        while self.used > self.budget:
+            _, oldest = self._kept.popitem(last=False)
+            self.used -= oldest.pixels.nbytes
+
+
+def _copy(result: Future[ProcessedImage]) -> Future[ProcessedImage]:
+    """A future of its own for each request: cancelling it leaves the image to the others."""
+    own: Future[ProcessedImage] = Future()
+
+    def ended(_: Future[ProcessedImage]) -> None:
+        try:
+            if result.cancelled():
+                own.cancel()
+            elif (error := result.exception()) is not None:
+                own.set_exception(error)
+            else:
+                own.set_result(result.result())
+        except InvalidStateError:  # the request has left
+            return
+
+    result.add_done_callback(ended)
+    return own

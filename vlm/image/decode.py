@@ -1,8 +1,8 @@
-"""Reads images from untrusted bytes, within limits. PIL only: no torch, no HTTP.
+"""Decodes untrusted bytes to upright RGB images, within limits. Needs Pillow, but no torch and no HTTP.
 
-``inspect`` reads the header only, so that the router can refuse an image early; ``decode`` reads the pixels. Every
-failure is an :class:`~vlm.errors.InvalidImage` with a message of our own, because the text of a decoder's exception
-must not reach a client.
+An image is scanned first (:mod:`vlm.image.scan`), and Pillow gets nothing of the file but its pixels: it parses no
+metadata. Every failure is an :class:`~vlm.errors.InvalidImage` with a message of our own, because the text of a
+decoder's exception must not reach a client.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 
-from PIL import ExifTags, Image
+import numpy as np
+from PIL import Image
 
 from vlm.errors import InvalidImage
+from vlm.image.limits import ImageLimits
+from vlm.image.scan import FORMATS, ImageScan, essential, jpeg, png, scan, upright_size
+from vlm.image.scan.facts import damaged
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+__all__ = ["FORMATS", "ImageLimits", "decode", "upright_size"]
 
-# What PIL's decoders raise on hostile bytes: found by flipping bytes of valid files, with closely related exceptions.
+# What Pillow's decoders raise on hostile bytes, found by flipping bytes of valid files.
 _DECODER_ERRORS = (
     OSError,
     EOFError,
@@ -28,11 +31,12 @@ _DECODER_ERRORS = (
     LookupError,
     ArithmeticError,
     MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
 )
 
-# By EXIF orientation. Not by ImageOps.exif_transpose, which also rewrites other metadata and fails on odd fields.
+# By EXIF orientation. Not by ImageOps.exif_transpose, which reads metadata that Pillow does not get to see.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,129 +46,123 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
 
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """Limits on an image: of its file in bytes, of its area and its shorter side in pixels."""
-
-    max_bytes: int = 20 * 1024 * 1024
-    max_pixels: int = 40_000_000
-    min_side: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What the header says: the name of the format, and the size as stored, before the EXIF orientation is applied."""
-
-    format: str
-    width: int
-    height: int
-
-
-def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> ImageInfo:
-    """Read the header of an encoded image and check it against ``limits``.
-
-    Raises:
-        InvalidImage: The data is not an image of an accepted format, or a limit is exceeded.
-    """
-    with _open(data, limits) as image:
-        # Some cameras write a second image behind the first. PIL calls that MPO, but the first is a plain JPEG.
-        return ImageInfo("JPEG" if image.format == "MPO" else str(image.format), image.width, image.height)
+_WHITE = (255, 255, 255)
+# Put behind the pixels of a JPEG that may lack some: where they are missing, these are taken for them.
+_OTHER_ENDING = b"\xaa" * 64
+# A JPEG's missing pixels are of this grey; Pillow gives the negative of inks.
+_MISSING = (127, 128)
+_STRIP = 32  # rows that are compared at a time, so that little is copied
 
 
 def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
-    """Decode the first frame as RGB, turned upright by its EXIF orientation.
+    """Decode the first frame as RGB, on white where it is transparent, and turned upright by its EXIF orientation.
 
     Raises:
-        InvalidImage: As for :func:`inspect`, or the pixels cannot be read.
+        InvalidImage: As for :func:`vlm.image.scan.scan`, or the pixels cannot be read, or they end early.
     """
-    with _open(data, limits) as image:
-        try:
-            return _upright(_as_rgb(image), image.getexif().get(ExifTags.Base.Orientation))
-        except _DECODER_ERRORS as error:
-            raise InvalidImage(
-                "The image is damaged or cut short: its pixels cannot be read.", code="image_parse_error"
-            ) from error
+    found = scan(data, limits)
+    file = essential(data, limits)
+    try:
+        image = _opened(file, found)
+        _require_all_rows(image, file, found, limits)
+        image = _as_rgb(image, found)  # the same name, so that the first image is gone when the second is turned
+        return _upright(image, found.orientation)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # with limits above Pillow's own
+        raise InvalidImage("The image has more pixels than can be decoded.", code="image_too_large") from error
+    except _DECODER_ERRORS as error:
+        raise damaged() from error
 
 
-def upright_size(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
-    """(width, height) of the image that :func:`decode` returns, without decoding pixels.
-
-    Raises:
-        InvalidImage: As for :func:`inspect`, or the metadata cannot be read.
-    """
-    with _open(data, limits) as image:
-        try:
-            sideways = _orientation_in_header(image, data) in _SIDEWAYS
-        except _DECODER_ERRORS as error:
-            raise InvalidImage(
-                "The image is damaged: its metadata cannot be read.", code="image_parse_error"
-            ) from error
-        return (image.height, image.width) if sideways else image.size
-
-
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
-    if not data:
-        raise InvalidImage("The image is empty.", code="empty_image_file")
-    if len(data) > limits.max_bytes:
-        raise InvalidImage(
-            f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.", code="image_file_too_large"
-        )
-    image = _read_header(data, limits)
-    if image.width * image.height > limits.max_pixels:
-        raise _too_large(limits)
-    if min(image.size) < limits.min_side:
-        raise InvalidImage(
-            f"Each side of the image must have at least {limits.min_side} pixels.", code="image_too_small"
-        )
+def _opened(file: bytes, found: ImageScan) -> Image.Image:
+    """The image with its pixels."""
+    image = Image.open(io.BytesIO(file), formats=(found.format,))
+    if image.size != (found.width, found.height):  # the limits were checked on the other one
+        raise damaged()
+    image.load()
     return image
 
 
-def _read_header(data: bytes, limits: ImageLimits) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(limits) from error
-    except _DECODER_ERRORS as error:
-        raise InvalidImage(
-            f"The data is not an image in a supported format ({', '.join(FORMATS)}).", code="invalid_image_format"
-        ) from error
+def _require_all_rows(image: Image.Image, file: bytes, found: ImageScan, limits: ImageLimits) -> None:
+    """Refuse an image whose pixels end early, where Pillow fills it up without a word."""
+    if found.format == "PNG" and _may_lack_rows(image, found):
+        there = png.has_all_rows(file, limits)
+    elif found.format == "JPEG" and not found.complete:
+        there = jpeg.has_all_scans(file, limits) and _ends_alike(image, file, found)
+    elif found.format == "JPEG" and _ends_in_grey(image):
+        there = _ends_alike(image, file, found)
+    else:
+        return
+    if not there:
+        raise damaged()
 
 
-def _too_large(limits: ImageLimits) -> InvalidImage:
-    return InvalidImage(f"The image has more than {limits.max_pixels} pixels.", code="image_too_large")
+def _may_lack_rows(image: Image.Image, found: ImageScan) -> bool:
+    """Rows that are not there are zero, so that most images show by their last one that they are whole."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return found.interlaced or last.getbbox(alpha_only=False) is None
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """As ``PIL.Image.convert`` to RGB, but 16-bit grey is scaled to 8 bits, where PIL would clip it."""
+def _ends_in_grey(image: Image.Image) -> bool:
+    corner = image.crop((image.width - 1, image.height - 1, image.width, image.height)).tobytes()
+    return all(value in _MISSING for value in corner)
+
+
+def _ends_alike(image: Image.Image, file: bytes, found: ImageScan) -> bool:
+    """Whether a JPEG's pixels stay the same when something else follows them."""
+    other = _opened(file[:-2] + _OTHER_ENDING + file[-2:], found)
+    return _checksum(image) == _checksum(other)
+
+
+def _checksum(image: Image.Image) -> int:
+    value = 0
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        value = zlib.crc32(strip.tobytes(), value)
+    return value
+
+
+def _as_rgb(image: Image.Image, found: ImageScan) -> Image.Image:
     if image.mode == "I;16":
-        image = image.point(lambda value: value / 257)
-    if isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # gives the same colours, without PIL's warning about palettes with transparency
+        return _from_16_bits(image)
+    if "transparency" in image.info:
+        image.info["transparency"] = _scaled(image.info["transparency"], found)
+    if image.has_transparency_data:
+        return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"), found)
+    if image.mode == "RGB" and found.format != "WEBP":  # which would keep its decoder with two canvases
+        return image
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+def _scaled(key: object, found: ImageScan) -> object:
+    """The transparent colour of a PNG in the 8 bits to which Pillow scales the samples; an index is left alone."""
+    if isinstance(key, tuple) and found.bits == 16:
+        return tuple(value >> 8 for value in key)
+    if isinstance(key, int) and found.bits in (2, 4) and not found.palette:
+        return key * 255 // ((1 << found.bits) - 1)
+    return key
+
+
+def _on_white(image: Image.Image, found: ImageScan) -> Image.Image:
+    """An RGBA image on white. A BMP whose alpha is zero everywhere has no alpha: the bytes are there for alignment."""
+    alpha = image.getchannel("A")
+    darkest, lightest = alpha.getextrema()
+    if darkest == 255 or (found.format == "BMP" and lightest == 0):
+        return image.convert("RGB")
+    canvas = Image.new("RGB", image.size, _WHITE)
+    canvas.paste(image, mask=alpha)
+    return canvas
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, scaled to 8, where Pillow would clip it."""
+    grey = image.point(lambda value: value / 257).convert("RGB")
+    key = image.info.get("transparency")
+    if key is not None:
+        grey.paste(_WHITE, mask=Image.fromarray(np.asarray(image) == key))
+    return grey
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
-
-
-def _orientation_in_header(image: Image.Image, data: bytes) -> object:
-    """The EXIF orientation. PIL would decode a PNG's pixels to reach the chunks behind, so they are cut out here."""
-    if image.format != "PNG" or "exif" in image.info:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    with Image.open(io.BytesIO(_without_pixels(data)), formats=("PNG",)) as rest:
-        return Image.Image.getexif(rest).get(ExifTags.Base.Orientation)
-
-
-def _without_pixels(data: bytes) -> bytes:
-    """A PNG's signature and chunks, with an empty one in place of those that hold pixels."""
-    kept, at = [data[:8]], 8
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] not in (b"IDAT", b"fdAT", b"IEND"):
-            kept.append(data[at:end])
-        at = end
-    return b"".join([*kept, bytes(4), b"IDAT", bytes(4)])

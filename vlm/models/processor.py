@@ -152,8 +152,13 @@ class Processor(Protocol):
         """
         ...
 
-    def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode and resize an encoded image, independently of the task. Raises InvalidImage."""
+    @property
+    def preprocess(self) -> Preprocess:
+        """Decodes and resizes an encoded image, independently of the task.
+
+        It is an object of its own: small, and pickled for the processes that decode images, which must do without torch
+        and tokenizers.
+        """
         ...
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:

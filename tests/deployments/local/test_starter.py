@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import yaml
 
 from deployments.local import __main__ as starter
 from deployments.local import cluster, processes
+from deployments.local.loopback import HOST
+
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **before: str) -> dict[str, str]:
@@ -29,11 +36,16 @@ def test_rays_ports_need_a_token_that_is_new_at_each_start(monkeypatch: pytest.M
     assert (one["RAY_USAGE_STATS_ENABLED"], one["RAY_DEDUP_LOGS"]) == ("0", "0")
 
 
+def test_rays_ports_are_on_the_loopback_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in ({}, {ON_LOOPBACK: "1"}):
+        assert environment(monkeypatch, **before)[ON_LOOPBACK] == "0"
+
+
 def test_what_the_user_has_set_stays_but_no_other_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "1", "RAY_DEDUP_LOGS": "1"}
     for token in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         left = environment(monkeypatch, **own, **{token: "mine"}, RAY_ADDRESS="10.0.0.1:6379")
-        assert left == {**own, token: "mine"}
+        assert left == {**own, token: "mine", ON_LOOPBACK: "0"}
 
 
 def test_the_directory_has_a_short_path_and_is_removed_whatever_happens() -> None:
@@ -48,7 +60,16 @@ def test_the_directory_has_a_short_path_and_is_removed_whatever_happens() -> Non
     with pytest.raises(RuntimeError):
         work()
     assert len(str(seen[0])) <= 20
-    assert not seen[0].exists()
+    assert not seen[0].parent.exists()
+
+
+def test_nobody_else_can_enter_the_directory_even_after_ray_has_opened_it_to_all() -> None:
+    with starter._temporary_directory() as directory:
+        directory.chmod(0o777)  # as Ray does with what it is given
+        above = directory.parent.stat()
+        assert (stat.S_IMODE(above.st_mode), above.st_uid) == (0o700, os.getuid())
+        assert list(directory.parent.iterdir()) == [directory]
+        assert list(directory.iterdir()) == []
 
 
 def test_the_first_request_it_proposes_is_to_a_model() -> None:
@@ -75,10 +96,10 @@ def test_the_exit_code_is_that_of_the_child_and_1_if_a_signal_ended_it(
 def test_a_port_is_free_again_although_a_connection_to_it_has_just_been_closed() -> None:
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-        server.bind((starter.HOST, 0))
+        server.bind((HOST, 0))
         server.listen()
         port = server.getsockname()[1]
-        with socket.create_connection((starter.HOST, port)) as client:
+        with socket.create_connection((HOST, port)) as client:
             server.accept()[0].close()  # the side that closes first keeps the port in TIME_WAIT
             assert client.recv(1) == b""
         assert not starter._is_free(port)
@@ -90,8 +111,41 @@ def test_a_port_in_use_is_refused_before_anything_is_started(
 ) -> None:
     monkeypatch.setattr(starter, "_fork", None)
     with socket.socket() as taken:
-        taken.bind((starter.HOST, 0))
+        taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert starter.main(["--port", str(port)]) == 1
     assert capsys.readouterr().err == f"error: port {port} on 127.0.0.1 is in use; take another one.\n"
+
+
+def test_without_a_token_nothing_is_started_unless_the_config_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before Ray starts; the applications themselves refuse as well, on any cluster."""
+    forked = Mock(side_effect=RuntimeError("forked"))
+    monkeypatch.setattr(starter, "_fork", forked)
+    monkeypatch.setattr(starter, "_is_free", lambda _: True)
+    monkeypatch.setattr(starter, "_set_environment", lambda: None)
+    applications = [
+        {"name": "router", "import_path": "router.app:build", "args": {"allow_unauthenticated_cluster": True}},
+        {"name": "blip-large", "import_path": "deployments.app:build", "args": {"checkpoint": "x"}},
+    ]
+    config = tmp_path / "config.yaml"
+
+    def start() -> int:
+        config.write_text(yaml.safe_dump({"applications": applications}), "utf-8")
+        return starter.main(["--config", str(config)])
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert start() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: RAY_AUTH_MODE is 'disabled', so every user of this machine could run code as you")
+    assert said.endswith("allow_unauthenticated_cluster: true in the args of: blip-large.\n")
+    for mode in ("token", "TOKEN"):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        with pytest.raises(RuntimeError, match="forked"):
+            start()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    applications[1]["args"] = {"checkpoint": "x", "allow_unauthenticated_cluster": True}
+    with pytest.raises(RuntimeError, match="forked"):
+        start()

@@ -353,6 +353,16 @@ async def test_ray_back_pressure_is_overload() -> None:
     assert type(await failure(BackPressureError(3, 2))) is Overloaded
 
 
+async def test_ray_has_no_memory_for_an_image_is_overload() -> None:
+    from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
+    for full in (OutOfDiskError("secret"), ObjectStoreFullError("secret")):
+        error = await failure(full)
+        assert type(error) is Overloaded
+        assert "no memory" in error.message
+        assert "secret" not in error.message
+
+
 async def test_ray_errors_in_general() -> None:
     from ray.exceptions import RayError, TaskCancelledError
     from ray.serve.exceptions import RayServeException

@@ -231,6 +231,19 @@ def test_a_file_is_not_a_checkpoint(folder: Path) -> None:
         Checkpoint.open(folder / "config.json")
 
 
+def test_a_folder_never_stands_in_for_a_pinned_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "organisation").mkdir()
+    shutil.copytree(folder, folder.parent / "organisation" / "name")
+    monkeypatch.chdir(folder.parent)
+    assert Checkpoint.open("organisation/name").revision is None
+    for source in ("organisation/name", folder):
+        with pytest.raises(
+            CheckpointError, match=r"is a folder, which has no revision\. To load the folder, leave"
+        ) as caught:
+            Checkpoint.open(source, COMMIT)
+        assert caught.value.param == "revision"
+
+
 @pytest.mark.parametrize(
     "revision",
     [None, "", "main", "v1.0", "ABC", "0123abc", "a" * 39, "a" * 41, "a" * 64, "a" * 40 + "\n", "A" * 40, "g" * 40],

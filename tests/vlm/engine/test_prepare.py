@@ -9,6 +9,7 @@ import pytest
 
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.prepare import Preparer
+from vlm.engine.processor_cache import ProcessorCache
 from vlm.errors import InvalidRequest
 from vlm.models.processor import CacheSpec, Inputs, Processor
 from vlm.types import Request, Sampling
@@ -44,7 +45,7 @@ class Prompts:
 
 def room(prompt: int, limit: int | None = None, **sampling: Any) -> int | None:
     facts = Facts(CacheSpec(layers=1, kv_heads=1, head_dim=1, max_positions=CONTEXT), DEFAULTS)
-    preparer = Preparer(facts, cast(Processor, Prompts(prompt, limit)), BLOCKS, 0)
+    preparer = Preparer(facts, cast(Processor, Prompts(prompt, limit)), BLOCKS, ProcessorCache(0))
     return preparer.prepare(Request(None, sampling=Sampling(**sampling))).sampling.max_tokens
 
 

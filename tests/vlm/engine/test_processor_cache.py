@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tests.images import scene
 from tests.vlm.engine.world import BLIP, FLORENCE, faulty_processor, miniature
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.engine.processor_cache import ImagePending, ProcessorCache
+from vlm.engine.processor_cache import ProcessorCache
 from vlm.errors import EngineFailure, InvalidImage
 from vlm.models.processor import ProcessedImage
 from vlm.types import Request, Sampling
@@ -26,77 +25,128 @@ def made(image: bytes) -> ProcessedImage:
     return ProcessedImage(np.full(3, image[0], np.uint8), (1, 1))
 
 
-class Counting:
-    """Counts what it was asked to preprocess; ``before`` may wait or raise."""
+class Decoder:
+    """Counts what it was asked to decode; each image is decoded when ``finish`` is called, or at once."""
 
-    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
-        self.seen: list[bytes] = []
-        self._before = before
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.asked: list[bytes] = []
+        self.results: list[Future[ProcessedImage]] = []
+        self._at_once = at_once
 
-    def __call__(self, image: bytes) -> ProcessedImage:
-        self.seen.append(image)
-        self._before()
-        return made(image)
+    def submit(self, image: bytes) -> Future[ProcessedImage]:
+        self.asked.append(image)
+        self.results.append(Future())
+        if self._at_once:
+            self.finish(image)
+        return self.results[-1]
+
+    def finish(self, image: bytes) -> None:
+        self.results[-1].set_result(made(image))
 
 
-def ask(cache: ProcessorCache, image: bytes, preprocess: Counting) -> int:
-    try:
-        made = cache.preprocess(image, image, preprocess)
-    except ImagePending as pending:
-        made = pending.image.result(10)
-    return int(made.pixels[0])
+async def ask(cache: ProcessorCache, image: bytes, decoder: Decoder) -> float:
+    return float((await cache.get(image, lambda: decoder.submit(image))).pixels[0])
+
+
+def start(cache: ProcessorCache, decoder: Decoder, count: int) -> list[asyncio.Task[float]]:
+    return [asyncio.create_task(ask(cache, b"a", decoder)) for _ in range(count)]
 
 
 def test_the_last_images_are_cached_within_the_budget() -> None:
-    cache, preprocess = ProcessorCache(2 * SIZE), Counting()
-    assert [ask(cache, image, preprocess) for image in (b"a", b"b", b"a", b"c", b"a", b"b")] == [97, 98, 97, 99, 97, 98]
-    assert preprocess.seen == [b"a", b"b", b"c", b"b"]
+    cache, decoder = ProcessorCache(2 * SIZE), Decoder(at_once=True)
+
+    async def one_by_one(*images: bytes) -> list[float]:
+        return [await ask(cache, image, decoder) for image in images]
+
+    assert asyncio.run(one_by_one(b"a", b"b", b"a", b"c", b"a", b"b")) == [97, 98, 97, 99, 97, 98]
+    assert decoder.asked == [b"a", b"b", b"c", b"b"]
     assert cache.used == 2 * SIZE
+    assert cache.find(b"c") is None
+    assert cache.find(b"b") is not None
 
 
-def test_requests_at_the_same_time_preprocess_an_image_once() -> None:
-    go = threading.Event()
+def test_requests_at_the_same_time_decode_an_image_once() -> None:
+    cache, decoder = ProcessorCache(10 * SIZE), Decoder()
 
-    def wait() -> None:
-        go.wait(10)
+    async def work() -> list[float]:
+        waiting = start(cache, decoder, 4)
+        await asyncio.sleep(0)
+        decoder.finish(b"a")
+        return await asyncio.gather(*waiting)
 
-    cache, preprocess = ProcessorCache(10 * SIZE), Counting(wait)
-    with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(ask, cache, b"a", preprocess) for _ in range(4)]
-        go.set()
-        assert [answer.result(10) for answer in answers] == [97] * 4
-    assert preprocess.seen == [b"a"]
+    assert asyncio.run(work()) == [97] * 4
+    assert decoder.asked == [b"a"]
     assert cache.used == SIZE
 
 
-def test_without_a_budget_nothing_is_kept() -> None:
-    cache, preprocess = ProcessorCache(0), Counting()
-    assert [ask(cache, b"a", preprocess), ask(cache, b"a", preprocess)] == [97, 97]
-    assert (preprocess.seen, cache.used) == ([b"a", b"a"], 0)
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"), [(InvalidImage("no"), InvalidImage), (ZeroDivisionError(), EngineFailure)]
-)
-def test_a_failure_reaches_all_that_wait_and_is_not_cached(error: Exception, raised: type[Exception]) -> None:
-    started, go = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        started.set()
-        go.wait(10)
-        raise error
-
-    cache, preprocess = ProcessorCache(10 * SIZE), Counting(fail)
+def test_clients_of_two_event_loops_share_an_image() -> None:
+    cache, decoder = ProcessorCache(0), Decoder()
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(ask, cache, b"a", preprocess)
-        started.wait(10)
-        second = threads.submit(ask, cache, b"a", preprocess)
-        threading.Timer(0.05, go.set).start()
-        with pytest.raises(type(error)):
-            first.result(10)
-        with pytest.raises((raised, type(error))):  # itself, if it came after the first had failed
-            second.result(10)
-    assert ask(cache, b"a", Counting()) == 97
+        answers = [threads.submit(asyncio.run, ask(cache, b"a", decoder)) for _ in range(2)]
+        while not (cache._pending and cache._pending[b"a"].waiting == 2):
+            threading.Event().wait(0.001)
+        decoder.finish(b"a")
+        assert [answer.result(10) for answer in answers] == [97, 97]
+    assert decoder.asked == [b"a"]
+
+
+def test_without_a_budget_nothing_is_kept() -> None:
+    cache, decoder = ProcessorCache(0), Decoder(at_once=True)
+    assert [asyncio.run(ask(cache, b"a", decoder)) for _ in range(2)] == [97, 97]
+    assert (decoder.asked, cache.used) == ([b"a", b"a"], 0)
+
+
+def test_an_image_is_given_up_when_the_last_request_for_it_leaves() -> None:
+    cache, decoder = ProcessorCache(SIZE), Decoder()
+
+    async def work() -> None:
+        first, second = start(cache, decoder, 2)
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        assert not decoder.results[0].cancelled()
+        second.cancel()
+        await asyncio.wait([second])
+        assert decoder.results[0].cancelled()
+        [third] = start(cache, decoder, 1)
+        await asyncio.sleep(0)
+        decoder.finish(b"a")
+        assert await third == 97
+
+    asyncio.run(work())
+    assert len(decoder.asked) == 2
+    assert not cache._pending
+
+
+def test_an_image_that_cannot_be_given_up_is_kept_for_the_next_request() -> None:
+    cache, decoder = ProcessorCache(SIZE), Decoder()
+
+    async def work() -> float:
+        [left] = start(cache, decoder, 1)
+        await asyncio.sleep(0)
+        decoder.results[0].set_running_or_notify_cancel()
+        left.cancel()
+        await asyncio.wait([left])
+        [next_one] = start(cache, decoder, 1)
+        await asyncio.sleep(0)
+        decoder.finish(b"a")
+        return await next_one
+
+    assert asyncio.run(work()) == 97
+    assert len(decoder.asked) == 1
+
+
+def test_a_failure_reaches_all_that_wait_and_is_not_cached() -> None:
+    cache, decoder = ProcessorCache(10 * SIZE), Decoder()
+
+    async def work() -> None:
+        waiting = start(cache, decoder, 3)
+        await asyncio.sleep(0)
+        decoder.results[0].set_exception(InvalidImage("no"))
+        assert [type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)] == [InvalidImage] * 3
+        assert await ask(cache, b"a", Decoder(at_once=True)) == 97
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize("name", [BLIP, FLORENCE])
@@ -144,6 +194,6 @@ def test_a_bug_in_preparing_is_an_engine_failure() -> None:
     with Engine(
         faulty_processor(miniature(BLIP), "preprocess", fail), EngineConfig(cache_bytes=64 * 1024**2)
     ) as engine:
-        with pytest.raises(EngineFailure, match="prepared"):
+        with pytest.raises(EngineFailure, match="The image could not be prepared"):
             asyncio.run(engine.complete(Request(scene(1))))
         assert engine.stats().accepted == 0

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import prompt_too_long
-from vlm.image.decode import ImageLimits, decode
+from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.blip.tasks import OFFERED, resolve_task
-from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage, replace_surrogates
+from vlm.models.image_reader import ImageReader
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess, replace_surrogates
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -72,10 +73,10 @@ class BlipProcessor:
         """See :class:`~vlm.models.processor.Processor`."""
         return self.images.pixel_table
 
-    def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode and resize. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
-        return ProcessedImage(self.images.pixels(decoded), decoded.size)
+    @property
+    def preprocess(self) -> Preprocess:
+        """Decodes and resizes an image."""
+        return ImageReader(self.images, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Decode, resize and tokenise; the caption begins with the request's text, if it has one.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import CheckpointError, prompt_too_long
-from vlm.image.decode import ImageLimits, decode
+from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor, image_settings
 from vlm.models.florence2.parsing import (
     as_points,
@@ -27,7 +27,8 @@ from vlm.models.florence2.parsing import (
 )
 from vlm.models.florence2.tasks import BY_TOKEN, OFFERED, POINT, NativeTask, ResolvedTask, resolve_task
 from vlm.models.florence2.vocabulary import Vocabulary
-from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.image_reader import ImageReader
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -88,10 +89,10 @@ class Florence2Processor:
         """See :class:`~vlm.models.processor.Processor`."""
         return self.images.pixel_table
 
-    def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode and resize. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
-        return ProcessedImage(self.images.pixels(decoded), decoded.size)
+    @property
+    def preprocess(self) -> Preprocess:
+        """Decodes and resizes an image."""
+        return ImageReader(self.images, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its sentence, decode and resize the image.

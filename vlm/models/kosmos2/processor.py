@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import prompt_too_long
-from vlm.image.decode import ImageLimits, decode
+from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor
+from vlm.models.image_reader import ImageReader
 from vlm.models.kosmos2.parsing import read
 from vlm.models.kosmos2.tasks import OFFERED, ResolvedTask, resolve_task
 from vlm.models.kosmos2.vocabulary import Vocabulary
-from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess
 from vlm.models.tasks import missing_image
 from vlm.types import Request
 
@@ -70,10 +71,10 @@ class Kosmos2Processor:
         """See :class:`~vlm.models.processor.Processor`."""
         return self.images.pixel_table
 
-    def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode and resize. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
-        return ProcessedImage(self.images.pixels(decoded), decoded.size)
+    @property
+    def preprocess(self) -> Preprocess:
+        """Decodes and resizes an image."""
+        return ImageReader(self.images, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode and resize the image.

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidRequest, prompt_too_long
-from vlm.image.decode import ImageLimits, decode
+from vlm.image.decode import ImageLimits
 from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.parsing import Reader
 from vlm.models.moondream2.revisions import grid, read_config
 from vlm.models.moondream2.stages import OBJECT_STAGES
 from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
-from vlm.models.moondream2.tiling import Tiling, pixel_table
+from vlm.models.moondream2.tiling import Tiling, TilingReader, pixel_table
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
-from vlm.models.processor import Array, Inputs, Parsed, Preprocess, ProcessedImage
+from vlm.models.processor import Array, Inputs, Parsed, Preprocess
 from vlm.types import Box, Point, Request
 
 MAX_NEW_TOKENS = 768
@@ -77,10 +77,10 @@ class Moondream2Processor:
         """See :class:`~vlm.models.processor.Processor`."""
         return pixel_table()
 
-    def preprocess(self, image: bytes) -> ProcessedImage:
-        """Decode, resize and cut. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
-        return ProcessedImage(self.tiling.canvas(decoded), decoded.size)
+    @property
+    def preprocess(self) -> Preprocess:
+        """Decodes, resizes and cuts an image."""
+        return TilingReader(self.tiling, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode the image and cut it into crops.

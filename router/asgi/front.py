@@ -1,0 +1,119 @@
+"""What stands in front of everything: it decides whether a request is let in, and reads its body first.
+
+It runs in the process that clients connect to, before Ray Serve reads anything of the request (:mod:`router.ingress`),
+and once more in the router's own application, for a server where it does not. A request that has passed it passes it
+again unchanged, and each process has limits of its own, so neither needs to know of the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.asgi.errors import BodyTooSlow, error_response
+from router.asgi.foreign import refuse_foreign
+from router.asgi.intake import Arrived, Incoming, read_intake
+from router.asgi.middleware import Exchange, new_id
+from router.asgi.request_headers import clean
+from router.asgi.room import BodyBytes, Places
+from router.asgi.serve_answers import Answer
+from router.config import RouterConfig
+from vlm.errors import InvalidRequest, Overloaded, VlmError
+
+SERVE_PATHS = "/-/"
+"""Serve's own, for load balancers and operators; it answers them itself."""
+HEALTH_PATHS = frozenset(("/health", "/healthz", "/readyz"))
+"""Passed on at once like Serve's own, without a body and whatever else waits."""
+
+LINGER_S = 5.0
+"""How long a client that is refused may go on sending, so that it comes to reading the answer: if its connection were
+closed at once, many a client would report the broken connection instead."""
+LINGERING = 64
+"""Number of such clients at a time; the connections of more are closed at once."""
+
+POLICY_VIOLATION = 1008
+NO_WEBSOCKETS = InvalidRequest("There are no web sockets here; send ordinary requests.", code="invalid_http")
+
+
+class Front:
+    """ASGI middleware around a whole server."""
+
+    def __init__(self, app: ASGIApp, config: RouterConfig, session_header: str = "") -> None:
+        """``session_header``: a further name under which Serve looks for a session; see :func:`clean`."""
+        self._app = app
+        self._config = config
+        self._session_header = session_header
+        self._bodies = BodyBytes(config.max_total_body_bytes)
+        self._arriving = Places(config.max_open_bodies)
+        self._serving = Places(config.max_requests)
+        self._lingering = Places(LINGERING)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await _refuse_websocket(scope, send)
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        else:
+            scope["headers"] = clean(scope["headers"], self._session_header)
+            await self._let_in(scope, Incoming(scope, receive), send)
+
+    async def _let_in(self, scope: Scope, incoming: Incoming, send: Send) -> None:
+        exchange = Exchange(scope, send)
+        answer = Answer(exchange, incoming, send)
+        try:
+            refuse_foreign(scope, self._config.allowed_hosts)
+            if scope["path"].startswith(SERVE_PATHS):
+                await self._app(scope, Arrived(b"", incoming), send)
+            elif scope["path"] in HEALTH_PATHS:
+                await self._run(scope, Arrived(b"", incoming), answer, exchange)
+            else:
+                await self._read_and_run(scope, incoming, answer, exchange)
+        except ClientDisconnect:
+            return
+        except VlmError as error:
+            # Without the traceback, whose frames hold the part of the body that had arrived.
+            await self._refuse(error.with_traceback(None), exchange, incoming)
+
+    async def _read_and_run(self, scope: Scope, incoming: Incoming, answer: Answer, exchange: Exchange) -> None:
+        self._serving.check()  # first, since a body that cannot be served need not be read
+        with self._bodies.share() as share:
+            with self._arriving.occupied():
+                arrived = Arrived(await read_intake(scope, incoming, share, self._config), incoming)
+            with self._serving.occupied():
+                await self._run(scope, arrived, answer, exchange)
+
+    async def _run(self, scope: Scope, receive: Receive, answer: Answer, exchange: Exchange) -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:  # noqa: BLE001  # the last resort for Serve's proxy, which has none
+            exchange.report(error)
+        await answer.finish()
+
+    async def _refuse(self, error: VlmError, exchange: Exchange, incoming: Incoming) -> None:
+        async def linger() -> None:
+            if not isinstance(error, BodyTooSlow):
+                await self._linger(incoming)
+
+        try:
+            await exchange.answer(error, linger if incoming.unread else None)
+        finally:
+            exchange.log()
+
+    async def _linger(self, incoming: Incoming) -> None:
+        with suppress(Overloaded, TimeoutError), self._lingering.occupied():
+            async with asyncio.timeout(LINGER_S):
+                await incoming.drain()
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    """The first message of a web socket asks whether it is accepted."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    response = error_response(NO_WEBSOCKETS)
+    headers = [*response.raw_headers, (b"x-request-id", new_id().encode())]
+    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": response.body})

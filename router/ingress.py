@@ -1,0 +1,67 @@
+"""The front in Serve's own processes: what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names.
+
+Serve calls :func:`middlewares` in every process that clients connect to: its proxies, or with direct ingress the
+replicas of the router. Both variables must be in the environment of every node before Ray starts there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.middleware import Middleware
+
+from router.asgi.front import Front
+from router.asgi.memory import return_memory
+from router.config import RouterConfig
+from vlm.errors import ConfigError
+
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+SETTINGS = "GIGAROUTER_FRONT"
+"""The variable with the router's settings as JSON: the ``args`` of its application. Without it, the defaults hold."""
+ROUTER = "router.app:build"
+SESSION_HEADER = "RAY_SERVE_SESSION_ID_HEADER_KEY"
+"""Serve's variable for the name of the header that it reads beside ``x-session-id``."""
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve is to put around its HTTP server.
+
+    Raises:
+        ConfigError: The settings in the environment are wrong.
+    """
+    logging.getLogger("router").parent = logging.getLogger("ray.serve")  # the only one to which Serve gives handlers
+    config = RouterConfig.from_args(_settings(os.environ.get(SETTINGS, "{}")))
+    limit_heads(config)
+    return_memory()
+    return [Middleware(Front, config=config, session_header=os.environ.get(SESSION_HEADER, ""))]
+
+
+def environment(serve_config: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that put the front before the router of a Serve config, with the router's own settings."""
+    applications = [one for one in serve_config.get("applications") or () if isinstance(one, dict)]
+    args = next((one.get("args") for one in applications if one.get("import_path") == ROUTER), None)
+    return {CALLBACK: "router.ingress:middlewares", SETTINGS: json.dumps(args or {}, default=str)}
+
+
+def limit_heads(config: RouterConfig) -> None:
+    """Have the uvicorn servers of this process limit the heads of requests; Serve offers no setting for it."""
+    import uvicorn.config
+
+    from router.asgi.head import head_protocol
+
+    protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS  # its values may be classes; "auto" is what Serve takes
+    protocols["auto"] = head_protocol(config)
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"The variable {SETTINGS} must hold a JSON object with settings of the router.")
+    return settings

@@ -1,0 +1,1 @@
+"""Decodes images in processes that can be stopped, within a budget of memory."""
