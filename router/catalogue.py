@@ -14,7 +14,7 @@ from typing import Any
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from vlm.models.cards import Card, TaskCard, card_of, cards_of
-from vlm.types import MAX_TASKS, ModelInfo
+from vlm.types import MAX_IMAGES, MAX_TASKS, ModelInfo
 
 Json = dict[str, Any]
 
@@ -149,7 +149,7 @@ def _task(task: TaskCard) -> Json:
 
 def _limits(config: RouterConfig) -> Json:
     return {
-        "max_images": 1,
+        "max_images": MAX_IMAGES,
         "max_tasks": MAX_TASKS,
         "max_bytes": config.max_image_bytes,
         "max_pixels": config.max_image_pixels,

@@ -7,6 +7,7 @@ differs. No score is made up for a shape that always has one: it is null where t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vlm.types import Box, Detection, Grounding, Point, Polygon
@@ -21,8 +22,15 @@ _THOUSAND = (1000, 1000)
 
 
 def render(grounding: Grounding, name: str) -> Any:
-    """The objects of ``grounding`` in the format ``name``, which is a key of FORMATS."""
-    return FORMATS[name](grounding)
+    """The objects of ``grounding`` in the format ``name``, which is a key of FORMATS; of several images, a list."""
+    if not grounding.image_sizes:
+        return FORMATS[name](grounding)
+    return [FORMATS[name](_in_image(grounding, image)) for image in range(len(grounding.image_sizes))]
+
+
+def _in_image(grounding: Grounding, image: int) -> Grounding:
+    found = tuple(one for one in grounding.detections if one.image == image)
+    return replace(grounding, image_size=grounding.image_sizes[image], image_sizes=(), detections=found)
 
 
 def _moondream(grounding: Grounding) -> Json:
@@ -92,7 +100,7 @@ def _result(number: int, found: Detection, size: Size) -> Json:
     shapes = found.polygons or ((found.quad,) if found.quad else ())
     return {
         "id": number,
-        "image_id": 0,
+        "image_id": found.image,
         "category": _name(found),
         "bbox": [round(number, _PIXELS) for number in (x_min, y_min, x_max - x_min, y_max - y_min)],
         "score": _score(found),

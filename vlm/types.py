@@ -19,6 +19,8 @@ ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
 """Maximum number of tasks of one request."""
+MAX_IMAGES = 16
+"""Maximum number of images of one request."""
 
 
 # --- geometry: normalised to 0..1 of the image after EXIF orientation -----------------------------
@@ -75,6 +77,7 @@ class Detection:
         polygons: For the kind ``polygon``; an object may have several.
         spans: (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` if the model
             reasoned before it answered.
+        image: Index of the image in which it is, of a request with several.
     """
 
     kind: ObjectKind
@@ -86,6 +89,7 @@ class Detection:
     quad: Polygon | None = None
     polygons: tuple[Polygon, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,14 @@ class Grounding:
         task: Canonical task name (``"detect"``).
         native_task: The model's own name of the task (``"<OD>"``), or "" if it has none.
         text: The answer's text without special tokens; None for a task that only gives geometry.
-        image_size: (width, height) in pixels after EXIF orientation, or None without an image.
+        image_size: (width, height) in pixels after EXIF orientation, of several images that of the first; None without
+            an image.
         detections: The objects, in the order of the model's output.
         truncated: Whether the model's output ended, or was malformed, in the middle of an object.
         raw: The decoded output with its special tokens.
         reasoning: The model's reasoning before its answer, into which spans point then; None if it did not reason.
         below_threshold: Number of objects that were left out because their score is below the task's ``threshold``.
+        image_sizes: The size of each image of a request with several, else empty.
     """
 
     task: str
@@ -113,6 +119,12 @@ class Grounding:
     raw: str = ""
     reasoning: str | None = None
     below_threshold: int = 0
+    image_sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The size of each image, whatever their number."""
+        return self.image_sizes or (() if self.image_size is None else (self.image_size,))
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -248,11 +260,12 @@ class Request:
         stream: True to get the answer as it grows; False for one chunk with all of it, which costs less.
             An answer to several tasks or labels always comes as one chunk.
         tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those without a text.
+        images: Several images in place of ``image``, each asked about by itself.
         caller: Who asks: any text that differs between those who are to share a model fairly. It is compared, never
             read or logged. Requests without one are all of one caller.
 
     Raises:
-        InvalidRequest: Both ``task`` and ``tasks`` are given, or too many tasks.
+        InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them.
     """
 
     image: bytes | None
@@ -261,11 +274,14 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stream: bool = True
     tasks: tuple[Task, ...] = ()
+    images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
         _check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
+        _check(not self.images or self.image is None, "images", "and image exclude each other: send one of them")
+        _check(len(self.images) <= MAX_IMAGES, "images", f"must hold at most {MAX_IMAGES}")
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -322,7 +338,8 @@ class Completion:
         ignored: The request's fields that this task does not use (``"prompt"``).
         has_text: True if the answer is text; False if it is the grounding's geometry.
         parts: The answer to each of the request's tasks, in order; empty for a request with one task. The other fields
-            are then the first text among them, the grounding of the first, and the tokens of all.
+            are then the first text among them, the grounding of the first, and the tokens of all. Each part is about
+            all images of the request.
     """
 
     text: str

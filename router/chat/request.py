@@ -6,6 +6,7 @@ prompts pass through unchanged, because only the model's processor can interpret
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,7 +26,7 @@ from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.types import Request, Sampling
+from vlm.types import MAX_IMAGES, Request, Sampling
 
 Json = dict[str, Any]
 
@@ -62,7 +63,7 @@ class ParsedChat:
         prompt: The text of the last user message.
         form: What the answer's ``content`` holds.
         dropped: Fields that cannot be honoured, which the client or the operator allows to be ignored.
-        images: The one image, or none.
+        images: The images of the newest user message with any.
     """
 
     raw: Json
@@ -85,7 +86,7 @@ class Chat:
         stream: Whether the answer goes out as events.
         include_usage: Whether a stream ends with an event of token counts.
         ignored: Fields of the body that have no effect.
-        image_param, prompt_param: Paths of the image and of the text in the body, for errors that are found later;
+        image_params, prompt_param: Paths of the images and of the text in the body, for errors that are found later;
             without an image, where it would be.
         named_task: The task is that of the model's name.
     """
@@ -96,7 +97,7 @@ class Chat:
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
-    image_param: str
+    image_params: tuple[str, ...]
     prompt_param: str
     named_task: bool = False
 
@@ -108,9 +109,11 @@ class Chat:
         elif param == "prompt" or (self.named_task and (param or "").startswith("task.")):
             param = self.prompt_param
         elif param == "image" or (param is None and isinstance(error, InvalidImage)):
-            param = self.image_param
-            if self.request.image is None:
+            param = self.image_params[0]
+            if self.request.image is None and not self.request.images:
                 message = f"{message} {HOW_TO_SEND}"
+        elif found := re.fullmatch(r"images\[(\d+)\]", param or ""):
+            param = self.image_params[int(found[1])]
         return type(error)(message, param, error.code)
 
 
@@ -140,16 +143,20 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     """
     chat, form = parsed.body, parsed.form
     name = read_model_name(chat.model, config)
-    image = images[0] if images else None
-    image_param = parsed.images[0].param if parsed.images else "messages"
-    request = Request(image, parsed.prompt.text, sampling=_sampling(chat), stream=bool(chat.stream))
+    request = Request(
+        images[0] if len(images) == 1 else None,
+        parsed.prompt.text,
+        sampling=_sampling(chat),
+        stream=bool(chat.stream),
+        images=tuple(images) if len(images) > 1 else (),
+    )
     named_task = _is_named(name, parsed)
     return Chat(
         model=name.model,
         request=(
             replace(request, prompt="", task=task_of(name.task or "", parsed.prompt))
             if named_task
-            else _with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param)))
+            else _with_tasks(request, chat, cache(lambda: _size_of(images, config, parsed)))
         ),
         options=ResponseOptions(
             form.content,
@@ -161,7 +168,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         ignored=_ignored(parsed, without_text=named_task and not uses_text(name.task or "")),
-        image_param=image_param,
+        image_params=tuple(reference.param for reference in parsed.images) or ("messages",),
         prompt_param=_prompt_param(parsed),
         named_task=named_task,
     )
@@ -261,19 +268,32 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 
 def _images(chat: ChatBody, turn: Turn) -> tuple[ImageReference, ...]:
-    """The one image of the newest user message with any. Whether a request needs one, the model decides."""
+    """The images of the newest user message with any. Whether a request needs one, the model decides."""
     found = () if turn.images is None else tuple(_image_parts(chat.messages[turn.images], f"messages[{turn.images}]"))
-    if len(found) > 1:
+    if len(found) > MAX_IMAGES:
         raise InvalidRequest(
-            f"The message has {len(found)} images; these models take one image a request.", "messages", "invalid_value"
+            f"The message has {len(found)} images; a request takes at most {MAX_IMAGES}.",
+            f"messages[{turn.images}].content",
+            "invalid_value",
         )
     return found
 
 
-def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
-    if image is None:
-        raise InvalidRequest(f"A point or box in pixels needs an image. {HOW_TO_SEND}", param, "invalid_value")
-    return upright_size_of(image, config.image_limits, param)
+def _size_of(images: Sequence[bytes], config: RouterConfig, parsed: ParsedChat) -> tuple[int, int]:
+    """The size of all images, in which a point or box in pixels is meant."""
+    if not images:
+        raise InvalidRequest(f"A point or box in pixels needs an image. {HOW_TO_SEND}", "messages", "invalid_value")
+    sizes = {
+        upright_size_of(image, config.image_limits, reference.param)
+        for image, reference in zip(images, parsed.images, strict=True)
+    }
+    if len(sizes) > 1:
+        raise InvalidRequest(
+            "A point or box in pixels needs images of one size, and these differ: give it from 0 to 1.",
+            "messages",
+            "invalid_value",
+        )
+    return sizes.pop()
 
 
 def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:

@@ -186,10 +186,11 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
 
 
 def _image_cache(completion: Completion) -> str | None:
-    """Whether the image was encoded before; null without an image."""
+    """Whether the images were encoded before, all of them or some; null without an image."""
     if completion.grounding.image_size is None:
         return None
-    return "hit" if completion.usage.cached_tokens else "miss"
+    cached, all_tokens = completion.usage.cached_tokens, completion.usage.image_tokens
+    return "miss" if not cached else "hit" if cached >= all_tokens else "partial"
 
 
 def logprobs_json(token_ids: Sequence[int], logprobs: Sequence[float], options: ResponseOptions) -> Json:

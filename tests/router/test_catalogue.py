@@ -51,7 +51,7 @@ def test_every_field_of_an_entry() -> None:
         "parameters": 230_000_000,
         "price_per_1k_images_usd": "0.094",
         "license": {"spdx": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
-        "limits": {"max_images": 1, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
+        "limits": {"max_images": 16, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
         "coordinate_bins": [1000, 1000],
         "status": {"ready": True, "detail": "running"},
     }

@@ -10,6 +10,7 @@ import pytest
 
 from router.config import RouterConfig
 from tests.images import data_url, plain
+from tests.router.clients import OTHER_URL
 from tests.router.world import (
     CHAT,
     IMAGE,
@@ -114,7 +115,19 @@ BAD = [
         "messages",
     ),
     Bad("no user", with_messages({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
-    Bad("two images", with_messages(user(image_part(), image_part())), "invalid_value", "messages"),
+    Bad("17 images", with_messages(user(*[image_part()] * 17)), "invalid_value", "messages[0].content"),
+    Bad(
+        "pixels in images of two sizes",
+        {**with_messages(user(image_part(), image_part(OTHER_URL))), "task": IN_PIXELS},
+        "invalid_value",
+        "messages",
+    ),
+    Bad(
+        "the second of two images is broken",
+        with_messages(user(image_part(), image_part("data:image/png;base64,"))),
+        "empty_image_file",
+        "messages[0].content[1].image_url.url",
+    ),
     Bad(
         "image of the assistant alone",
         with_messages({**user(image_part()), "role": "assistant"}),

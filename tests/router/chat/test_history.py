@@ -36,7 +36,7 @@ def test_a_later_question_is_about_the_image_that_was_sent_before() -> None:
     chat = read(open_webui_later("Which colour is it?"))
     assert chat.request.image == IMAGE
     assert chat.request.prompt == "Which colour is it?"
-    assert chat.image_param == "messages[1].content[2].image_url.url"
+    assert chat.image_params[0] == "messages[1].content[2].image_url.url"
     assert chat.prompt_param == "messages[5].content"
     assert chat.ignored == (*(f"messages[{at}]" for at in range(5)), "messages[5].content")
 
