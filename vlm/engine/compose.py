@@ -83,8 +83,7 @@ def merge(request: Request, answers: Sequence[Completion]) -> Completion:
 
     The answers about several images become one: their texts are numbered lines, and each detection knows its image.
     The answers to several tasks become ``parts``, and the grounding of the whole is that of the first one. The answers
-    for several labels become one: their detections follow one another, and a detection to which the model gave no label
-    gets the one that was asked for.
+    for several labels become one: their detections follow one another, each under the label that was asked for.
     """
     if request.images:
         return across_images(answers)
@@ -100,6 +99,11 @@ def _labels(request: Request) -> tuple[str, ...]:
     """The labels that take a generation each; a label that is named twice takes one."""
     task = request.task
     return tuple(dict.fromkeys(task.labels)) if task is not None and task.name in PER_LABEL else ()
+
+
+def label_of(request: Request) -> str | None:
+    """The label of a request for one generation, as the client wrote it; None if it asks for none."""
+    return next(iter(_labels(request)), None)
 
 
 # --- answering ------------------------------------------------------------------------------------
@@ -168,8 +172,7 @@ def _ignored_by_parts(answers: Sequence[Completion]) -> tuple[str, ...]:
 
 
 def _labelled(grounding: Grounding, label: str) -> Grounding:
-    named = (one if one.label else replace(one, label=label) for one in grounding.detections)
-    return replace(grounding, detections=tuple(named))
+    return replace(grounding, detections=tuple(replace(one, label=label) for one in grounding.detections))
 
 
 def _joined(groundings: Sequence[Grounding]) -> Grounding:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 
 from vlm.decoding.cost import decoding_bytes
+from vlm.engine import compose
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
 from vlm.engine.processor_cache import ProcessorCache
@@ -95,6 +96,7 @@ class Preparer:
             prefix=self._prefix(inputs),
             prepare_ms=1000 * (time.perf_counter() - began),
             threshold=None if request.task is None else request.task.threshold,
+            label=compose.label_of(request),
         )
 
     def _inputs(self, request: Request, key: bytes, began: float, known: Known | None) -> Inputs:

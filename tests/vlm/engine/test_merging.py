@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.images import hand_drawn
+from tests.oracle import MINIATURES, ask_all
 from tests.vlm.engine.test_compose import CAPTION, DETECT, a_box, completion
-from tests.vlm.test_meaning import MINIATURES, ask_all, hand_drawn
 from vlm.engine.compose import answer, check_generations, generations, is_compound, merge, split
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import objects_json, to_json
