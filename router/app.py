@@ -26,13 +26,14 @@ from router.asgi.metering import Meter, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.ray import RayBackend
-from router.catalogue import entry
+from router.catalogue import entry, task_entries
 from router.chat.format import ChatFormat
+from router.chat.model_name import read_model_name
 from router.config import RouterConfig
 from router.images import DataUrlLoader
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
-from vlm.models.cards import canonical_name
+from vlm.grounding_schema import grounding_schema
 
 
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
@@ -42,8 +43,10 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),
             Route("/v1/models/{id:path}", status.model),
+            Route("/health", status.healthz),
             Route("/healthz", status.healthz),
             Route("/readyz", status.readyz),
         ],
@@ -54,6 +57,11 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     return app
 
 
+async def grounding_json(_request: Request) -> Response:
+    """``GET /v1/schemas/grounding.json``: the JSON schema of the grounding object."""
+    return json_response(grounding_schema())
+
+
 class StatusRoutes:
     """The routes that say which models there are and whether they can answer."""
 
@@ -61,21 +69,29 @@ class StatusRoutes:
         self._backend = backend
         self._config = config
 
-    async def models(self, _request: Request) -> Response:
-        """``GET /v1/models``."""
-        entries = [entry(status, self._config) for status in await self._backend.models()]
+    async def models(self, request: Request) -> Response:
+        """``GET /v1/models``; with ``?expand=tasks`` also an entry for each task behind each model's name."""
+        statuses = await self._backend.models()
+        entries = [entry(status, self._config) for status in statuses]
+        if request.query_params.get("expand") == "tasks":
+            entries += [one for status in statuses for one in task_entries(status, self._config)]
         return json_response({"object": "list", "data": entries})
 
     async def model(self, request: Request) -> Response:
-        """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash."""
-        name = request.path_params["id"]
+        """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash, or end in a task."""
+        asked = request.path_params["id"]
+        name = read_model_name(asked, self._config)
         for status in await self._backend.models():
-            if status.name == canonical_name(name):
+            if status.name == name.model and name.task is None:
                 return json_response(entry(status, self._config))
-        raise unknown(name)
+            if status.name == name.model:
+                for one in task_entries(status, self._config):
+                    if one["id"] == f"{name.model}:{name.task}":
+                        return json_response(one)
+        raise unknown(asked)
 
     async def healthz(self, _request: Request) -> Response:
-        """``GET /healthz``: this process is alive."""
+        """``GET /healthz`` and ``GET /health``: this process is alive."""
         return json_response({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:

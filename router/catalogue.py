@@ -14,7 +14,7 @@ from typing import Any
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from vlm.models.cards import Card, TaskCard, card_of, cards_of
-from vlm.types import MAX_TASKS, ModelInfo
+from vlm.types import MAX_IMAGES, MAX_TASKS, ModelInfo
 
 Json = dict[str, Any]
 
@@ -39,6 +39,7 @@ PARAMETERS = (
     "logprobs",
     "top_logprobs",
     "response_format",
+    "grounding_format",
     "task",
     "tasks",
 )
@@ -57,12 +58,13 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "created": _created(card),
         "owned_by": card.hugging_face_id.split("/")[0] if card.hugging_face_id else "gigarouter",
         "canonical_slug": card.hugging_face_id or status.name,
-        "aliases": list(card.aliases),
+        "aliases": [*card.aliases, *(["default"] if status.name == config.default_model else [])],
         "name": card.display_name,
         "description": card.description,
         "hugging_face_id": card.hugging_face_id,
         **_loaded(status.info, card),
         "context_length": card.context_length,
+        "max_model_len": card.context_length,
         "architecture": _architecture(card),
         "price_per_1k_images_usd": config.prices.get(status.name),
         "supported_parameters": [name for name in PARAMETERS if card.beam_search or name not in BEAM_PARAMETERS],
@@ -72,6 +74,22 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "coordinate_bins": card.coordinate_bins and list(card.coordinate_bins),
         "status": {"ready": status.ready, "detail": status.detail},
     }
+
+
+def task_entries(status: ModelStatus, config: RouterConfig) -> list[Json]:
+    """An entry for each task that can be named behind the model's name; a region cannot be given there."""
+    whole = entry(status, config)
+    return [
+        {
+            **whole,
+            "id": f"{status.name}:{task['name']}",
+            "aliases": [f"{alias}:{task['name']}" for alias in whole["aliases"]],
+            "name": f"{whole['name']}: {task['name']}",
+            "tasks": [task],
+        }
+        for task in whole["tasks"]
+        if "region" not in task["needs"]
+    ]
 
 
 def described(status: ModelStatus) -> Card:
@@ -138,7 +156,7 @@ def _task(task: TaskCard) -> Json:
 
 def _limits(config: RouterConfig) -> Json:
     return {
-        "max_images": 1,
+        "max_images": MAX_IMAGES,
         "max_tasks": MAX_TASKS,
         "max_bytes": config.max_image_bytes,
         "max_pixels": config.max_image_pixels,

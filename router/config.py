@@ -57,6 +57,9 @@ class RouterConfig(BaseModel):
             here and the client closes the connection.
         required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
+        drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
+            does not say: many chat interfaces cannot send ``drop_params`` themselves.
+        default_model: The model that answers to the name ``default`` as well; None if there is none.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
             reported by ``/v1/models``, with null for a model that is not listed.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
@@ -82,6 +85,8 @@ class RouterConfig(BaseModel):
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
+    drop_params: bool = False
+    default_model: Name | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     allow_unauthenticated_cluster: bool = False
 

@@ -76,3 +76,18 @@ class CheckpointError(VlmError):
 
 class ConfigError(VlmError):
     """A setting of the engine, a model or the router is unknown, missing or impossible; the message names it."""
+
+
+def prompt_too_long(tokens: int, limit: int) -> InvalidRequest:
+    """The error for a prompt that a model cannot hold, in the words that LiteLLM and LangChain look for.
+
+    Args:
+        tokens: Of the prompt, those of its image included where the limit includes them.
+        limit: Number of tokens that the model reads and writes.
+    """
+    return InvalidRequest(
+        f"This model's maximum context length is {limit} tokens. However, your messages resulted in {tokens} tokens. "
+        "Please reduce the length of the messages.",
+        "prompt",
+        "context_length_exceeded",
+    )

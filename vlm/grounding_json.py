@@ -31,15 +31,15 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
         include_raw: Give the model's decoded output, special tokens included, as ``raw``.
         parts: The groundings of the parts of an answer to several tasks, in order.
     """
-    size = grounding.image_size
+    sizes = grounding.sizes
     return {
         "version": VERSION,
         "task": grounding.task,
         "native_task": grounding.native_task,
         "text": grounding.text,
         "reasoning": grounding.reasoning,
-        "images": [] if size is None else [{"width": size[0], "height": size[1]}],
-        "objects": [_object(index, found, size) for index, found in enumerate(grounding.detections)],
+        "images": [{"width": width, "height": height} for width, height in sizes],
+        "objects": [_object(index, found, _size(found, sizes)) for index, found in enumerate(grounding.detections)],
         "truncated": grounding.truncated,
         "below_threshold": grounding.below_threshold,
         "raw": grounding.raw if include_raw else None,
@@ -52,13 +52,23 @@ def objects_json(grounding: Grounding) -> Json:
 
     It has the same values as the whole object, without the keys that do not apply.
     """
-    return {"objects": [_compact(found, grounding.image_size) for found in grounding.detections]}
+    sizes = grounding.sizes
+    objects = [_compact(found, _size(found, sizes)) for found in grounding.detections]
+    if len(sizes) < 2:
+        return {"objects": objects}
+    numbered = zip(grounding.detections, objects, strict=True)
+    return {"objects": [{"image": found.image, **compact} for found, compact in numbered]}
+
+
+def _size(found: Detection, sizes: Sequence[Size]) -> Size | None:
+    """The size of the image in which an object is."""
+    return sizes[found.image] if found.image < len(sizes) else None
 
 
 def _object(index: int, found: Detection, size: Size | None) -> Json:
     return {
         "id": index,
-        "image": 0,
+        "image": found.image,
         "kind": found.kind,
         "label": found.label,
         "text": found.text,

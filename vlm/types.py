@@ -17,11 +17,13 @@ from vlm.sampling import check
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
-TaskResolution = Literal["task", "native", "plain", "default"]
+TaskResolution = Literal["task", "native", "foreign", "plain", "default"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
 """Maximum number of tasks of one request."""
+MAX_IMAGES = 16
+"""Maximum number of images of one request."""
 
 MAX_CHOICES = 8
 """Maximum number of answers to one request, each of which takes a place of its own: as many as beams."""
@@ -81,6 +83,7 @@ class Detection:
         polygons: For the kind ``polygon``; an object may have several.
         spans: (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` if the model
             reasoned before it answered.
+        image: Index of the image in which it is, of a request with several.
     """
 
     kind: ObjectKind
@@ -92,6 +95,7 @@ class Detection:
     quad: Polygon | None = None
     polygons: tuple[Polygon, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,14 @@ class Grounding:
         task: Canonical task name (``"detect"``).
         native_task: The model's own name of the task (``"<OD>"``), or "" if it has none.
         text: The answer's text without special tokens; None for a task that only gives geometry.
-        image_size: (width, height) in pixels after EXIF orientation, or None without an image.
+        image_size: (width, height) in pixels after EXIF orientation, of several images that of the first; None without
+            an image.
         detections: The objects, in the order of the model's output.
         truncated: Whether the model's output ended, or was malformed, in the middle of an object.
         raw: The decoded output with its special tokens.
         reasoning: The model's reasoning before its answer, into which spans point then; None if it did not reason.
         below_threshold: Number of objects that were left out because their score is below the task's ``threshold``.
+        image_sizes: The size of each image of a request with several, else empty.
     """
 
     task: str
@@ -119,6 +125,12 @@ class Grounding:
     raw: str = ""
     reasoning: str | None = None
     below_threshold: int = 0
+    image_sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The size of each image, whatever their number."""
+        return self.image_sizes or (() if self.image_size is None else (self.image_size,))
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -168,14 +180,16 @@ class Request:
         stream: True to get the answer as it grows; False for one chunk with all of it, which costs less.
             An answer to several tasks or labels always comes as one chunk.
         tasks: Several tasks in place of ``task``, each answered by itself; ``prompt`` is for those without a text.
+        images: Several images in place of ``image``, each asked about by itself.
         caller: Who asks: any text that differs between those who are to share a model fairly. It is compared, never
             read or logged. Requests without one are all of one caller.
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
-            be combined with several tasks or labels.
+            be combined with several tasks, labels or images.
 
     Raises:
-        InvalidRequest: Both ``task`` and ``tasks`` are given, too many tasks, or a wrong ``n``.
+        InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
+            wrong ``n``.
     """
 
     image: bytes | None
@@ -184,13 +198,16 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stream: bool = True
     tasks: tuple[Task, ...] = ()
+    images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
-        check(1 <= self.n <= MAX_CHOICES, "n", f"must be from 1 to {MAX_CHOICES}")
         check(len(self.tasks) <= MAX_TASKS, "tasks", f"must hold at most {MAX_TASKS}")
+        check(not self.images or self.image is None, "images", "and image exclude each other: send one of them")
+        check(len(self.images) <= MAX_IMAGES, "images", f"must hold at most {MAX_IMAGES}")
+        check(1 <= self.n <= MAX_CHOICES, "n", f"must be from 1 to {MAX_CHOICES}")
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -257,11 +274,13 @@ class Completion:
         grounding: The answer's regions of the image.
         finish_reason: "stop" if the answer is complete, "length" if it was cut off.
         usage, timings: What it cost.
-        resolution: How the task was found: named, native prompt, plain text, or the model's default.
+        resolution: How the task was found: named, native prompt, that of another model, plain text, or the model's
+            default.
         ignored: The request's fields that this task does not use (``"prompt"``).
         has_text: True if the answer is text; False if it is the grounding's geometry.
         parts: The answer to each of the request's tasks, in order; empty for a request with one task. The other fields
-            are then the first text among them, the grounding of the first, and the tokens of all.
+            are then the first text among them, the grounding of the first, and the tokens of all. Each part is about
+            all images of the request.
         token_bytes: What each token added to the output, in UTF-8, if log-probabilities were asked for. A token may
             hold part of a character; joined, they are the grounding's ``raw``.
         top_logprobs: The likeliest tokens of each step, best first, if they were asked for. They are fewer where the

@@ -22,6 +22,7 @@ from router.chat.response import (
     grounding_of,
     logprobs_json,
     reasoning_json,
+    rendered_json,
     usage_json,
 )
 from vlm.errors import VlmError
@@ -67,7 +68,7 @@ class EventWriter:
                 yield self._choice({"content": content_of(one, self.options)}, index=index)
             last = index + 1 == len(choices)
             yield self._choice(
-                {"grounding": grounding_of(one, self.options)},
+                {"grounding": grounding_of(one, self.options), **rendered_json(one, self.options)},
                 index=index,
                 finish_reason=one.finish_reason,
                 beside={"x_gigarouter": extras_json(completion, self.meta)} if last else None,

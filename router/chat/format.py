@@ -21,12 +21,14 @@ class ChatFormat:
 
     def parse(self, body: bytes) -> ParsedChat:
         """See :class:`~router.asgi.format.Format`."""
-        return parse_chat(body)
+        return parse_chat(body, self._config)
 
     def build(self, parsed: ParsedChat, images: Sequence[bytes], request_id: str) -> BuiltChat:
         """See :class:`~router.asgi.format.Format`."""
         chat = build_chat(parsed, images, self._config)
-        return BuiltChat(chat, ResponseMeta(chat.model, request_id, self._config.system_fingerprint, chat.ignored))
+        resolution = "model" if chat.named_task else None
+        meta = ResponseMeta(chat.model, request_id, self._config.system_fingerprint, chat.ignored, resolution)
+        return BuiltChat(chat, meta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ prompts pass through unchanged, because only the model's processor can interpret
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,14 +15,18 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
-from router.chat.response import Content, ResponseOptions
-from router.chat.schema import ChatBody, ImagePart, Message, TextPart
+from router.chat.history import Turn, read_turn, without_history
+from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
+from router.chat.prompt import Prompt, read_prompt
+from router.chat.response import ResponseOptions
+from router.chat.response_format import ContentForm, read_form
+from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
 from router.chat.tasks import ImageSize, read_task
+from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.models.cards import canonical_name
-from vlm.types import Request, Sampling
+from vlm.types import MAX_IMAGES, Request, Sampling
 
 Json = dict[str, Any]
 
@@ -30,10 +35,6 @@ RAW_TASK = "raw"
 HOW_TO_SEND = "Send it as an image_url part of a user message."
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
     "audio": (),
     "modalities": (["text"],),
     "prediction": (),
@@ -52,15 +53,19 @@ class ParsedChat:
 
     Attributes:
         raw: The body as JSON.
-        body: The same as a model.
-        content: What the answer's ``content`` holds.
-        dropped: Fields that cannot be honoured, which the client allows to be ignored.
-        images: The one image, or none.
+        body: The same as a model, without the messages that are not read.
+        turn: The messages that are read.
+        prompt: The text of the last user message.
+        form: What the answer's ``content`` holds.
+        dropped: Fields that cannot be honoured, which the client or the operator allows to be ignored.
+        images: The images of the newest user message with any.
     """
 
     raw: Json
     body: ChatBody
-    content: Content
+    turn: Turn
+    prompt: Prompt
+    form: ContentForm
     dropped: list[str]
     images: tuple[ImageReference, ...]
 
@@ -76,8 +81,9 @@ class Chat:
         stream: Whether the answer goes out as events.
         include_usage: Whether a stream ends with an event of token counts.
         ignored: Fields of the body that have no effect.
-        image_param, prompt_param: Paths of the image and of the text in the body, for errors that are found later;
+        image_params, prompt_param: Paths of the images and of the text in the body, for errors that are found later;
             without an image, where it would be.
+        named_task: The task is that of the model's name.
     """
 
     model: str
@@ -86,32 +92,42 @@ class Chat:
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
-    image_param: str
+    image_params: tuple[str, ...]
     prompt_param: str
+    named_task: bool = False
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body in place of a field of ``Request``."""
         message, param = error.message, error.param
-        if param == "prompt":
+        if self.named_task and param == "task":
+            param = "model"
+        elif param == "prompt" or (self.named_task and (param or "").startswith("task.")):
             param = self.prompt_param
         elif param == "image" or (param is None and isinstance(error, InvalidImage)):
-            param = self.image_param
-            if self.request.image is None:
+            param = self.image_params[0]
+            if self.request.image is None and not self.request.images:
                 message = f"{message} {HOW_TO_SEND}"
+        elif found := re.fullmatch(r"images\[(\d+)\]", param or ""):
+            param = self.image_params[int(found[1])]
         return type(error)(message, param, error.code)
 
 
-def parse_chat(body: bytes) -> ParsedChat:
+def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     """The first phase of reading a request: what can be known without its image. CPU work only.
 
     Raises:
         InvalidRequest: With the path of the field at fault.
     """
     raw = read_object(body)
-    chat = validated(ChatBody, raw)
-    dropped = _impossible(raw, drop=bool(chat.drop_params))
+    turn = read_turn(raw)
+    chat = validated(ChatBody, raw if turn is None else without_history(raw, turn))
+    if turn is None:
+        raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
+    drop = config.drop_params if chat.drop_params is None else chat.drop_params
+    dropped = [*unused_tools(raw, chat.model, drop=drop), *_impossible(raw, drop=drop)]
     _check_stream_options(chat)
-    return ParsedChat(raw, chat, _content(chat), dropped, _images(chat))
+    prompt = _prompt(chat.messages[turn.text], f"messages[{turn.text}].content", config)
+    return ParsedChat(raw, chat, turn, prompt, _form(chat), dropped, _images(chat, turn))
 
 
 def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
@@ -120,30 +136,59 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     Raises:
         InvalidRequest, InvalidImage: With the path of the field at fault.
     """
-    chat, content = parsed.body, parsed.content
-    image = images[0] if images else None
-    image_param = parsed.images[0].param if parsed.images else "messages"
-    prompt_param, prompt = _prompt(chat, config)
-    request = Request(image, prompt, sampling=_sampling(chat), stream=bool(chat.stream), n=chat.n or 1)
+    chat, form = parsed.body, parsed.form
+    name = read_model_name(chat.model, config)
+    request = Request(
+        images[0] if len(images) == 1 else None,
+        parsed.prompt.text,
+        sampling=_sampling(chat),
+        stream=bool(chat.stream),
+        n=chat.n or 1,
+        images=tuple(images) if len(images) > 1 else (),
+    )
+    named_task = _is_named(name, parsed)
     return Chat(
-        model=canonical_name(chat.model),
-        request=_with_tasks(request, chat, cache(lambda: _size_of(image, config, image_param))),
+        model=name.model,
+        request=(
+            replace(request, prompt="", task=task_of(name.task or "", parsed.prompt))
+            if named_task
+            else _with_tasks(request, chat, cache(lambda: _size_of(images, config, parsed)))
+        ),
         options=ResponseOptions(
-            content, include_raw=bool(chat.include_raw) or content == "raw", logprobs=bool(chat.logprobs)
+            form.content,
+            include_raw=bool(chat.include_raw) or form.content == "raw",
+            logprobs=bool(chat.logprobs),
+            schema=form.schema,
+            grounding_format=chat.grounding_format,
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        ignored=_ignored(parsed.raw, chat, parsed.dropped),
-        image_param=image_param,
-        prompt_param=prompt_param,
+        ignored=_ignored(parsed, without_text=named_task and not uses_text(name.task or "")),
+        image_params=tuple(reference.param for reference in parsed.images) or ("messages",),
+        prompt_param=_prompt_param(parsed),
+        named_task=named_task,
     )
+
+
+def _is_named(name: ModelName, parsed: ParsedChat) -> bool:
+    """Whether the task is that of the model's name: a task of the body comes first, and so does a native prompt."""
+    chat = parsed.body
+    return name.task is not None and not parsed.prompt.native and chat.tasks is None and _named_in_body(chat) is None
+
+
+def _named_in_body(chat: ChatBody) -> TaskBody | None:
+    return None if chat.task is None or chat.task.name == RAW_TASK else chat.task
+
+
+def _prompt_param(parsed: ParsedChat) -> str:
+    return f"messages[{parsed.turn.text}].content"
 
 
 # Fields without effect
 
 
 def _impossible(raw: Json, *, drop: bool) -> list[str]:
-    """Names of fields that cannot be honoured; an error unless the client allows them to be ignored."""
+    """Names of fields that cannot be honoured; an error unless they may be ignored."""
     found = [name for name, harmless in IMPOSSIBLE.items() if not _is_harmless(raw.get(name), harmless)]
     if found and not drop:
         raise InvalidRequest(
@@ -159,15 +204,23 @@ def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
-def _ignored(raw: Json, chat: ChatBody, dropped: list[str]) -> tuple[str, ...]:
+def _ignored(parsed: ParsedChat, *, without_text: bool) -> tuple[str, ...]:
     unknown = [
         name[:64]
-        for name, value in raw.items()
-        if value is not None and name not in IMPOSSIBLE and name not in ChatBody.model_fields
+        for name, value in parsed.raw.items()
+        if value is not None and name not in (*IMPOSSIBLE, *TOOL_FIELDS) and name not in ChatBody.model_fields
     ]
-    last = _last_user(chat)
-    unread = [f"messages[{at}]" for at, message in enumerate(chat.messages) if at != last and _texts(message)]
-    return (*unknown[:MAX_REPORTED], *dropped, *unread[:MAX_REPORTED])
+    messages = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
+    text = [_prompt_param(parsed)] if without_text and parsed.prompt.text.strip() else _unused_parts(parsed)
+    return (*unknown[:MAX_REPORTED], *parsed.dropped, *messages[:MAX_REPORTED], *text)
+
+
+def _unused_parts(parsed: ParsedChat) -> Iterator[str]:
+    """Paths of the parts of the last user message that are not wholly used."""
+    path = _prompt_param(parsed)
+    is_list = isinstance(parsed.raw["messages"][parsed.turn.text].get("content"), list)
+    for part in parsed.prompt.unused:
+        yield f"{path}[{part}]" if is_list else path
 
 
 # The request to the model, and the form of the answer
@@ -178,21 +231,10 @@ def _check_stream_options(chat: ChatBody) -> None:
         raise InvalidRequest("stream_options is allowed only with stream: true.", "stream_options", "invalid_value")
 
 
-def _content(chat: ChatBody) -> Content:
+def _form(chat: ChatBody) -> ContentForm:
     if chat.task is not None and chat.task.name == RAW_TASK:
-        return "raw"
-    wanted = chat.response_format
-    if wanted is None or wanted.type == "text":
-        return "answer"
-    if wanted.type == "json_object":
-        return "json"
-    if wanted.json_schema is None or wanted.json_schema.name.lower() != "grounding":
-        raise InvalidRequest(
-            "The only JSON schema that response_format accepts is the one named grounding; or use type json_object.",
-            "response_format",
-            "unsupported_parameter",
-        )
-    return "grounding"
+        return ContentForm("raw")
+    return read_form(chat.response_format)
 
 
 def _with_tasks(request: Request, chat: ChatBody, size: ImageSize) -> Request:
@@ -201,9 +243,8 @@ def _with_tasks(request: Request, chat: ChatBody, size: ImageSize) -> Request:
             raise InvalidRequest("task and tasks cannot be sent together: send one of them.", "tasks", "invalid_value")
         parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
         return replace(request, tasks=tuple(parts))
-    if chat.task is None or chat.task.name == RAW_TASK:
-        return request
-    return replace(request, task=read_task(chat.task, "task", size))
+    task = _named_in_body(chat)
+    return request if task is None else replace(request, task=read_task(task, "task", size))
 
 
 def _sampling(chat: ChatBody) -> Sampling:
@@ -228,53 +269,50 @@ def _sampling(chat: ChatBody) -> Sampling:
     )
 
 
-def _images(chat: ChatBody) -> tuple[ImageReference, ...]:
-    """The one image of all user messages, or none. Whether a request needs one, the model decides."""
-    found = tuple(_image_parts(chat))
-    if len(found) > 1:
+def _images(chat: ChatBody, turn: Turn) -> tuple[ImageReference, ...]:
+    """The images of the newest user message with any. Whether a request needs one, the model decides."""
+    found = () if turn.images is None else tuple(_image_parts(chat.messages[turn.images], f"messages[{turn.images}]"))
+    if len(found) > MAX_IMAGES:
         raise InvalidRequest(
-            f"The request has {len(found)} images; these models take one image a request.", "messages", "invalid_value"
+            f"The message has {len(found)} images; a request takes at most {MAX_IMAGES}.",
+            f"messages[{turn.images}].content",
+            "invalid_value",
         )
     return found
 
 
-def _size_of(image: bytes | None, config: RouterConfig, param: str) -> tuple[int, int]:
-    if image is None:
-        raise InvalidRequest(f"A point or box in pixels needs an image. {HOW_TO_SEND}", param, "invalid_value")
-    return upright_size_of(image, config.image_limits, param)
-
-
-def _image_parts(chat: ChatBody) -> Iterator[ImageReference]:
-    for at, message in enumerate(chat.messages):
-        for index, part in enumerate(message.content):
-            if not isinstance(part, ImagePart):
-                continue
-            path = f"messages[{at}].content[{index}]"
-            if message.role != "user":
-                raise InvalidRequest("An image may only be in a message whose role is user.", path, "invalid_value")
-            yield ImageReference(part.image_url.url, f"{path}.image_url.url")
-
-
-def _prompt(chat: ChatBody, config: RouterConfig) -> tuple[str, str]:
-    """The path of the last user message's content, and its text, one line for each part."""
-    last = _last_user(chat)
-    param = f"messages[{last}].content"
-    prompt = "\n".join(_texts(chat.messages[last]))
-    if len(prompt) > config.max_prompt_chars:
+def _size_of(images: Sequence[bytes], config: RouterConfig, parsed: ParsedChat) -> tuple[int, int]:
+    """The size of all images, in which a point or box in pixels is meant."""
+    if not images:
+        raise InvalidRequest(f"A point or box in pixels needs an image. {HOW_TO_SEND}", "messages", "invalid_value")
+    sizes = {
+        upright_size_of(image, config.image_limits, reference.param)
+        for image, reference in zip(images, parsed.images, strict=True)
+    }
+    if len(sizes) > 1:
         raise InvalidRequest(
-            f"The text has {len(prompt)} characters; the maximum is {config.max_prompt_chars}.",
-            param,
-            "string_above_max_length",
+            "A point or box in pixels needs images of one size, and these differ: give it from 0 to 1.",
+            "messages",
+            "invalid_value",
         )
-    return param, prompt
+    return sizes.pop()
 
 
-def _texts(message: Message) -> list[str]:
-    return [part.text for part in message.content if isinstance(part, TextPart)]
+def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
+    for index, part in enumerate(message.content):
+        if isinstance(part, ImagePart):
+            yield ImageReference(part.image_url.url, f"{path}.content[{index}].image_url.url")
 
 
-def _last_user(chat: ChatBody) -> int:
-    users = [at for at, message in enumerate(chat.messages) if message.role == "user"]
-    if not users:
-        raise InvalidRequest("The request has no message whose role is user.", "messages", "invalid_value")
-    return users[-1]
+def _prompt(message: Message, path: str, config: RouterConfig) -> Prompt:
+    """The text of the last user message, which is at ``path``."""
+    texts = [(at, part.text) for at, part in enumerate(message.content) if isinstance(part, TextPart)]
+    chars = sum(len(text) for _, text in texts)
+    if chars > config.max_prompt_chars:
+        raise InvalidRequest(
+            f"Input tokens exceed the configured limit: the text has {chars} characters; the maximum is "
+            f"{config.max_prompt_chars}.",
+            path,
+            "context_length_exceeded",
+        )
+    return read_prompt(texts)

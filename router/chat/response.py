@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from router.asgi.errors import encode
+from router.chat.json_schema import JsonSchema
+from router.chat.response_format import Content
+from vlm.grounding_formats import render
 from vlm.grounding_json import objects_json, to_json
 from vlm.types import Chunk, Completion
 
 Json = dict[str, Any]
-Content = Literal["answer", "json", "grounding", "raw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,18 @@ class ResponseOptions:
     """How the client wants its answer.
 
     Attributes:
-        content: What ``message.content`` holds. ``answer``: the text, or the objects as JSON for a task without text;
-            ``json``: always JSON; ``grounding``: the whole grounding object; ``raw``: the model's own output.
+        content: What ``message.content`` holds; see :class:`~router.chat.response_format.ContentForm`.
         include_raw: Put the model's own output into the grounding object.
         logprobs: Report each token's log-probability.
+        schema: The client's JSON schema for the content, whose properties are the only ones if it forbids others.
+        grounding_format: Render the objects in this format too, a key of ``vlm.grounding_formats.FORMATS``.
     """
 
     content: Content = "answer"
     include_raw: bool = False
     logprobs: bool = False
+    schema: JsonSchema | None = None
+    grounding_format: str | None = None
 
 
 def _new_id() -> str:
@@ -41,12 +46,22 @@ def _now() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ResponseMeta:
-    """What every event of one answer repeats."""
+    """What every event of one answer repeats.
+
+    Attributes:
+        model: Canonical name.
+        request_id: As in the header.
+        fingerprint: The operator's name of the build.
+        ignored: What of the request has no effect, as far as the router knows.
+        resolution: How the router found the task; None where the model did.
+        id, created: OpenAI's.
+    """
 
     model: str
     request_id: str
     fingerprint: str | None = None
     ignored: tuple[str, ...] = ()
+    resolution: str | None = None
     id: str = field(default_factory=_new_id)
     created: int = field(default_factory=_now)
 
@@ -83,6 +98,7 @@ def _choice_json(index: int, completion: Completion, options: ResponseOptions) -
         "refusal": None,
         **reasoning_json(completion.reasoning),
         "grounding": grounding_of(completion, options),
+        **rendered_json(completion, options),
     }
     return {
         "index": index,
@@ -98,11 +114,27 @@ def content_of(completion: Completion, options: ResponseOptions) -> str:
         case "raw":
             return completion.grounding.raw
         case "grounding":
-            return encode(grounding_of(completion, options)).decode()
+            grounding = grounding_of(completion, options)
+            return _encoded(grounding if options.schema is None else options.schema.kept(grounding))
+        case "text":
+            return _encoded({"text": _answer(completion, options)})
         case "json":
-            return encode(_object(completion, options)).decode()
+            return _encoded(_object(completion, options))
         case "answer":
-            return completion.text if completion.has_text else encode(objects_json(completion.grounding)).decode()
+            return _answer(completion, options)
+
+
+def _answer(completion: Completion, options: ResponseOptions) -> str:
+    """The text, or the objects as compact JSON if the answer has no text."""
+    if completion.has_text:
+        return completion.text
+    if options.grounding_format is not None:
+        return _encoded(render(completion.grounding, options.grounding_format))
+    return _encoded(objects_json(completion.grounding))
+
+
+def _encoded(value: Any) -> str:
+    return encode(value).decode()
 
 
 def reasoning_json(reasoning: str | None) -> Json:
@@ -121,6 +153,15 @@ def grounding_of(completion: Completion, options: ResponseOptions) -> Json:
     """The grounding object; of several tasks the first one's, with those of all in its ``parts``."""
     parts = [part.grounding for part in completion.parts]
     return to_json(completion.grounding, include_raw=options.include_raw, parts=parts)
+
+
+def rendered_json(completion: Completion, options: ResponseOptions) -> Json:
+    """The objects in the format that was asked for, beside the grounding; no key where none was."""
+    name = options.grounding_format
+    if name is None:
+        return {}
+    parts = [render(part.grounding, name) for part in completion.parts]
+    return {"grounding_format": {"name": name, "value": render(completion.grounding, name), "parts": parts}}
 
 
 def usage_json(completion: Completion) -> Json:
@@ -144,7 +185,7 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
     """The part of an answer that is this router's own: not in OpenAI's format."""
     return {
         "request_id": meta.request_id,
-        "task_resolution": completion.resolution,
+        "task_resolution": meta.resolution or completion.resolution,
         "image_cache": _image_cache(completion),
         "ignored": [*meta.ignored, *(name for name in completion.ignored if name not in meta.ignored)],
         "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
@@ -152,10 +193,11 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
 
 
 def _image_cache(completion: Completion) -> str | None:
-    """Whether the image was encoded before; null without an image."""
+    """Whether the images were encoded before, all of them or some; null without an image."""
     if completion.grounding.image_size is None:
         return None
-    return "hit" if completion.usage.cached_tokens else "miss"
+    cached, all_tokens = completion.usage.cached_tokens, completion.usage.image_tokens
+    return "miss" if not cached else "hit" if cached >= all_tokens else "partial"
 
 
 def logprobs_json(answer: Completion | Chunk, options: ResponseOptions) -> Json:

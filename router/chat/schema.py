@@ -6,7 +6,7 @@ What the fields mean together is in ``router.chat.request``.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,9 @@ from vlm.types import MAX_CHOICES, MAX_TASKS, CaptionLength
 MAX_LABELS = 64
 MAX_REFERENCES = 64
 MAX_STOPS = 4
+MAX_MESSAGES = 4096
+"""Chat interfaces resend the whole conversation; all but two of its messages are skipped. The number of items in the
+body bounds the work in any case."""
 
 
 class TextPart(Checked):
@@ -108,13 +111,14 @@ class StreamOptions(Checked):
     include_usage: bool | None = None
 
 
-class JsonSchema(Checked):
+class NamedSchema(Checked):
     name: Word
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
 class ResponseFormat(Checked):
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    json_schema: NamedSchema | None = None
 
 
 TokenId = Annotated[str, AfterValidator(_token_id)]
@@ -123,11 +127,15 @@ AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
 AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 
 
+# The keys of vlm.grounding_formats.FORMATS; a test compares them.
+GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
+
+
 class ChatBody(Checked):
     """The body of ``POST /v1/chat/completions``."""
 
     model: Word
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=256)]
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -153,4 +161,5 @@ class ChatBody(Checked):
     task: AnyTask | None = None
     tasks: AnyTasks | None = None
     include_raw: bool | None = None
+    grounding_format: GroundingFormat | None = None
     drop_params: bool | None = None

@@ -17,9 +17,11 @@ from router.catalogue import entry
 from router.chat.request import IMPOSSIBLE
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
 from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, TaskBody
+from router.chat.tools import TOOL_FIELDS
 from router.config import RouterConfig
 from vlm.grounding_json import to_json
 from vlm.models.cards import cards
+from vlm.models.plain_words import MAX_CHARS, MAX_PREFIX_WORDS, RULES
 from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Timings, TopLogprob, Usage
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +88,7 @@ def test_every_field_of_a_request_is_described(name: str) -> None:
     assert f"`{name}`" in PAGE or f'"{name}":' in PAGE or f"`{name}`" in PAGE.replace("stream_options.", "`")
 
 
-@pytest.mark.parametrize("name", sorted(IMPOSSIBLE))
+@pytest.mark.parametrize("name", sorted({*IMPOSSIBLE, *TOOL_FIELDS}))
 def test_every_refused_field_is_named(name: str) -> None:
     assert f"`{name}`" in PAGE
 
@@ -127,6 +129,15 @@ def test_every_task_and_prompt_token_of_a_model_is_listed(model: str) -> None:
         assert f"`{task.name}`" in own
         for token in re.findall(r"<[A-Z_]+>", " ".join(task.native)):
             assert token in own
+
+
+def test_the_rules_for_plain_words_are_those_of_the_code() -> None:
+    table = PAGE[PAGE.index("| words | task |") :].split("\n\n")[0].splitlines()[2:]
+    lengths = [f", length `{rule.length}`" if rule.task == "caption" else "" for rule in RULES]
+    rows = [f"| {', '.join(rule.words)} | `{rule.task}`{length} |" for rule, length in zip(RULES, lengths, strict=True)]
+    assert table == [*rows, "| anything else | `caption`, length `normal` |"]
+    assert f"prompts of more than {MAX_CHARS} characters" in PAGE
+    assert f"up to {MAX_PREFIX_WORDS} words on one line" in PAGE
 
 
 def test_the_limits_are_those_of_the_code() -> None:

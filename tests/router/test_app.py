@@ -27,6 +27,7 @@ async def test_healthz_does_not_depend_on_the_models() -> None:
         answer = await http.get("/healthz")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         assert (await http.head("/healthz")).status_code == 200
+        assert (await http.get("/health")).json() == answer.json()
 
 
 async def test_readyz_when_all_can_answer() -> None:
@@ -99,6 +100,16 @@ async def test_a_model_by_any_of_its_names(asked: str) -> None:
         answer = await http.get(f"/v1/models/{asked}")
         assert answer.status_code == 200
         assert answer.json()["id"] == "blip-large"
+
+
+async def test_models_with_their_tasks() -> None:
+    async with client(FakeBackend(statuses=[UP])) as http:
+        listed = (await http.get("/v1/models?expand=tasks")).json()["data"]
+        assert [model["id"] for model in listed] == ["blip-large", "blip-large:caption"]
+        assert len((await http.get("/v1/models?expand=nothing")).json()["data"]) == 1
+        one = await http.get("/v1/models/Salesforce/blip-image-captioning-large:caption")
+        assert (one.status_code, one.json()["id"]) == (200, "blip-large:caption")
+        check_error(await http.get("/v1/models/blip-large:ocr"), 404, "model_not_found", "model")
 
 
 async def test_a_model_that_has_a_card_but_is_not_served() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.backends.base import ModelStatus
-from router.catalogue import entry
+from router.catalogue import entry, task_entries
 from router.config import RouterConfig
 from vlm.models.cards import cards
 from vlm.types import ModelInfo
@@ -37,6 +37,7 @@ def test_every_field_of_an_entry() -> None:
         "name": "Florence-2 Base",
         "hugging_face_id": "microsoft/Florence-2-base",
         "context_length": 1024,
+        "max_model_len": 1024,
         "architecture": {
             "modality": "text+image->text",
             "input_modalities": ["text", "image"],
@@ -50,7 +51,7 @@ def test_every_field_of_an_entry() -> None:
         "parameters": 230_000_000,
         "price_per_1k_images_usd": "0.094",
         "license": {"spdx": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
-        "limits": {"max_images": 1, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
+        "limits": {"max_images": 16, "max_tasks": 16, "max_bytes": 7, "max_pixels": 40_000_000, "min_side": 1},
         "coordinate_bins": [1000, 1000],
         "status": {"ready": True, "detail": "running"},
     }
@@ -139,6 +140,25 @@ def test_a_family_without_a_card() -> None:
 def test_the_price_is_the_configured_one() -> None:
     config = RouterConfig(prices={"pets": "0.5"})
     assert entry(ModelStatus("pets", ready=True, detail="", info=OWN), config)["price_per_1k_images_usd"] == "0.5"
+
+
+def test_each_task_can_be_named_behind_the_name() -> None:
+    status = ModelStatus("florence-2-base", ready=True, detail="running")
+    entries, whole = task_entries(status, CONFIG), entry(status, CONFIG)
+    assert "florence-2-base:ocr" in {one["id"] for one in entries}
+    assert "florence-2-base:region_ocr" not in {one["id"] for one in entries}  # its region has no place there
+    for one in entries:
+        [task] = one["tasks"]
+        assert one["id"] == f"florence-2-base:{task['name']}"
+        assert one["aliases"] == [f"microsoft/Florence-2-base:{task['name']}"]
+        assert one.keys() == whole.keys()
+        assert one["supported_parameters"] == whole["supported_parameters"]
+
+
+def test_the_operators_default_is_an_alias() -> None:
+    config = RouterConfig(default_model="blip-large")
+    status = ModelStatus("blip-large", ready=True, detail="running")
+    assert entry(status, config)["aliases"][-1] == "default"
 
 
 def test_every_card_makes_an_entry() -> None:

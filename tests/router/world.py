@@ -130,7 +130,7 @@ def chosen_script(completion: Completion) -> tuple[Chunk, ...]:
 
 def read_chat(request: bytes, config: RouterConfig) -> Chat:
     """A chat request read from end to end, as the endpoint does it in two phases."""
-    parsed = parse_chat(request)
+    parsed = parse_chat(request, config)
     images = [read_image(image.url, config.image_limits, image.param) for image in parsed.images]
     return build_chat(parsed, images, config)
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from vlm.engine.compose import longest
+from vlm.engine.merging import longest
 from vlm.types import Chunk, Completion, Request, Usage
 
 GenerateOne = Callable[[Request], AsyncGenerator[Chunk, None]]

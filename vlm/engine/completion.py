@@ -93,7 +93,7 @@ def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
         native_task=inputs.native_task,
         text=text,
         image_size=inputs.image_size,
-        detections=tuple(_within(found, length) for found in kept),
+        detections=tuple(_within(_named(found, sequence.label), length) for found in kept),
         truncated=parsed.truncated,
         raw=processor.decode(sequence.generated, special=True),
         reasoning=parsed.reasoning,
@@ -112,6 +112,11 @@ def _chosen_logprobs(sequence: Sequence) -> list[float]:
 def _reaches(detection: Detection, threshold: float | None) -> bool:
     """Whether a detection is kept; one without a score cannot be judged and is."""
     return threshold is None or detection.score is None or detection.score >= threshold
+
+
+def _named(detection: Detection, label: str | None) -> Detection:
+    """The detection under the client's own label, whose case and characters a tokenizer may have changed."""
+    return detection if label is None else replace(detection, label=label)
 
 
 def _within(detection: Detection, length: int) -> Detection:

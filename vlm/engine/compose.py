@@ -1,21 +1,22 @@
-"""Requests that take several generations: several tasks on one image, or several labels of one task.
+"""Requests that take several generations: several images, several tasks on an image, or several labels of a task.
 
-Such a request is split into single ones, which are answered at the same time and whose answers are merged. All of them
-have the same image, so the engine encodes it once. Pure asyncio: the engine is whatever answers a single request.
+Such a request is split into single ones, which are answered at the same time and whose answers are merged. Those about
+the same image share its encoding. Pure asyncio: the engine is whatever answers a single request.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
-from vlm.errors import InvalidRequest, VlmError
-from vlm.types import Chunk, Completion, Detection, FinishReason, Grounding, Request, Timings, Usage
+from vlm.engine.merging import about_one_image, across_images, ignored_by_all, merged
+from vlm.errors import InvalidImage, InvalidRequest, VlmError
+from vlm.types import Chunk, Completion, Detection, Grounding, Request
 
 MAX_GENERATIONS = 64
-"""Maximum number of generations of one request: one for each task, and for each label of a task."""
+"""Maximum number of generations of one request: one for each image, each task, and each label of a task."""
 
 PER_LABEL = frozenset(("detect", "point"))
 """Tasks that take one generation for each label."""
@@ -25,18 +26,18 @@ Ask = Callable[[Request], Awaitable[Completion]]
 
 def is_compound(request: Request) -> bool:
     """Whether the request takes several generations, or its answer has parts."""
-    return bool(request.tasks) or len(_labels(request)) > 1
+    return bool(request.images or request.tasks) or len(_labels(request)) > 1
 
 
 async def answer(request: Request, ask: Ask) -> Chunk:
     """Answer a compound request as one chunk; its generations run at the same time.
 
     Args:
-        request: Has several tasks, or a task with several labels.
+        request: Has several images, several tasks, or a task with several labels.
         ask: Answers a single request; it is cancelled if another one fails.
 
     Raises:
-        VlmError: The first failure; its ``param`` names the task (``"tasks[1].labels"``).
+        VlmError: The first failure; its ``param`` names the task (``"tasks[1].labels"``) or image (``"images[2]"``).
     """
     completion = await _complete(request, ask)
     reasoning = completion.reasoning or ""
@@ -60,16 +61,16 @@ def check_generations(request: Request) -> None:
     """Raise InvalidRequest if the request takes more than MAX_GENERATIONS, or several of more than one kind."""
     if request.n > 1 and is_compound(request):
         raise InvalidRequest(
-            "n above 1 cannot be combined with several tasks or labels, whose answers come together as one choice: "
-            "set n to 1, or send a request for each task or label.",
+            "n above 1 cannot be combined with several tasks, labels or images, whose answers come together as one "
+            "choice: set n to 1, or send a request for each of them.",
             param="n",
             code="invalid_value",
         )
     count = generations(request)
     if count > MAX_GENERATIONS:
         raise InvalidRequest(
-            f"The request takes {count} generations, one for each task and label; at most {MAX_GENERATIONS} are "
-            "answered together. Send several requests.",
+            f"The request takes {count} generations, one for each image, task and label; at most {MAX_GENERATIONS} "
+            "are answered together. Send several requests.",
             param=field_of(request),
             code="invalid_value",
         )
@@ -79,11 +80,15 @@ def field_of(request: Request) -> str:
     """The field that asks for several generations."""
     if request.n > 1:
         return "n"
-    return "tasks" if request.tasks else "task.labels"
+    if request.tasks:
+        return "tasks"
+    return "images" if request.images and len(_labels(request)) < 2 else "task.labels"
 
 
 def split(request: Request) -> tuple[Request, ...]:
-    """One request for each task, or for each label of the only task; the request itself if it asks one thing."""
+    """One request for each image, else for each task, else for each label; the request itself if it asks one thing."""
+    if request.images:
+        return tuple(replace(request, image=image, images=()) for image in request.images)
     if request.tasks:
         return tuple(replace(request, task=task, tasks=()) for task in request.tasks)
     labels = _labels(request)
@@ -95,22 +100,29 @@ def split(request: Request) -> tuple[Request, ...]:
 def merge(request: Request, answers: Sequence[Completion]) -> Completion:
     """Merge the answers to ``split(request)``, at least one, given in the same order.
 
+    The answers about several images become one: their texts are numbered lines, and each detection knows its image.
     The answers to several tasks become ``parts``, and the grounding of the whole is that of the first one. The answers
-    for several labels become one: their detections follow one another, and a detection to which the model gave no label
-    gets the one that was asked for.
+    for several labels become one: their detections follow one another, each under the label that was asked for.
     """
-    texts = [one.text for one in answers if one.has_text]
+    if request.images:
+        return across_images(answers)
+    texts, usage = [one.text for one in answers if one.has_text], about_one_image([one.usage for one in answers])
     if request.tasks:
-        together = _merged(answers, "".join(texts[:1]), answers[0].grounding)
+        together = merged(answers, "".join(texts[:1]), answers[0].grounding, usage)
         return replace(together, ignored=_ignored_by_parts(answers), parts=tuple(answers))
     labelled = [_labelled(one.grounding, label) for one, label in zip(answers, _labels(request), strict=True)]
-    return _merged(answers, "\n".join(texts), _joined(labelled))
+    return merged(answers, "\n".join(texts), _joined(labelled), usage)
 
 
 def _labels(request: Request) -> tuple[str, ...]:
     """The labels that take a generation each; a label that is named twice takes one."""
     task = request.task
     return tuple(dict.fromkeys(task.labels)) if task is not None and task.name in PER_LABEL else ()
+
+
+def label_of(request: Request) -> str | None:
+    """The label of a request for one generation, as the client wrote it; None if it asks for none."""
+    return next(iter(_labels(request)), None)
 
 
 # --- answering ------------------------------------------------------------------------------------
@@ -120,7 +132,9 @@ async def _complete(request: Request, ask: Ask) -> Completion:
     if not is_compound(request):
         return await ask(request)
     singles = split(request)
-    if request.tasks:
+    if request.images:
+        works = [_complete_image(single, ask, f"images[{index}]") for index, single in enumerate(singles)]
+    elif request.tasks:
         works = [_complete_part(single, ask, f"tasks[{index}]") for index, single in enumerate(singles)]
     else:
         works = [_complete(single, ask) for single in singles]
@@ -133,6 +147,15 @@ async def _complete_part(request: Request, ask: Ask, name: str) -> Completion:
         return await _complete(request, ask)
     except VlmError as error:
         raise type(error)(error.message, _within(name, error.param), error.code) from error
+
+
+async def _complete_image(request: Request, ask: Ask, name: str) -> Completion:
+    """The answer about one of several images; the ``param`` of an error that is the image's names that image."""
+    try:
+        return await _complete(request, ask)
+    except VlmError as error:
+        of_image = error.param == "image" or (error.param is None and isinstance(error, InvalidImage))
+        raise type(error)(error.message, name if of_image else error.param, error.code) from error
 
 
 def _within(name: str, param: str | None) -> str | None:
@@ -155,46 +178,9 @@ async def _all(works: Sequence[Coroutine[Any, Any, Completion]]) -> list[Complet
 # --- merging --------------------------------------------------------------------------------------
 
 
-def _merged(answers: Sequence[Completion], text: str, grounding: Grounding) -> Completion:
-    return replace(
-        answers[0],
-        text=text,
-        token_ids=tuple(token for one in answers for token in one.token_ids),
-        logprobs=tuple(logprob for one in answers for logprob in one.logprobs),
-        grounding=grounding,
-        finish_reason=_finish_reason(answers),
-        usage=_usage([one.usage for one in answers]),
-        timings=longest([one.timings for one in answers]),
-        ignored=_ignored_by_all(answers),
-        has_text=any(one.has_text for one in answers),
-        token_bytes=tuple(piece for one in answers for piece in one.token_bytes),
-        top_logprobs=tuple(step for one in answers for step in one.top_logprobs),
-    )
-
-
-def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
-    return "length" if any(one.finish_reason == "length" for one in answers) else "stop"
-
-
-def _usage(usages: Sequence[Usage]) -> Usage:
-    """The image counts once, and as cached only if none of the answers waited for its encode."""
-    return Usage(
-        image_tokens=max(one.image_tokens for one in usages),
-        text_tokens=sum(one.text_tokens for one in usages),
-        completion_tokens=sum(one.completion_tokens for one in usages),
-        cached_tokens=min(one.cached_tokens for one in usages),
-        reasoning_tokens=sum(one.reasoning_tokens for one in usages),
-    )
-
-
-def longest(timings: Sequence[Timings]) -> Timings:
-    """The longest of each time, for answers that were generated together."""
-    return Timings(*(max(getattr(one, field.name) for one in timings) for field in fields(Timings)))
-
-
 def _ignored_by_parts(answers: Sequence[Completion]) -> tuple[str, ...]:
     """A task's own fields under its name; a common field, such as the prompt, only if no task has used it."""
-    common = [name for name in _ignored_by_all(answers) if not name.startswith("task.")]
+    common = [name for name in ignored_by_all(answers) if not name.startswith("task.")]
     own = [
         str(_within(f"tasks[{index}]", name))
         for index, one in enumerate(answers)
@@ -204,13 +190,8 @@ def _ignored_by_parts(answers: Sequence[Completion]) -> tuple[str, ...]:
     return (*common, *own)
 
 
-def _ignored_by_all(answers: Sequence[Completion]) -> tuple[str, ...]:
-    return tuple(name for name in answers[0].ignored if all(name in one.ignored for one in answers))
-
-
 def _labelled(grounding: Grounding, label: str) -> Grounding:
-    named = (one if one.label else replace(one, label=label) for one in grounding.detections)
-    return replace(grounding, detections=tuple(named))
+    return replace(grounding, detections=tuple(replace(one, label=label) for one in grounding.detections))
 
 
 def _joined(groundings: Sequence[Grounding]) -> Grounding:

@@ -12,11 +12,12 @@ import time
 from dataclasses import dataclass, replace
 
 from vlm.decoding.cost import decoding_bytes
+from vlm.engine import compose
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, InvalidRequest, VlmError
+from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
 from vlm.models.processor import Inputs, ModelFacts, ProcessedImage, Processor
 from vlm.types import Request, Sampling
 
@@ -95,6 +96,7 @@ class Preparer:
             prefix=self._prefix(inputs),
             prepare_ms=1000 * (time.perf_counter() - began),
             threshold=None if request.task is None else request.task.threshold,
+            label=compose.label_of(request),
         )
 
     def _inputs(self, request: Request, key: bytes, began: float, known: Known | None) -> Inputs:
@@ -131,11 +133,7 @@ class Preparer:
         prompt = self._prefix(inputs) + len(inputs.prompt_ids)
         longest = self._model.cache.max_positions
         if prompt > longest:
-            raise InvalidRequest(
-                f"The prompt has {prompt} tokens; the model's context holds {longest}.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(prompt, longest)
         if beams > 1:
             longest = min(longest, longest_with_beams(self._blocks, prompt, beams))
         return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,23 @@ class TaskCard:
     native: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("text",)
     needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCard:
+    """A native prompt that begins with a tag, and the canonical task that it asks for.
+
+    Attributes:
+        prompt: The whole prompt; ``...`` stands for its argument.
+        task: Canonical name of the task.
+        argument: The argument of the task that the prompt has: ``"text"``, ``"labels"`` or ``"region"``; "" for none.
+        length: Of a caption: ``"short"``, ``"normal"`` or ``"long"``.
+    """
+
+    prompt: str
+    task: str
+    argument: str = ""
+    length: Literal["short", "normal", "long"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +99,7 @@ class Card:
         license: SPDX identifier of the published weights.
         published: Year and month (``"2024-06"``).
         tasks: What the architecture offers.
+        prompts: Its native prompts as other models understand them.
         coordinate_bins: (across, down): the grid on which the model gives coordinates.
         context_length: Maximum number of tokens of prompt and answer together.
         beam_search: Whether it can search with beams.
@@ -98,6 +117,7 @@ class Card:
     license: str | None = None
     published: str | None = None
     tasks: tuple[TaskCard, ...] = ()
+    prompts: tuple[PromptCard, ...] = ()
     coordinate_bins: tuple[int, int] | None = None
     context_length: int | None = None
     beam_search: bool = True

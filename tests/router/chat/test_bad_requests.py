@@ -10,6 +10,7 @@ import pytest
 
 from router.config import RouterConfig
 from tests.images import data_url, plain
+from tests.router.clients import OTHER_URL
 from tests.router.world import (
     CHAT,
     IMAGE,
@@ -105,7 +106,7 @@ BAD = [
     Bad("text part without text", with_messages(user({"type": "text"})), "missing_required_parameter", f"{FIRST}.text"),
     Bad("text is a number", with_messages(user({"type": "text", "text": 1})), "invalid_type", f"{FIRST}.text"),
     Bad("text with a lone surrogate", body("\ud800"), "invalid_value", "messages[0].content[1].text"),
-    Bad("prompt too long", body("x" * 1001), "string_above_max_length", "messages[0].content"),
+    Bad("prompt too long", body("x" * 1001), "context_length_exceeded", "messages[0].content"),
     # The image
     Bad(
         "pixels without an image",
@@ -114,11 +115,26 @@ BAD = [
         "messages",
     ),
     Bad("no user", with_messages({"role": "system", "content": "be brief"}), "invalid_value", "messages"),
-    Bad("two images", with_messages(user(image_part(), image_part())), "invalid_value", "messages"),
+    Bad("17 images", with_messages(user(*[image_part()] * 17)), "invalid_value", "messages[0].content"),
     Bad(
-        "two images in two messages", with_messages(user(image_part()), user(image_part())), "invalid_value", "messages"
+        "pixels in images of two sizes",
+        {**with_messages(user(image_part(), image_part(OTHER_URL))), "task": IN_PIXELS},
+        "invalid_value",
+        "messages",
     ),
-    Bad("image of the assistant", with_messages({**user(image_part()), "role": "assistant"}), "invalid_value", FIRST),
+    Bad(
+        "the second of two images is broken",
+        with_messages(user(image_part(), image_part("data:image/png;base64,"))),
+        "empty_image_file",
+        "messages[0].content[1].image_url.url",
+    ),
+    Bad(
+        "image of the assistant alone",
+        with_messages({**user(image_part()), "role": "assistant"}),
+        "invalid_value",
+        "messages",
+    ),
+    Bad("4,097 messages", with_messages(*[0] * 4096, user(image_part())), "invalid_value", "messages"),
     Bad(
         "image_url is a string", with_messages(user({"type": "image_url", "image_url": URL})), "invalid_type", IMAGE_URL
     ),
@@ -201,12 +217,12 @@ BAD = [
     Bad("min_p above 1", body(min_p=1.5), "invalid_value", "min_p"),
     Bad("early_stopping is a word", body(early_stopping="never"), "invalid_type", "early_stopping"),
     # What these models do not support
-    Bad("tools", body(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
-    Bad("functions", body(functions=[{"name": "f"}]), "unsupported_parameter", "functions"),
     Bad("a forced tool", body(tool_choice="required"), "unsupported_parameter", "tool_choice"),
     Bad("no choice", body(n=0), "invalid_value", "n"),
     Bad("nine choices", body(n=9), "invalid_value", "n"),
     Bad("half a choice", body(n=1.5), "invalid_type", "n"),
+    Bad("a named tool", body(tool_choice={"type": "function"}), "unsupported_parameter", "tool_choice"),
+    Bad("a named function", body(function_call={"name": "f"}), "unsupported_parameter", "function_call"),
     Bad("audio", body(audio={"voice": "alloy"}), "unsupported_parameter", "audio"),
     Bad("spoken answers", body(modalities=["text", "audio"]), "unsupported_parameter", "modalities"),
     Bad("several models", body(models=["a", "b"]), "unsupported_parameter", "models"),
@@ -223,13 +239,25 @@ BAD = [
     ),
     Bad("another form", body(response_format={"type": "xml"}), "invalid_value", "response_format.type"),
     Bad("form is a string", body(response_format="json_object"), "invalid_type", "response_format"),
-    Bad("schema missing", body(response_format={"type": "json_schema"}), "unsupported_parameter", "response_format"),
+    Bad(
+        "schema missing",
+        body(response_format={"type": "json_schema"}),
+        "missing_required_parameter",
+        "response_format.json_schema",
+    ),
     Bad(
         "another schema",
-        body(response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": {}}}),
+        body(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"required": ["b"]}}}),
         "unsupported_parameter",
         "response_format",
     ),
+    Bad(
+        "schema is a string",
+        body(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": "{}"}}),
+        "invalid_type",
+        "response_format.json_schema.schema",
+    ),
+    Bad("unknown format of objects", body(grounding_format="yolo"), "invalid_value", "grounding_format"),
     # Tasks
     Bad("task is a number", body(task=1), "invalid_type", "task"),
     Bad("task without name", body(task={"labels": ["dog"]}), "missing_required_parameter", "task.name"),

@@ -316,7 +316,7 @@ def blind(**fields: Any) -> dict[str, Any]:
         (task_of("query"), "task.text", "a text: the question"),
         (task_of("ocr"), "task", "offers: caption, detect, ground, point, query"),
         ({"num_beams": 2}, "num_beams", "no beam search"),
-        (task_of("query", text="why " * 1000), "messages[0].content", "the model takes 2048"),
+        (task_of("query", text="why " * 1000), "messages[0].content", "maximum context length is 2048 tokens"),
     ],
 )
 def test_bad_requests_name_their_fault(

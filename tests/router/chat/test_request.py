@@ -71,8 +71,8 @@ def test_the_last_message_of_a_conversation_counts_and_the_rest_is_reported() ->
         )
     )
     assert chat.request == Request(IMAGE, "<OD>", stream=False)
-    assert chat.ignored == ("messages[0]", "messages[1]", "messages[2]", "messages[3]")
-    assert (chat.image_param, chat.prompt_param) == ("messages[2].content[0].image_url.url", "messages[5].content")
+    assert chat.ignored == ("messages[0]", "messages[1]", "messages[2]", "messages[3]", "messages[4]")
+    assert (chat.image_params[0], chat.prompt_param) == ("messages[2].content[0].image_url.url", "messages[5].content")
 
 
 def test_sampling() -> None:

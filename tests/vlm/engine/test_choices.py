@@ -129,11 +129,12 @@ def test_an_answer_that_does_not_stream_is_one_chunk(engine: Engine) -> None:
     [
         Request(scene(1), tasks=(Task("caption"),), n=2),
         Request(scene(1), task=Task("detect", labels=("circle", "square")), n=2),
+        Request(None, task=Task("detect"), images=(scene(1), scene(2)), n=2),
     ],
 )
 def test_several_tasks_or_labels_have_one_answer(request_: Request) -> None:
     with Engine(miniature(FLORENCE), SMALL) as engine:
-        with pytest.raises(InvalidRequest, match="several tasks or labels") as caught:
+        with pytest.raises(InvalidRequest, match="several tasks, labels or images") as caught:
             complete(engine, request_)
         assert (caught.value.param, caught.value.code) == ("n", "invalid_value")
         assert_empty(engine)

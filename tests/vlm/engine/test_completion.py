@@ -107,3 +107,15 @@ def test_an_answer_that_is_cut_is_truncated_even_between_two_objects() -> None:
 def test_a_span_may_end_with_the_text_and_not_beyond_it() -> None:
     found = Detection("box", label="a circle", spans=((0, 3), (4, 12), (4, 13)))
     assert _within(found, 12).spans == ((0, 3), (4, 12))
+
+
+@pytest.mark.parametrize("model", ["florence-2-base", "kosmos-2", "moondream-2"])
+def test_labels_come_back_as_they_were_written(model: str) -> None:
+    """Whatever a tokenizer makes of them."""
+    written = "SQUARE "
+    task = Task("detect", labels=(written,))
+    several = replace(task, labels=(written, "Circle"))
+    one, two = ask_all(MINIATURES / model, [Request(hand_drawn(), task=task), Request(hand_drawn(), task=several)])
+    assert {found.label for found in one.grounding.detections} <= {written}
+    assert {found.label for found in two.grounding.detections} <= {written, "Circle"}
+    assert two.grounding.detections

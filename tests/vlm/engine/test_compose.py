@@ -184,7 +184,7 @@ def test_merged_labels_keep_each_answer(answers: list[Completion]) -> None:
              for one in answer.grounding.detections]  # fmt: skip
     assert [one["id"] for one in to_json(whole.grounding)["objects"]] == list(range(len(found)))
     for here, (label, there, single) in zip(whole.grounding.detections, found, strict=True):
-        assert here.label == (there.label or label)
+        assert here.label == label
         assert replace(here, label=None, spans=()) == replace(there, label=None, spans=())
         words, own = whole.grounding.text or "", single.grounding.text or ""
         assert [words[slice(*span)] for span in here.spans] == [own[slice(*span)] for span in there.spans]

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
-from vlm.errors import InvalidRequest
+from vlm.errors import prompt_too_long
 from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.blip.tasks import OFFERED, resolve_task
@@ -131,10 +131,5 @@ class BlipProcessor:
         ids = self.tokenizer.encode(replace_surrogates(prefix)).ids  # [CLS] .. [SEP]
         prompt = (self.start, *ids[1:-1])
         if len(prompt) >= self.max_positions:
-            raise InvalidRequest(
-                f"The beginning of the caption has {len(prompt)} tokens; the model takes {self.max_positions}, "
-                "the rest of the caption included.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(len(prompt), self.max_positions)
         return prompt

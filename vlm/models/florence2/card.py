@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, Release, TaskCard
+from vlm.models.cards import Card, PromptCard, Release, TaskCard
 
 CARDS = (
     Card(
@@ -42,6 +42,23 @@ CARDS = (
                 outputs=("polygons",),
                 needs=("text",),  # or a region instead
             ),
+        ),
+        prompts=(
+            PromptCard("<CAPTION>", "caption", length="short"),
+            PromptCard("<DETAILED_CAPTION>", "caption", length="normal"),
+            PromptCard("<MORE_DETAILED_CAPTION>", "caption", length="long"),
+            PromptCard("<OD>", "detect"),
+            PromptCard("<OPEN_VOCABULARY_DETECTION> ...", "detect", "labels"),
+            PromptCard("<DENSE_REGION_CAPTION>", "dense_caption"),
+            PromptCard("<REGION_PROPOSAL>", "region_proposal"),
+            PromptCard("<CAPTION_TO_PHRASE_GROUNDING> ...", "ground", "text"),
+            PromptCard("<REFERRING_EXPRESSION_SEGMENTATION> ...", "segment", "text"),
+            PromptCard("<REGION_TO_SEGMENTATION> ...", "segment", "region"),
+            PromptCard("<REGION_TO_CATEGORY> ...", "region_category", "region"),
+            PromptCard("<REGION_TO_DESCRIPTION> ...", "region_caption", "region"),
+            PromptCard("<REGION_TO_OCR> ...", "region_ocr", "region"),
+            PromptCard("<OCR>", "ocr"),
+            PromptCard("<OCR_WITH_REGION>", "ocr_regions"),
         ),
         coordinate_bins=(1000, 1000),
         context_length=1024,

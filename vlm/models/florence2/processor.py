@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
-from vlm.errors import CheckpointError, InvalidRequest
+from vlm.errors import CheckpointError, prompt_too_long
 from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor, image_settings
 from vlm.models.florence2.parsing import (
@@ -171,11 +171,7 @@ class Florence2Processor:
         text = (vocabulary.bos, *vocabulary.encode(resolved.task.prompt(resolved.argument)), vocabulary.eos)
         room = self.max_positions - self.image_positions
         if len(text) > room:
-            raise InvalidRequest(
-                f"The text has {len(text)} tokens; beside an image the model reads {room}.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(self.image_positions + len(text), self.max_positions)
         return (vocabulary.image,) * self.image_positions + text
 
     def _caption(self, task: NativeTask, inputs: Inputs) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.florence2.vocabulary import BINS
+from vlm.models.native_prompts import foreign_task
+from vlm.models.plain_words import task_of
 from vlm.models.tasks import ignored_fields, unsupported_task
 from vlm.types import Box, Request, Task, TaskResolution
 
@@ -126,7 +128,7 @@ class ResolvedTask:
 
 
 def resolve_task(request: Request) -> ResolvedTask:
-    """Find the task: a named one, else that of a task token or sentence in the prompt; other prompts mean a caption.
+    """Find the task: a named one, else that of a task token or sentence in the prompt, else what plain words ask for.
 
     Raises:
         UnsupportedTask: Florence-2 does not have the task; the message lists those that it has.
@@ -134,7 +136,8 @@ def resolve_task(request: Request) -> ResolvedTask:
     """
     if request.task is not None:
         return _named(request.task, request.prompt)
-    return _by_token(request.prompt) or _by_sentence(request.prompt.strip()) or _plain(request.prompt)
+    prompt = request.prompt
+    return _by_token(prompt) or _by_sentence(prompt.strip()) or _foreign(prompt) or _plain(prompt)
 
 
 def locations(region: Box) -> str:
@@ -259,14 +262,15 @@ def _by_sentence(prompt: str) -> ResolvedTask | None:
     return None
 
 
+def _foreign(prompt: str) -> ResolvedTask | None:
+    task = foreign_task("florence2", prompt)
+    return None if task is None else replace(_named(task, ""), resolution="foreign")
+
+
 def _plain(prompt: str) -> ResolvedTask:
-    text = prompt.casefold()
-    if not text.strip():
+    if not prompt.strip():
         return ResolvedTask(BY_TOKEN["<CAPTION>"], "", "default")
-    if "paragraph" in text:
-        return ResolvedTask(BY_TOKEN["<MORE_DETAILED_CAPTION>"], "", "plain")
-    detailed = "describe" in text or "detail" in text
-    return ResolvedTask(BY_TOKEN["<DETAILED_CAPTION>" if detailed else "<CAPTION>"], "", "plain")
+    return ResolvedTask(BY_TOKEN[_token_of(task_of(prompt))], "", "plain")
 
 
 def _argument(task: NativeTask, text: str, param: str) -> str:

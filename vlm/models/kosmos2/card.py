@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.models.cards import Card, Release, TaskCard
+from vlm.models.cards import Card, PromptCard, Release, TaskCard
 
 CARDS = (
     Card(
@@ -39,6 +39,13 @@ CARDS = (
                 outputs=("text", "boxes"),
                 needs=("region",),
             ),
+        ),
+        prompts=(
+            PromptCard("<grounding>An image of", "caption", length="short"),
+            PromptCard("<grounding>Describe this image in detail:", "caption", length="normal"),
+            PromptCard("<grounding>Question: ... Answer:", "query", "text"),
+            PromptCard("<grounding><phrase>...</phrase>", "ground", "text"),
+            PromptCard("<phrase>...</phrase>", "ground", "text"),
         ),
         coordinate_bins=(32, 32),
         context_length=2048,

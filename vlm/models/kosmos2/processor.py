@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.checkpoint.files import Checkpoint
-from vlm.errors import InvalidRequest
+from vlm.errors import prompt_too_long
 from vlm.image.decode import ImageLimits
 from vlm.image.preprocess import ImagePreprocessor
 from vlm.models.image_reader import ImageReader
@@ -138,10 +138,5 @@ class Kosmos2Processor:
         image = range(vocabulary.unknown + 1, vocabulary.unknown + 1 + self.image_positions)
         sequence = (vocabulary.bos, vocabulary.tags["<image>"], *image, vocabulary.tags["</image>"], *prompt)
         if len(sequence) >= self.max_positions:
-            raise InvalidRequest(
-                f"Prompt and image have {len(sequence)} tokens; the model takes {self.max_positions}, "
-                "the answer included.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(len(sequence), self.max_positions)
         return sequence

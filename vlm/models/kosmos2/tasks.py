@@ -6,10 +6,11 @@ The prompts are those of the model card of microsoft/kosmos-2-patch14-224.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm.models.kosmos2.parsing import cells_of
 from vlm.models.kosmos2.vocabulary import CELLS, TAGS
+from vlm.models.native_prompts import foreign_task
 from vlm.models.tasks import ignored_fields, missing_argument, text_of, unsupported_task
 from vlm.types import Box, Request, Task, TaskResolution
 
@@ -72,7 +73,8 @@ class ResolvedTask:
 
 
 def resolve_task(request: Request) -> ResolvedTask:
-    """Find the task: a named one, else a prompt of the model card or one with tags; any other prompt is a question.
+    """Find the task: a named one, else a prompt of the model card or one with tags; any other prompt is a question,
+    unless it names a task as another model does.
 
     Raises:
         UnsupportedTask: Kosmos-2 does not have the task; the message lists those that it has.
@@ -85,6 +87,9 @@ def resolve_task(request: Request) -> ResolvedTask:
         return ResolvedTask("caption", BRIEF, None, "default")
     if TAGS.search(prompt) or _UNTAGGED.fullmatch(prompt.strip()):
         return ResolvedTask(_kind(prompt.strip()), prompt, None, "native")
+    foreign = foreign_task("kosmos2", prompt)
+    if foreign is not None:
+        return replace(_named(foreign, ""), resolution="foreign")
     return ResolvedTask("query", _QUESTION, prompt.strip(), "plain", echo=False)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlm.checkpoint.files import Checkpoint
-from vlm.errors import InvalidRequest
+from vlm.errors import InvalidRequest, prompt_too_long
 from vlm.image.decode import ImageLimits
 from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.parsing import Reader
@@ -191,11 +191,7 @@ class Moondream2Processor:
         """Number of positions left for the answer. Raises InvalidRequest if there are none."""
         read = prompt + self.prefix * has_image
         if read >= self.max_positions:
-            raise InvalidRequest(
-                f"Prompt and image have {read} tokens; the model takes {self.max_positions}, the answer included.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+            raise prompt_too_long(read, self.max_positions)
         return self.max_positions - read
 
     def _label(self, inputs: Inputs, template: tuple[tuple[int, ...], tuple[int, ...]]) -> str:

@@ -5,9 +5,10 @@ The model has no prompts of its own that a client could write: a prompt is a que
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm.errors import InvalidRequest
+from vlm.models.native_prompts import foreign_task
 from vlm.models.tasks import ignored_fields, missing_argument, missing_image, text_of, unsupported_task
 from vlm.types import Box, CaptionLength, Point, Request, Task, TaskResolution
 
@@ -55,7 +56,7 @@ class ResolvedTask:
 
 
 def resolve_task(request: Request) -> ResolvedTask:
-    """Find the task: a named one, else the prompt is a question; without a prompt, a caption.
+    """Find the task: a named one, else the prompt is a question or names a task as another model does; else a caption.
 
     Raises:
         UnsupportedTask: Moondream 2 does not have the task; the message lists those that it has.
@@ -71,6 +72,9 @@ def resolve_task(request: Request) -> ResolvedTask:
 def _resolved(request: Request) -> ResolvedTask:
     if request.task is not None:
         return _named(request.task, request.prompt)
+    foreign = foreign_task("moondream2", request.prompt)
+    if foreign is not None:
+        return replace(_named(foreign, ""), resolution="foreign")
     if request.prompt.strip():
         return ResolvedTask("query", "query", request.prompt, "plain")
     return ResolvedTask("caption", "caption", "", "default")

@@ -41,6 +41,11 @@ def ask(prompt: str = "", task: Task | None = None) -> Request:
     return Request(PNG, prompt, task)
 
 
+def prefix(text: str) -> Request:
+    """A request whose caption begins with ``text``, whatever that is."""
+    return ask("", Task("caption", text=text))
+
+
 def reference_ids(text: str) -> tuple[int, ...]:
     """What transformers' ``generate`` makes of the processor's ids: [CLS] becomes the start, [SEP] goes."""
     ids = THEIRS(text=text)["input_ids"]
@@ -68,7 +73,7 @@ def test_pixels_and_ids_are_the_references() -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=WORDS.filter(special_free))
 def test_any_text_is_tokenised_as_the_reference_does(text: str) -> None:
-    assert OURS.prepare(ask(text)).prompt_ids == reference_ids(text)
+    assert OURS.prepare(prefix(text)).prompt_ids == reference_ids(text)
 
 
 @pytest.mark.parametrize("token", ["[SEP]", "[CLS]", "[PAD]", "[UNK]", "[MASK]"])
@@ -100,6 +105,26 @@ def test_the_prompts_size_is_reported() -> None:
 def test_text_is_the_native_prefix_of_the_caption() -> None:
     inputs = OURS.prepare(ask("a picture of"))
     assert (inputs.resolution, inputs.echo) == ("native", 3)
+
+
+@pytest.mark.parametrize("task", [None, Task("caption")])
+@pytest.mark.parametrize("prompt", ["What is this?", "Describe this image.", "Beschreibe das Bild", "a dog. Why"])
+def test_a_question_or_an_instruction_is_not_the_beginning_of_the_caption(prompt: str, task: Task | None) -> None:
+    inputs = OURS.prepare(ask(prompt, task))
+    assert (inputs.prompt_ids, inputs.echo, inputs.ignored) == ((START,), 0, ("prompt",))
+    assert inputs.resolution == ("plain" if task is None else "task")
+
+
+def test_any_text_of_a_named_task_is_a_prefix() -> None:
+    inputs = OURS.prepare(prefix("What is this?"))
+    assert (inputs.prompt_ids, inputs.ignored) == (reference_ids("What is this?"), ())
+
+
+def test_a_prompt_of_another_model_asks_for_a_caption_or_is_refused() -> None:
+    inputs = OURS.prepare(ask("<MORE_DETAILED_CAPTION>"))
+    assert (inputs.prompt_ids, inputs.resolution, inputs.ignored) == ((START,), "foreign", ())
+    with pytest.raises(UnsupportedTask, match=r"BLIP does not offer\. Models that do: florence-2-base"):
+        OURS.prepare(ask("<OD>"))
 
 
 def test_a_named_task_takes_the_prompt_as_prefix() -> None:
@@ -139,10 +164,10 @@ def test_the_limits_on_images_are_the_callers() -> None:
 
 
 def test_a_prefix_must_leave_room_for_a_caption() -> None:
-    longest = OURS.prepare(ask("a " * (POSITIONS - 2)))
+    longest = OURS.prepare(prefix("a " * (POSITIONS - 2)))
     assert len(longest.prompt_ids) == POSITIONS - 1
     with pytest.raises(InvalidRequest) as caught:
-        OURS.prepare(ask("a " * (POSITIONS - 1)))
+        OURS.prepare(prefix("a " * (POSITIONS - 1)))
     assert caught.value.code == "context_length_exceeded"
     assert "64 tokens" in caught.value.message
 

@@ -134,7 +134,7 @@ def test_a_region_is_four_locations_and_the_error_says_that(token: str, argument
 
 
 def test_half_a_sentence_is_plain_text() -> None:
-    assert native("Locate the phrases in the caption: ") == ("<CAPTION>", "", "plain")
+    assert native("Locate the phrases in the caption: ") == ("<DETAILED_CAPTION>", "", "plain")
 
 
 @pytest.mark.parametrize("prompt", ["<CAPTOIN>", "<SEGMENT> a dog", " <X>"])
@@ -170,19 +170,31 @@ def test_overlapping_ends_of_a_sentence_are_no_argument() -> None:
 @pytest.mark.parametrize(
     ("words", "token"),
     [
-        ("What is this?", "<CAPTION>"),
-        ("What is the region of France?", "<CAPTION>"),
-        ("What text is in the region <loc_1>?", "<CAPTION>"),
-        ("Locate  in the image.", "<CAPTION>"),
-        ("a <b> c < d", "<CAPTION>"),
+        ("What is this?", "<DETAILED_CAPTION>"),
+        ("What is the region of France?", "<DETAILED_CAPTION>"),
+        ("Locate  in the image.", "<DETAILED_CAPTION>"),
+        ("a <b> c < d", "<DETAILED_CAPTION>"),
         ("Describe the image", "<DETAILED_CAPTION>"),
-        ("in more DETAIL, please", "<DETAILED_CAPTION>"),
+        ("Describe it in one sentence.", "<CAPTION>"),
+        ("in more DETAIL, please", "<MORE_DETAILED_CAPTION>"),
         ("Describe it in a paragraph", "<MORE_DETAILED_CAPTION>"),
         ("One Paragraph", "<MORE_DETAILED_CAPTION>"),
+        ("What text is in the region <loc_1>?", "<OCR>"),
+        ("Read the text.", "<OCR>"),
+        ("Where is the text?", "<OCR_WITH_REGION>"),
+        ("Detect all objects", "<OD>"),
+        ("Describe each object", "<DENSE_REGION_CAPTION>"),
     ],
 )
-def test_plain_text_mean_a_caption(words: str, token: str) -> None:
+def test_plain_words_ask_for_a_task(words: str, token: str) -> None:
     assert native(words) == (token, "", "plain")
+
+
+def test_a_prompt_of_another_model_is_the_same_task_here() -> None:
+    assert native("<grounding>An image of") == ("<CAPTION>", "", "foreign")
+    assert native("<grounding><phrase>a dog</phrase>") == (GROUND, "a dog", "foreign")
+    with pytest.raises(UnsupportedTask, match=r"'query', which Florence-2 does not offer\. Models that do: kosmos-2"):
+        native("<grounding>Question: What is it? Answer:")
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "\n\t"])

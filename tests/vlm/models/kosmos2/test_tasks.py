@@ -108,3 +108,12 @@ def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> No
     with pytest.raises(UnsupportedTask, match=f"it offers: {', '.join(OFFERED)}") as caught:
         asked("", Task(name))
     assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
+
+
+def test_a_prompt_of_another_model_is_the_same_task_here() -> None:
+    found = asked("<CAPTION>")
+    assert (found.prompt, found.resolution) == (BRIEF, "foreign")
+    found = asked("<OPEN_VOCABULARY_DETECTION> a dog")
+    assert (found.task, found.prompt) == ("detect", "<grounding><phrase>a dog</phrase>")
+    with pytest.raises(UnsupportedTask, match="'ocr' without an argument, which Kosmos-2 does not offer"):
+        asked("<OCR>")

@@ -20,7 +20,7 @@ def test_nothing_means_a_caption(prompt: str) -> None:
     assert asked(prompt) == ResolvedTask("caption", "caption", "", "default")
 
 
-@pytest.mark.parametrize("prompt", ["What is it?", " <OD> ", "<|md_reserved_2|>"])
+@pytest.mark.parametrize("prompt", ["What is it?", " a <b> ", "<|md_reserved_2|>"])
 def test_a_prompt_is_a_question_letter_for_letter(prompt: str) -> None:
     assert asked(prompt) == ResolvedTask("query", "query", prompt, "plain")
     assert asked(prompt, image=None).task == "query"
@@ -113,3 +113,20 @@ def test_another_task_is_refused_with_the_list_of_those_offered(name: str) -> No
     with pytest.raises(UnsupportedTask, match=f"it offers: {', '.join(OFFERED)}") as caught:
         asked("", Task(name))
     assert (caught.value.param, caught.value.code) == ("task", "unsupported_task")
+
+
+def test_a_prompt_of_another_model_is_the_same_task_here() -> None:
+    assert asked("<MORE_DETAILED_CAPTION>") == ResolvedTask("caption", "caption", "", "foreign", length="long")
+    assert asked(" <OPEN_VOCABULARY_DETECTION> a dog ") == ResolvedTask("detect", "detect", "a dog", "foreign")
+    assert asked("<grounding>Question: Why? Answer:") == ResolvedTask("query", "query", "Why?", "foreign")
+
+
+@pytest.mark.parametrize("prompt", ["<OD>", "<OCR>", "<REFERRING_EXPRESSION_SEGMENTATION> a dog"])
+def test_a_task_that_only_another_model_has_is_refused_with_its_name(prompt: str) -> None:
+    with pytest.raises(UnsupportedTask, match=r"Moondream 2 does not offer\. Models that do: florence-2-base"):
+        asked(prompt)
+
+
+def test_a_prompt_of_another_model_in_company_is_not_read_as_words() -> None:
+    with pytest.raises(InvalidRequest, match="<OD> takes no other text"):
+        asked("<OD> and more")

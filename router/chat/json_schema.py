@@ -1,0 +1,125 @@
+"""A client's JSON schema: whether values of another schema have what it requires, and what of a value it allows.
+
+Understands objects, arrays, types, references and alternatives, which is all that typed clients generate from their
+classes. Other constraints are not looked at. A schema may refer to itself, or be written to cost time: each pair
+of subschemas is compared once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+MAX_REFERENCES = 8
+"""Length of a chain of references that is followed."""
+MAX_ALTERNATIVES = 16
+"""Number of alternatives for one value that are looked at."""
+
+
+class JsonSchema:
+    """One schema with all that it refers to."""
+
+    def __init__(self, root: Json) -> None:
+        self._root = root
+
+    @property
+    def properties(self) -> Json:
+        """The schemas of the root's properties."""
+        return _mapping(self._resolved(self._root).get("properties"))
+
+    @property
+    def required(self) -> list[Any]:
+        """Names of the properties that the root requires."""
+        return _list(self._resolved(self._root).get("required"))
+
+    def has_all_in(self, source: JsonSchema) -> bool:
+        """Whether values of ``source`` have what this schema requires; those that may be null are taken not to be."""
+        return _Comparison(self, source).holds(self._root, source._root)
+
+    def kept(self, value: Any) -> Any:
+        """``value`` without the properties that this schema forbids."""
+        return self._kept(value, self._root)
+
+    def alternatives(self, schema: Any) -> list[Json]:
+        """The schemas of which a value must fit one; the schema itself where there is no choice."""
+        resolved = self._resolved(schema)
+        options = _list(resolved.get("anyOf")) or _list(resolved.get("oneOf"))
+        return [self._resolved(one) for one in options[:MAX_ALTERNATIVES]] or [resolved]
+
+    def _resolved(self, schema: Any) -> Json:
+        """The schema behind references; an empty one, which allows anything, where they lead nowhere."""
+        for _ in range(MAX_REFERENCES):
+            reference = _mapping(schema).get("$ref")
+            if not isinstance(reference, str):
+                break
+            schema = self._root
+            for step in reference.removeprefix("#").split("/")[1:MAX_REFERENCES]:
+                schema = _mapping(schema).get(step)
+        return _mapping(schema)
+
+    def _kept(self, value: Any, schema: Any) -> Any:
+        if isinstance(value, list):
+            items = self._first("array", schema).get("items")
+            return [self._kept(item, items) for item in value]
+        if not isinstance(value, dict):
+            return value
+        chosen = self._first("object", schema)
+        properties, closed = _mapping(chosen.get("properties")), chosen.get("additionalProperties") is False
+        return {
+            name: self._kept(inner, properties.get(name))
+            for name, inner in value.items()
+            if name in properties or not closed
+        }
+
+    def _first(self, kind: str, schema: Any) -> Json:
+        """The first alternative for values of a type; an empty one if there is none."""
+        return next((one for one in self.alternatives(schema) if kind in _types(one) or not _types(one)), {})
+
+
+class _Comparison:
+    """Compares a client's schema with that of the values that there are."""
+
+    def __init__(self, theirs: JsonSchema, ours: JsonSchema) -> None:
+        self._theirs = theirs
+        self._ours = ours
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def holds(self, theirs: Any, ours: Any) -> bool:
+        """Whether values of ``ours`` have what ``theirs`` requires."""
+        pair = (id(theirs), id(ours))
+        if pair not in self._known:
+            self._known[pair] = True  # while it is compared: a schema within itself adds nothing
+            self._known[pair] = theirs is not False and any(
+                self._fits(their, our)
+                for our in self._ours.alternatives(ours)
+                for their in self._theirs.alternatives(theirs)
+            )
+        return self._known[pair]
+
+    def _fits(self, theirs: Json, ours: Json) -> bool:
+        kinds, kind = _types(theirs), ours.get("type")
+        if kinds and kind not in kinds and not (kind == "integer" and "number" in kinds):
+            return False
+        if kind == "array":
+            return self.holds(theirs.get("items"), ours["items"])
+        return kind != "object" or self._has_properties(theirs, ours["properties"])
+
+    def _has_properties(self, theirs: Json, ours: Json) -> bool:
+        shared = (name for name in _mapping(theirs.get("properties")) if name in ours)
+        return all(isinstance(name, str) and name in ours for name in _list(theirs.get("required"))) and all(
+            self.holds(theirs["properties"][name], ours[name]) for name in shared
+        )
+
+
+def _types(schema: Json) -> list[Any]:
+    kinds = schema.get("type", [])
+    return kinds if isinstance(kinds, list) else [kinds]
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,40 @@
+"""Tools, which these models cannot call: an offer of them is left aside, and a demand is refused.
+
+Chat interfaces and agents offer tools with every request, so an offer is no mistake. The words of the refusal are those
+by which clients know that they should ask again without tools.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlm.errors import InvalidRequest
+
+Json = dict[str, Any]
+
+OFFERS = ("tools", "functions")
+CHOICES = ("tool_choice", "function_call")
+NOT_DEMANDED = ("auto", "none")
+TOOL_FIELDS = (*OFFERS, *CHOICES)
+
+
+def unused_tools(raw: Json, model: str, *, drop: bool) -> list[str]:
+    """The fields about tools that a body has; those that offer nothing or forbid tools are not among them.
+
+    Args:
+        raw: The body.
+        model: For the message.
+        drop: Leave a demand aside as well.
+
+    Raises:
+        InvalidRequest: A tool must be called.
+    """
+    offered = [name for name in OFFERS if raw.get(name) not in (None, [])]
+    demanded = [name for name in CHOICES if raw.get(name) is not None and raw[name] not in NOT_DEMANDED]
+    if demanded and not drop:
+        raise InvalidRequest(
+            f"{model[:128]} does not support tools: leave {demanded[0]} out or set it to auto, and tools are ignored.",
+            demanded[0],
+            "unsupported_parameter",
+        )
+    return [*offered, *demanded]
