@@ -15,7 +15,7 @@ from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
 
-META = ResponseMeta("blip-large", "req_1", None, (), "chatcmpl-1", 1)
+META = ResponseMeta("blip-large", "req_1", id="chatcmpl-1", created=1)
 SQUARE, STAR = words("a red square"), words("a star")
 
 
