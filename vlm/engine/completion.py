@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from itertools import islice
 
 from vlm.engine.output import TextDelta
 from vlm.engine.sequence import Sequence
@@ -55,15 +56,19 @@ def _token_bytes(sequence: Sequence, processor: Processor, start: int = 0) -> tu
     if not sequence.sampling.logprobs:
         return ()
     tokens = enumerate(sequence.generated[start:], start)
-    return tuple(processor.token_bytes(token, first=index == 0) for index, token in tokens)
+    return tuple(processor.token_bytes(token, islice(sequence.generated, index)) for index, token in tokens)
 
 
 def _top_logprobs(sequence: Sequence, processor: Processor, start: int = 0) -> tuple[tuple[TopLogprob, ...], ...]:
     """The likeliest tokens of each step from ``start`` on, if they were asked for."""
     if not sequence.sampling.top_logprobs:
         return ()
+
+    def spelled(token: int, logprob: float, index: int) -> TopLogprob:
+        return TopLogprob(token, logprob, processor.token_bytes(token, islice(sequence.generated, index)))
+
     return tuple(
-        tuple(TopLogprob(token, logprob, processor.token_bytes(token, first=index == 0)) for token, logprob in step)
+        tuple(spelled(token, logprob, index) for token, logprob in step)
         for index, step in enumerate(sequence.likeliest[start:], start)
     )
 

@@ -5,7 +5,7 @@ The torch half is in ``vlm/models/base.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -177,12 +177,12 @@ class Processor(Protocol):
         """Token ids to text; ``special`` keeps the special tokens."""
         ...
 
-    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+    def token_bytes(self, token_id: int, before: Iterable[int]) -> bytes:
         """What a token adds to :meth:`decode` with ``special``, in UTF-8; it may be part of a character.
 
         Args:
             token_id: Any id that the model can write; b"" for one that has no text.
-            first: Whether it is the first token of the answer: some tokenizers then put no space before a word.
+            before: The ids of the answer before it: some tokenizers put no space before a word that begins the text.
         """
         ...
 

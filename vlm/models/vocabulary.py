@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel
 
@@ -19,7 +21,7 @@ def token_id(tokenizer: Tokenizer, token: str, checkpoint: Checkpoint, model: st
     return found
 
 
-def token_bytes(tokenizer: Tokenizer, token_id: int, *, first: bool) -> bytes:
+def token_bytes(tokenizer: Tokenizer, token_id: int, before: Iterable[int]) -> bytes:
     """What one token adds to the text of an answer, special tokens included; see ``Processor.token_bytes``."""
     token: str | None = tokenizer.id_to_token(token_id)
     if token is None:
@@ -27,7 +29,7 @@ def token_bytes(tokenizer: Tokenizer, token_id: int, *, first: bool) -> bytes:
     if isinstance(tokenizer.decoder, ByteLevel):
         return _bytes_of(token)
     alone: str = tokenizer.decode([token_id], skip_special_tokens=False)
-    if first:
+    if all(tokenizer.id_to_token(other) is None for other in before):  # ids without a text are not in it
         return alone.encode()
     # Word pieces and SentencePiece put a space before a word that does not begin the text.
     twice: str = tokenizer.decode([token_id, token_id], skip_special_tokens=False)

@@ -39,12 +39,22 @@ def joined(answer: Completion | Chunk) -> str:
 @pytest.mark.parametrize("name", ALL)
 @given(data=st.data())
 def test_the_bytes_of_any_tokens_are_the_decoded_output(name: str, data: st.DataObject) -> None:
-    """Special tokens, parts of characters, and ids that no tokenizer knows in other places than the first."""
+    """Special tokens, parts of characters, and ids that the tokenizer does not have, wherever they are."""
     processor: Processor = miniature(name).processor
     vocabulary = miniature(name).model.vocabulary
     ids = data.draw(st.lists(st.integers(0, vocabulary - 1), max_size=12))
-    pieces = [processor.token_bytes(token, first=index == 0) for index, token in enumerate(ids)]
+    pieces = [processor.token_bytes(token, ids[:index]) for index, token in enumerate(ids)]
     assert b"".join(pieces).decode("utf-8", "replace") == processor.decode(ids, special=True)
+
+
+def test_a_word_begins_the_output_after_an_id_without_text() -> None:
+    """BLIP's vocabulary has more ids than its tokenizer."""
+    processor: Processor = miniature(BLIP).processor
+    unknown = miniature(BLIP).model.vocabulary - 1
+    assert processor.token_bytes(unknown, []) == b""
+    word = processor.token_bytes(10, [])
+    assert processor.token_bytes(10, [unknown]) == word
+    assert processor.token_bytes(10, [unknown, 10]) == b" " + word
 
 
 @pytest.mark.parametrize("name", [FLORENCE, MOONDREAM])
@@ -52,7 +62,7 @@ def test_a_character_of_several_tokens_has_its_bytes_in_parts(name: str) -> None
     processor: Any = miniature(name).processor
     text = "snow ☃ 😀 é"
     ids = processor.vocabulary.encode(text)
-    pieces = [processor.token_bytes(token, first=index == 0) for index, token in enumerate(ids)]
+    pieces = [processor.token_bytes(token, ids[:index]) for index, token in enumerate(ids)]
     assert b"".join(pieces).strip() == text.encode()
     with pytest.raises(UnicodeDecodeError):
         [piece.decode() for piece in pieces]

@@ -6,7 +6,7 @@ A prompt is ``[DEC]`` and the ids of the caption's beginning, as transformers' `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -111,9 +111,9 @@ class BlipProcessor:
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
 
-    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+    def token_bytes(self, token_id: int, before: Iterable[int]) -> bytes:
         """See :class:`~vlm.models.processor.Processor`."""
-        return token_bytes(self.tokenizer, token_id, first=first)
+        return token_bytes(self.tokenizer, token_id, before)
 
     def parse(
         self,

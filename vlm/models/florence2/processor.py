@@ -6,7 +6,7 @@ The encoder reads the image's positions, ``<s>``, the task's sentence and ``</s>
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vlm.checkpoint.config_reader import ConfigReader
@@ -130,9 +130,9 @@ class Florence2Processor:
         """
         return self.vocabulary.decode(token_ids, special=special)
 
-    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+    def token_bytes(self, token_id: int, before: Iterable[int]) -> bytes:
         """See :class:`~vlm.models.processor.Processor`."""
-        return token_bytes(self.vocabulary.tokenizer, token_id, first=first)
+        return token_bytes(self.vocabulary.tokenizer, token_id, before)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()

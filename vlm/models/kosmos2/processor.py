@@ -7,7 +7,7 @@ A sequence is ``<s> <image>``, one id for each image position, ``</image>`` and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vlm.checkpoint.config_reader import ConfigReader
@@ -111,9 +111,9 @@ class Kosmos2Processor:
         """Ids to text without tags and cells; ``special`` keeps them."""
         return self.vocabulary.decode(token_ids, special=special)
 
-    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+    def token_bytes(self, token_id: int, before: Iterable[int]) -> bytes:
         """See :class:`~vlm.models.processor.Processor`."""
-        return token_bytes(self.vocabulary.tokenizer, token_id, first=first)
+        return token_bytes(self.vocabulary.tokenizer, token_id, before)
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()

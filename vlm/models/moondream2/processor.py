@@ -6,7 +6,7 @@ does, except that images are first turned upright by their EXIF orientation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vlm.checkpoint.files import Checkpoint
@@ -122,10 +122,10 @@ class Moondream2Processor:
         """Ids to text; special tokens only if ``special``. Coordinates and sizes have no text."""
         return self.vocabulary.decode(token_ids, special=special)
 
-    def token_bytes(self, token_id: int, *, first: bool) -> bytes:
+    def token_bytes(self, token_id: int, before: Iterable[int]) -> bytes:
         """See :class:`~vlm.models.processor.Processor`; coordinates and sizes have no text."""
         vocabulary = self.vocabulary
-        return token_bytes(vocabulary.tokenizer, token_id, first=first) if token_id < vocabulary.size else b""
+        return token_bytes(vocabulary.tokenizer, token_id, before) if token_id < vocabulary.size else b""
 
     def parse(
         self, token_ids: Sequence[int], inputs: Inputs, *, finished: bool, logprobs: Sequence[float] = ()
