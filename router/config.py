@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from serve_args import parse_args
 from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
@@ -21,10 +23,32 @@ def _price(value: str) -> str:
     return value
 
 
+def _word(value: object) -> object:
+    """YAML reads on and off without quotes as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("must be the name of a host in lower case and ASCII, or *.name for all names below it")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError:
+        raise ValueError("must be a network such as 10.20.0.0/16, without bits of a host") from None
+    return value
+
+
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Price = Annotated[str, AfterValidator(_price)]
+Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(gt=0, lt=65_536)]
 
 
 class RouterConfig(BaseModel):
@@ -52,6 +76,15 @@ class RouterConfig(BaseModel):
         max_image_pixels: Largest image in pixels (width times height), likewise.
         min_image_side: Shortest side of an image in pixels, above 0.
         max_prompt_chars: Longest text of one request in characters, above 0.
+        image_urls: Whether images are downloaded from the web: ``on``, ``off``, or ``allowed`` for the hosts in
+            ``allowed_image_hosts`` alone.
+        allowed_image_hosts: Names of hosts, exact or as ``*.example.com`` for all names below it.
+        allowed_image_networks: Networks that images may come from beside the public internet, as ``10.20.0.0/16``.
+            Whoever may send requests can then reach every host there that answers HTTP at ``image_ports``.
+        image_ports: TCP ports that images may come from.
+        image_download_timeout_s: Deadline of a download in seconds, redirects included, above 0.
+        max_image_downloads: Largest number of downloads at once, above 0; each holds up to ``max_image_bytes``.
+        max_image_downloads_per_host, max_image_downloads_per_caller: The same for one host and for one caller.
         request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
@@ -78,12 +111,29 @@ class RouterConfig(BaseModel):
     max_image_pixels: Annotated[Count, Field(le=_LARGEST.max_pixels)] = 40_000_000
     min_image_side: Count = 1
     max_prompt_chars: Count = 32_768
+    image_urls: Annotated[Literal["on", "off", "allowed"], BeforeValidator(_word)] = "on"
+    allowed_image_hosts: tuple[Host, ...] = ()
+    allowed_image_networks: tuple[Network, ...] = ()
+    image_ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (80, 443)
+    image_download_timeout_s: Seconds = 10.0
+    max_image_downloads: Count = 16
+    max_image_downloads_per_host: Count = 4
+    max_image_downloads_per_caller: Count = 4
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     allow_unauthenticated_cluster: bool = False
+
+    @model_validator(mode="after")
+    def _hosts_are_used(self) -> Self:
+        """A list of hosts that is not used, or not there, would not do what its writer expects."""
+        if self.image_urls == "allowed" and not self.allowed_image_hosts:
+            raise ValueError("image_urls is allowed, but allowed_image_hosts is empty")
+        if self.image_urls != "allowed" and self.allowed_image_hosts:
+            raise ValueError(f"allowed_image_hosts has no effect while image_urls is {self.image_urls}")
+        return self
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

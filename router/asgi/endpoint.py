@@ -77,9 +77,10 @@ class Endpoint(Generic[ParsedT]):
 
     async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
-        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY]))
+        caller = caller_of(scope)
+        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY], caller))
         tally.read(built)
-        request = replace(built.request, caller=caller_of(scope))
+        request = replace(built.request, caller=caller)
         answer = within(deadline, self._backend.generate(built.model, request))
         chunks = tally.watched(_located(answer, built))
         try:
@@ -91,9 +92,9 @@ class Endpoint(Generic[ParsedT]):
         finally:
             await chunks.aclose()
 
-    async def _read(self, body: bytes, request_id: str) -> BuiltRequest:
+    async def _read(self, body: bytes, request_id: str, caller: str) -> BuiltRequest:
         parsed = await in_thread_if_large(len(body), self._format.parse, body)
-        images = await self._images.load(parsed.images)
+        images = await self._images.load(parsed.images, caller)
         size = max(len(body), sum(map(len, images)))
         return await in_thread_if_large(size, self._format.build, parsed, images, request_id)
 

@@ -32,11 +32,16 @@ class ImageReference:
 class ImageLoader(Protocol):
     """Turns references into images."""
 
-    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], caller: str) -> Sequence[bytes]:
         """The encoded image of each reference, in order. Cancelled at the deadline and when the client leaves.
+
+        Args:
+            references: What the request refers to.
+            caller: Who asks, from :func:`~router.asgi.caller.caller_of`.
 
         Raises:
             InvalidImage: An image cannot be loaded or breaks a limit; ``param`` is that of its reference.
+            Overloaded: Too many images are being loaded.
         """
         ...
 

@@ -105,7 +105,7 @@ class Shelf:
         self.pause_s = pause_s
         self.interrupted = False
 
-    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], caller: str) -> Sequence[bytes]:
         try:
             await asyncio.sleep(self.pause_s)
         except asyncio.CancelledError:
