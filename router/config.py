@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from serve_args import parse_args
 from vlm.image.limits import ImageLimits
@@ -32,6 +41,12 @@ def _host(value: str) -> str:
     if not _HOST.fullmatch(value):
         raise ValueError("must be the name of a host in lower case and ASCII, or *.name for all names below it")
     return value
+
+
+def _some(ports: tuple[int, ...]) -> tuple[int, ...]:
+    if not ports:
+        raise ValueError("must have at least one port; set image_urls to off to download nothing")
+    return ports
 
 
 def _network(value: str) -> str:
@@ -112,9 +127,9 @@ class RouterConfig(BaseModel):
     min_image_side: Count = 1
     max_prompt_chars: Count = 32_768
     image_urls: Annotated[Literal["on", "off", "allowed"], BeforeValidator(_word)] = "on"
-    allowed_image_hosts: tuple[Host, ...] = ()
+    allowed_image_hosts: Annotated[tuple[Host, ...], Field(validate_default=True)] = ()
     allowed_image_networks: tuple[Network, ...] = ()
-    image_ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (80, 443)
+    image_ports: Annotated[tuple[Port, ...], AfterValidator(_some)] = (80, 443)
     image_download_timeout_s: Seconds = 10.0
     max_image_downloads: Count = 16
     max_image_downloads_per_host: Count = 4
@@ -126,14 +141,16 @@ class RouterConfig(BaseModel):
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     allow_unauthenticated_cluster: bool = False
 
-    @model_validator(mode="after")
-    def _hosts_are_used(self) -> Self:
+    @field_validator("allowed_image_hosts")
+    @classmethod
+    def _hosts_are_used(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         """A list of hosts that is not used, or not there, would not do what its writer expects."""
-        if self.image_urls == "allowed" and not self.allowed_image_hosts:
-            raise ValueError("image_urls is allowed, but allowed_image_hosts is empty")
-        if self.image_urls != "allowed" and self.allowed_image_hosts:
-            raise ValueError(f"allowed_image_hosts has no effect while image_urls is {self.image_urls}")
-        return self
+        image_urls = info.data.get("image_urls", "on" if not hosts else "allowed")  # it may be wrong itself
+        if image_urls == "allowed" and not hosts:
+            raise ValueError("must have a host while image_urls is allowed")
+        if image_urls != "allowed" and hosts:
+            raise ValueError(f"has no effect while image_urls is {image_urls}; set image_urls to allowed")
+        return hosts
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

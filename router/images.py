@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Sequence
 
-from router.asgi.format import ImageReference
+from router.asgi.format import ImageReference, Requester
 from router.asgi.threads import in_thread_if_large
 from vlm.errors import InvalidImage
 from vlm.image.limits import ImageLimits
@@ -26,7 +26,7 @@ class DataUrlLoader:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
 
-    async def load(self, references: Sequence[ImageReference], caller: str) -> Sequence[bytes]:  # noqa: ARG002
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:  # noqa: ARG002
         """See :class:`~router.asgi.format.ImageLoader`."""
         return [
             await in_thread_if_large(len(reference.url), read_image, reference.url, self._limits, reference.param)

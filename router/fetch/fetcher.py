@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from httpcore2 import (
@@ -23,6 +23,7 @@ from httpcore2 import (
     default_ssl_context,
 )
 
+from router.asgi.format import Requester
 from router.config import RouterConfig
 from router.fetch.networks import AddressRules, IPAddress
 from router.fetch.pinned import Allowance, PinnedBackend
@@ -38,7 +39,7 @@ READ_S = 5.0
 """Seconds of silence after which a server is given up."""
 MAX_HEAD_BYTES = 128 * 1024
 """Bytes that may come in before the headers of the answer are complete; browsers accept 256 KiB. Responses that only
-announce another one (status 1xx) and the TLS handshake count, and so may up to 64 KiB of the body."""
+announce another one (status 1xx) count, and so may up to 64 KiB of the body."""
 MAX_PARTS = 25_000
 """Chunks or TCP segments of a body, each of which takes a step in Python. 20 MiB in full segments have 14,400."""
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -49,6 +50,8 @@ HEADERS = (
     (b"Accept-Encoding", b"identity"),
     (b"Connection", b"close"),
 )
+
+Hold = Callable[[int], None]
 
 
 class Fetcher:
@@ -78,25 +81,25 @@ class Fetcher:
             config.max_image_downloads, config.max_image_downloads_per_host, config.max_image_downloads_per_caller
         )
 
-    async def fetch(self, text: str, caller: str) -> bytes:
+    async def fetch(self, text: str, requester: Requester) -> bytes:
         """What the URL ``text`` leads to, unchecked.
 
         Args:
             text: What the client wrote.
-            caller: Who asks, so that one caller does not take all downloads.
+            requester: Who asks, so that one caller does not take all downloads, and what counts the bytes.
 
         Raises:
             InvalidImage: The URL is not allowed, or nothing could be downloaded; without a path of a field.
-            Overloaded: Too many downloads are running.
+            Overloaded: Too many downloads are running, or there is no room for the bytes.
         """
         url = parse_url(text)
         left_s = self._config.image_download_timeout_s
         clock = asyncio.get_running_loop().time
         for _ in range(1 + MAX_REDIRECTS):
             self._check_host(url)
-            async with self.turns.turn(caller, url.host):
+            async with self.turns.turn(requester.caller, url.host):
                 began = clock()
-                answer = await self._get_within(left_s, url)
+                answer = await self._get_within(left_s, url, requester.hold)
                 left_s -= clock() - began
             if isinstance(answer, bytes):
                 return answer
@@ -111,10 +114,10 @@ class Fetcher:
         if self._config.image_urls == "allowed" and not any(_matches(url.host, pattern) for pattern in allowed):
             raise InvalidImage("This server does not download images from that host.", code="invalid_image_url")
 
-    async def _get_within(self, seconds: float, url: ImageUrl) -> bytes | ImageUrl:
+    async def _get_within(self, seconds: float, url: ImageUrl, hold: Hold) -> bytes | ImageUrl:
         try:
             async with asyncio.timeout(seconds):
-                return await self._get(url, await self._addresses(url))
+                return await self._get(url, await self._addresses(url), hold)
         except (TimeoutError, TimeoutException) as error:
             raise _failed("its server takes too long") from error
         except (NetworkError, ProtocolError, OSError) as error:
@@ -134,7 +137,7 @@ class Fetcher:
             raise _failed("its host has no address, or one that is not public")
         return addresses
 
-    async def _get(self, url: ImageUrl, addresses: Sequence[IPAddress]) -> bytes | ImageUrl:
+    async def _get(self, url: ImageUrl, addresses: Sequence[IPAddress], hold: Hold) -> bytes | ImageUrl:
         """The body, or where else it is."""
         allowance = Allowance(MAX_HEAD_BYTES)
         network = PinnedBackend(self._network, addresses, allowance)
@@ -149,11 +152,11 @@ class Fetcher:
                     return redirected(url, _header(response, b"location"))
                 # Framing may be as long as the body; a longer one has chunks that are too small anyway.
                 allowance.left += 2 * self._config.max_image_bytes
-                return await self._body(response)
+                return await self._body(response, hold)
         finally:
             await network.aclose()
 
-    async def _body(self, response: Response) -> bytes:
+    async def _body(self, response: Response, hold: Hold) -> bytes:
         if response.status != 200:
             raise _failed("its server answers with an error")
         if _header(response, b"content-encoding").lower() not in (b"", b"identity"):
@@ -165,6 +168,7 @@ class Fetcher:
         parts: list[bytes] = []
         size = 0
         async for part in response.aiter_stream():
+            hold(len(part))
             parts.append(part)
             size += len(part)
             if size > limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from router.asgi.format import ImageLoader, ImageReference
+from router.asgi.format import ImageLoader, ImageReference, Requester
 from router.asgi.threads import in_thread_if_large
 from router.fetch.fetcher import Fetcher
 from vlm.errors import InvalidImage
@@ -27,23 +27,23 @@ class UrlLoader:
         self._fetcher = fetcher
         self._check = check
 
-    async def load(self, references: Sequence[ImageReference], caller: str) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
         """See :class:`~router.asgi.format.ImageLoader`. The images come at the same time; the first error ends all."""
         try:
             async with asyncio.TaskGroup() as group:
-                loading = [group.create_task(self._load(reference, caller)) for reference in references]
+                loading = [group.create_task(self._load(reference, requester)) for reference in references]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [one.result() for one in loading]
 
-    async def _load(self, reference: ImageReference, caller: str) -> bytes:
+    async def _load(self, reference: ImageReference, requester: Requester) -> bytes:
         if _scheme(reference.url) == "data":
-            return (await self._data_urls.load([reference], caller))[0]
-        data = await self._download(reference, caller)
+            return (await self._data_urls.load([reference], requester))[0]
+        data = await self._download(reference, requester)
         await in_thread_if_large(len(data), self._check, data, reference.param)
         return data
 
-    async def _download(self, reference: ImageReference, caller: str) -> bytes:
+    async def _download(self, reference: ImageReference, requester: Requester) -> bytes:
         if self._fetcher is None or _scheme(reference.url) not in ("http", "https"):
             also = "" if self._fetcher is None else " or an http or https URL"
             raise InvalidImage(
@@ -53,7 +53,7 @@ class UrlLoader:
                 "invalid_image_url",
             )
         try:
-            return await self._fetcher.fetch(reference.url, caller)
+            return await self._fetcher.fetch(reference.url, requester)
         except InvalidImage as error:
             raise InvalidImage(error.message, reference.param, error.code) from error
 

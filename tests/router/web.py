@@ -14,6 +14,7 @@ from typing import Any
 
 from httpcore2 import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
 
+from router.asgi.format import Requester
 from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.networks import IPAddress
@@ -156,9 +157,10 @@ class World:
     fetcher: Fetcher
     names: Names
     wires: Wires
+    held: list[int] = field(default_factory=list)
 
     async def fetch(self, url: str = "http://example.org/cat.png", caller: str = "me") -> bytes:
-        return await self.fetcher.fetch(url, caller)
+        return await self.fetcher.fetch(url, Requester(caller, self.held.append))
 
 
 def world(

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 from httpcore2 import AnyIOBackend
 
+from router.asgi.format import Requester
 from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.resolver import SystemResolver
@@ -68,7 +69,7 @@ async def refused(url: str, trap: Trap) -> InvalidImage:
     spy = Spy()
     config = RouterConfig(image_ports=(80, 443, trap.port))
     with pytest.raises(InvalidImage) as caught:
-        await Fetcher(config, SystemResolver(), spy).fetch(url, "me")
+        await Fetcher(config, SystemResolver(), spy).fetch(url, Requester("me", lambda _bytes: None))
     assert spy.connected == []
     assert trap.caught() == 0
     assert caught.value.code in CODES

@@ -174,9 +174,9 @@ async def test_private_networks_that_are_allowed() -> None:
     ],
 )  # fmt: skip
 async def test_hosts_that_are_allowed(host: str, allowed: bool) -> None:
-    config = {"image_urls": "allowed", "allowed_image_hosts": ["example.org", "*.cdn.example"]}
+    hosts = ["example.org", "*.cdn.example"]
     async with serving() as web:
-        there = world(web, {host: [PUBLIC]}, **config)
+        there = world(web, {host: [PUBLIC]}, image_urls="allowed", allowed_image_hosts=hosts)
         if allowed:
             assert await there.fetch(f"http://{host}/cat.png") == IMAGE
         else:
