@@ -37,11 +37,13 @@ CONNECT_S = 3.0
 """Seconds for a connection to one address, and again for its TLS handshake."""
 READ_S = 5.0
 """Seconds of silence after which a server is given up."""
-MAX_HEAD_BYTES = 128 * 1024
-"""Bytes that may come in before the headers of the answer are complete; browsers accept 256 KiB. Responses that only
-announce another one (status 1xx) count, and so may up to 64 KiB of the body."""
-MAX_PARTS = 25_000
-"""Chunks or TCP segments of a body, each of which takes a step in Python. 20 MiB in full segments have 14,400."""
+MAX_HEAD_BYTES = 32 * 1024
+"""Bytes that may come in before the headers of the answer are complete; those of most servers have less than 4 KiB.
+Responses that only announce another one (status 1xx) count, and so may a few KiB of the body."""
+MAX_SMALL_PARTS = 1000
+"""Parts of a body, each of which takes a step in Python, beyond one for every 512 bytes: a TCP segment has more, but a
+server may send chunks of one byte."""
+PART_BYTES = 512
 REDIRECTS = (301, 302, 303, 307, 308)
 
 HEADERS = (
@@ -150,8 +152,8 @@ class Fetcher:
             async with connection.stream("GET", parts, headers=headers, extensions={"timeout": timeouts}) as response:
                 if response.status in REDIRECTS:
                     return redirected(url, _header(response, b"location"))
-                # Framing may be as long as the body; a longer one has chunks that are too small anyway.
-                allowance.left += 2 * self._config.max_image_bytes
+                # Framing may be as long as the body, or longer for a few chunks; more means that they are too small.
+                allowance.begin_body(2 * self._config.max_image_bytes + MAX_HEAD_BYTES)
                 return await self._body(response, hold)
         finally:
             await network.aclose()
@@ -173,7 +175,7 @@ class Fetcher:
             size += len(part)
             if size > limit:
                 raise _too_large(limit)
-            if len(parts) > MAX_PARTS:
+            if len(parts) > MAX_SMALL_PARTS + size // PART_BYTES:
                 raise _failed("its server sends it in parts that are too small")
         return b"".join(parts)
 

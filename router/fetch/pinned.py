@@ -19,11 +19,26 @@ MAX_ADDRESSES = 4
 """How many addresses of a host are tried: a name may have hundreds, none of which answers."""
 
 
-class Allowance:
-    """How many bytes may still come in on a connection, with headers and whatever frames the body."""
+HEAD_READ_BYTES = 4 * 1024
+"""How many bytes are read at once before the headers are complete. httpcore2 passes over responses that only announce
+another one (status 1xx) without a pause, and all other requests wait meanwhile: a few milliseconds for this many."""
 
-    def __init__(self, size: int) -> None:
+
+class Allowance:
+    """How many bytes may still come in on a connection, with headers and whatever frames the body.
+
+    Args:
+        head: Bytes until the headers are complete.
+    """
+
+    def __init__(self, head: int) -> None:
+        self.left = head
+        self.at_once = HEAD_READ_BYTES
+
+    def begin_body(self, size: int) -> None:
+        """The headers are complete, and ``size`` bytes may follow."""
         self.left = size
+        self.at_once = size
 
     def take(self, size: int) -> None:
         """Raises ``ReadError`` once more has come in than is allowed."""
@@ -83,7 +98,7 @@ class _CountedStream(AsyncNetworkStream):
         self._allowance = allowance
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        data = await self._stream.read(max_bytes, timeout)
+        data = await self._stream.read(min(max_bytes, self._allowance.at_once), timeout)
         self._allowance.take(len(data))
         return data
 

@@ -64,7 +64,7 @@ SECTIONS: Mapping[str, Limits] = {
         "CONNECT_S": fetcher.CONNECT_S,
         "READ_S": fetcher.READ_S,
         "MAX_HEAD_BYTES": fetcher.MAX_HEAD_BYTES,
-        "MAX_PARTS": fetcher.MAX_PARTS,
+        "MAX_SMALL_PARTS": fetcher.MAX_SMALL_PARTS,
     },
     "Of an image": defaults(ImageLimits),
     "Of an engine": defaults(EngineConfig),

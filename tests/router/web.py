@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from httpcore2 import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
 
 from router.asgi.format import Requester
@@ -19,6 +20,7 @@ from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.networks import IPAddress
 from tests.images import plain
+from vlm.errors import InvalidImage
 
 IMAGE = plain(8, 6)
 PUBLIC = "93.184.215.14"
@@ -176,6 +178,14 @@ def world(
     ports = {80: web.port if web else 1, 443: secure.port if secure else 1}
     known, wires = Names(names), Wires(ports, silent)
     return World(Fetcher(RouterConfig.from_args(config), known, wires, tls), known, wires)
+
+
+async def failure(there: World, url: str = "http://example.org/cat.png") -> InvalidImage:
+    """The error of a download that fails, after which no turn may be left."""
+    with pytest.raises(InvalidImage) as caught:
+        await there.fetch(url)
+    assert there.fetcher.turns.running == 0
+    return caught.value
 
 
 # Certificates
