@@ -72,8 +72,8 @@ class RouterConfig(BaseModel):
     Attributes:
         max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
         max_total_body_bytes: Bytes of all request bodies together that one process holds, above 0, from their arrival
-            to the end of their answers. The first 64 KiB of each body are not counted, since ``max_open_bodies`` and
-            ``max_requests`` bound them.
+            to the end of their answers, with the images that were downloaded for them. The first 64 KiB of each body
+            are not counted, since ``max_open_bodies`` and ``max_requests`` bound them.
         body_timeout_s: Longest time in seconds that a body may take to arrive, above 0.
         min_body_bytes_per_s: Slowest pace of a body, above 0: every ten seconds must bring ten times as much.
         max_head_bytes: Largest request line and headers in bytes, above 0, except that one read from the network (up to
@@ -98,7 +98,8 @@ class RouterConfig(BaseModel):
             Whoever may send requests can then reach every host there that answers HTTP at ``image_ports``.
         image_ports: TCP ports that images may come from.
         image_download_timeout_s: Deadline of a download in seconds, redirects included, above 0.
-        max_image_downloads: Largest number of downloads at once, above 0; each holds up to ``max_image_bytes``.
+        max_image_downloads: Largest number of downloads at once, above 0. Their bytes are counted among those of
+            ``max_total_body_bytes``.
         max_image_downloads_per_host, max_image_downloads_per_caller: The same for one host and for one caller.
         request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
@@ -131,9 +132,9 @@ class RouterConfig(BaseModel):
     allowed_image_networks: tuple[Network, ...] = ()
     image_ports: Annotated[tuple[Port, ...], AfterValidator(_some)] = (80, 443)
     image_download_timeout_s: Seconds = 10.0
-    max_image_downloads: Count = 16
-    max_image_downloads_per_host: Count = 4
-    max_image_downloads_per_caller: Count = 4
+    max_image_downloads: Count = 64
+    max_image_downloads_per_host: Count = 8
+    max_image_downloads_per_caller: Count = 8
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import anyio
@@ -58,7 +59,7 @@ class PinnedBackend(AsyncNetworkBackend):
 
     def __init__(self, network: AsyncNetworkBackend, addresses: Sequence[IPAddress], allowance: Allowance) -> None:
         self._network = network
-        self._addresses = addresses[:MAX_ADDRESSES]
+        self._addresses = _alternating(addresses)[:MAX_ADDRESSES]
         self._allowance = allowance
         self._opened: AsyncNetworkStream | None = None
 
@@ -88,6 +89,13 @@ class PinnedBackend(AsyncNetworkBackend):
         if self._opened is not None:
             with anyio.CancelScope(shield=True):
                 await self._opened.aclose()
+
+
+def _alternating(addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
+    """IPv6 and IPv4 in turn, so that a host with many addresses is reached where only one of the two works."""
+    first = [address for address in addresses if address.version == addresses[0].version]
+    second = [address for address in addresses if address.version != addresses[0].version]
+    return [address for address in chain(*zip_longest(first, second)) if address is not None]
 
 
 class _CountedStream(AsyncNetworkStream):

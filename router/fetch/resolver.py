@@ -11,7 +11,7 @@ from typing import Protocol
 
 from router.fetch.networks import IPAddress
 
-LOOKUPS = 32
+LOOKUPS = 64
 """Threads for lookups. A lookup cannot be interrupted: slow name servers occupy these for longer than a request lasts,
 and so they are not the threads that read images."""
 

@@ -134,6 +134,14 @@ async def test_the_next_address_is_tried() -> None:
         assert there.wires.connected == [(OTHER, 80), (PUBLIC, 80)]
 
 
+async def test_both_kinds_of_addresses_are_tried() -> None:
+    six = [f"2606:4700::{number}" for number in range(1, 9)]
+    async with serving() as web:
+        there = world(web, {"example.org": [*six, OTHER, PUBLIC]}, silent=[*six, OTHER])
+        assert await there.fetch() == IMAGE
+        assert there.wires.connected == [(host, 80) for host in (six[0], OTHER, six[1], PUBLIC)]
+
+
 async def test_not_every_address_is_tried() -> None:
     there = world(names={"example.org": [f"93.184.215.{number}" for number in range(200)]})
     assert (await failure(there)).code == "failed_to_download_image"
