@@ -67,6 +67,12 @@ def test_long_urls_are_refused() -> None:
         parse_url(start + "a" * MAX_URL_CHARS)
 
 
+@pytest.mark.parametrize("port", ["0", "080", "65536", "99999", "100000", "", "-1", "\uff18\uff10", "80a"])
+def test_ports_that_do_not_exist(port: str) -> None:
+    with pytest.raises(InvalidImage):
+        parse_url(f"http://example.org:{port}/")
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_taken_apart_or_refused(text: str) -> None:
     for url in (f"http://{text}", f"http://example.org/{text}", text):
