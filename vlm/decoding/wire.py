@@ -62,7 +62,7 @@ def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytea
     text, pixels = (receive(source, length, deadline) for length in lengths)
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second one of thousands of brackets
         raise Ended from error
     if not isinstance(header, dict):
         raise Ended
