@@ -29,6 +29,9 @@ REAP_S = 5
 # which makes decoding a quarter faster.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(32 * 1024**2)}
 
+# Without them, some installations of Python do not find their own libraries.
+_OF_THE_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+
 _PIXELS = {"<f4": np.float32, "|u1": np.uint8}
 _MAX_DIMENSIONS = 4  # crops, channels, rows and columns
 _MAX_SIDE = 2**31 - 1
@@ -129,6 +132,7 @@ def _start(theirs: socket.socket, cpu_s: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "vlm.decoding.child", str(number), str(os.getpid()), str(cpu_s)]
     # The whole environment: what a client's image might take over has no need of tokens and passwords.
     environment = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    environment |= {name: os.environ[name] for name in _OF_THE_INTERPRETER if name in os.environ}
     return subprocess.Popen(  # noqa: S603  the command is ours
         command, env=environment | _ALLOCATOR, pass_fds=(number,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
