@@ -18,7 +18,7 @@ from router.asgi.foreign import refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
 from router.asgi.middleware import Exchange, new_id
 from router.asgi.request_headers import clean
-from router.asgi.room import BodyBytes, Places
+from router.asgi.room import SHARE_KEY, BodyBytes, Places
 from router.asgi.serve_answers import Answer
 from router.config import RouterConfig
 from vlm.errors import InvalidRequest, Overloaded, VlmError
@@ -81,6 +81,7 @@ class Front:
         self._serving.check()  # first, since a body that cannot be served need not be read
         with self._bodies.share() as share:
             with self._arriving.occupied():
+                scope[SHARE_KEY] = share
                 arrived = Arrived(await read_intake(scope, incoming, share, self._config), incoming)
             with self._serving.occupied():
                 await self._run(scope, arrived, answer, exchange)

@@ -11,6 +11,10 @@ UNCOUNTED_BYTES = 64 * 1024
 """Of each body, so that questions in words are answered while large images have taken all bytes."""
 
 
+SHARE_KEY = "gigarouter.share"
+"""Where the front leaves the :class:`Share` of a request in its scope, for what the request comes to hold later."""
+
+
 class Places:
     """A number of requests that may be somewhere at the same time."""
 
@@ -76,7 +80,7 @@ class BodyBytes:
 
 
 class Share:
-    """What the body of one request has taken so far. It grows with what arrives, not with what is announced."""
+    """What one request has taken so far. It grows with what arrives, not with what is announced."""
 
     def __init__(self, all_bytes: BodyBytes) -> None:
         self._all = all_bytes
@@ -100,3 +104,12 @@ class Share:
         if more > 0:
             self._all.take(more)
             self.counted += more
+
+    def hold(self, size: int) -> None:
+        """The request holds ``size`` bytes more, beside its body.
+
+        Raises:
+            Overloaded: There is no room for them.
+        """
+        self._all.take(size)
+        self.counted += size
