@@ -63,7 +63,7 @@ def check_generations(request: Request) -> None:
 
 def field_of(request: Request) -> str:
     """The field that asks for several generations."""
-    return "tasks" if request.tasks else "task.labels" if len(_labels(request)) > 1 else "images"
+    return "tasks" if request.tasks else "images" if request.images and len(_labels(request)) < 2 else "task.labels"
 
 
 def split(request: Request) -> tuple[Request, ...]:
