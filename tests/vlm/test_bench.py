@@ -74,7 +74,7 @@ def test_only_one_image_is_encoded_before_it_is_measured(monkeypatch: pytest.Mon
         [],
         ["no-such-folder"],
         ["no-such-family", "--config", "real"],
-        ["blip", "--config", "tiny", "--no-reference", "--prompt", "long " * 100],
+        ["kosmos2", "--config", "tiny", "--no-reference", "--prompt", "long " * 1000],
     ],
 )
 def test_a_wrong_argument_is_reported_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

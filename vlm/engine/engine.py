@@ -370,10 +370,10 @@ class _Stream:
 async def _completion(chunks: AsyncGenerator[Chunk, None]) -> Completion:
     """The completion in the last of ``chunks``."""
     completion = None
-    async with aclosing(chunks):
-        # To the generator's end: only then does the request no longer count against the capacity.
-        async for chunk in chunks:
-            completion = chunk.completion
+    # To the generator's end: only then does the request no longer count against the capacity. It needs no closing: what
+    # ends this loop early is raised within the generator.
+    async for chunk in chunks:
+        completion = chunk.completion
     assert completion is not None, "the last chunk carries the completion"
     return completion
 

@@ -82,7 +82,7 @@ def _unsupported(model: str, prompt: PromptCard) -> UnsupportedTask:
     return UnsupportedTask(
         f"{_shown(prompt)} asks for the task {prompt.task!r}{without}, which {model} does not offer. Models that do: "
         f"{', '.join(others)}.",
-        "task",
+        "prompt",
         "unsupported_task",
     )
 

@@ -35,7 +35,7 @@ from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.engine.sequence import Sequence
 from vlm.errors import ConfigError, EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
-from vlm.types import Chunk, Completion, Request, Sampling
+from vlm.types import Chunk, Completion, Request, Sampling, Task
 
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
 REQUEST = Request(scene(1))
@@ -326,7 +326,7 @@ def test_a_bad_request_fails_alone(
 
 
 def test_a_prompt_that_fills_the_context_is_refused(engines: dict[str, Engine]) -> None:
-    answer = asyncio.run(outcome(engines[BLIP], Request(scene(1), "red " * 70)))
+    answer = asyncio.run(outcome(engines[BLIP], Request(scene(1), task=Task("caption", text="red " * 70))))
     assert isinstance(answer, InvalidRequest)
     assert answer.code == "context_length_exceeded"
 
