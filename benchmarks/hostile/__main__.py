@@ -30,10 +30,12 @@ from tests.deployments.system import System
 from tests.hostile_clients import open_files
 
 READY_S = 300
-COLUMNS = (
+TIMES = (
     "attack", "s", "its clients got", "same model: median s", "95 %", "worst", "other: median s", "95 %", "worst",
-    "/healthz: worst", "not 200", "proxy MiB", "after", "router MiB", "after", "replica MiB", "after", "decoding MiB",
-    "one", "load",
+    "/healthz: worst", "not 200", "load",
+)  # fmt: skip
+MEMORY = (
+    "attack", "proxy: peak MiB", "own after", "router", "own after", "replica", "own after", "decoding", "its largest",
 )  # fmt: skip
 
 
@@ -42,11 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     chosen = [attack for attack in ATTACKS if options.only in attack.name]
     with open_files(FILES), _system(options.url) as port:
-        print(_row(COLUMNS), _row(["--"] + ["--:"] * (len(COLUMNS) - 1)), sep="\n", flush=True)
-        for attack in chosen:
-            print(f"preparing: {attack.name}", file=sys.stderr, flush=True)
-            attack.prepare()
-            print(_measure(attack, Target(port, options.model), options.other), flush=True)
+        print(_header(TIMES), flush=True)
+        memory = [_attack(attack, Target(port, options.model), options.other) for attack in chosen]
+    print("", _header(MEMORY), *memory, sep="\n")
     return 0
 
 
@@ -75,26 +75,42 @@ def _system(url: str | None) -> Iterator[int]:
             running.end()
 
 
-def _measure(attack: Attack, target: Target, other: str) -> str:
+def _attack(attack: Attack, target: Target, other: str) -> str:
+    """Print the row of times; returns that of memory."""
+    print(f"preparing: {attack.name}", file=sys.stderr, flush=True)
+    attack.prepare()
     with watching(target.port, target.model, other) as end:
         print(f"attacking: {attack.name}", file=sys.stderr, flush=True)
         began = time.monotonic()
         outcome = attack.run(target)
-        return _row(_cells(attack.name, time.monotonic() - began, outcome, end()))
+        seconds = time.monotonic() - began
+        seen = end()
+    print(_row([attack.name, f"{seconds:.0f}", _counts(outcome), *_times(seen)]), flush=True)
+    return _row([attack.name, *_memory(seen)])
 
 
-def _cells(name: str, seconds: float, outcome: Outcome, seen: Seen) -> Iterator[str]:
-    yield from (name, f"{seconds:.0f}", ", ".join(f"{count} {status}" for status, count in sorted(outcome.items())))
+def _counts(outcome: Outcome) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(outcome.items()))
+
+
+def _times(seen: Seen) -> Iterator[str]:
     for asked in (SAME, OTHER):
         ranked = sorted(seen.seconds[asked])
         yield from (f"{one:.2f}" for one in (median(ranked), ranked[int(0.95 * (len(ranked) - 1))], ranked[-1]))
-    yield from (f"{max(seen.seconds[HEALTH]):.2f}", ", ".join(sorted(set(seen.failed))))
+    yield from (f"{max(seen.seconds[HEALTH]):.2f}", ", ".join(sorted(set(seen.failed))), f"{os.getloadavg()[0]:.1f}")
+
+
+def _memory(seen: Seen) -> Iterator[str]:
     for process in (PROXY, ROUTER, REPLICA):
         yield from (str(seen.peak[process].resident), str(seen.after[process].own))
-    yield from (str(seen.peak[DECODING].resident), str(seen.decoders), f"{os.getloadavg()[0]:.1f}")
+    yield from (str(seen.peak[DECODING].resident), str(seen.largest_decoding))
 
 
-def _row(cells: Sequence[str] | Iterator[str]) -> str:
+def _header(columns: Sequence[str]) -> str:
+    return f"{_row(columns)}\n{_row(['--', *['--:'] * (len(columns) - 1)])}"
+
+
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

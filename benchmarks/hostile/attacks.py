@@ -181,8 +181,8 @@ def nothing() -> None:
 
 ATTACKS = (
     Attack("nothing", worst, quiet),
-    Attack("64 images of 40 megapixels, of 3 MiB", worst, lambda target: ask_at_once(target, mixed(64))),
-    Attack("64 images of 40 megapixels, of 19 MiB", large, lambda target: ask_at_once(target, [large()] * 64)),
+    Attack("64 images of 40 megapixels, below 3 MiB", worst, lambda target: ask_at_once(target, mixed(64))),
+    Attack("64 images of 40 megapixels, of 17 MiB", large, lambda target: ask_at_once(target, [large()] * 64)),
     Attack(
         "2 JPEGs with 5,000 scans, clients leave",
         lambda: repeated_scans(5000),

@@ -50,14 +50,14 @@ class Seen:
         failed: Statuses of those that were not answered with 200.
         peak: The largest memory of each process; the decoding processes of the model count as one.
         after: The memory some seconds after the attack.
-        decoders: The largest memory of one decoding process, in MiB.
+        largest_decoding: The largest memory of one decoding process, in MiB.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     peak: dict[str, Memory] = field(default_factory=dict)
     after: dict[str, Memory] = field(default_factory=dict)
-    decoders: int = 0
+    largest_decoding: int = 0
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def processes_of(port: int, model: str) -> Mapping[str, int]:
 def _sample(seen: Seen, ends: threading.Event, processes: Mapping[str, int]) -> None:
     while not ends.wait(0.1):
         now, largest = memory(processes)
-        seen.decoders = max(seen.decoders, largest)
+        seen.largest_decoding = max(seen.largest_decoding, largest)
         for name, one in now.items():
             most = seen.peak.get(name, one)
             seen.peak[name] = Memory(max(most.resident, one.resident), max(most.own, one.own))
