@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.endpoint import Endpoint
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
+from router.asgi.format import ImageLoader
 from router.asgi.front import Front
 from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, ignore
@@ -29,7 +30,9 @@ from router.backends.ray import RayBackend
 from router.catalogue import entry
 from router.chat.format import ChatFormat
 from router.config import RouterConfig
-from router.images import DataUrlLoader
+from router.fetch.fetcher import Fetcher
+from router.fetch.loader import UrlLoader
+from router.images import DataUrlLoader, check_image
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.models.cards import canonical_name
@@ -38,7 +41,7 @@ from vlm.models.cards import canonical_name
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    chat = Endpoint(ChatFormat(config), backend, DataUrlLoader(config.image_limits), config, meter)
+    chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
@@ -52,6 +55,13 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+def image_loader(config: RouterConfig) -> ImageLoader:
+    """Loads images from data URLs, and from the web unless ``config`` forbids it."""
+    limits = config.image_limits
+    fetcher = None if config.image_urls == "off" else Fetcher(config)
+    return UrlLoader(DataUrlLoader(limits), fetcher, lambda data, param: check_image(data, limits, param))
 
 
 class StatusRoutes:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from serve_args import parse_args
 from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
@@ -21,10 +32,38 @@ def _price(value: str) -> str:
     return value
 
 
+def _word(value: object) -> object:
+    """YAML reads on and off without quotes as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("must be the name of a host in lower case and ASCII, or *.name for all names below it")
+    return value
+
+
+def _some(ports: tuple[int, ...]) -> tuple[int, ...]:
+    if not ports:
+        raise ValueError("must have at least one port; set image_urls to off to download nothing")
+    return ports
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError:
+        raise ValueError("must be a network such as 10.20.0.0/16, without bits of a host") from None
+    return value
+
+
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Price = Annotated[str, AfterValidator(_price)]
+Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(gt=0, lt=65_536)]
 
 
 class RouterConfig(BaseModel):
@@ -33,8 +72,8 @@ class RouterConfig(BaseModel):
     Attributes:
         max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
         max_total_body_bytes: Bytes of all request bodies together that one process holds, above 0, from their arrival
-            to the end of their answers. The first 64 KiB of each body are not counted, since ``max_open_bodies`` and
-            ``max_requests`` bound them.
+            to the end of their answers, with the images that were downloaded for them. The first 64 KiB of each body
+            are not counted, since ``max_open_bodies`` and ``max_requests`` bound them.
         body_timeout_s: Longest time in seconds that a body may take to arrive, above 0.
         min_body_bytes_per_s: Slowest pace of a body, above 0: every ten seconds must bring ten times as much.
         max_head_bytes: Largest request line and headers in bytes, above 0, except that one read from the network (up to
@@ -52,6 +91,16 @@ class RouterConfig(BaseModel):
         max_image_pixels: Largest image in pixels (width times height), likewise.
         min_image_side: Shortest side of an image in pixels, above 0.
         max_prompt_chars: Longest text of one request in characters, above 0.
+        image_urls: Whether images are downloaded from the web: ``on``, ``off``, or ``allowed`` for the hosts in
+            ``allowed_image_hosts`` alone.
+        allowed_image_hosts: Names of hosts, exact or as ``*.example.com`` for all names below it.
+        allowed_image_networks: Networks that images may come from beside the public internet, as ``10.20.0.0/16``.
+            Whoever may send requests can then reach every host there that answers HTTP at ``image_ports``.
+        image_ports: TCP ports that images may come from.
+        image_download_timeout_s: Deadline of a download in seconds, redirects included, above 0.
+        max_image_downloads: Largest number of downloads at once, above 0. Their bytes are counted among those of
+            ``max_total_body_bytes``.
+        max_image_downloads_per_host, max_image_downloads_per_caller: The same for one host and for one caller.
         request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
@@ -78,12 +127,31 @@ class RouterConfig(BaseModel):
     max_image_pixels: Annotated[Count, Field(le=_LARGEST.max_pixels)] = 40_000_000
     min_image_side: Count = 1
     max_prompt_chars: Count = 32_768
+    image_urls: Annotated[Literal["on", "off", "allowed"], BeforeValidator(_word)] = "on"
+    allowed_image_hosts: Annotated[tuple[Host, ...], Field(validate_default=True)] = ()
+    allowed_image_networks: tuple[Network, ...] = ()
+    image_ports: Annotated[tuple[Port, ...], AfterValidator(_some)] = (80, 443)
+    image_download_timeout_s: Seconds = 10.0
+    max_image_downloads: Count = 64
+    max_image_downloads_per_host: Count = 8
+    max_image_downloads_per_caller: Count = 8
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     allow_unauthenticated_cluster: bool = False
+
+    @field_validator("allowed_image_hosts")
+    @classmethod
+    def _hosts_are_used(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """A list of hosts that is not used, or not there, would not do what its writer expects."""
+        image_urls = info.data.get("image_urls", "on" if not hosts else "allowed")  # it may be wrong itself
+        if image_urls == "allowed" and not hosts:
+            raise ValueError("must have a host while image_urls is allowed")
+        if image_urls != "allowed" and hosts:
+            raise ValueError(f"has no effect while image_urls is {image_urls}; set image_urls to allowed")
+        return hosts
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

@@ -1,6 +1,7 @@
 """The bytes of an image that a request references, scanned but not decoded.
 
-Reads data URLs only: nothing is fetched and no path is opened. No message repeats what the client sent.
+Reads data URLs; ``router.fetch`` downloads images, which are checked here too. No path is opened. No message repeats
+what the client sent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import binascii
 import re
 from collections.abc import Sequence
 
-from router.asgi.format import ImageReference
+from router.asgi.format import ImageReference, Requester
 from router.asgi.threads import in_thread_if_large
 from vlm.errors import InvalidImage
 from vlm.image.limits import ImageLimits
@@ -25,7 +26,7 @@ class DataUrlLoader:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
 
-    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:  # noqa: ARG002
         """See :class:`~router.asgi.format.ImageLoader`."""
         return [
             await in_thread_if_large(len(reference.url), read_image, reference.url, self._limits, reference.param)
@@ -49,7 +50,7 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
     if head is None:
         raise InvalidImage(
             "The image must be a data URL: data:image/png;base64,... with the image's bytes in base64. "
-            "Web addresses and file paths are not supported.",
+            "File paths and plain base64 are not supported.",
             param,
             "invalid_image_url",
         )
@@ -60,7 +61,7 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
             "unsupported_image_media_type",
         )
     data = _decoded(url, head.end(), limits, param)
-    _scanned(data, limits, param)
+    check_image(data, limits, param)
     return data
 
 
@@ -93,7 +94,12 @@ def _decoded(url: str, start: int, limits: ImageLimits, param: str) -> bytes:
         ) from error
 
 
-def _scanned(data: bytes, limits: ImageLimits, param: str) -> None:
+def check_image(data: bytes, limits: ImageLimits, param: str) -> None:
+    """Check the bytes of an image, wherever they come from.
+
+    Raises:
+        InvalidImage: As for :func:`read_image`.
+    """
     try:
         scan(data, limits)
     except InvalidImage as error:

@@ -42,7 +42,8 @@ def middlewares() -> list[Middleware]:
 
 def environment(serve_config: Mapping[str, Any]) -> dict[str, str]:
     """The variables that put the front before the router of a Serve config, with the router's own settings."""
-    applications = [one for one in serve_config.get("applications") or () if isinstance(one, dict)]
+    listed = serve_config.get("applications")
+    applications = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     args = next((one.get("args") for one in applications if one.get("import_path") == ROUTER), None)
     return {CALLBACK: "router.ingress:middlewares", SETTINGS: json.dumps(args or {}, default=str)}
 

@@ -33,6 +33,7 @@ _RULES: Mapping[str, str] = {
     "mapping_type": "must be a mapping",
     "model_type": "must be a mapping of settings",
     "dataclass_type": "must be a mapping of settings",
+    "literal_error": "must be {expected}",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",

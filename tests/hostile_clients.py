@@ -83,5 +83,7 @@ def open_files(number: int) -> Iterator[None]:
     if hard != resource.RLIM_INFINITY and hard < number:
         raise OSError(f"needs {number} open files, of which the system allows {hard} (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -66,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
@@ -75,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/images",
+        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
@@ -114,6 +115,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
+    "httpcore2": ("router/fetch/",),
     "pydantic": ("serve_args/", "router/", "deployments/"),
     "PIL": (
         "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",
@@ -135,6 +137,7 @@ NEEDS_TORCH = (
     "vlm/engine/sampler.py",
 )  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py")
+PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts
 BROAD_EXCEPTS = (
     "vlm/decoding/child.py", "vlm/decoding/threads.py", "vlm/engine/core.py", "vlm/engine/prepare.py",
     "vlm/verify/__main__.py", "deployments/replica.py", "router/",
@@ -339,7 +342,7 @@ def test_environment_is_read_at_entry_points_only() -> None:
         [
             f"{module.path}:{node.lineno}: reads the environment"
             for module in modules()
-            if module.path not in ENTRY_POINTS
+            if module.path not in (*ENTRY_POINTS, *PASSING_ON)
             for node in ast.walk(module.tree)
             if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
         ]

@@ -21,7 +21,8 @@ def caller_of(scope: Scope) -> str:
 
     It has no key, since all router replicas must give the same name. That is safe because the name goes only to the
     replicas of the model, with the image and the prompt, and is neither logged nor kept: whoever could see it sees more
-    than it tells. The address is that of the connection; a header such as X-Forwarded-For could say anything.
+    than it tells. The address is that of the connection: X-Forwarded-For could say anything, and uvicorn believes it
+    only of this machine's own processes (``FORWARDED_ALLOW_IPS``).
     """
     headers = Headers(scope=scope)
     host, _port = scope.get("client") or ("", 0)

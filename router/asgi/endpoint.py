@@ -21,9 +21,10 @@ from router.asgi.caller import caller_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
-from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT
+from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT, Requester
 from router.asgi.metering import Meter, Tally, ignore
 from router.asgi.middleware import EVENT_STREAM, REQUEST_ID_KEY
+from router.asgi.room import SHARE_KEY, Share
 from router.asgi.sse import keep_alive
 from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
@@ -77,9 +78,10 @@ class Endpoint(Generic[ParsedT]):
 
     async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
-        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY]))
+        requester = _requester(scope)
+        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY], requester))
         tally.read(built)
-        request = replace(built.request, caller=caller_of(scope))
+        request = replace(built.request, caller=requester.caller)
         answer = within(deadline, self._backend.generate(built.model, request))
         chunks = tally.watched(_located(answer, built))
         try:
@@ -91,9 +93,9 @@ class Endpoint(Generic[ParsedT]):
         finally:
             await chunks.aclose()
 
-    async def _read(self, body: bytes, request_id: str) -> BuiltRequest:
+    async def _read(self, body: bytes, request_id: str, requester: Requester) -> BuiltRequest:
         parsed = await in_thread_if_large(len(body), self._format.parse, body)
-        images = await self._images.load(parsed.images)
+        images = await self._images.load(parsed.images, requester)
         size = max(len(body), sum(map(len, images)))
         return await in_thread_if_large(size, self._format.build, parsed, images, request_id)
 
@@ -113,6 +115,11 @@ class Endpoint(Generic[ParsedT]):
             await _send_until(deadline + READING_GRACE_S, events, built, scope, send)
         finally:
             await give_up(first)
+
+
+def _requester(scope: Scope) -> Requester:
+    share: Share | None = scope.get(SHARE_KEY)  # there is none where no front has counted the body
+    return Requester(caller_of(scope), share.hold if share else lambda _bytes: None)
 
 
 async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:

@@ -84,6 +84,8 @@ TABLE: Mapping[type[VlmError], Row] = {
 INTERNAL = VlmError("The server failed while it processed this request.", code="internal_error")
 """The error that a client gets for an unexpected exception."""
 
+NO_WEBSOCKETS = InvalidRequest("There are no web sockets here; send ordinary requests.", code="invalid_http")
+
 
 def row_of(error: VlmError) -> Row:
     """The table's row for the nearest class of ``error``."""

@@ -55,6 +55,8 @@ def _without_port(host: str) -> str:
 def _on_loopback(scope: Scope) -> bool:
     """Whether the connection came in at a loopback address. A name instead of an address is a test's."""
     try:
-        return ipaddress.ip_address((scope.get("server") or ("",))[0]).is_loopback
+        address = ipaddress.ip_address((scope.get("server") or ("",))[0])
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # of a socket for both
+    return (mapped or address).is_loopback

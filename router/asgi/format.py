@@ -6,7 +6,7 @@ the images that it references, the endpoint awaits them, ``build`` makes the req
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -29,14 +29,32 @@ class ImageReference:
     param: str
 
 
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Whose request it is that images are loaded for.
+
+    Attributes:
+        caller: Who asks, from :func:`~router.asgi.caller.caller_of`.
+        hold: Counts bytes that the request holds until it ends; raises ``Overloaded`` where there is no room for them.
+    """
+
+    caller: str
+    hold: Callable[[int], None]
+
+
 class ImageLoader(Protocol):
     """Turns references into images."""
 
-    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
         """The encoded image of each reference, in order. Cancelled at the deadline and when the client leaves.
+
+        Args:
+            references: What the request refers to.
+            requester: Whose request it is.
 
         Raises:
             InvalidImage: An image cannot be loaded or breaks a limit; ``param`` is that of its reference.
+            Overloaded: There is no room for more images now.
         """
         ...
 

@@ -13,17 +13,17 @@ from contextlib import suppress
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.asgi.errors import BodyTooSlow, error_response
+from router.asgi.errors import NO_WEBSOCKETS, BodyTooSlow, error_response
 from router.asgi.foreign import refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
 from router.asgi.middleware import Exchange, new_id
 from router.asgi.request_headers import clean
-from router.asgi.room import BodyBytes, Places
+from router.asgi.room import SHARE_KEY, BodyBytes, RequestCount
 from router.asgi.serve_answers import Answer
 from router.config import RouterConfig
-from vlm.errors import InvalidRequest, Overloaded, VlmError
+from vlm.errors import Overloaded, VlmError
 
-SERVE_PATHS = "/-/"
+SERVE_PATHS = frozenset(("/-/healthz", "/-/routes"))
 """Serve's own, for load balancers and operators; it answers them itself."""
 HEALTH_PATHS = frozenset(("/health", "/healthz", "/readyz"))
 """Passed on at once like Serve's own, without a body and whatever else waits."""
@@ -35,7 +35,6 @@ LINGERING = 64
 """Number of such clients at a time; the connections of more are closed at once."""
 
 POLICY_VIOLATION = 1008
-NO_WEBSOCKETS = InvalidRequest("There are no web sockets here; send ordinary requests.", code="invalid_http")
 
 
 class Front:
@@ -47,9 +46,9 @@ class Front:
         self._config = config
         self._session_header = session_header
         self._bodies = BodyBytes(config.max_total_body_bytes)
-        self._arriving = Places(config.max_open_bodies)
-        self._serving = Places(config.max_requests)
-        self._lingering = Places(LINGERING)
+        self._arriving = RequestCount(config.max_open_bodies)
+        self._serving = RequestCount(config.max_requests)
+        self._lingering = RequestCount(LINGERING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -65,7 +64,7 @@ class Front:
         answer = Answer(exchange, incoming, send)
         try:
             refuse_foreign(scope, self._config.allowed_hosts)
-            if scope["path"].startswith(SERVE_PATHS):
+            if scope["path"] in SERVE_PATHS:
                 await self._app(scope, Arrived(b"", incoming), send)
             elif scope["path"] in HEALTH_PATHS:
                 await self._run(scope, Arrived(b"", incoming), answer, exchange)
@@ -80,9 +79,10 @@ class Front:
     async def _read_and_run(self, scope: Scope, incoming: Incoming, answer: Answer, exchange: Exchange) -> None:
         self._serving.check()  # first, since a body that cannot be served need not be read
         with self._bodies.share() as share:
-            with self._arriving.occupied():
+            with self._arriving.counted():
+                scope[SHARE_KEY] = share
                 arrived = Arrived(await read_intake(scope, incoming, share, self._config), incoming)
-            with self._serving.occupied():
+            with self._serving.counted():
                 await self._run(scope, arrived, answer, exchange)
 
     async def _run(self, scope: Scope, receive: Receive, answer: Answer, exchange: Exchange) -> None:
@@ -103,7 +103,7 @@ class Front:
             exchange.log()
 
     async def _linger(self, incoming: Incoming) -> None:
-        with suppress(Overloaded, TimeoutError), self._lingering.occupied():
+        with suppress(Overloaded, TimeoutError), self._lingering.counted():
             async with asyncio.timeout(LINGER_S):
                 await incoming.drain()
 

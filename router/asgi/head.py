@@ -11,7 +11,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from router.asgi.errors import HeadTooLarge, HeadTooSlow, encode, error_body, row_of
+from router.asgi.errors import NO_WEBSOCKETS, HeadTooLarge, HeadTooSlow, encode, error_body, row_of
 from router.asgi.middleware import new_id
 from router.config import RouterConfig
 from vlm.errors import InvalidRequest, VlmError
@@ -25,7 +25,7 @@ TOO_SLOW = HeadTooSlow("The headers of the request did not arrive in time.")
 
 
 class HeadProtocol(HttpToolsProtocol):
-    """One connection. Heads that are too large or too slow end it, as does one without a request."""
+    """One connection. Heads that are too large or too slow end it, as does the lack of one, and a web socket."""
 
     config_of_router = RouterConfig()
 
@@ -45,6 +45,9 @@ class HeadProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._idle_bytes > self.config_of_router.max_head_bytes and not self.transport.is_closing():
             self._end(HeadTooLarge(f"The headers have more than {self.config_of_router.max_head_bytes} bytes."))
+        if self._deadline is None and self._is_answered and not self.transport.is_closing():
+            # What came was no head, perhaps an empty line: uvicorn has stopped waiting for one, and would never close.
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -53,6 +56,7 @@ class HeadProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._idle_bytes = 0
+        self._has_begun = False
         self._head_is_complete()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")  # the way to stop the parser, which ends the connection
@@ -66,10 +70,19 @@ class HeadProtocol(HttpToolsProtocol):
         self._idle_bytes = 0
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """What uvicorn calls to give the connection to another protocol, which has no limits of ours."""
+        self._end(NO_WEBSOCKETS)
+
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls where the parser does not understand the bytes."""
         del msg  # in plain text
         self._end(INVALID)
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether no answer is on its way."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _expect_head(self) -> None:
         self._head_is_complete()
@@ -84,11 +97,11 @@ class HeadProtocol(HttpToolsProtocol):
         if self._has_begun:
             self._end(TOO_SLOW)
         else:
-            self.transport.close()  # no request, so that there is nothing to answer
+            self.transport.close()  # there is nothing to answer
 
     def _end(self, error: VlmError) -> None:
         """Answer with ``error``, unless another answer is on its way, and close the connection."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_answered:
             self.transport.write(_response(error))
         self.transport.close()
 

@@ -1,4 +1,4 @@
-"""What one process can hold: places for requests, and bytes for their bodies."""
+"""What one process can hold: so many requests, and so many bytes of their bodies."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from vlm.errors import Overloaded
 UNCOUNTED_BYTES = 64 * 1024
 """Of each body, so that questions in words are answered while large images have taken all bytes."""
 
+SHARE_KEY = "gigarouter.share"
+"""Where the front leaves the :class:`Share` of a request in its scope, for what the request comes to hold later."""
 
-class Places:
-    """A number of requests that may be somewhere at the same time."""
+
+class RequestCount:
+    """The requests that are somewhere at the same time, up to a number."""
 
     def __init__(self, number: int) -> None:
         self._free = number
 
     def check(self) -> None:
-        """Refuse a request for which there is no place.
+        """Refuse one more request if that many are there.
 
         Raises:
-            Overloaded: There is none.
+            Overloaded: They are.
         """
         if not self._free:
             raise Overloaded("The server has as many requests as it can hold; try again in a moment.")
 
     @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Occupy a place until the end of the block.
+    def counted(self) -> Iterator[None]:
+        """Count one more until the end of the block.
 
         Raises:
-            Overloaded: There is none.
+            Overloaded: As many are there.
         """
         self.check()
         self._free -= 1
@@ -76,7 +79,7 @@ class BodyBytes:
 
 
 class Share:
-    """What the body of one request has taken so far. It grows with what arrives, not with what is announced."""
+    """What one request has taken so far. It grows with what arrives, not with what is announced."""
 
     def __init__(self, all_bytes: BodyBytes) -> None:
         self._all = all_bytes
@@ -100,3 +103,12 @@ class Share:
         if more > 0:
             self._all.take(more)
             self.counted += more
+
+    def hold(self, size: int) -> None:
+        """The request holds ``size`` bytes more, beside its body.
+
+        Raises:
+            Overloaded: There is no room for them.
+        """
+        self._all.take(size)
+        self.counted += size

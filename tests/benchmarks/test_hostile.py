@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -15,16 +14,15 @@ import pytest
 
 from benchmarks.hostile import attacks, watch
 from router.chat.request import parse_chat
-from router.images import DataUrlLoader
+from router.images import read_image
 from tests.hostile_clients import received
 from tests.images import plain
 from vlm.image.limits import ImageLimits
 
 
 def images_of(parts: list[bytes]) -> bytes:
-    references = parse_chat(b"".join(parts[1:])).images
-    [image] = asyncio.run(DataUrlLoader(ImageLimits()).load(references))
-    return image
+    [reference] = parse_chat(b"".join(parts[1:])).images
+    return read_image(reference.url, ImageLimits(), reference.param)
 
 
 def test_each_question_has_another_file_of_the_same_image() -> None:

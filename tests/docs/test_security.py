@@ -14,6 +14,7 @@ from deployments.local import object_store
 from router.asgi.body import MAX_JSON_DEPTH, MAX_JSON_ITEMS
 from router.chat.schema import MAX_LABELS, MAX_REFERENCES
 from router.config import RouterConfig
+from router.fetch import fetcher, pinned, resolver, turns, url
 from vlm.engine.blocks import MAX_BEAMS
 from vlm.engine.compose import MAX_GENERATIONS
 from vlm.engine.config import EngineConfig
@@ -54,6 +55,17 @@ WORDS = {
 }
 SECTIONS: Mapping[str, Limits] = {
     "Of the router": numbers({name: field.default for name, field in RouterConfig.model_fields.items()}),
+    "Of a download": {
+        "MAX_URL_CHARS": url.MAX_URL_CHARS,
+        "MAX_REDIRECTS": fetcher.MAX_REDIRECTS,
+        "MAX_ADDRESSES": pinned.MAX_ADDRESSES,
+        "LOOKUPS": resolver.LOOKUPS,
+        "WAIT_S": turns.WAIT_S,
+        "CONNECT_S": fetcher.CONNECT_S,
+        "READ_S": fetcher.READ_S,
+        "MAX_HEAD_BYTES": fetcher.MAX_HEAD_BYTES,
+        "MAX_SMALL_PARTS": fetcher.MAX_SMALL_PARTS,
+    },
     "Of an image": defaults(ImageLimits),
     "Of an engine": defaults(EngineConfig),
     "Of the words of a request": WORDS,

@@ -52,6 +52,27 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
         ("required_models", [1]),
         ("required_models", [""]),
         ("system_fingerprint", 7),
+        ("image_urls", "maybe"),
+        ("image_urls", 1),
+        ("allowed_image_hosts", "example.org"),
+        ("allowed_image_hosts", ["https://example.org"]),
+        ("allowed_image_hosts", ["example.org:80"]),
+        ("allowed_image_hosts", ["Example.org"]),
+        ("allowed_image_hosts", ["*"]),
+        ("allowed_image_hosts", ["*example.org"]),
+        ("allowed_image_hosts", ["a.*.example"]),
+        ("allowed_image_hosts", ["münchen.de"]),
+        ("allowed_image_hosts", [""]),
+        ("allowed_image_networks", "10.0.0.0/8"),
+        ("allowed_image_networks", ["10.0.0.1/8"]),
+        ("allowed_image_networks", ["10.0.0.0/33"]),
+        ("allowed_image_networks", ["intranet"]),
+        ("image_ports", 80),
+        ("image_ports", []),
+        ("image_ports", [0]),
+        ("image_ports", [65_536]),
+        ("image_download_timeout_s", 0),
+        ("max_image_downloads", 0),
         ("prices", "0.094"),
         ("prices", ["0.094"]),
         ("prices", {"a": 0.094}),
@@ -70,3 +91,34 @@ def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
 def test_image_limits_are_never_looser_than_the_models(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         RouterConfig.from_args({name: 10**9})
+
+
+@pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("on", "on"), ("off", "off")])
+def test_on_and_off_need_no_quotes_in_yaml(written: object, read: str) -> None:
+    assert RouterConfig.from_args({"image_urls": written}).image_urls == read
+
+
+def test_where_images_may_come_from() -> None:
+    config = RouterConfig.from_args(
+        {
+            "image_urls": "allowed",
+            "allowed_image_hosts": ["example.org", "*.cdn.example", "10.20.0.7"],
+            "allowed_image_networks": ["10.20.0.0/16", "fd12::/32"],
+            "image_ports": [443],
+        }
+    )
+    assert config.allowed_image_hosts == ("example.org", "*.cdn.example", "10.20.0.7")
+    assert (config.allowed_image_networks, config.image_ports) == (("10.20.0.0/16", "fd12::/32"), (443,))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"image_urls": "allowed"}, "allowed_image_hosts must have a host while image_urls is allowed"),
+        ({"allowed_image_hosts": ["example.org"]}, "has no effect while image_urls is on"),
+        ({"image_urls": "off", "allowed_image_hosts": ["example.org"]}, "has no effect while image_urls is off"),
+    ],
+)
+def test_a_list_of_hosts_that_would_not_be_used_is_an_error(args: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RouterConfig.from_args(args)

@@ -20,6 +20,7 @@ from deployments.local.processes import descendants
 from router.app import build
 from router.ingress import environment
 from tests.hostile_clients import connections, head, open_files, received, send_until_refused
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_serve import ask, deploy
 from tests.router.world import CHAT, check_error
 
@@ -29,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
-ARGS = {"request_timeout_s": 60, "head_timeout_s": 4}
+ARGS = {"request_timeout_s": 60, "head_timeout_s": 4, **WITHOUT_TOKEN}
 MIB = 1024 * 1024
 FILES = 8192
 """Open files that the tests and the proxy need, one for each connection."""
@@ -37,25 +38,15 @@ FILES = 8192
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    ray = pytest.importorskip("ray")
-    from ray import serve
-
+    application = {"import_path": "router.app:build", "args": ARGS}
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < FILES:
         pytest.skip(f"needs {FILES} open files")
-    with pytest.MonkeyPatch.context() as patch, open_files(FILES):
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        args = {"import_path": "router.app:build", "args": ARGS}
-        for name, value in environment({"applications": [args]}).items():
-            patch.setenv(name, value)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            free = int(listener.getsockname()[1])
-        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-        serve.start(http_options={"host": "127.0.0.1", "port": free})
+    with open_files(FILES), cluster(environment({"applications": [application]})) as free:
+        from ray import serve
+
         deploy("blip-large")
         serve.run(build(ARGS), name="router", route_prefix="/")
         yield free
-        serve.shutdown()
-        ray.shutdown()
 
 
 @pytest.fixture

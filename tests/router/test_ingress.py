@@ -60,6 +60,7 @@ def test_wrong_settings_are_named(text: str, message: str, monkeypatch: pytest.M
         ({"applications": [{"import_path": "router.app:build"}]}, "{}"),
         ({"applications": None}, "{}"),
         ({"applications": ["nonsense"]}, "{}"),
+        ({"applications": 7}, "{}"),
     ],
 )
 def test_the_settings_are_those_of_the_router_in_a_serve_config(config: dict[str, Any], args: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from router.app import build
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.world import CHAT, body, check_error, events, script, words
 from vlm.errors import ConfigError, InvalidRequest, Overloaded
 from vlm.types import Chunk, ModelInfo, Request
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's ow
 OVER_GRPC = os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == "1"
 """Handles over gRPC raise a replica's exception as it is; over actors it comes wrapped."""
 
-WITHOUT_TOKEN = {"allow_unauthenticated_cluster": True}  # so that a token of the user's own is not in the way
 NO_WAITING = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 1.0}
 
 
@@ -70,20 +69,12 @@ def deploy(name: str, **options: Any) -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    ray = pytest.importorskip("ray")
-    from ray import serve
+    with cluster() as port:
+        from ray import serve
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
         deploy("blip-large")
         serve.run(build({"request_timeout_s": 60, **WITHOUT_TOKEN}), name="router", route_prefix="/")
         yield f"http://127.0.0.1:{port}"
-        serve.shutdown()
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import router.app
 from serve_args.cluster_auth import SETTING, require_token
 from vlm.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray, where these tests are the first to import it
+
 BUILDERS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]] = {
     "router": (router.app.build, {}),
     "model": (deployments.app.build, {"checkpoint": "x"}),

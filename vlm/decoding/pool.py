@@ -139,6 +139,7 @@ class DecodePool:
             usable = self._answer(job, ready)
         finally:
             self._queue.finished(job)
+            _fail(job, EngineFailure("The image could not be prepared."))  # of use only if a bug ends this thread
         if not usable:
             ready.close()
         return self._ready(ready if usable else None)

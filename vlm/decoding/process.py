@@ -29,7 +29,12 @@ REAP_S = 5
 # which makes decoding a quarter faster.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(32 * 1024**2)}
 
+# Without them, some installations of Python do not find their own libraries.
+_OF_THE_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+
 _PIXELS = {"<f4": np.float32, "|u1": np.uint8}
+_MAX_DIMENSIONS = 4  # crops, channels, rows and columns
+_MAX_SIDE = 2**31 - 1
 
 
 class Gone(Exception):
@@ -55,8 +60,12 @@ class DecodingProcess:
         """
         self.tasks = 0
         self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._process = _start(theirs, cpu_s)
+        try:
+            with theirs:
+                self._process = _start(theirs, cpu_s)
+        except OSError:
+            self._socket.close()
+            raise
         try:
             self._socket.settimeout(START_S)
             self._exchange(pickled, 0, time.monotonic() + START_S)
@@ -123,6 +132,7 @@ def _start(theirs: socket.socket, cpu_s: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "vlm.decoding.child", str(number), str(os.getpid()), str(cpu_s)]
     # The whole environment: what a client's image might take over has no need of tokens and passwords.
     environment = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    environment |= {name: os.environ[name] for name in _OF_THE_INTERPRETER if name in os.environ}
     return subprocess.Popen(  # noqa: S603  the command is ours
         command, env=environment | _ALLOCATOR, pass_fds=(number,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -130,15 +140,19 @@ def _start(theirs: socket.socket, cpu_s: float) -> subprocess.Popen[bytes]:
 
 def _processed(header: Header, pixels: bytearray) -> ProcessedImage:
     match header:
-        case {"shape": [*shape], "dtype": str(dtype), "size": [int(width), int(height)]} if _fits(shape, dtype, pixels):
+        case {"shape": [*shape], "dtype": str(dtype), "size": [int(width), int(height)]} if (
+            _fits(shape, dtype, pixels) and 0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE
+        ):
             return ProcessedImage(np.frombuffer(pixels, _PIXELS[dtype]).reshape(shape), (width, height))
         case _:
             raise _error(header)
 
 
 def _fits(shape: list[object], dtype: str, pixels: bytearray) -> bool:
-    sides = [side for side in shape if isinstance(side, int) and side > 0]
-    return dtype in _PIXELS and len(sides) == len(shape) and prod(sides) * np.dtype(dtype).itemsize == len(pixels)
+    sides = [side for side in shape if isinstance(side, int) and 0 < side <= _MAX_SIDE]
+    if dtype not in _PIXELS or not len(sides) == len(shape) <= _MAX_DIMENSIONS:
+        return False
+    return prod(sides) * np.dtype(dtype).itemsize == len(pixels)
 
 
 def _error(header: Header) -> Exception:

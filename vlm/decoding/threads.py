@@ -39,7 +39,12 @@ class DecodeThreads:
 
     def submit(self, image: bytes, cost: int) -> Future[ProcessedImage]:  # noqa: ARG002  there is no budget
         """As :meth:`DecodePool.submit <vlm.decoding.pool.DecodePool.submit>`, but an image that has begun goes on."""
-        return self._threads.submit(self._decode, image)
+        try:
+            return self._threads.submit(self._decode, image)
+        except RuntimeError:  # it was stopped after the request had come
+            refused: Future[ProcessedImage] = Future()
+            refused.set_exception(EngineFailure(STOPPING))
+            return refused
 
     def _decode(self, image: bytes) -> ProcessedImage:
         if self._stopping:

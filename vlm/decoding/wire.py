@@ -2,7 +2,7 @@
 
 A task is its number of bytes, the memory that it may take, and the encoded image. A reply is the length of a header,
 the number of bytes of pixels, the header as JSON, and the pixels. Nothing that a decoding process writes is unpickled:
-should an image take over its decoder, it gets no further.
+should an image take over its decoder, this is no way into the engine's process.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytea
     text, pixels = (receive(source, length, deadline) for length in lengths)
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second one of thousands of brackets
         raise Ended from error
     if not isinstance(header, dict):
         raise Ended

@@ -30,7 +30,7 @@ from vlm.engine.places import Demand, Hold, Places
 from vlm.engine.prepare import ImageNeeded, Known, Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, VlmError
+from vlm.errors import EngineFailure, Overloaded, VlmError
 from vlm.models.base import LoadedModel
 from vlm.models.processor import Processor
 from vlm.types import Chunk, Completion, Request
@@ -197,7 +197,22 @@ class Engine:
         """Take the places of a request, one hold for each of its generations, or raise that there are none."""
         self._check_open()
         compose.check_generations(request)
-        return self._places.take(self._demand(request), request.caller, asyncio.get_running_loop())
+        take = partial(self._places.take, self._demand(request), request.caller, asyncio.get_running_loop())
+        try:
+            return take()
+        except Overloaded:
+            if not self._give_back_of_closed_loops():
+                raise
+            return take()
+
+    def _give_back_of_closed_loops(self) -> int:
+        """Give back what nobody else does: a loop that closes does not end its generators. Returns how many requests.
+
+        The device thread notices only those whose sequences have begun.
+        """
+        loops = cast("set[asyncio.AbstractEventLoop]", self._places.owners)
+        closed = [loop for loop in loops if loop.is_closed()]
+        return sum(map(self._places.give_back_all, closed))
 
     def _completing(self, holds: Iterable[Hold]) -> compose.Ask:
         """What answers each generation of a compound request and then gives its places back."""

@@ -117,6 +117,11 @@ class Places:
         """Number of requests that hold places."""
         return len({id(one.request) for one in tuple(self._holds)})
 
+    @property
+    def owners(self) -> set[Hashable]:
+        """What answers the requests that hold places."""
+        return {one.owner for one in tuple(self._holds)}
+
     def take(self, demand: Demand, caller: str | None, owner: Hashable) -> list[Hold]:
         """Take the places of a request.
 

@@ -57,22 +57,22 @@ class ProcessorCache:
         Raises:
             VlmError: As the result of ``decode``, for all requests that wait for it; an error is not cached.
         """
-        if (found := self.find(key)) is not None:
-            return found
-        pending = self._join(key, decode)
+        with self._lock:  # of both, or an image that comes to be kept in between would be decoded and counted again
+            if (found := self.find(key)) is not None:
+                return found
+            pending = self._join(key, decode)
         try:
             return await asyncio.wrap_future(_copy(pending.result))
         finally:
             self._leave(pending)
 
     def _join(self, key: bytes, decode: Decode) -> _Pending:
-        with self._lock:
-            pending = self._pending.get(key)
-            if pending is None:
-                pending = self._pending[key] = _Pending(decode())
-                pending.result.add_done_callback(lambda _: self._ended(key, pending))
-            pending.waiting += 1
-            return pending
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = _Pending(decode())
+            pending.result.add_done_callback(lambda _: self._ended(key, pending))
+        pending.waiting += 1
+        return pending
 
     def _leave(self, pending: _Pending) -> None:
         with self._lock:

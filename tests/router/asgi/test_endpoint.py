@@ -18,7 +18,7 @@ from starlette.types import Scope
 from router.asgi.body import read_object
 from router.asgi.endpoint import Endpoint
 from router.asgi.errors import on_http_error, on_vlm_error
-from router.asgi.format import ImageReference
+from router.asgi.format import ImageReference, Requester
 from router.asgi.metering import RequestRecord
 from router.asgi.middleware import RequestMiddleware
 from router.asgi.sse import event
@@ -105,7 +105,7 @@ class Shelf:
         self.pause_s = pause_s
         self.interrupted = False
 
-    async def load(self, references: Sequence[ImageReference]) -> Sequence[bytes]:
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
         try:
             await asyncio.sleep(self.pause_s)
         except asyncio.CancelledError:

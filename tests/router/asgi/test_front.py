@@ -229,7 +229,7 @@ async def test_the_bytes_come_back_however_a_request_ends() -> None:
     assert (await sending(300 * KIB).through(front)).code == "internal_error"
 
 
-# Places
+# How many
 
 
 async def test_slow_bodies_do_not_occupy_the_router() -> None:
@@ -245,7 +245,7 @@ async def test_slow_bodies_do_not_occupy_the_router() -> None:
     assert (await sending(10).through(front)).status == 200
 
 
-async def test_more_requests_than_places_are_refused_before_their_bodies_are_read() -> None:
+async def test_too_many_requests_are_refused_before_their_bodies_are_read() -> None:
     app = Application()
     app.answers.clear()
     front = Front(app, RouterConfig(max_requests=1))
@@ -330,6 +330,12 @@ async def test_every_host_of_several_must_be_ours() -> None:
 async def test_any_host_is_fine_at_an_address_that_others_can_reach(server: tuple[str, int | None] | None) -> None:
     client = Connection({**scope_of(host="api.example.com"), "server": server})
     assert (await client.through(Front(Application(), RouterConfig()))).status == 200
+
+
+@pytest.mark.parametrize("server", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
+async def test_every_loopback_address_is_one(server: str) -> None:
+    client = Connection({**scope_of(host="api.example.com"), "server": (server, 8000)})
+    assert (await client.through(Front(Application(), RouterConfig()))).code == "host_not_allowed"
 
 
 async def test_an_operator_can_allow_every_host() -> None:

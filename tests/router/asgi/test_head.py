@@ -98,6 +98,18 @@ def test_a_connection_without_a_request_is_closed() -> None:
         assert answer(client) == (b"", b"")
 
 
+def test_a_web_socket_is_refused() -> None:
+    with connected() as client:
+        client.sendall(LINE + b"connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\n{}")
+        check(client, 400, "invalid_http")
+
+
+def test_an_empty_line_does_not_keep_a_connection_open() -> None:
+    with connected(head_timeout_s=0.2) as client:
+        client.sendall(LINE + b"content-length: 0\r\n\r\n\r\n")
+        assert answer(client)[0].startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_is_not_http_is_refused_in_the_contract() -> None:
     for sent in (b"garbage\r\n\r\n", b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n"):
         with connected() as client:

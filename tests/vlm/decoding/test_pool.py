@@ -25,6 +25,7 @@ from tests.vlm.decoding.readers import Acting
 from tests.vlm.engine.world import miniature
 from vlm.decoding.child import NICENESS
 from vlm.decoding.pool import DecodePool
+from vlm.decoding.threads import DecodeThreads
 from vlm.errors import EngineFailure, InvalidImage
 from vlm.models.processor import Preprocess, ProcessedImage
 
@@ -218,6 +219,26 @@ def test_the_pool_is_unhealthy_while_a_process_outlives_its_deadline(monkeypatch
         until(lambda: not decoder.healthy)
         image.cancel()
         until(lambda: decoder.healthy)
+
+
+class Buggy(Unkillable):
+    def decode(self, image: bytes, memory_bytes: int, deadline: float) -> ProcessedImage:
+        raise ZeroDivisionError
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_that_ends_a_thread_ends_its_image_too() -> None:
+    with pool(start=Buggy) as decoder:
+        with pytest.raises(EngineFailure, match="could not be prepared"):
+            decoder.submit(b"pid", 0).result(30)
+        until(lambda: not decoder.healthy)
+
+
+def test_threads_that_were_stopped_refuse_an_image() -> None:
+    threads = DecodeThreads(Acting(), 1)
+    threads.stop()
+    with pytest.raises(EngineFailure, match="stopping"):
+        threads.submit(b"pid", 0).result(0)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in MINIATURES.iterdir() if (path / "config.json").exists()))

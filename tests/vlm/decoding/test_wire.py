@@ -42,6 +42,7 @@ def test_a_reply_arrives_as_it_was_sent() -> None:
         framed(b"not json"),
         framed(b"\xff"),
         framed(b"[]"),
+        framed(b"[" * MAX_HEADER_BYTES),
         struct.pack("!IQ", MAX_HEADER_BYTES + 1, 0),
         struct.pack("!IQ", 0, MAX_PIXEL_BYTES + 1),
     ],
@@ -67,6 +68,9 @@ def test_nothing_is_awaited_beyond_the_deadline() -> None:
         {"shape": [3], "dtype": "|O", "size": [1, 1]},
         {"shape": [3], "dtype": "|u1", "size": [1]},
         {"shape": [3], "dtype": "|u1", "size": ["1", 1]},
+        {"shape": [3], "dtype": "|u1", "size": [0, 1]},
+        {"shape": [3], "dtype": "|u1", "size": [1, 10**30]},
+        {"shape": [1] * 64 + [3], "dtype": "|u1", "size": [1, 1]},
         {"invalid": "no"},
     ],
 )

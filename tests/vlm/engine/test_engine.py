@@ -456,6 +456,28 @@ def test_an_event_loop_that_closes_in_the_middle_aborts_its_requests(
     assert asyncio.run(engines[BLIP].complete(REQUEST)).text
 
 
+def test_the_places_of_a_closed_event_loop_are_given_back_when_they_are_needed() -> None:
+    """Also of requests that the device thread has never seen; this engine's does not run."""
+    engine = Engine(miniature(BLIP), EngineConfig(cache_bytes=2**26, max_batch=1, max_waiting=0))
+    loop = asyncio.new_event_loop()
+    left = loop.create_task(engine.complete(REQUEST))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert engine.stats().used_places == 1
+
+    async def another() -> None:
+        accepted = asyncio.create_task(engine.complete(REQUEST))
+        await asyncio.sleep(0)
+        assert isinstance(await outcome(engine, REQUEST), Overloaded)
+        await asyncio.to_thread(engine.stop)
+        with pytest.raises(EngineFailure, match="stopping"):
+            await accepted
+
+    asyncio.run(another())
+    assert_empty(engine)
+    assert not left.done()
+
+
 def test_stopping_ends_running_waiting_and_preparing_requests() -> None:
     """One thread prepares, and is busy with the last image when the engine stops."""
     last, stopped = threading.Event(), threading.Event()

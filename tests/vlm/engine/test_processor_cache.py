@@ -65,6 +65,30 @@ def test_the_last_images_are_cached_within_the_budget() -> None:
     assert cache.find(b"b") is not None
 
 
+def test_an_image_that_is_finished_while_another_request_looks_for_it_is_decoded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, decoder = ProcessorCache(10 * SIZE), Decoder()
+    finishing = threading.Thread(target=decoder.finish, args=(b"a",))
+
+    def find(key: bytes) -> ProcessedImage | None:
+        found = ProcessorCache.find(cache, key)
+        if decoder.asked:  # the second request
+            finishing.start()
+            finishing.join(0.1)  # as far as it gets, which is to wait for the lock
+        return found
+
+    async def work() -> list[float]:
+        monkeypatch.setattr(cache, "find", find)
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*start(cache, decoder, 2))
+
+    assert asyncio.run(work()) == [97, 97]
+    finishing.join()
+    assert decoder.asked == [b"a"]
+    assert cache.used == SIZE
+
+
 def test_requests_at_the_same_time_decode_an_image_once() -> None:
     cache, decoder = ProcessorCache(10 * SIZE), Decoder()
 

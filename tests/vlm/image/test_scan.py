@@ -264,6 +264,25 @@ def test_a_decoder_sees_no_metadata() -> None:
         assert secret not in essential(data)
 
 
+def test_a_second_header_of_webp_is_not_for_the_decoder() -> None:
+    """The scan has read the first one, and so has whatever the limits were checked on."""
+    pixels, side = encoded(halves(), "WEBP")[12:], (16_383).to_bytes(3, "little")
+    data = _webp(pixels, b"VP8X", struct.pack("<I", 10), bytes(4), side, side)
+    assert scan(data).size == scan(essential(data)).size == halves().size
+    assert essential(data) == _webp(pixels)
+    assert decode(data).size == halves().size
+
+
+def test_a_header_of_webp_that_is_cut_short_is_none() -> None:
+    junk = b"JUNK" + struct.pack("<I", 16) + bytes(16)  # its length would be read as the width
+    assert refusal(_webp(b"VP8X", bytes(4), junk, encoded(halves(), "WEBP")[12:])).code == "invalid_image_format"
+
+
+def _webp(*parts: bytes) -> bytes:
+    body = b"WEBP" + b"".join(parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 # Memory.
 
 

@@ -12,6 +12,7 @@ from vlm.image.scan.exif import Orientation, in_exif, in_xmp
 from vlm.image.scan.facts import ImageScan, damaged, not_an_image, too_many_parts
 
 _LOSSY, _LOSSLESS, _EXTENDED = b"VP8 ", b"VP8L", b"VP8X"
+_EXTENDED_BYTES = 10
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of the extended header
 _PIXELS = {_LOSSY, _LOSSLESS, b"ALPH", b"ANMF", b"ANIM", _EXTENDED}
 
@@ -67,7 +68,7 @@ def essential(data: bytes, limits: ImageLimits) -> bytes:
     for chunk in _chunks(data, limits.max_chunks):
         if chunk.kind in _PIXELS and chunk.kind not in kept:
             kept[chunk.kind] = data[chunk.body : chunk.end]
-    if _EXTENDED in kept:
+    if data[12:16] == _EXTENDED:  # elsewhere it would announce another size than the one that was scanned
         flags = kept[_EXTENDED][0]
         order = (b"ANIM", b"ANMF") if flags & _ANIMATED else (b"ALPH", _LOSSY, _LOSSLESS)
         first = (_EXTENDED, bytes([flags & (_ANIMATED | _ALPHA)]) + kept[_EXTENDED][1:])
@@ -87,7 +88,7 @@ def _header(data: bytes) -> tuple[int, int, bool]:
     if kind == _LOSSLESS and data[20:21] == b"\x2f" and len(data) >= 25:
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
-    if kind == _EXTENDED and len(data) >= 30:
+    if kind == _EXTENDED and len(data) >= 30 and int.from_bytes(data[16:20], "little") >= _EXTENDED_BYTES:
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         return width, height, bool(data[20] & _ALPHA)
     raise not_an_image()

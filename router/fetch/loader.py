@@ -1,0 +1,62 @@
+"""The images of a request, from data URLs and from the web."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from router.asgi.format import ImageLoader, ImageReference, Requester
+from router.asgi.threads import in_thread_if_large
+from router.fetch.fetcher import Fetcher
+from vlm.errors import InvalidImage
+
+Check = Callable[[bytes, str], None]
+
+
+class UrlLoader:
+    """Loads images of any kind of URL.
+
+    Args:
+        data_urls: Loads those that are part of the request.
+        fetcher: Downloads the others; None refuses them.
+        check: Raises ``InvalidImage`` for bytes that are not an image within the limits; also takes the field's path.
+    """
+
+    def __init__(self, data_urls: ImageLoader, fetcher: Fetcher | None, check: Check) -> None:
+        self._data_urls = data_urls
+        self._fetcher = fetcher
+        self._check = check
+
+    async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
+        """See :class:`~router.asgi.format.ImageLoader`. The images come at the same time; the first error ends all."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                loading = [group.create_task(self._load(reference, requester)) for reference in references]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [one.result() for one in loading]
+
+    async def _load(self, reference: ImageReference, requester: Requester) -> bytes:
+        if _scheme(reference.url) == "data":
+            return (await self._data_urls.load([reference], requester))[0]
+        data = await self._download(reference, requester)
+        await in_thread_if_large(len(data), self._check, data, reference.param)
+        return data
+
+    async def _download(self, reference: ImageReference, requester: Requester) -> bytes:
+        if self._fetcher is None or _scheme(reference.url) not in ("http", "https"):
+            also = "" if self._fetcher is None else " or an http or https URL"
+            raise InvalidImage(
+                f"The image must be a data URL (data:image/png;base64,... with the image's bytes in base64){also}. "
+                "Other URLs, file paths and plain base64 are not supported.",
+                reference.param,
+                "invalid_image_url",
+            )
+        try:
+            return await self._fetcher.fetch(reference.url, requester)
+        except InvalidImage as error:
+            raise InvalidImage(error.message, reference.param, error.code) from error
+
+
+def _scheme(url: str) -> str:
+    return url[:16].partition(":")[0].lower()

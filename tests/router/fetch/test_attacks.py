@@ -1,0 +1,190 @@
+"""What must not be connected to: each URL gets a typed error, and no packet leaves for an address that is refused."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import pytest
+from httpcore2 import AnyIOBackend
+
+from router.asgi.format import Requester
+from router.config import RouterConfig
+from router.fetch.fetcher import Fetcher
+from router.fetch.resolver import SystemResolver
+from tests.router.fetch.attacks import REFUSED, SPELLINGS, URLS
+from tests.router.web import OTHER, PUBLIC, redirect, serving, world
+from vlm.errors import InvalidImage
+
+pytestmark = pytest.mark.anyio
+
+CODES = {"invalid_image_url", "failed_to_download_image"}
+HOSTS = [f"[{address}]" if ":" in address else address for address in REFUSED if "%" not in address]
+
+
+class Spy(AnyIOBackend):
+    """The real network, and where it was asked to go."""
+
+    def __init__(self) -> None:
+        self.connected: list[str] = []
+
+    async def connect_tcp(self, host: str, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+        self.connected.append(host)
+        return await super().connect_tcp(host, *args, **kwargs)  # type: ignore[arg-type]
+
+
+@dataclass
+class Trap:
+    """A port of this machine at which nobody may arrive."""
+
+    listener: socket.socket
+
+    @property
+    def port(self) -> int:
+        return int(self.listener.getsockname()[1])
+
+    def caught(self) -> int:
+        """How many connections came."""
+        count = 0
+        while True:
+            try:
+                self.listener.accept()[0].close()
+            except BlockingIOError:
+                return count
+            count += 1
+
+
+@pytest.fixture(scope="module")
+def trap() -> Iterator[Trap]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.setblocking(False)
+        yield Trap(listener)
+
+
+async def refused(url: str, trap: Trap) -> InvalidImage:
+    """The error of the real fetcher, with the system's resolver and network."""
+    spy = Spy()
+    config = RouterConfig(image_ports=(80, 443, trap.port))
+    with pytest.raises(InvalidImage) as caught:
+        await Fetcher(config, SystemResolver(), spy).fetch(url, Requester("me", lambda _bytes: None))
+    assert spy.connected == []
+    assert trap.caught() == 0
+    assert caught.value.code in CODES
+    assert len(caught.value.message) < 250
+    return caught.value
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_an_address_that_is_not_public(host: str, trap: Trap) -> None:
+    for url in (f"http://{host}/", f"http://{host}:{trap.port}/latest/meta-data/", f"https://{host}/"):
+        error = await refused(url, trap)
+        assert "not public" in error.message
+
+
+@pytest.mark.parametrize("host", SPELLINGS, ids=ascii)
+async def test_an_address_in_another_spelling(host: str, trap: Trap) -> None:
+    for url in (f"http://{host}/", f"http://{host}:{trap.port}/", f"https://{host}/x"):
+        assert (await refused(url, trap)).code == "invalid_image_url"
+
+
+@pytest.mark.parametrize("url", URLS, ids=ascii)
+async def test_a_url_that_is_refused_as_it_stands(url: str, trap: Trap) -> None:
+    error = await refused(url, trap)
+    assert error.code == "invalid_image_url"
+    assert "127.0.0.1" not in error.message
+    assert "example" not in error.message
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "LocalHost"])
+async def test_the_system_s_own_names(name: str, trap: Trap) -> None:
+    assert (await refused(f"http://{name}:{trap.port}/", trap)).code == "failed_to_download_image"
+
+
+@pytest.mark.parametrize("address", REFUSED)
+async def test_a_name_that_leads_to_an_address_that_is_not_public(address: str) -> None:
+    async with serving() as web:
+        internal = world(web, {"innocent.example": [address]})
+        nothing = world(web, {})
+        messages = []
+        for there in (internal, nothing):
+            with pytest.raises(InvalidImage) as caught:
+                await there.fetch("http://innocent.example/cat.png")
+            assert there.wires.connected == []
+            messages.append((caught.value.code, caught.value.message))
+        assert messages[0] == messages[1]  # which names exist inside is not to be learned
+        assert web.accepted == 0
+
+
+@pytest.mark.parametrize("answers", [[PUBLIC, "127.0.0.1"], ["10.0.0.1", PUBLIC], [PUBLIC] * 100 + ["::1"]])
+async def test_one_address_that_is_not_public_is_enough(answers: list[str]) -> None:
+    async with serving() as web:
+        there = world(web, {"mixed.example": answers})
+        with pytest.raises(InvalidImage, match="not public"):
+            await there.fetch("http://mixed.example/cat.png")
+        assert (there.wires.connected, web.accepted) == ([], 0)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_redirect_to_an_address_that_is_not_public(host: str) -> None:
+    async with serving({"/": redirect(f"http://{host}/latest/meta-data/")}) as web:
+        there = world(web)
+        with pytest.raises(InvalidImage, match="not public"):
+            await there.fetch("http://example.org/")
+        assert there.wires.connected == [(PUBLIC, 80)]
+        assert web.accepted == 1
+
+
+@pytest.mark.parametrize("host", [host for host in SPELLINGS if host and host.isascii()], ids=ascii)
+async def test_a_redirect_to_another_spelling(host: str) -> None:
+    async with serving({"/": redirect(f"http://{host}/")}) as web:
+        there = world(web)
+        with pytest.raises(InvalidImage):
+            await there.fetch("http://example.org/")
+        assert there.wires.connected == [(PUBLIC, 80)]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_a_name_that_is_not_public(status: int) -> None:
+    async with serving({"/": redirect("//inside.example/", status)}) as web:
+        there = world(web, {"example.org": [PUBLIC], "inside.example": ["10.1.2.3"]})
+        with pytest.raises(InvalidImage, match="not public"):
+            await there.fetch("http://example.org/")
+        assert there.names.asked == ["example.org", "inside.example"]
+        assert there.wires.connected == [(PUBLIC, 80)]
+
+
+@pytest.mark.parametrize("inside", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_a_name_that_moves_between_check_and_connection(inside: str) -> None:
+    """It is looked up once, and the connection goes to the address that was checked."""
+    async with serving() as web:
+        there = world(web, {"rebinding.example": [[PUBLIC], [inside]]})
+        await there.fetch("http://rebinding.example/cat.png")
+        assert there.names.asked == ["rebinding.example"]
+        assert there.wires.connected == [(PUBLIC, 80)]
+        with pytest.raises(InvalidImage, match="not public"):
+            await there.fetch("http://rebinding.example/cat.png")
+        assert there.wires.connected == [(PUBLIC, 80)]
+
+
+async def test_a_name_that_moves_between_a_page_and_its_redirect() -> None:
+    async with serving({"/": redirect("/cat.png")}) as web:
+        there = world(web, {"rebinding.example": [[PUBLIC], ["127.0.0.1"]]})
+        with pytest.raises(InvalidImage, match="not public"):
+            await there.fetch("http://rebinding.example/")
+        assert there.wires.connected == [(PUBLIC, 80)]
+
+
+async def test_a_name_that_moves_to_another_public_address() -> None:
+    """Also then the connection is to the address that was checked, and not to one that would pass."""
+    async with serving() as web:
+        there = world(web, {"rebinding.example": [[PUBLIC], [OTHER]]})
+        await there.fetch("http://rebinding.example/cat.png")
+        assert there.wires.connected == [(PUBLIC, 80)]
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len({*REFUSED, *SPELLINGS, *URLS}) > 250
+    assert all(ip_address(address) for address in REFUSED)
