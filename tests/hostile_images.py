@@ -34,9 +34,13 @@ def png_of(
     width: int, height: int, *, bits: int = 8, colour: int = 2, before: bytes = b"", rows: bytes | None = None
 ) -> bytes:
     """A PNG of any size and colour type; by default its first hundred bytes of pixels are there."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(100) if rows is None else rows))
-    return PNG + header + before + pixels + chunk(b"IEND", b"")
+    return PNG + png_header(width, height, bits, colour) + before + pixels + chunk(b"IEND", b"")
+
+
+def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
+    """The chunk that a PNG begins with."""
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
 
 
 def small_png(before: bytes = b"", after: bytes = b"") -> bytes:
@@ -316,7 +320,7 @@ def polyglots() -> Files:
     """Files that are two things at once, and those that look like something else."""
     png, jpeg, gif, bmp, webp = (good()[name] for name in ("png", "jpeg", "gif", "bmp", "webp"))
     html, archive = b"<html><script>alert(1)</script></html>", b"PK\5\6" + bytes(18)
-    second = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    second = png_header(60_000, 60_000)
     files = {f"{name}-and-archive": data + archive for name, data in good().items()}
     files |= {
         "gif-and-script": b"GIF89a=1;/*" + gif[13:] + b"*/",

@@ -15,10 +15,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import yaml
+
 from deployments.local.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "GIGAROUTER_TEST"
+NARROW = "narrow"  # a model that runs one request at a time, with a short queue
+WAITING = 30
+
+
+def with_narrow_model(folder: Path) -> Path:
+    """The local config and one more model: a copy of an entry with other settings."""
+    config = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
+    florence = next(one for one in config["applications"] if one["name"] == "florence-2-base")
+    args = {**florence["args"], "engine": {**florence["args"]["engine"], "max_batch": 1, "max_waiting": WAITING}}
+    replica = {**florence["deployments"][0], "ray_actor_options": {"num_cpus": 0}}
+    config["applications"].append({**florence, "name": NARROW, "args": args, "deployments": [replica]})
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "config.yaml"
 
 
 def free_port() -> int:

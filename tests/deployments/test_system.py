@@ -12,19 +12,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import yaml
 from PIL import Image
 
 from tests.alike import assert_alike
-from tests.deployments.system import ROOT, System, wait_until
-from tests.images import data_url, encoded, scenes
+from tests.deployments.client import IMAGE, Question, check_error, connect
+from tests.deployments.system import NARROW, WAITING, System, wait_until
+from tests.images import encoded, scenes
 
 pytestmark = [
     pytest.mark.ray,
@@ -32,63 +31,11 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
-IMAGE = (ROOT / "examples" / "circle-and-square.png").read_bytes()
 CAPTION = "a red circle left of a blue square"
 REGIONS = {"red circle": (75, 135, 265, 325), "blue square": (390, 150, 560, 320)}  # in pixels of the image
-NARROW = "narrow"  # a model that runs one request at a time, with a short queue
 SERVED = ("blip-large", "florence-2-base", "kosmos-2", "moondream-2", NARROW)
 CHECKPOINTS = {name: f"miniatures/{name}" for name in SERVED} | {NARROW: "miniatures/florence-2-base"}
-WAITING = 30
 LONG: dict[str, Any] = {"repetition_penalty": 10.0}  # the answer goes on to the end of the context
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    folder = tmp_path_factory.mktemp("system")
-    running = System(folder, "--config", str(with_narrow_model(folder)))
-    try:
-        running.wait_for("ready:", 300)
-        yield running
-    finally:
-        running.end()
-
-
-def with_narrow_model(folder: Path) -> Path:
-    """The local config and one more model: a copy of an entry with other settings."""
-    config = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
-    florence = next(one for one in config["applications"] if one["name"] == "florence-2-base")
-    args = {**florence["args"], "engine": {**florence["args"]["engine"], "max_batch": 1, "max_waiting": WAITING}}
-    replica = {**florence["deployments"][0], "ray_actor_options": {"num_cpus": 0}}
-    config["applications"].append({**florence, "name": NARROW, "args": args, "deployments": [replica]})
-    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return folder / "config.yaml"
-
-
-@dataclass(frozen=True)
-class Question:
-    model: str
-    text: str = ""
-    image: bytes | None = IMAGE
-
-    def messages(self) -> Any:
-        parts: list[dict[str, Any]] = []
-        if self.image is not None:
-            parts.append({"type": "image_url", "image_url": {"url": data_url(self.image)}})
-        if self.text:
-            parts.append({"type": "text", "text": self.text})
-        return [{"role": "user", "content": parts}]
-
-    def body(self, **fields: Any) -> dict[str, Any]:
-        return {"model": self.model, "messages": self.messages(), **fields}
-
-    def post(self, system: System, **fields: Any) -> httpx.Response:
-        return httpx.post(f"{system.url}/v1/chat/completions", json=self.body(**fields), timeout=60)
-
-    def answer(self, system: System, **fields: Any) -> Any:
-        """The body of a good answer."""
-        answer = self.post(system, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
 
 
 LONG_QUESTION = Question(NARROW, "<MORE_DETAILED_CAPTION>")
@@ -96,13 +43,6 @@ LONG_QUESTION = Question(NARROW, "<MORE_DETAILED_CAPTION>")
 
 def client(system: System) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{system.url}/v1", api_key="none", max_retries=0, timeout=60)
-
-
-def check_error(answer: httpx.Response, status: int, code: str) -> None:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    assert error["code"] == code
 
 
 # The front
@@ -314,15 +254,6 @@ def test_clients_that_disconnect_free_the_engine(system: System) -> None:
     left = time.monotonic()
     wait_until(lambda: LONG_QUESTION.post(system, max_tokens=1).status_code == 200, 30, "an answer")
     assert time.monotonic() - left < capacity * alone_s / 2
-
-
-def connect(system: System, body: dict[str, Any]) -> socket.socket:
-    """Send a request without waiting for its answer."""
-    connection = socket.create_connection(("127.0.0.1", system.port))
-    request = httpx.Request("POST", f"{system.url}/v1/chat/completions", json=body)
-    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    connection.sendall(f"POST {request.url.path} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
-    return connection
 
 
 def is_refused(connection: socket.socket) -> bool:

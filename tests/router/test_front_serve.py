@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 from deployments.local.processes import descendants
 from router.app import build
 from router.ingress import environment
+from tests.hostile_clients import connections, head, open_files, received, send_until_refused
 from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_serve import ask, deploy
 from tests.router.world import CHAT, check_error
@@ -39,6 +39,8 @@ FILES = 8192
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     application = {"import_path": "router.app:build", "args": ARGS}
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < FILES:
+        pytest.skip(f"needs {FILES} open files")
     with open_files(FILES), cluster(environment({"applications": [application]})) as free:
         from ray import serve
 
@@ -47,59 +49,10 @@ def port() -> Iterator[int]:
         yield free
 
 
-@contextmanager
-def open_files(number: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < number:
-        pytest.skip(f"needs {number} open files")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.fixture
 def http(port: int) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         yield client
-
-
-@contextmanager
-def connections(port: int, number: int, sends: bytes) -> Iterator[list[socket.socket]]:
-    opened = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(number)]
-    try:
-        for one in opened:
-            one.sendall(sends)
-        yield opened
-    finally:
-        for one in opened:
-            one.close()
-
-
-def head(*lines: str) -> bytes:
-    return "\r\n".join((f"POST {CHAT} HTTP/1.1", "host: 127.0.0.1", *lines, "", "")).encode("latin-1")
-
-
-def received(connection: socket.socket) -> bytes:
-    """What comes until the server closes the connection."""
-    answer = b""
-    try:
-        while part := connection.recv(65536):
-            answer += part
-    except ConnectionResetError:
-        pass
-    return answer
-
-
-def send_until_refused(connection: socket.socket, part: bytes, times: int) -> int:
-    """How many times ``part`` could be sent."""
-    for sent in range(times):
-        try:
-            connection.sendall(part)
-        except OSError:
-            return sent
-    return times
 
 
 def process(title: bytes) -> int:
