@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.hostile import attacks, watch
 from router.chat.request import parse_chat
+from router.config import RouterConfig
 from router.images import read_image
 from tests.hostile_clients import received
 from tests.images import plain
@@ -21,7 +22,7 @@ from vlm.image.limits import ImageLimits
 
 
 def images_of(parts: list[bytes]) -> bytes:
-    [reference] = parse_chat(b"".join(parts[1:])).images
+    [reference] = parse_chat(b"".join(parts[1:]), RouterConfig()).images
     return read_image(reference.url, ImageLimits(), reference.param)
 
 
