@@ -86,6 +86,8 @@ class RouterConfig(BaseModel):
             one.
         allowed_hosts: Values of the header ``Host``, in lower case and without a port, that are accepted on a loopback
             address beside ``127.0.0.1``, ``localhost`` and ``[::1]``; ``*`` accepts all.
+        allowed_origins: Values of the header ``Origin`` of web pages that may send requests (CORS), as
+            ``https://app.example.com``; ``*`` allows every page. None but this server's own by default.
         max_image_bytes: Largest encoded image in bytes, from 1 to the limit of
             :class:`~vlm.image.limits.ImageLimits`, which every model applies too.
         max_image_pixels: Largest image in pixels (width times height), likewise.
@@ -126,6 +128,7 @@ class RouterConfig(BaseModel):
     max_open_bodies: Count = 2048
     max_requests: Count = 700
     allowed_hosts: tuple[Name, ...] = ()
+    allowed_origins: tuple[Name, ...] = ()
     max_image_bytes: Annotated[Count, Field(le=_LARGEST.max_bytes)] = 20 * 1024 * 1024
     max_image_pixels: Annotated[Count, Field(le=_LARGEST.max_pixels)] = 40_000_000
     min_image_side: Count = 1

@@ -19,8 +19,12 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ANY = "*"
 
 
-def refuse_foreign(scope: Scope, allowed_hosts: Sequence[str]) -> None:
+def refuse_foreign(scope: Scope, allowed_hosts: Sequence[str], allowed_origins: Sequence[str] = ()) -> None:
     """Check the headers ``Host`` and ``Origin``.
+
+    Args:
+        scope: Of the request.
+        allowed_hosts, allowed_origins: As in :class:`~router.config.RouterConfig`.
 
     Raises:
         Forbidden: The request comes from another site, or through a name that this server does not have.
@@ -30,10 +34,11 @@ def refuse_foreign(scope: Scope, allowed_hosts: Sequence[str]) -> None:
     if ANY not in allowed_hosts and _on_loopback(scope):
         _check_hosts(hosts, (*LOOPBACK_HOSTS, *allowed_hosts))
     own = [f"{scope['scheme']}://{host}" for host in hosts]
-    if any([origin.lower()] != own for origin in headers.getlist("origin")):
+    others = [origin for origin in headers.getlist("origin") if [origin.lower()] != own]
+    if ANY not in allowed_origins and any(origin not in allowed_origins for origin in others):
         raise Forbidden(
             "Requests from web pages of other sites are not accepted. Send the request from a program, or through a "
-            "server of your own.",
+            "server of your own; an operator can allow the page's site (allowed_origins).",
             code="origin_not_allowed",
         )
 

@@ -8,8 +8,10 @@ again unchanged, and each process has limits of its own, so neither needs to kno
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +36,9 @@ closed at once, many a client would report the broken connection instead."""
 LINGERING = 64
 """Number of such clients at a time; the connections of more are closed at once."""
 
+EXPOSED_HEADERS = ("x-request-id", "x-gigarouter-model", "openai-processing-ms", "retry-after")
+"""Headers of answers that pages of other sites may read."""
+
 POLICY_VIOLATION = 1008
 
 
@@ -49,6 +54,7 @@ class Front:
         self._arriving = RequestCount(config.max_open_bodies)
         self._serving = RequestCount(config.max_requests)
         self._lingering = RequestCount(LINGERING)
+        self._let_in = _with_cors(self._check_and_run, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -57,13 +63,14 @@ class Front:
             await self._app(scope, receive, send)
         else:
             scope["headers"] = clean(scope["headers"], self._session_header)
-            await self._let_in(scope, Incoming(scope, receive), send)
+            await self._let_in(scope, receive, send)
 
-    async def _let_in(self, scope: Scope, incoming: Incoming, send: Send) -> None:
+    async def _check_and_run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Incoming(scope, receive)
         exchange = Exchange(scope, send)
         answer = Answer(exchange, incoming, send)
         try:
-            refuse_foreign(scope, self._config.allowed_hosts)
+            refuse_foreign(scope, self._config.allowed_hosts, self._config.allowed_origins)
             if scope["path"] in SERVE_PATHS:
                 await self._app(scope, Arrived(b"", incoming), send)
             elif scope["path"] in HEALTH_PATHS:
@@ -106,6 +113,15 @@ class Front:
         with suppress(Overloaded, TimeoutError), self._lingering.counted():
             async with asyncio.timeout(LINGER_S):
                 await incoming.drain()
+
+
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """``app`` with answers that browsers let pages of ``origins`` read, its errors included."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=EXPOSED_HEADERS
+    )
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:

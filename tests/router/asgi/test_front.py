@@ -326,6 +326,51 @@ async def test_every_host_of_several_must_be_ours() -> None:
     assert (await Connection(scope).through(Front(Application(), RouterConfig()))).code == "origin_not_allowed"
 
 
+PAGE = "https://app.example.com"
+WITH_CORS = RouterConfig(allowed_origins=(PAGE,))
+
+
+async def test_a_page_that_an_operator_allows_may_ask_and_read_the_answer() -> None:
+    client = await Connection(scope_of(**GOOD, origin=PAGE)).through(Front(Application(), WITH_CORS))
+    assert (client.status, client.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert "x-request-id" in client.headers["access-control-expose-headers"]
+    assert "access-control-allow-credentials" not in client.headers
+
+
+async def test_a_browser_may_ask_beforehand_for_a_page_that_is_allowed() -> None:
+    scope = scope_of(**GOOD, origin=PAGE, access_control_request_method="POST", access_control_request_headers="a")
+    app = Application()
+    client = await Connection({**scope, "method": "OPTIONS"}).through(Front(app, WITH_CORS))
+    assert (client.status, client.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert "POST" in client.headers["access-control-allow-methods"]
+    assert not app.scopes
+
+
+async def test_other_pages_are_refused_as_before() -> None:
+    for origin in ("https://app.example.com.evil", "http://app.example.com", "null"):
+        client = await Connection(scope_of(**GOOD, origin=origin)).through(Front(Application(), WITH_CORS))
+        assert (client.code, client.headers.get("access-control-allow-origin")) == ("origin_not_allowed", None)
+
+
+async def test_an_error_can_be_read_by_a_page_that_is_allowed() -> None:
+    scope = scope_of(host="evil.example", origin=PAGE)
+    client = await Connection(scope).through(Front(Application(), WITH_CORS))
+    assert (client.code, client.headers["access-control-allow-origin"]) == ("host_not_allowed", PAGE)
+
+
+async def test_every_page_can_be_allowed() -> None:
+    front = Front(Application(), RouterConfig(allowed_origins=("*",)))
+    client = await Connection(scope_of(**GOOD, origin="null")).through(front)
+    assert (client.status, client.headers["access-control-allow-origin"]) == (200, "*")
+
+
+async def test_a_front_behind_a_front_adds_nothing() -> None:
+    client = await Connection(scope_of(**GOOD, origin=PAGE)).through(Front(Front(Application(), WITH_CORS), WITH_CORS))
+    assert [value for name, value in client.sent[0]["headers"] if name == b"access-control-allow-origin"] == [
+        PAGE.encode()
+    ]
+
+
 @pytest.mark.parametrize("server", [("10.0.0.7", 8000), ("router", None), None])
 async def test_any_host_is_fine_at_an_address_that_others_can_reach(server: tuple[str, int | None] | None) -> None:
     client = Connection({**scope_of(host="api.example.com"), "server": server})
