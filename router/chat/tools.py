@@ -1,7 +1,7 @@
 """Tools, which these models cannot call: an offer of them is left aside, and a demand is refused.
 
-Chat interfaces and agents offer tools with every request, so an offer is no mistake. The words of the refusal are those
-by which clients know that they should ask again without tools.
+Chat interfaces and agents offer tools with every request, so an offer is not refused. The words of the refusal are
+those by which clients know that they should ask again without tools.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ SPELLINGS = (
     "[::1%lo]", "[0:0:0:0:0:0:0:0:1]", "[::ffff:0x7f.0.0.1]", "[::ffff:127.1]", "[::ffff:0177.0.0.1]", "[::1]a",
     "[127.0.0.1]", "[localhost]", "[::g]", "[:]", "[1]",
 )  # fmt: skip
-"""What stands where a host should, and is no host."""
+"""Texts in the place of a host that are not hosts."""
 
 URLS = (
     # Schemes
