@@ -14,13 +14,13 @@ import yaml
 
 from deployments.config import ModelConfig
 from router.config import RouterConfig
+from router.ingress import ROUTER, applications_of
 from router.suggest import did_you_mean
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
 
 Applications = list[dict[str, Any]]
 
-ROUTER = "router.app:build"
 READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     ROUTER: RouterConfig.from_args,
     "deployments.app:build": ModelConfig.from_args,
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
     """
     config = _parse(path)
-    applications = _applications(config)
+    applications = applications_of(config)
     faults = [*_wrong_args(applications), *_missing_models(applications)]
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -46,7 +46,7 @@ def needing_token(config: Mapping[str, Any]) -> list[str]:
     """Names of the applications that will not start on a cluster that asks for no token."""
     return [
         str(one.get("name"))
-        for one in _applications(config)
+        for one in applications_of(config)
         if one.get("import_path") in READERS and (one.get("args") or {}).get(SETTING) is not True
     ]
 
@@ -63,12 +63,6 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"The config file {path} must hold a mapping with the key 'applications'.")
     return config
-
-
-def _applications(config: Mapping[str, Any]) -> Applications:
-    """Those that are mappings; Ray refuses the others."""
-    listed = config.get("applications")
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _wrong_args(applications: Applications) -> Iterator[str]:

@@ -10,6 +10,8 @@ from vlm.errors import Overloaded
 UNCOUNTED_BYTES = 64 * 1024
 """Of each body, so that questions in words are answered while large images have taken all bytes."""
 
+TOO_MANY = "The server has as many requests as it can hold; try again in a moment."
+
 SHARE_KEY = "gigarouter.share"
 """Where the front leaves the :class:`Share` of a request in its scope, for what the request comes to hold later."""
 
@@ -27,7 +29,7 @@ class RequestCount:
             Overloaded: They are.
         """
         if not self._free:
-            raise Overloaded("The server has as many requests as it can hold; try again in a moment.")
+            raise Overloaded(TOO_MANY)
 
     @contextmanager
     def counted(self) -> Iterator[None]:

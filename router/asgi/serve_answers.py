@@ -12,10 +12,11 @@ from starlette.types import Message, Send
 from router.asgi.errors import INTERNAL
 from router.asgi.intake import Incoming
 from router.asgi.middleware import Exchange
+from router.asgi.room import TOO_MANY
 from vlm.errors import DeadlineExceeded, ModelNotReady, Overloaded, VlmError
 
 STARTING = ModelNotReady("The server is starting; try again in a moment.")
-FULL = Overloaded("The server has as many requests as it can hold; try again in a moment.")
+FULL = Overloaded(TOO_MANY)
 LATE = DeadlineExceeded("The request took longer than this server allows; try again, or ask for less at once.")
 SERVE_STATUS = {404: STARTING, 408: LATE, 429: FULL, 503: FULL}
 """What Serve means: it knows no route before the router is deployed, waits no longer, or has no room."""

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self, cast, overload
 
-from vlm.decoding.pool import DecodePool
+from vlm.decoding.pool import STOPPING, DecodePool
 from vlm.decoding.threads import DecodeThreads
 from vlm.engine import choices, compose
 from vlm.engine.blocking import BlockingCalls
@@ -38,7 +38,6 @@ from vlm.types import Chunk, Completion, Request
 
 log = logging.getLogger(__name__)
 
-STOPPING = "The engine is stopping."
 BROKEN = "The device failed, so this engine answers no more requests."
 
 
@@ -229,11 +228,10 @@ class Engine:
     async def _begin(self, request: Request) -> tuple[Sequence, _Stream]:
         """Prepare a request for one generation, and submit it."""
         stream = _Stream(asyncio.get_running_loop())
+        sequence = await self._prepared(request)
         with self._lock:
             self._check_open()
-            preparing = self._workers.submit(self._prepare, request)
-        sequence = await self._prepared(preparing, request)
-        self._submit(sequence, stream)
+            self._inbox.put(_Submit(sequence, stream))
         return sequence, stream
 
     def _leave(self, sequence: Sequence) -> None:
@@ -241,22 +239,20 @@ class Engine:
         if sequence.finish_reason is None:
             self._inbox.put(_Abort(sequence))
 
-    async def _prepared(self, preparing: Future[Sequence], request: Request) -> Sequence:
+    async def _prepared(self, request: Request) -> Sequence:
         """The prepared request. It occupies no worker thread while its image is decoded."""
         try:
-            return await asyncio.wrap_future(preparing)
+            return await self._prepare(request)
         except ImageNeeded as error:
             needed = error.with_traceback(None)  # its frames would keep the engine and this request alive
         image = await self._images.get(needed.key, lambda: self._decoder.submit(request.image or b"", needed.cost))
-        with self._lock:
-            self._check_open()
-            preparing = self._workers.submit(self._prepare, request, Known(needed.key, image, needed.began))
-        return await asyncio.wrap_future(preparing)
+        return await self._prepare(request, Known(needed.key, image, needed.began))
 
-    def _submit(self, sequence: Sequence, stream: _Stream) -> None:
+    def _prepare(self, request: Request, known: Known | None = None) -> asyncio.Future[Sequence]:
+        """Have a worker thread prepare the request."""
         with self._lock:
             self._check_open()
-            self._inbox.put(_Submit(sequence, stream))
+            return asyncio.wrap_future(self._workers.submit(self._prepare_in_thread, request, known))
 
     def _check_open(self) -> None:
         if self._core.broken:
@@ -268,7 +264,7 @@ class Engine:
         with self._lock:
             self._stopping = True
 
-    def _prepare(self, request: Request, known: Known | None = None) -> Sequence:
+    def _prepare_in_thread(self, request: Request, known: Known | None) -> Sequence:
         self._check_open()  # so that a long queue of requests does not outlive stop()
         return self._preparer.prepare(request, known)
 

@@ -6,7 +6,7 @@ them. Does not know where an image comes from, nor which model reads the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,8 @@ from vlm.errors import CheckpointError
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+ToPixels = Callable[[Image.Image], Bytes]
+"""Makes uint8 ``[3, height, width]`` of an upright RGB image."""
 Channels = tuple[float, float, float]
 
 _CLIP_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)

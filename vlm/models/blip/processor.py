@@ -77,7 +77,7 @@ class BlipProcessor:
     @property
     def preprocess(self) -> Preprocess:
         """Decodes and resizes an image."""
-        return ImageReader(self.images, self.limits)
+        return ImageReader(self.images.pixels, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Decode, resize and tokenise; the caption begins with the request's text, if it has one.

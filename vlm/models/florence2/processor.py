@@ -93,7 +93,7 @@ class Florence2Processor:
     @property
     def preprocess(self) -> Preprocess:
         """Decodes and resizes an image."""
-        return ImageReader(self.images, self.limits)
+        return ImageReader(self.images.pixels, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its sentence, decode and resize the image.

@@ -75,7 +75,7 @@ class Kosmos2Processor:
     @property
     def preprocess(self) -> Preprocess:
         """Decodes and resizes an image."""
-        return ImageReader(self.images, self.limits)
+        return ImageReader(self.images.pixels, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode and resize the image.

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from vlm.checkpoint.files import Checkpoint
 from vlm.errors import InvalidRequest, prompt_too_long
 from vlm.image.decode import ImageLimits
+from vlm.models.image_reader import ImageReader
 from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.parsing import Reader
 from vlm.models.moondream2.revisions import grid, read_config
 from vlm.models.moondream2.stages import OBJECT_STAGES
 from vlm.models.moondream2.tasks import OFFERED, ResolvedTask, resolve_task
-from vlm.models.moondream2.tiling import Tiling, TilingReader, pixel_table
+from vlm.models.moondream2.tiling import Tiling, pixel_table
 from vlm.models.moondream2.vocabulary import Ids, Vocabulary
 from vlm.models.processor import Array, Inputs, Parsed, Preprocess
 from vlm.models.vocabulary import token_bytes
@@ -81,7 +82,7 @@ class Moondream2Processor:
     @property
     def preprocess(self) -> Preprocess:
         """Decodes, resizes and cuts an image."""
-        return TilingReader(self.tiling, self.limits)
+        return ImageReader(self.tiling.canvas, self.limits)
 
     def prepare(self, request: Request, preprocess: Preprocess | None = None) -> Inputs:
         """Find the task, tokenise its prompt, decode the image and cut it into crops.

@@ -13,10 +13,8 @@ import numpy as np
 from PIL import Image
 
 from vlm.checkpoint.config_reader import ConfigReader
-from vlm.image.decode import ImageLimits, decode
 from vlm.image.preprocess import Array, Bytes, planes
 from vlm.models.moondream2.revisions import grid
-from vlm.models.processor import ProcessedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +86,6 @@ class Tiling:
         canvas[:, :height] = _resized(image, width, height)
         canvas[:, height:, : self.crop] = overview
         return canvas
-
-
-@dataclass(frozen=True, slots=True)
-class TilingReader:
-    """Decodes an image and cuts it: a :data:`~vlm.models.processor.Preprocess` that can be pickled."""
-
-    tiling: Tiling
-    limits: ImageLimits
-
-    def __call__(self, image: bytes) -> ProcessedImage:
-        """Decode, resize and cut. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
-        return ProcessedImage(self.tiling.canvas(decoded), decoded.size)
 
 
 def _resized(image: Image.Image, width: int, height: int) -> Bytes:
