@@ -21,12 +21,14 @@ class ImageReference:
     """An image that a request's body refers to.
 
     Attributes:
-        url: What the client wrote, unchecked.
+        url: What the client wrote, unchecked; the id of an uploaded file if ``is_file``.
         param: Path of the field in the body, for errors.
+        is_file: Whether the image is an uploaded file.
     """
 
     url: str
     param: str
+    is_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class UrlLoader:
         return [one.result() for one in loading]
 
     async def _load(self, reference: ImageReference, requester: Requester) -> bytes:
+        if reference.is_file:
+            raise InvalidImage("There is no such file.", reference.param, "image_file_not_found")
         if _scheme(reference.url) == "data":
             return (await self._data_urls.load([reference], requester))[0]
         data = await self._download(reference, requester)
