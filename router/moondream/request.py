@@ -75,7 +75,7 @@ class MoondreamRequest:
         """``error`` from the model, with the path of a field of the body."""
         message, param = error.message, error.param
         if isinstance(error, UnsupportedTask) and param == "task":
-            message, param = f"{message} {_models_with(self.task.name)}", "model"
+            message, param = _lacks(self.parsed.model, self.task.name), "model"
         elif isinstance(error, ModelNotFound) and self.parsed.body.model is None:
             message, param = f"{message} The request does not name a model: send the name of one as model.", "model"
         elif param is not None:
@@ -163,6 +163,7 @@ def _asks(value: object) -> bool:
     return value is not None and value is not False
 
 
-def _models_with(task: str) -> str:
+def _lacks(model: str, task: str) -> str:
+    """What to say of a model without a task; the route leaves no choice among its other tasks."""
     names = [card.name for card in cards().values() if any(one.name == task for one in card.tasks)]
-    return f"Send the name of a model that has it as model: {', '.join(names)}." if names else "No model has it."
+    return f"{model[:128]} does not have the task {task!r}. Name a model that has it as model: {', '.join(names)}."

@@ -171,7 +171,7 @@ def test_a_task_that_a_model_lacks(world: World, route: str, fields: Json, other
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_task", "model")
-    assert error["message"].endswith(f"Send the name of a model that has it as model: {others}.")
+    assert error["message"].endswith(f"Name a model that has it as model: {others}.")
 
 
 def test_another_model_detects_and_points(world: World) -> None:

@@ -278,7 +278,7 @@ def test_a_task_that_the_model_lacks_names_the_models_that_have_it() -> None:
     located = read("segment", SEGMENT).located(refusal)
     assert isinstance(located, UnsupportedTask)
     assert (located.param, located.code) == ("model", "unsupported_task")
-    assert located.message.endswith("Send the name of a model that has it as model: florence-2-base.")
+    assert located.message.endswith("Name a model that has it as model: florence-2-base.")
 
 
 def test_a_model_that_was_not_named_and_is_not_served() -> None:
