@@ -44,7 +44,7 @@ class BuiltMoondream:
     @property
     def model(self) -> str:
         """Canonical name of the model."""
-        return self.answerer.request.parsed.model
+        return self.answerer.request.model
 
     @property
     def request(self) -> Request:

@@ -54,32 +54,35 @@ class ParsedMoondream:
 
 @dataclass(frozen=True, slots=True)
 class MoondreamRequest:
-    """A request that can be sent to a model.
+    """A request that can be sent to a model. Without the body, whose image would be kept until the answer ends.
 
     Attributes:
-        parsed: The body that it is made from.
+        model: Canonical name of the model that is to answer.
         request: The request to the model.
         task: Its task.
+        unused: Paths of the fields of the body that have no effect.
+        names_model: Whether the body names the model.
     """
 
-    parsed: ParsedMoondream
+    model: str
     request: Request
     task: Task
+    unused: tuple[str, ...]
+    names_model: bool
 
     def ignored(self, by_model: Sequence[str]) -> tuple[str, ...]:
         """Paths of all fields that have no effect; ``by_model`` are those that the model did not use."""
-        paths = (*self.parsed.ignored, *(path_of(name, self.parsed.body) for name in by_model))
-        return tuple(dict.fromkeys(paths))
+        return tuple(dict.fromkeys((*self.unused, *(path_of(name, self.task) for name in by_model))))
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` from the model, with the path of a field of the body."""
         message, param = error.message, error.param
         if isinstance(error, UnsupportedTask) and param == "task":
-            message, param = _lacks(self.parsed.model, self.task.name), "model"
-        elif isinstance(error, ModelNotFound) and self.parsed.body.model is None:
+            message, param = _lacks(self.model, self.task.name), "model"
+        elif isinstance(error, ModelNotFound) and not self.names_model:
             message, param = f"{message} The request does not name a model: send the name of one as model.", "model"
         elif param is not None:
-            param = path_of(param, self.parsed.body)
+            param = path_of(param, self.task)
         elif isinstance(error, InvalidImage):
             param = "image_url"
         return type(error)(message, param, error.code)
@@ -118,7 +121,7 @@ def build_request(parsed: ParsedMoondream, images: Sequence[bytes]) -> Moondream
         sampling=sampling_of(body.settings),
         stream=bool(getattr(body, "stream", None)),
     )
-    return MoondreamRequest(parsed, request, task)
+    return MoondreamRequest(parsed.model, request, task, parsed.ignored, names_model=body.model is not None)
 
 
 def _model_of(body: MoondreamBody, task: str, config: RouterConfig) -> str:

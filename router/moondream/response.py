@@ -40,7 +40,7 @@ class Answerer:
 
     def cost(self, completion: Completion) -> Json:
         """What stands beside every answer: how it ended, what it cost, and what is this router's own."""
-        meta = ResponseMeta(self.request.parsed.model, self.request_id)
+        meta = ResponseMeta(self.request.model, self.request_id)
         ignored = replace(completion, ignored=self.request.ignored(completion.ignored))
         return {
             "finish_reason": completion.finish_reason,

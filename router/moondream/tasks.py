@@ -76,10 +76,10 @@ def sampling_of(settings: Settings | None) -> Sampling:
         raise InvalidRequest(f"settings.{error.message}", f"settings.{error.param}", error.code) from error
 
 
-def path_of(name: str, body: MoondreamBody) -> str:
-    """The path in the body of what a model calls ``name``: a field of its task, of the sampling, or the image."""
+def path_of(name: str, task: Task) -> str:
+    """The path in the body of what a model calls ``name``: a field of its ``task``, of the sampling, or the image."""
     if name in _TEXTS:
-        return "question" if isinstance(body, QueryBody) else "object"
+        return "question" if task.name == "query" else "object"
     return f"settings.{name}" if name in _SAMPLING else _PATHS.get(name, name)
 
 

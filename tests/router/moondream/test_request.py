@@ -85,8 +85,13 @@ def test_the_task_is_that_of_the_route(route: str, body: Json, task: Task) -> No
     image = JPEG if "image_url" in body else None
     expected = Request(image, task=task, stream=False)
     assert replace(built.request, sampling=Sampling()) == expected
-    assert built.parsed.model == "moondream-2"
+    assert built.model == "moondream-2"
     assert built.ignored(()) == ()
+
+
+def test_the_image_is_kept_once() -> None:
+    """Not as base64 beside its bytes, which may be as many megabytes again for as long as the answer takes."""
+    assert IMAGE_URL not in repr(read("query", QUERY))
 
 
 def test_settings_are_how_tokens_are_chosen() -> None:
@@ -124,7 +129,7 @@ def test_null_is_the_same_as_a_missing_field(route: str) -> None:
 )
 def test_another_model(name: str, model: str) -> None:
     built = read("detect", DETECT | {"model": name}, RouterConfig(default_model="kosmos-2"))
-    assert built.parsed.model == model
+    assert built.model == model
 
 
 def test_a_model_whose_name_asks_for_another_task() -> None:
