@@ -138,6 +138,7 @@ def open_objects(url: str) -> Objects:
             client_options={
                 "timeout": timedelta(seconds=TIMEOUT_S),
                 "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+                "allow_http": True,  # for an endpoint in the environment that has no TLS; the stores' own have
             },
             retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=TIMEOUT_S)},
         )

@@ -10,9 +10,9 @@ A scope is the owner's name under the key, so that no name in the store tells of
 share nothing but the store, which only has to write an object as a whole, to create it only if there is none, and to
 list what was written before. These orders make that enough:
 
-* An upload takes its place (an empty object) before it lists all files to see whether there is room for them. Of two
-  at the same time, at least one sees both. So the limits are never exceeded, and an upload that is refused has written
-  nothing but its place.
+* An upload takes its place (an empty object) before it lists all files to see whether there is room for them, those
+  whose uploads run included. Of two at the same time, at least one sees both. So the limits are never exceeded, and an
+  upload that is refused has written nothing but its place.
 * A file is made unusable before its content is removed, and the content is removed only if a list made after that has
   no other file with it. An upload refers to another's content only if a list made after it took its place has that
   other. So one of the two sees the other.
@@ -50,6 +50,8 @@ KEY = "key"
 KEY_BYTES = 32
 LEFT_BEHIND_S = 3600
 """Age from which a place without a file, or a content without one, was left behind: no request takes as long."""
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""For which an upload waits, one after the other, where others that run may turn out not to fit."""
 PARALLEL = 32
 """Calls of the store at a time for one request or sweep."""
 
@@ -189,15 +191,24 @@ class FileStore:
                 return place
 
     async def _with_room(self, mine: Listed) -> list[Listed]:
-        """All files, once they fit; those that have expired make room first."""
-        listed = await self._list_all()
-        expired = [one for one in listed if self._has_expired(one.id)]
-        if expired and fault_of(listed, mine.scope, self._config):
-            await self._remove(expired, mine)
+        """All files, once they fit.
+
+        Those that have expired make room first. Of uploads that run at the same time, those with later ids give way:
+        one that would fit without these waits until they have.
+        """
+        for pause_s in PAUSES_S:
             listed = await self._list_all()
-        if fault := fault_of(listed, mine.scope, self._config):
-            raise fault
-        return listed
+            fault = fault_of(listed, mine.scope, self._config)
+            if fault is None:
+                return listed
+            if expired := [one for one in listed if self._has_expired(one.id)]:
+                await self._remove(expired, mine)
+                continue
+            before = [one for one in listed if one.ready or str(one.id) <= str(mine.id)]
+            if fault_of(before, mine.scope, self._config):
+                break
+            await asyncio.sleep(pause_s)
+        raise fault
 
     async def _content_of_equal(self, mine: Listed, listed: Sequence[Listed]) -> str | None:
         """Name of the content that an equal file of the same owner has brought; None where there is none."""

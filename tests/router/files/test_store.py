@@ -12,6 +12,7 @@ import pytest
 
 from router.asgi.caller import Owner
 from router.asgi.errors import FileQuotaExceeded, FileStoreFull, FilesUnavailable, KeyRequired, NoSuchFile
+from router.files import store as store_module
 from router.files.objects import Entry, Objects, open_objects
 from router.files.store import LEFT_BEHIND_S, FileStore
 from tests.images import plain
@@ -197,19 +198,31 @@ async def test_all_together_have_so_many(world: World, limits: dict[str, int]) -
 
 
 async def test_the_limit_holds_whatever_replicas_do_at_the_same_time(world: World) -> None:
-    """Two that see each other may both be refused, but never are too many let in."""
+    """As many are let in as fit: those that come first, and no more."""
     stores = [world.store(max_file_store_bytes=5 * len(IMAGE)) for _ in range(4)]
     owners = [Owner(f"owner {at}", has_key=True) for at in range(24)]
     results = await asyncio.gather(
         *(stores[at % 4].add(owner, upload()) for at, owner in enumerate(owners)), return_exceptions=True
     )
     assert {type(one) for one in results if isinstance(one, Exception)} == {FileStoreFull}
-    assert sum(not isinstance(one, BaseException) for one in results) <= 5
-    assert world.stored_bytes() <= 5 * len(IMAGE)
-    assert sum(path.stat().st_size > 0 for path in world.below("files")) == len(world.below("files")) <= 5
-    for owner in owners:  # one after the other, as many fit as are said to
-        if len(world.below("files")) < 5:
-            await stores[0].add(owner, upload())
+    assert sum(not isinstance(one, BaseException) for one in results) == 5
+    assert world.stored_bytes() == 5 * len(IMAGE)
+    assert [path for path in world.below("files") if path.stat().st_size == 0] == []
+
+
+async def test_a_place_that_is_never_used_is_not_waited_for_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAUSES_S", (0.0, 0.0))
+    world.clock.now += 1  # the later id gives way, if its process still runs
+    objects = Failing(world.objects(), "content/")
+    stopped = asyncio.create_task(world.store(objects).add(KIM, upload()))
+    await objects.reached.wait()
+    world.clock.now -= 1
+    with pytest.raises(FileStoreFull):
+        await world.store(max_files=1).add(ROBIN, upload())
+    stopped.cancel()
+    await asyncio.gather(stopped, return_exceptions=True)
 
 
 async def test_what_has_expired_makes_room(world: World) -> None:
