@@ -11,10 +11,14 @@ import re
 import secrets
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 Purpose = Literal["vision", "user_data"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+MAX_KNOWN = 16_384
+"""Ids that are not parsed again with every list; more than a store usually has, and a few megabytes."""
 
 DIGEST_BYTES = 11
 _SALT_BYTES = 4
@@ -51,14 +55,7 @@ class FileId:
     @classmethod
     def parse(cls, text: str) -> FileId | None:
         """The id that is spelled ``text``; None where there cannot be a file of that id."""
-        if not _TEXT.fullmatch(text):
-            return None
-        created, expires_s, size, purpose, digest, salt = _LAYOUT.unpack(
-            base64.b32hexdecode(text.removeprefix(_PREFIX), casefold=True)
-        )
-        if not 0 < purpose <= len(PURPOSES):
-            return None
-        return cls(int.from_bytes(created), expires_s, size, PURPOSES[purpose - 1], digest, salt)
+        return _parse(text) if _TEXT.fullmatch(text) else None
 
     def __str__(self) -> str:
         packed = _LAYOUT.pack(
@@ -75,3 +72,12 @@ class FileId:
     def created_s(self) -> int:
         """Time of the upload, in whole seconds."""
         return self.created_ms // 1000
+
+
+@lru_cache(MAX_KNOWN)  # of texts that are ids by their form, and so are short
+def _parse(text: str) -> FileId | None:
+    packed = base64.b32hexdecode(text.removeprefix(_PREFIX), casefold=True)
+    created, expires_s, size, purpose, digest, salt = _LAYOUT.unpack(packed)
+    if not 0 < purpose <= len(PURPOSES):
+        return None
+    return FileId(int.from_bytes(created), expires_s, size, PURPOSES[purpose - 1], digest, salt)

@@ -196,19 +196,17 @@ class FileStore:
         Those that have expired make room first. Of uploads that run at the same time, those with later ids give way:
         one that would fit without these waits until they have.
         """
-        for pause_s in PAUSES_S:
-            listed = await self._list_all()
-            fault = fault_of(listed, mine.scope, self._config)
-            if fault is None:
-                return listed
-            if expired := [one for one in listed if self._has_expired(one.id)]:
+        pauses = iter(PAUSES_S)
+        while fault := fault_of(listed := await self._list_all(), mine.scope, self._config):
+            if expired := [one for one in listed if self._has_expired(one.id) and one.id != mine.id]:
                 await self._remove(expired, mine)
                 continue
             before = [one for one in listed if one.ready or str(one.id) <= str(mine.id)]
-            if fault_of(before, mine.scope, self._config):
-                break
+            pause_s = next(pauses, None)
+            if pause_s is None or fault_of(before, mine.scope, self._config):
+                raise fault
             await asyncio.sleep(pause_s)
-        raise fault
+        return listed
 
     async def _content_of_equal(self, mine: Listed, listed: Sequence[Listed]) -> str | None:
         """Name of the content that an equal file of the same owner has brought; None where there is none."""

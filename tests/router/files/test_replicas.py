@@ -30,7 +30,11 @@ from tests.router.files.world import KEY, OTHER_KEY
 from tests.router.world import CHAT, body, script, user, words
 from vlm.types import Chunk, ModelInfo, Request
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are not ours to fix
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own warnings are not ours to fix
+]
 
 UPLOADS = 500
 """Of each caller."""
@@ -94,7 +98,7 @@ def watched(folder: Path) -> Iterator[list[int]]:
     done = Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.2):
             seen.append(sum(_size(path) for path in (folder / "content").rglob("*")))
 
     thread = Thread(target=watch)
@@ -203,7 +207,8 @@ async def scenario(url: str) -> None:
             assert one.stored.keys() <= await one.listed()  # a killed replica may have stored what it did not answer
             assert not await one.listed() & other.stored.keys()
             await each(map(one.is_refused, [*other.stored][::20]))
-        await each(one.http.delete(f"/v1/files/{file_id}") for one in callers for file_id in await one.listed())
+        for one in callers:
+            await each(one.http.delete(f"/v1/files/{file_id}") for file_id in await one.listed())
         assert not await callers[0].listed() | await callers[1].listed()
         print(
             f"{held} of {2 * UPLOADS} uploads in {uploaded - began:.1f} s, asked in {asked - uploaded:.1f} s,", end=" "
@@ -215,5 +220,5 @@ def test_a_thousand_uploads_over_two_replicas_one_of_which_is_killed(tmp_path: P
     folder = tmp_path / "files"
     with serving(folder) as url, watched(folder) as seen:
         asyncio.run(scenario(url))
-    assert len(seen) > 100
+    assert len(seen) > 10
     assert (ROOM - 2 * AT_A_TIME) * SIZE <= max(seen) <= ROOM * SIZE

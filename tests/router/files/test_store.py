@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,7 +189,7 @@ async def test_a_caller_has_so_many_bytes_and_equal_files_count(world: World) ->
 
 
 @pytest.mark.parametrize("limits", [{"max_files": 3}, {"max_file_store_bytes": 3 * len(IMAGE) + 1}])
-async def test_all_together_have_so_many(world: World, limits: dict[str, int]) -> None:
+async def test_all_together_have_so_many(world: World, limits: Any) -> None:
     store = world.store(**limits)
     for owner in (KIM, ROBIN, KIM):
         await store.add(owner, upload())
