@@ -44,11 +44,14 @@ def owner_of(scope: Scope) -> Owner:
 
 
 def _credential(headers: Headers) -> str:
-    """The credential alone, so that it is the same in either header."""
+    """The credential alone, so that it is the same in either header.
+
+    Of other schemes there is none: that of Basic is as long as its Base64, and no harder to guess than its password.
+    """
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    return scheme + token or headers.get("x-moondream-auth", "").strip()
+    return scheme if scheme and not token else headers.get("x-moondream-auth", "").strip()
 
 
 def caller_of(scope: Scope) -> str:

@@ -76,7 +76,15 @@ def test_a_key_is_one_owner_from_every_address_and_in_every_header() -> None:
 
 @pytest.mark.parametrize(
     "credential",
-    ["", "Bearer", "Bearer none", "Bearer sk-no-key-required", f"Bearer {KEY[:23]}", f"Bearer {'xy' * 40}"],
+    [
+        "",
+        "Bearer",
+        "Bearer none",
+        "Bearer sk-no-key-required",
+        f"Bearer {KEY[:23]}",
+        f"Bearer {'xy' * 40}",
+        "Basic YWRtaW46cGFzc3dvcmQxMjM0NTY3OA==",
+    ],
 )
 def test_what_others_could_guess_counts_only_with_the_address(credential: str) -> None:
     here, there = owner_of(scope(authorization=credential)), owner_of(scope("192.0.2.2", authorization=credential))
