@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import dropwhile
 from typing import Any
 from urllib.parse import quote
 
@@ -72,10 +72,9 @@ class FileRoutes:
         """``GET /v1/files``, page by page."""
         store, owner = self._on(), requester_of(request.scope).owner
         asked = request.query_params
-        limit = _limit(asked.get("limit"))
-        ids = _after(
-            _ordered(_of_purpose(await store.ids(owner), asked.get("purpose")), asked), asked.get("after"), asked
-        )
+        limit, order = _limit(asked.get("limit")), _order(asked.get("order"))
+        oldest_first = _of_purpose(await store.ids(owner), asked.get("purpose"))
+        ids = _behind(asked.get("after"), oldest_first if order == "asc" else oldest_first[::-1], order)
         data = [file_json(one) for one in await store.files(owner, ids[:limit])]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         page = {"object": "list", "data": data, "has_more": len(ids) > limit, "first_id": first, "last_id": last}
@@ -147,18 +146,17 @@ def _of_purpose(ids: Sequence[FileId], purpose: str | None) -> Sequence[FileId]:
     return [one for one in ids if one.purpose == purpose] if purpose else ids
 
 
-def _ordered(ids: Sequence[FileId], asked: Mapping[str, str]) -> Sequence[FileId]:
-    order = asked.get("order", "desc")
-    if order not in ("asc", "desc"):
+def _order(text: str | None) -> str:
+    if text not in (None, "asc", "desc"):
         raise InvalidRequest("order: must be asc or desc.", "order", "invalid_value")
-    return ids if order == "asc" else ids[::-1]
+    return text or "desc"
 
 
-def _after(ids: Sequence[FileId], after: str | None, asked: Mapping[str, str]) -> Sequence[FileId]:
+def _behind(after: str | None, ids: Sequence[FileId], order: str) -> Sequence[FileId]:
     """What comes behind a file in the list, whether or not that file is still there."""
     if after is None:
         return ids
     if FileId.parse(after) is None:
         raise InvalidRequest("after: must be the id of a file.", "after", "invalid_value")
-    up_to = str.__le__ if asked.get("order") == "asc" else str.__ge__
-    return ids[len(list(takewhile(lambda one: up_to(str(one), after), ids))) :]
+    is_before = str.__le__ if order == "asc" else str.__ge__
+    return [*dropwhile(lambda one: is_before(str(one), after), ids)]

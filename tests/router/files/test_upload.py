@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.config import RouterConfig
 from router.files.upload import MAX_FORM_PARTS, Upload, clean_filename, read_upload
@@ -187,6 +190,26 @@ def test_bad_fields_are_named(name: str) -> None:
         read(*parts)
     assert (caught.value.param, caught.value.code) == (param, code)
     assert json.dumps(caught.value.message)
+
+
+WHOLE = FILE + PURPOSE + field("expires_after[anchor]", "created_at") + field(LONG_AGO, "60") + END
+
+
+@given(
+    st.integers(0, len(WHOLE)),
+    st.integers(0, 8),
+    st.sampled_from([b"", b"\0", b"\r\n", b"--b", b"--b--", b":", b'"', b"\xff"]),
+)
+def test_a_form_with_a_fault_is_read_or_refused(at: int, left_out: int, put_in: bytes) -> None:
+    """Never anything else: no other exception, which would be a 500."""
+    with suppress(InvalidRequest):
+        assert isinstance(read(WHOLE[:at] + put_in + WHOLE[at + left_out :], end=b""), Upload)
+
+
+@given(st.text(max_size=80))
+def test_any_content_type_is_read_or_refused(rest: str) -> None:
+    with suppress(InvalidRequest):
+        read(FILE, PURPOSE, content_type=f"multipart/form-data; boundary={rest}")
 
 
 def test_an_operator_decides_how_long_a_file_may_be_kept() -> None:
