@@ -29,6 +29,8 @@ class UrlLoader:
 
     async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
         """See :class:`~router.asgi.format.ImageLoader`. The images come at the same time; the first error ends all."""
+        if len(references) < 2:  # tasks would cost more than reading a small image
+            return [await self._load(reference, requester) for reference in references]
         try:
             async with asyncio.TaskGroup() as group:
                 loading = [group.create_task(self._load(reference, requester)) for reference in references]

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -117,7 +117,10 @@ def test_line_breaks_do_not_count_against_the_limit() -> None:
     assert refused(spelled(padded + b"0")["line breaks of Windows"]).code == "image_file_too_large"
 
 
-@given(st.text(st.sampled_from("AQgw09+/-_=\n %é"), max_size=20))
+@given(st.text(st.sampled_from('AQgw09+/-_=\n %é\\"'), max_size=20))
+@example("\\u0041\\u0041\\u0041\\u0041")
+@example('AAAA"')
+@example("AAAA====")
 def test_what_is_not_base64_in_any_spelling_is_refused(text: str) -> None:
     plain = re.sub("[ \n]", "", text).rstrip("=")
     valid = re.fullmatch("[AQgw09+/_-]*", plain) is not None and len(plain) % 4 != 1
