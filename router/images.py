@@ -21,6 +21,8 @@ from vlm.image.limits import ImageLimits
 from vlm.image.scan import scan, upright_size
 
 _DATA_URL = re.compile(r"data:[^,]{0,512}; ?base64 ?,", re.IGNORECASE)  # the bytes decide, not the media type
+_BARE = re.compile(r"\s*(?:iVBORw0K|/9j/|UklGR|R0lGOD|Qk)[A-Za-z0-9+/_-]{32}")
+"""The beginnings of PNG, JPEG, WebP, GIF and BMP in base64."""
 _BLANKS = b" \t\r\n\v\f"
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _STRING_OF_BYTES = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
@@ -57,15 +59,23 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
     """
     head = _DATA_URL.match(url[:1024])
     if head is None:
-        raise InvalidImage(
-            "The image must be a data URL: data:image/png;base64,... with the image's bytes in base64. "
-            "File paths and plain base64 are not supported.",
-            param,
-            "invalid_image_url",
-        )
+        raise not_a_url(url, param)
     data = _decoded(url, head.end(), limits, param)
     check_image(data, limits, param)
     return data
+
+
+def not_a_url(url: str, param: str, *, web: bool = False) -> InvalidImage:
+    """The error for a URL that is none from which images are loaded; ``web`` says whether they are downloaded too."""
+    if _BARE.match(url):
+        message = "The image is base64 without a beginning: put data:image/png;base64, in front of it."
+    else:
+        also = " or an http or https URL" if web else ""
+        message = (
+            f"The image must be a data URL (data:image/png;base64,... with the image's bytes in base64){also}. "
+            "Other URLs, file paths and plain base64 are not supported."
+        )
+    return InvalidImage(message, param, "invalid_image_url")
 
 
 def upright_size_of(data: bytes, limits: ImageLimits, param: str) -> tuple[int, int]:

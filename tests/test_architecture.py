@@ -72,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
-    "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
+    "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
