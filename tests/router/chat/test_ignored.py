@@ -87,7 +87,9 @@ KNOWN = {*ChatBody.model_fields, *IMPOSSIBLE, *TOOL_FIELDS}
 NAMES = st.sampled_from(["detail", "name", "images", "strength"]) | st.text(
     st.sampled_from([*ascii_letters, *"_-.$[] é"]), min_size=1, max_size=12
 ).filter(lambda name: name not in KNOWN)
-VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({"a": 1})
+VALUES: st.SearchStrategy[object] = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({"a": 1})
+)
 PLACES = ("", "messages[0]", "messages[0].content[0]", "messages[0].content[0].image_url", "messages[0].content[1]",
           "stream_options", "response_format", "response_format.json_schema")  # fmt: skip
 

@@ -72,6 +72,18 @@ def test_the_tables_do_without_python_s_own(network: str, monkeypatch: pytest.Mo
     assert not any(map(RULES.permits, (whole[0], whole[-1])))
 
 
+@pytest.mark.parametrize(("fact", "value"), [("is_global", False), ("is_multicast", True), ("is_reserved", True)])
+def test_python_s_own_do_without_the_tables(fact: str, value: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry may grow, and Python learns of it."""
+    assert RULES.permits(ip_address("8.8.8.8"))
+    monkeypatch.setattr(IPv4Address, fact, value)
+    assert not RULES.permits(ip_address("8.8.8.8"))
+
+
+def test_a_public_address_with_an_interface_is_refused() -> None:
+    assert not RULES.permits(ip_address("2606:4700:4700::1111%eth0"))
+
+
 @pytest.mark.parametrize("address", PERMITTED)
 def test_public_addresses_stay_permitted(address: str) -> None:
     assert RULES.permits(ip_address(address))
