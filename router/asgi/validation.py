@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -119,16 +120,22 @@ def _keyed(models: Sequence[type[BaseModel]]) -> str:
 def unread_keys(body: object, raw: object, path: str = "") -> Iterator[str]:
     """Paths of the keys of ``raw`` that its validated form ``body`` has left aside; null asks for nothing."""
     if isinstance(body, BaseModel) and isinstance(raw, dict):
-        names = {field.alias or name: name for name, field in type(body).model_fields.items()}
+        names = _names_of(type(body))
         for key, value in raw.items():
-            inner = f"{path}.{key}" if path else key
-            if key in names:
-                yield from unread_keys(getattr(body, names[key]), value, inner)
-            elif value is not None:
-                yield inner
+            if key not in names:
+                if value is not None:
+                    yield f"{path}.{key}" if path else key
+            elif isinstance(value, dict | list):
+                yield from unread_keys(getattr(body, names[key]), value, f"{path}.{key}" if path else key)
     elif isinstance(body, list) and isinstance(raw, list):
         for index, (item, value) in enumerate(zip(body, raw, strict=True)):
             yield from unread_keys(item, value, f"{path}[{index}]")
+
+
+@cache
+def _names_of(kind: type[BaseModel]) -> Json:
+    """The field that each key of an object is read as."""
+    return {field.alias or name: name for name, field in kind.model_fields.items()}
 
 
 def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:
