@@ -282,7 +282,7 @@ def test_what_is_packaged_imports_nothing_that_is_not() -> None:
 def plays_a_part(path: Path) -> bool:
     """Whether a file is one of a model family or of a request format, which are folders of like-named files."""
     folder = path.parent
-    return (folder / "model.py").exists() or (folder / "endpoint.py").exists()
+    return (folder / "model.py").exists() or (folder / "format.py").exists()
 
 
 def test_no_two_modules_share_a_name() -> None:
