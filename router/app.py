@@ -34,6 +34,8 @@ from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.images import DataUrlLoader, check_image
+from router.responses.format import ResponsesFormat
+from router.responses.not_stored import not_stored
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -42,10 +44,16 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
+    images = image_loader(config)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            Route("/v1/responses", responses, methods=["POST"], name="responses"),
+            Route("/v1/responses/{id}", not_stored, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{id}/cancel", not_stored, methods=["POST"]),
+            Route("/v1/responses/{id}/input_items", not_stored, methods=["GET"]),
             Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),
             Route("/v1/models/{id:path}", status.model),

@@ -80,11 +80,14 @@ ROOMS: dict[str, set[str]] = {
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
         "router/images",
     },
+    "router/responses": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images",
-        "vlm/grounding_schema",
+        "router/responses", "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},

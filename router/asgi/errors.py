@@ -53,6 +53,10 @@ class Forbidden(InvalidRequest):
     """The request comes from a web page of another site, or names a host that this server is not."""
 
 
+class NotStored(InvalidRequest):
+    """What is asked for by its id is of a kind that is not stored here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none."""
@@ -66,6 +70,7 @@ class Row:
 
 TABLE: Mapping[type[VlmError], Row] = {
     Forbidden: Row(403, INVALID),
+    NotStored: Row(404, INVALID, "response_not_found"),
     BodyTooSlow: Row(408, INVALID, "request_timeout"),
     HeadTooSlow: Row(408, INVALID, "request_timeout"),
     HeadTooLarge: Row(431, INVALID, "headers_too_large"),
