@@ -135,7 +135,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
         raise no_user_message("messages")
     drop = config.drop_params if chat.drop_params is None else chat.drop_params
     dropped = [*unused_tools(raw, chat.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
-    _check_stream_options(chat)
+    check_stream_options(chat.stream_options, stream=bool(chat.stream))
     return ParsedChat(
         body=chat,
         question=_question(raw, chat, turn, config),
@@ -247,8 +247,9 @@ def _unused_text(question: Question, *, all_of_it: bool) -> tuple[str, ...]:
 # The request to the model, and the form of the answer
 
 
-def _check_stream_options(chat: ChatBody) -> None:
-    if chat.stream_options is not None and not chat.stream:
+def check_stream_options(options: object, *, stream: bool) -> None:
+    """Raise InvalidRequest if there are options for a stream, but no stream."""
+    if options is not None and not stream:
         raise InvalidRequest("stream_options is allowed only with stream: true.", "stream_options", "invalid_value")
 
 

@@ -15,7 +15,14 @@ from router.asgi.validation import validated
 from router.chat.history import Spelling, Turn, read_turn, without_history
 from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
 from router.chat.request import IMPOSSIBLE as IMPOSSIBLE_IN_CHAT
-from router.chat.request import ParsedChat, form_of, impossible_fields, unknown_fields, unused_messages
+from router.chat.request import (
+    ParsedChat,
+    check_stream_options,
+    form_of,
+    impossible_fields,
+    unknown_fields,
+    unused_messages,
+)
 from router.chat.schema import NamedSchema, ResponseFormat
 from router.chat.tools import unused_tools
 from router.config import RouterConfig
@@ -81,18 +88,12 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
     if turn is None:
         raise no_user_message("input")
     _check_storage(wanted)
-    drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
-    dropped = [
-        *unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop),
-        *impossible_fields(raw, IMPOSSIBLE, drop=drop),
-    ]
-    unknown = unknown_fields(raw, (*ResponsesBody.model_fields, *IMPOSSIBLE, *RENAMED))
-    history = unused_messages(raw, turn) if isinstance(raw["input"], list) else ()
+    check_stream_options(wanted.stream_options, stream=bool(wanted.stream))
     parsed = ParsedChat(
         body=wanted,
         question=_question(raw, wanted, turn, config),
         form=form_of(wanted, _format(wanted), "text.format"),
-        ignored=(*unknown, *dropped, *_without_effect(wanted), *history),
+        ignored=(*_ignored(raw, wanted, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
     )
@@ -108,12 +109,29 @@ def _check_names(raw: Json) -> None:
             raise InvalidRequest(
                 f"{name} is a field of /v1/chat/completions: send {here} instead.", name, "unsupported_parameter"
             )
+    text = raw.get("text")
+    given = text.get("format") if isinstance(text, dict) else None
+    if isinstance(given, dict) and given.get("json_schema") is not None:
+        raise InvalidRequest(
+            "text.format.json_schema is of /v1/chat/completions: send name, schema and strict in text.format itself.",
+            "text.format.json_schema",
+            "unsupported_parameter",
+        )
 
 
 def _check_storage(wanted: ResponsesBody) -> None:
     for name, why in STORED.items():
         if getattr(wanted, name) not in (None, False):
             raise InvalidRequest(f"{name} is not supported: {why}", name, "unsupported_parameter")
+
+
+def _ignored(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> Iterator[str]:
+    """Paths of the fields that have no effect; an error if one of them is a demand that cannot be met."""
+    drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
+    yield from unknown_fields(raw, (*ResponsesBody.model_fields, *IMPOSSIBLE, *RENAMED))
+    yield from unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop)
+    yield from impossible_fields(raw, IMPOSSIBLE, drop=drop)
+    yield from _without_effect(wanted)
 
 
 def _tool_choice(raw: Json) -> object:
@@ -160,7 +178,14 @@ def _turn(raw: Json) -> Turn | None:
 
 
 def _read_part(raw: Json, turn: Turn | None) -> Json:
-    return without_history(raw, turn) if turn is not None and isinstance(raw["input"], list) else raw
+    """The body without the items that are not read: all of them where nobody asks anything."""
+    if not isinstance(raw.get("input"), list):
+        return raw
+    return without_history(raw, turn or Turn(-1, None, SPELLING))
+
+
+def _history(raw: Json, turn: Turn) -> list[str]:
+    return unused_messages(raw, turn) if isinstance(raw["input"], list) else []
 
 
 def _question(raw: Json, wanted: ResponsesBody, turn: Turn, config: RouterConfig) -> Question:

@@ -90,8 +90,8 @@ class StreamOptions(Checked):
     include_obfuscation: bool | None = None
 
 
-MetadataKey = Annotated[UnicodeText, StringConstraints(max_length=MAX_METADATA_KEY)]
-MetadataValue = Annotated[UnicodeText, StringConstraints(max_length=MAX_METADATA_VALUE)]
+MetadataKey = Annotated[str, StringConstraints(max_length=MAX_METADATA_KEY)]
+MetadataValue = Annotated[str, StringConstraints(max_length=MAX_METADATA_VALUE)]
 
 
 class ResponsesBody(ModelBody):
