@@ -16,14 +16,14 @@ USER = "user"
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How a format spells a conversation: the field of its messages, and the types of their parts."""
+    """How a format spells a conversation: the field of its messages, and the types of parts with a text or an image."""
 
     field: str
     text: str
-    image: str
+    images: tuple[str, ...]
 
 
-CHAT = Spelling(field="messages", text="text", image="image_url")
+CHAT = Spelling(field="messages", text="text", images=("image_url",))
 
 _UNREAD: Json = {"role": "assistant"}
 """Stands for a message that is not read, so that the others keep their positions in the body."""
@@ -57,7 +57,7 @@ def read_turn(raw: Json, spelling: Spelling = CHAT) -> Turn | None:
     users = [at for at, message in enumerate(messages) if _is_user(message)] if isinstance(messages, list) else []
     if not isinstance(messages, list) or not users:
         return None
-    with_images = [at for at in users if any(_is_part(part, spelling.image) for part in _parts(messages[at]))]
+    with_images = [at for at in users if any(_is_part(part, *spelling.images) for part in _parts(messages[at]))]
     return Turn(users[-1], with_images[-1] if with_images else None, spelling)
 
 
@@ -76,5 +76,5 @@ def _parts(message: object) -> list[Any]:
     return content if isinstance(content, list) else []
 
 
-def _is_part(part: object, kind: str) -> bool:
-    return isinstance(part, dict) and part.get("type") == kind
+def _is_part(part: object, *kinds: str) -> bool:
+    return isinstance(part, dict) and part.get("type") in kinds

@@ -31,7 +31,7 @@ from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-SPELLING = Spelling(field="input", text="input_text", image="input_image")
+SPELLING = Spelling(field="input", text="input_text", images=("input_image",))
 HOW_TO_SEND = "Send it as an input_image part of a user message."
 LOGPROBS = "message.output_text.logprobs"
 
