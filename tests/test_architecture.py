@@ -72,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
-    "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
+    "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
@@ -101,7 +101,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "training", "tests",
+        "router/app", "router/config", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",

@@ -54,7 +54,7 @@ _RULES = {
     "extra_forbidden": ("is not supported; {owner} takes: {known}", "unsupported_parameter"),
     "union_tag_invalid": ("must be an object{typed}", "invalid_value"),
     "union_tag_not_found": ("must be an object{typed}", "invalid_value"),
-    "model_type": ("must be an object", "invalid_type"),
+    "model_type": ("must be an object{keyed}", "invalid_type"),
     "model_attributes_type": ("must be an object{typed}", "invalid_type"),
     "list_type": ("must be a list", "invalid_type"),
     "string_type": ("must be a string", "invalid_type"),
@@ -83,6 +83,7 @@ def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> Invali
         "owner": path.rpartition(".")[0] or "the body",
         "known": ", ".join(known),
         "typed": _typed(_models_at(kind, fault["loc"])),
+        "keyed": _keyed(_models_at(kind, fault["loc"])),
     }
     return InvalidRequest(f"{path}: {rule.format_map({**_limits(fault), **names})}.{suggestion}", path, code)
 
@@ -107,6 +108,27 @@ def _typed(models: Sequence[type[BaseModel]]) -> str:
     """The types from which an object must have one, where its ``type`` decides which of ``models`` it is."""
     tags = [tag for model in models if "type" in model.model_fields for tag in _literals(model)]
     return f" with a type of: {', '.join(tags)}" if len(tags) > 1 else ""
+
+
+def _keyed(models: Sequence[type[BaseModel]]) -> str:
+    """The keys that an object must have."""
+    required = [name for model in models for name, field in model.model_fields.items() if field.is_required()]
+    return f" with the keys: {', '.join(dict.fromkeys(required))}" if required else ""
+
+
+def unread_keys(body: object, raw: object, path: str = "") -> Iterator[str]:
+    """Paths of the keys of ``raw`` that its validated form ``body`` has left aside; null asks for nothing."""
+    if isinstance(body, BaseModel) and isinstance(raw, dict):
+        names = {field.alias or name: name for name, field in type(body).model_fields.items()}
+        for key, value in raw.items():
+            inner = f"{path}.{key}" if path else key
+            if key in names:
+                yield from unread_keys(getattr(body, names[key]), value, inner)
+            elif value is not None:
+                yield inner
+    elif isinstance(body, list) and isinstance(raw, list):
+        for index, (item, value) in enumerate(zip(body, raw, strict=True)):
+            yield from unread_keys(item, value, f"{path}[{index}]")
 
 
 def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.asgi.format import ImageReference
-from router.chat.prompt import Prompt, read_prompt
+from router.chat.prompt import Prompt, has_data_url, read_prompt
 from router.config import RouterConfig
 from vlm.errors import InvalidRequest
 from vlm.types import MAX_IMAGES
@@ -33,12 +33,25 @@ class Question:
     how_to_send: str
 
 
-def prompt_of(texts: Sequence[tuple[int, str]], path: str, config: RouterConfig) -> Prompt:
-    """The prompt of the last user message, whose content is at ``path`` and has these texts at these positions.
+def prompt_of(texts: Sequence[tuple[int, str]], path: str, config: RouterConfig, example: str) -> Prompt:
+    """The prompt of the last user message.
+
+    Args:
+        texts: The texts of its parts, each with its position.
+        path: Where the message's content is.
+        config: The router's settings.
+        example: A part with an image, for those who send one as text.
 
     Raises:
-        InvalidRequest: The text is too long.
+        InvalidRequest: The text is too long, or has an image in it.
     """
+    if any(has_data_url(text) for _, text in texts):
+        raise InvalidRequest(
+            "The text has an image in it, as a data URL, which models cannot read as words. Send the image as a part "
+            f"of its own: {example}.",
+            path,
+            "invalid_value",
+        )
     chars = sum(len(text) for _, text in texts)
     if chars > config.max_prompt_chars:
         raise InvalidRequest(

@@ -15,7 +15,7 @@ from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
-from router.asgi.validation import validated
+from router.asgi.validation import unread_keys, validated
 from router.chat.history import Turn, read_turn, without_history
 from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
 from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
@@ -32,7 +32,12 @@ from vlm.types import Request, Sampling
 Json = dict[str, Any]
 
 MAX_REPORTED = 32
+"""Names of fields, and again of messages, that are listed as ignored; the number of others stands behind them."""
+MAX_NAME = 128
+"""Characters of one of these names: keys are the client's."""
 RAW_TASK = "raw"
+SCHEMA = "response_format.json_schema.schema"
+EXAMPLE = '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
 HOW_TO_SEND = "Send it as an image_url part of a user message."
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
@@ -136,11 +141,14 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     drop = config.drop_params if chat.drop_params is None else chat.drop_params
     dropped = [*unused_tools(raw, chat.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
     check_stream_options(chat.stream_options, stream=bool(chat.stream))
+    form = form_of(chat, chat.response_format, "response_format")
+    unread = unread_fields(chat, without_history(raw, turn), IMPOSSIBLE)
+    without_effect = [*unread, *_overruled(chat), *(f"{SCHEMA}.{name}" for name in form.beyond)]
     return ParsedChat(
         body=chat,
         question=_question(raw, chat, turn, config),
-        form=form_of(chat, chat.response_format, "response_format"),
-        ignored=(*unknown_fields(raw, (*ChatBody.model_fields, *IMPOSSIBLE)), *dropped, *unused_messages(raw, turn)),
+        form=form,
+        ignored=(*some_of(without_effect), *dropped, *unused_messages(raw, turn)),
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         n=chat.n or 1,
         logprobs=bool(chat.logprobs),
@@ -181,7 +189,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         ),
         stream=bool(chat.stream),
         include_usage=parsed.include_usage,
-        ignored=(*parsed.ignored, *_unused_text(question, all_of_it=named_task and not uses_text(name.task or ""))),
+        ignored=_ignored(parsed, name, named_task=named_task),
         image_params=tuple(reference.param for reference in question.images) or (question.conversation,),
         prompt_param=question.prompt_param,
         how_to_send=question.how_to_send,
@@ -228,20 +236,42 @@ def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
-def unknown_fields(raw: Json, known: Collection[str]) -> list[str]:
-    """Names of the first fields of a body that are not ``known``, apart from those about tools."""
-    unknown = [name for name, value in raw.items() if value is not None and name not in (*known, *TOOL_FIELDS)]
-    return [name[:64] for name in unknown[:MAX_REPORTED]]
+def unread_fields(body: ModelBody, read: Json, known: Collection[str]) -> list[str]:
+    """Paths of the keys of a body, without its history, that are not in its model, about tools or ``known``."""
+    return [name for name in unread_keys(body, read) if name not in known and name not in TOOL_FIELDS]
+
+
+def _overruled(chat: ChatBody) -> Iterator[str]:
+    """Known fields that another one overrules, and the ``detail`` of images: each model has one resolution."""
+    if chat.max_tokens is not None and chat.max_completion_tokens not in (None, chat.max_tokens):
+        yield "max_tokens"
+    if is_raw(chat) and chat.response_format is not None:
+        yield "response_format"
+    for number, message in enumerate(chat.messages):
+        for at, part in enumerate(message.content):
+            if isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto"):
+                yield f"messages[{number}].content[{at}].image_url.detail"
+
+
+def some_of(names: Sequence[str]) -> Iterator[str]:
+    """The first names, each not in full if it is long, and the number of others."""
+    yield from (name[:MAX_NAME] for name in names[:MAX_REPORTED])
+    if len(names) > MAX_REPORTED:
+        yield f"and {len(names) - MAX_REPORTED} more"
 
 
 def unused_messages(raw: Json, turn: Turn) -> list[str]:
     """Paths of the first messages of a conversation that are not used."""
     field = turn.spelling.field
-    return [f"{field}[{at}]" for at in turn.unused(raw[field])[:MAX_REPORTED]]
+    return [*some_of([f"{field}[{at}]" for at in turn.unused(raw[field])])]
 
 
-def _unused_text(question: Question, *, all_of_it: bool) -> tuple[str, ...]:
-    return (question.prompt_param,) if all_of_it and question.prompt.text.strip() else question.unused_text
+def _ignored(parsed: ParsedChat, model: ModelName, *, named_task: bool) -> tuple[str, ...]:
+    other_task = ("model",) if model.task is not None and not named_task else ()
+    without_text = named_task and not uses_text(model.task or "")
+    question = parsed.question
+    text = (question.prompt_param,) if without_text and question.prompt.text.strip() else question.unused_text
+    return (*other_task, *parsed.ignored, *text)
 
 
 # The request to the model, and the form of the answer
@@ -255,9 +285,12 @@ def check_stream_options(options: object, *, stream: bool) -> None:
 
 def form_of(body: ModelBody, wanted: ResponseFormat | None, path: str) -> ContentForm:
     """What the answer's content holds; the format that the client wants is at ``path``."""
-    if body.task is not None and body.task.name == RAW_TASK:
-        return ContentForm("raw")
-    return read_form(wanted, path)
+    return ContentForm("raw") if is_raw(body) else read_form(wanted, path)
+
+
+def is_raw(body: ModelBody) -> bool:
+    """Whether the model's own output is wanted."""
+    return body.task is not None and body.task.name == RAW_TASK
 
 
 def _with_tasks(request: Request, chat: ModelBody, size: ImageSize) -> Request:
@@ -314,7 +347,7 @@ def _size_of(images: Sequence[bytes], config: RouterConfig, question: Question) 
 
 def _question(raw: Json, chat: ChatBody, turn: Turn, config: RouterConfig) -> Question:
     path = f"messages[{turn.text}].content"
-    prompt = prompt_of(_texts(chat.messages[turn.text].content), path, config)
+    prompt = prompt_of(_texts(chat.messages[turn.text].content), path, config, EXAMPLE)
     unused = unused_parts(prompt, path, raw["messages"][turn.text].get("content"))
     return Question(prompt, path, unused, _images(chat, turn), "messages", HOW_TO_SEND)
 

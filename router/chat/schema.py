@@ -69,12 +69,23 @@ class Message(Checked):
     content: ContentParts = Field(default_factory=list)
 
 
+HAIR = 0.01
+"""How far outside the image a location may be, as a share of the image's side: it then means the edge. Sums of rounded
+numbers end there, and so do boxes that other models give. What is farther away is meant for another image."""
+
+
+def _within(share: float) -> float:
+    if not -HAIR <= share <= 1 + HAIR:
+        raise PydanticCustomError("outside", "must be from 0 to 1")
+    return min(max(share, 0.0), 1.0)
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-Pixel = Annotated[float, Field(ge=0)]
-SharePair = Annotated[list[Share], Field(min_length=2, max_length=2)]
-ShareCorners = Annotated[list[Share], Field(min_length=4, max_length=4)]
-PixelPair = Annotated[list[Pixel], Field(min_length=2, max_length=2)]
-PixelCorners = Annotated[list[Pixel], Field(min_length=4, max_length=4)]
+Coordinate = Annotated[float, AfterValidator(_within)]
+SharePair = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+ShareCorners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
+PixelPair = Annotated[list[float], Field(min_length=2, max_length=2)]
+PixelCorners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class Region(Checked):
@@ -113,6 +124,8 @@ class StreamOptions(Checked):
 
 class NamedSchema(Checked):
     name: Word
+    description: str | None = None
+    strict: bool | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 

@@ -20,7 +20,9 @@ from router.chat.request import (
     check_stream_options,
     form_of,
     impossible_fields,
-    unknown_fields,
+    is_raw,
+    some_of,
+    unread_fields,
     unused_messages,
 )
 from router.chat.schema import NamedSchema, ResponseFormat
@@ -32,6 +34,8 @@ from vlm.errors import InvalidRequest
 Json = dict[str, Any]
 
 SPELLING = Spelling(field="input", text="input_text", images=("input_image",))
+FORMAT = "text.format"
+EXAMPLE = '{"type": "input_image", "image_url": "data:image/png;base64,..."}'
 HOW_TO_SEND = "Send it as an input_image part of a user message."
 LOGPROBS = "message.output_text.logprobs"
 
@@ -84,16 +88,23 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
     raw = read_object(body)
     _check_names(raw)
     turn = _turn(raw)
-    wanted = validated(ResponsesBody, _read_part(raw, turn))
+    read = _read_part(raw, turn)
+    wanted = validated(ResponsesBody, read)
     if turn is None:
         raise no_user_message("input")
     _check_storage(wanted)
     check_stream_options(wanted.stream_options, stream=bool(wanted.stream))
+    form = form_of(wanted, _format(wanted), FORMAT)
+    without_effect = [
+        *unread_fields(wanted, read, (*IMPOSSIBLE, *RENAMED)),
+        *_without_effect(wanted),
+        *(f"{FORMAT}.schema.{name}" for name in form.beyond),
+    ]
     parsed = ParsedChat(
         body=wanted,
         question=_question(raw, wanted, turn, config),
-        form=form_of(wanted, _format(wanted), "text.format"),
-        ignored=(*_ignored(raw, wanted, config), *_history(raw, turn)),
+        form=form,
+        ignored=(*some_of(without_effect), *_dropped(raw, wanted, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
     )
@@ -125,13 +136,11 @@ def _check_storage(wanted: ResponsesBody) -> None:
             raise InvalidRequest(f"{name} is not supported: {why}", name, "unsupported_parameter")
 
 
-def _ignored(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> Iterator[str]:
-    """Paths of the fields that have no effect; an error if one of them is a demand that cannot be met."""
+def _dropped(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> list[str]:
+    """Fields that cannot be honoured; an error unless they may be ignored."""
     drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
-    yield from unknown_fields(raw, (*ResponsesBody.model_fields, *IMPOSSIBLE, *RENAMED))
-    yield from unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop)
-    yield from impossible_fields(raw, IMPOSSIBLE, drop=drop)
-    yield from _without_effect(wanted)
+    tools = unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop)
+    return [*tools, *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
 
 
 def _tool_choice(raw: Json) -> object:
@@ -148,9 +157,14 @@ def _without_effect(wanted: ResponsesBody) -> Iterator[str]:
         "stream_options.include_obfuscation": wanted.stream_options and wanted.stream_options.include_obfuscation,
         "store": wanted.store,
         "truncation": wanted.truncation == "auto",
+        FORMAT: is_raw(wanted) and wanted.text and wanted.text.format,
     }
     yield from (path for path, value in effects.items() if value)
     yield from (f"include[{at}]" for at, name in enumerate(wanted.include or ()) if name != LOGPROBS)
+    for number, message in enumerate(wanted.input):
+        for at, part in enumerate(message.content):
+            if isinstance(part, InputImage) and part.detail not in (None, "auto"):
+                yield f"input[{number}].content[{at}].detail"
 
 
 def _wants_logprobs(wanted: ResponsesBody) -> bool:
@@ -193,7 +207,7 @@ def _question(raw: Json, wanted: ResponsesBody, turn: Turn, config: RouterConfig
     path = f"input[{turn.text}].content" if is_list else "input"
     parts = wanted.input[turn.text].content
     texts = [(at, part.text) for at, part in enumerate(parts) if isinstance(part, InputText)]
-    prompt = prompt_of(texts, path, config)
+    prompt = prompt_of(texts, path, config, EXAMPLE)
     unused = unused_parts(prompt, path, raw["input"][turn.text].get("content") if is_list else raw["input"])
     _check_parts(parts, path)
     return Question(prompt, path, unused, _images(wanted, turn), "input", HOW_TO_SEND)

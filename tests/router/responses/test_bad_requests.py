@@ -10,7 +10,7 @@ import pytest
 from router.config import RouterConfig
 from router.responses.request import RENAMED
 from tests.router.responses.clients import RESPONSES, asked, input_image, input_text, post, user
-from tests.router.world import FakeBackend, check_error, client
+from tests.router.world import URL, FakeBackend, check_error, client
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +70,8 @@ BAD = [
     Bad("text is too long", {**asked(), "input": "x" * 1001}, "context_length_exceeded", "input"),
     Bad("text of a message is too long", asked("x" * 1001), "context_length_exceeded", "input[0].content"),
     Bad("too many items", with_input(*[0] * 4096, user(input_image())), "invalid_value", "input"),
+    Bad("an image within the text", {**asked(), "input": f"what is {URL}?"}, "invalid_value", "input",
+        words='{"type": "input_image", "image_url": "data:image/png;base64,..."}'),
     Bad("content is a number", with_input({"role": "user", "content": 3}), "invalid_type", "input[0].content"),
     Bad("a part of chat", of_parts({"type": "text", "text": "hi"}), "invalid_value", FIRST,
         words="input_text, input_image"),

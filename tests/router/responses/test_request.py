@@ -108,7 +108,7 @@ def test_a_schema_is_accepted_by_what_it_requires() -> None:
 def test_openai_agents() -> None:
     built = read(openai_agents())
     assert built.request == Request(IMAGE, "What is it?", stream=False)
-    assert built.chat.ignored == ("tools", "instructions")
+    assert built.chat.ignored == ("instructions", "tools")
 
 
 def test_a_later_question_is_about_the_image_that_was_sent_before() -> None:
@@ -118,7 +118,7 @@ def test_a_later_question_is_about_the_image_that_was_sent_before() -> None:
     assert built.request.sampling == Sampling(temperature=0.0)
     assert built.chat.image_params == ("input[0].content[1].image_url",)
     assert built.chat.prompt_param == "input[5].content"
-    assert built.chat.ignored == ("tools", "instructions", *(f"input[{at}]" for at in range(5)))
+    assert built.chat.ignored == ("instructions", "tools", *(f"input[{at}]" for at in range(5)))
 
 
 def test_pydantic_ai() -> None:
@@ -181,6 +181,13 @@ def test_several_images_and_labels() -> None:
          ["user", "safety_identifier", "prompt_cache_key", "service_tier"]),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, ["tools"]),
         ({"n": 1, "models": None, "logprobs": False, "messages": None}, []),
+        ({"text": {"colour": 1}, "reasoning": {"mode": "pro"}}, ["text.colour", "reasoning.mode"]),
+        ({"input": [user({**input_image(), "detail": "high"}, input_image())]}, ["input[0].content[0].detail"]),
+        ({"input": [user({**input_text("hi"), "mood": "sad"})]}, ["input[0].content[0].mood"]),
+        ({"task": "raw", "text": {"format": {"type": "json_object"}}}, ["text.format"]),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {**SCHEMA, "minProperties": 1}}}},
+         ["text.format.schema.minProperties"]),
+        ({"model": "blip-large:caption", "task": "caption"}, ["model"]),
         ({"drop_params": True, "n": 2, "tool_choice": "required"}, ["tool_choice", "n"]),
     ],
 )  # fmt: skip

@@ -95,7 +95,7 @@ def test_settings_without_effect_are_what_is_true() -> None:
         [],
         "auto",
     )
-    assert answer["x_gigarouter"]["ignored"] == ["tools", "store", "truncation"]
+    assert answer["x_gigarouter"]["ignored"] == ["store", "truncation", "tools"]
 
 
 @pytest.mark.parametrize("instructions", ["x" * MAX_ECHOED_BYTES, [{"role": "system", "content": "x"}]])
