@@ -41,7 +41,9 @@ class InputFile(Checked):
 
 
 def _as_parts(content: object) -> object:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+    if isinstance(content, str):
+        return [{"type": "input_text", "text": content}]
+    return [] if content is None else content
 
 
 def _as_items(value: object) -> object:

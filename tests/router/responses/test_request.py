@@ -59,6 +59,11 @@ def test_a_message_may_say_that_it_is_one(kind: dict[str, Any]) -> None:
     assert read(asked(input=[message])).request == Request(IMAGE, "one\ntwo", stream=False)
 
 
+def test_a_message_may_have_no_content() -> None:
+    items = [user(input_image()), {"role": "user", "content": None}]
+    assert read(asked(input=items)).request == Request(IMAGE, stream=False)
+
+
 SAME: list[dict[str, Any]] = [
     {},
     {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["end"], "top_k": 5, "min_p": 0.1},
