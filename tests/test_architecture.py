@@ -86,12 +86,15 @@ ROOMS: dict[str, set[str]] = {
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
     },
+    # OpenAI's Responses API: chat in another spelling.
+    "router/responses": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
-        "router/moondream",
-        "vlm/grounding_schema",
+        "router/moondream", "router/responses", "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
