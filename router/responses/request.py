@@ -107,6 +107,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
         ignored=(*some_of(without_effect), *_dropped(raw, wanted, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
+        effort=wanted.reasoning and wanted.reasoning.effort,
     )
     return ParsedResponses(wanted, parsed)
 
@@ -116,7 +117,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
 
 def _check_names(raw: Json) -> None:
     for name, here in RENAMED.items():
-        if raw.get(name) not in (None, False):
+        if raw.get(name) is not None and raw[name] is not False:
             raise InvalidRequest(
                 f"{name} is a field of /v1/chat/completions: send {here} instead.", name, "unsupported_parameter"
             )
@@ -139,14 +140,7 @@ def _check_storage(wanted: ResponsesBody) -> None:
 def _dropped(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> list[str]:
     """Fields that cannot be honoured; an error unless they may be ignored."""
     drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
-    tools = unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop)
-    return [*tools, *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
-
-
-def _tool_choice(raw: Json) -> object:
-    """The field, where a list of allowed tools is as much of a demand as its ``mode``."""
-    choice = raw.get("tool_choice")
-    return choice.get("mode") if isinstance(choice, dict) and choice.get("type") == "allowed_tools" else choice
+    return [*unused_tools(raw, wanted.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
 
 
 def _without_effect(wanted: ResponsesBody) -> Iterator[str]:

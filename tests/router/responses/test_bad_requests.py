@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,8 @@ BAD = [
         f"{FORMAT}.json_schema"),
     Bad("impossible schema", formatted(type="json_schema", name="x", schema=NEEDS_COLOUR), "unsupported_parameter",
         FORMAT, words="/v1/schemas/grounding.json"),
+    Bad("an endless number", json.dumps(formatted(type="json_schema", name="x", schema={"a": 0.5})).replace(
+        "0.5", "1e400").encode(), "invalid_value", f"{FORMAT}.schema.a", words="finite"),
     # What needs storage, or cannot be done
     Bad("an earlier response", asked(previous_response_id="resp_1"), "unsupported_parameter", "previous_response_id",
         words="Send the whole conversation in input"),
@@ -152,8 +155,10 @@ async def test_bad_requests(bad: Bad, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("name", sorted(RENAMED))
 async def test_a_field_of_chat_is_refused_with_its_name_here(name: str) -> None:
-    error = check_error(await post(FakeBackend(), {**without("input"), name: 7}), 400, "unsupported_parameter", name)
-    assert f"send {RENAMED[name]} instead" in error["message"]
+    for value in (7, 0):
+        request = {**without("input"), name: value}
+        error = check_error(await post(FakeBackend(), request), 400, "unsupported_parameter", name)
+        assert f"send {RENAMED[name]} instead" in error["message"]
 
 
 @pytest.mark.parametrize(
