@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, StringConstraints
+from pydantic import BeforeValidator, FailFast, Field, JsonValue, StringConstraints
 
 from router.asgi.validation import Checked, UnicodeText
-from router.chat.schema import MAX_MESSAGES, MaxTokens, ModelBody, Word
+from router.chat.schema import MAX_MESSAGES, Effort, MaxTokens, ModelBody, Word
 
 MAX_METADATA = 16
 """Number of entries of ``metadata``, as at OpenAI: they are part of every answer."""
@@ -70,7 +70,7 @@ class PlainFormat(Checked):
 class SchemaFormat(Checked):
     type: Literal["json_schema"]
     name: Word
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, JsonValue] = Field(alias="schema")  # checked within, because the answer repeats it
     strict: bool | None = None
     description: Annotated[str, StringConstraints(max_length=4096)] | None = None
 
@@ -78,9 +78,6 @@ class SchemaFormat(Checked):
 class TextSettings(Checked):
     format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class Reasoning(Checked):
