@@ -28,12 +28,12 @@ from router.chat.request import (
 from router.chat.schema import NamedSchema, ResponseFormat
 from router.chat.tools import unused_tools
 from router.config import RouterConfig
-from router.responses.schema import InputFile, InputImage, InputPart, InputText, PlainFormat, ResponsesBody
+from router.responses.schema import InputFile, InputImage, InputText, PlainFormat, ResponsesBody
 from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-SPELLING = Spelling(field="input", text="input_text", images=("input_image",))
+SPELLING = Spelling(field="input", text="input_text", images=("input_image", "input_file"))
 FORMAT = "text.format"
 EXAMPLE = '{"type": "input_image", "image_url": "data:image/png;base64,..."}'
 HOW_TO_SEND = "Send it as an input_image part of a user message."
@@ -203,7 +203,6 @@ def _question(raw: Json, wanted: ResponsesBody, turn: Turn, config: RouterConfig
     texts = [(at, part.text) for at, part in enumerate(parts) if isinstance(part, InputText)]
     prompt = prompt_of(texts, path, config, EXAMPLE)
     unused = unused_parts(prompt, path, raw["input"][turn.text].get("content") if is_list else raw["input"])
-    _check_parts(parts, path)
     return Question(prompt, path, unused, _images(wanted, turn), "input", HOW_TO_SEND)
 
 
@@ -212,23 +211,15 @@ def _images(wanted: ResponsesBody, turn: Turn) -> tuple[ImageReference, ...]:
         return ()
     path = f"input[{turn.images}].content"
     parts = wanted.input[turn.images].content
-    _check_parts(parts, path)
-    found = (_image(part, f"{path}[{at}]") for at, part in enumerate(parts) if isinstance(part, InputImage))
+    found = (_image(part, f"{path}[{at}]") for at, part in enumerate(parts) if not isinstance(part, InputText))
     return check_number(tuple(found), path)
 
 
-def _image(part: InputImage, path: str) -> ImageReference:
-    if part.image_url is not None and part.file_id is None:
-        return ImageReference(part.image_url, f"{path}.image_url")
-    if part.file_id is not None and part.image_url is None:
-        return ImageReference(part.file_id, f"{path}.file_id", is_file=True)
-    code = "missing_required_parameter" if part.file_id is None else "invalid_value"
-    raise InvalidRequest(f"{path} needs exactly one of: image_url, file_id.", path, code)
-
-
-def _check_parts(parts: list[InputPart], path: str) -> None:
-    for at, part in enumerate(parts):
-        if isinstance(part, InputFile):
-            where = f"{path}[{at}]"
-            message = f"{where}: these models cannot read files; send an image as an input_image part."
-            raise InvalidRequest(message, where, "unsupported_parameter")
+def _image(part: InputImage | InputFile, path: str) -> ImageReference:
+    sources = ("image_url", "file_id") if isinstance(part, InputImage) else ("file_id", "file_data", "file_url")
+    given = [(name, value) for name in sources if (value := getattr(part, name)) is not None]
+    if len(given) != 1:
+        code = "invalid_value" if given else "missing_required_parameter"
+        raise InvalidRequest(f"{path} needs exactly one of: {', '.join(sources)}.", path, code)
+    [(name, value)] = given
+    return ImageReference(value, f"{path}.{name}", is_file=name == "file_id")

@@ -35,9 +35,13 @@ class InputImage(Checked):
 
 
 class InputFile(Checked):
-    """A document, which no model here can read. It is known only in order to say so."""
+    """An image as a file; a document is refused once its bytes say that it is one."""
 
     type: Literal["input_file"]
+    file_id: Word | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
 
 
 def _as_parts(content: object) -> object:

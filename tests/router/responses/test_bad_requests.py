@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = RouterConfig(max_body_bytes=200_000, max_image_bytes=20_000, max_image_pixels=1_000_000, max_prompt_chars=1000)
 FIRST = "input[0].content[0]"
+PDF = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.7 " + b"x" * 64).decode()
 FORMAT = "text.format"
 
 
@@ -77,11 +79,15 @@ BAD = [
     Bad("a part of chat", of_parts({"type": "text", "text": "hi"}), "invalid_value", FIRST,
         words="input_text, input_image"),
     Bad("text is a number", of_parts({"type": "input_text", "text": 1}), "invalid_type", f"{FIRST}.text"),
-    Bad("a file", of_parts(input_text("?"), {"type": "input_file", "file_id": "file-1"}), "unsupported_parameter",
-        "input[0].content[1]", words="send an image as an input_image part"),
-    Bad("a file beside the image of an earlier turn",
-        with_input(user(input_image(), {"type": "input_file"}), user(input_text("?"))), "unsupported_parameter",
-        "input[0].content[1]"),
+    Bad("a document", of_parts({"type": "input_file", "filename": "a.pdf", "file_data": PDF}), "invalid_image_format",
+        f"{FIRST}.file_data", words="a PDF document"),
+    Bad("no such file as a file", of_parts({"type": "input_file", "file_id": "file-1"}), "image_file_not_found",
+        f"{FIRST}.file_id"),
+    Bad("a file without a source beside the image of an earlier turn",
+        with_input(user(input_image(), {"type": "input_file"}), user(input_text("?"))), "missing_required_parameter",
+        "input[0].content[1]", words="file_id, file_data, file_url"),
+    Bad("a file with two sources", of_parts({"type": "input_file", "file_url": URL, "file_data": URL}),
+        "invalid_value", FIRST),
     # Images
     Bad("image without a source", of_parts({"type": "input_image"}), "missing_required_parameter", FIRST,
         words="image_url, file_id"),
