@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from router.asgi.errors import encode
@@ -13,9 +13,11 @@ from router.chat.json_schema import JsonSchema
 from router.chat.response_format import Content
 from vlm.grounding_formats import render
 from vlm.grounding_json import objects_json, to_json
-from vlm.types import Chunk, Completion
+from vlm.types import Chunk, Completion, Timings
 
 Json = dict[str, Any]
+
+_TIMINGS = tuple(one.name for one in fields(Timings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
         "task_resolution": meta.resolution or completion.resolution,
         "image_cache": _image_cache(completion),
         "ignored": [*dict.fromkeys((*meta.ignored, *map(meta.path_of, completion.ignored)))],
-        "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
+        "timings": {name: round(getattr(completion.timings, name), 3) for name in _TIMINGS},
     }
 
 
