@@ -107,7 +107,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
         ignored=(*some_of(without_effect), *_dropped(raw, wanted, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
-        effort=wanted.reasoning and wanted.reasoning.effort,
+        effort=None if wanted.reasoning is None else wanted.reasoning.effort,
     )
     return ParsedResponses(wanted, parsed)
 
