@@ -17,7 +17,9 @@ QUESTION = "query"
 
 
 def with_effort(chat: Chat, prompt: Prompt, effort: Effort | None, path: str) -> Chat:
-    """The same request with reasoning where ``effort`` asks for it; reported as ignored where there can be none.
+    """The same request with reasoning where ``effort`` asks for it; reported as ignored where it makes no difference.
+
+    That is where there can be none, and where the task asks for reasoning and the effort is none.
 
     Args:
         chat: The request. Reasoning is for a task that is a question, and for plain words, which are one to a model
@@ -26,9 +28,11 @@ def with_effort(chat: Chat, prompt: Prompt, effort: Effort | None, path: str) ->
         effort: What the client wants.
         path: Where the body says so.
     """
-    if effort in (None, "none", "minimal"):
+    if effort is None:
         return chat
     request = chat.request
+    if effort in ("none", "minimal"):
+        return replace(chat, ignored=(*chat.ignored, path)) if reasons(request) else chat
     if card_of(chat.model).reasoning and request.task is not None and request.task.name == QUESTION:
         if request.task.reasoning:
             return chat
@@ -38,6 +42,11 @@ def with_effort(chat: Chat, prompt: Prompt, effort: Effort | None, path: str) ->
         asked = replace(request, prompt="", task=task)
         return replace(chat, request=asked, resolution="plain", reasoning_param=path)
     return replace(chat, ignored=(*chat.ignored, path))
+
+
+def reasons(request: Request) -> bool:
+    """Whether a task of a request asks for reasoning."""
+    return any(task is not None and task.reasoning for task in (request.task, *request.tasks))
 
 
 def _is_plain(request: Request) -> bool:

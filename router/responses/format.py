@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from router.chat.reasoning import with_effort
+from router.chat.reasoning import reasons, with_effort
 from router.chat.request import Chat, build_chat
 from router.config import RouterConfig
 from router.responses.events import EventWriter
@@ -15,6 +15,7 @@ from vlm.errors import VlmError
 from vlm.types import Completion, Request
 
 EFFORT = "reasoning.effort"
+SUMMARY = "reasoning.summary"
 
 
 class ResponsesFormat:
@@ -31,8 +32,10 @@ class ResponsesFormat:
         """See :class:`~router.asgi.format.Format`."""
         chat = build_chat(parsed.chat, images, self._config)
         chat = with_effort(chat, parsed.chat.question.prompt, parsed.chat.effort, EFFORT)
-        meta = new_meta(chat, request_id, self._config.system_fingerprint)
         in_summary = parsed.body.reasoning is not None and parsed.body.reasoning.summary is not None
+        if in_summary and not reasons(chat.request):
+            chat = replace(chat, ignored=(*chat.ignored, SUMMARY))
+        meta = new_meta(chat, request_id, self._config.system_fingerprint)
         return BuiltResponse(chat, ResponseHead(meta, echo_of(parsed.body), in_summary))
 
 
