@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from router.config import RouterConfig
 from router.images import read_image
 from tests.router.responses.clients import asked
 from tests.router.responses.clients import read as read_responses
-from tests.router.world import FakeBackend, body, check_error, post
+from tests.router.world import FakeBackend, body, check_error, client, post, words
 from vlm.errors import InvalidRequest
-from vlm.types import Task
+from vlm.types import Chunk, Task
 
 QUESTION = "What is it?"
 
@@ -71,3 +72,18 @@ async def test_another_effort_is_an_error() -> None:
     backend = FakeBackend(statuses=[ModelStatus("blip-large", ready=True, detail="")])
     error = check_error(await post(backend, body(reasoning_effort="huge")), 400, "invalid_value", "reasoning_effort")
     assert "'low'" in error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("route", "request_", "path"), [
+    ("/v1/chat/completions", body("Hello", task="caption"), "messages[0].content"),
+    ("/v1/responses", asked("Hello", task="caption"), "input[0].content"),
+])  # fmt: skip
+@pytest.mark.anyio
+async def test_a_prompt_that_the_model_did_not_use_is_named_by_its_path(
+    route: str, request_: dict[str, Any], path: str, *, stream: bool
+) -> None:
+    backend = FakeBackend([Chunk(completion=replace(words(), ignored=("prompt", "top_p")))])
+    async with client(backend) as http:
+        answer = await http.post(route, json={**request_, "stream": stream})
+    assert f'"ignored":["{path}","top_p"]' in answer.text
