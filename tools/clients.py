@@ -53,8 +53,8 @@ Environment = dict[str, str]
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a client's tests have failed."""
     options = _options(argv)
-    folders = [install(name) for name in ENVIRONMENTS]
-    has_node = install_node()
+    folders = [install(name) for name in ENVIRONMENTS] if options.only != "node" else []
+    has_node = options.only != "python" and install_node()
     with _given(options.url) if options.url else serving() as variables:
         environment = {**os.environ, **variables}
         codes = [run_python(folder, options.pytest, environment) for folder in folders]
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.clients", description=__doc__)
     parser.add_argument("--url", help="ask the system that runs there instead of starting one")
+    parser.add_argument("--only", choices=("python", "node"), help="ask by means of these clients alone")
     parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
     return parser.parse_args(argv)
 
