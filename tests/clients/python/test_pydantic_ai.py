@@ -33,8 +33,8 @@ class Text(BaseModel):
     text: str
 
 
-def model(kind: Any, url: str, name: str) -> Any:
-    return kind(name, provider=OpenAIProvider(base_url=url, api_key="any"))
+def model(kind: Any, url: str, name: str, **settings: Any) -> Any:
+    return kind(name, provider=OpenAIProvider(base_url=url, api_key="any"), **settings)
 
 
 def image(path: Any = world.IMAGE) -> BinaryContent:
@@ -78,7 +78,7 @@ async def test_a_stream(kind: Any, url: str) -> None:
 
 @KINDS
 def test_a_typed_output_by_default_asks_for_a_tool_and_is_refused_in_words(kind: Any, url: str) -> None:
-    with pytest.raises(ModelHTTPError, match="does not support tools") as caught:
+    with pytest.raises(ModelHTTPError, match=r"does not support tools.*JSON schema instead") as caught:
         Agent(model(kind, url, "florence-2-base"), output_type=Detection).run_sync(prompt("<OD>"))
     assert caught.value.status_code == 400
 
@@ -89,6 +89,13 @@ def test_a_typed_output_by_json_schema(kind: Any, url: str) -> None:
     assert [one.label for one in detect.run_sync(prompt("<OD>")).output.objects] == ["circle", "square"]
     caption = Agent(model(kind, url, "blip-large"), output_type=NativeOutput(Text))
     assert caption.run_sync(prompt()).output == Text(text=world.CAPTION)
+
+
+@KINDS
+def test_a_typed_output_by_json_schema_as_the_models_default(kind: Any, url: str) -> None:
+    eye = model(kind, url, "florence-2-base", profile={"default_structured_output_mode": "native"})
+    found = Agent(eye, output_type=Detection).run_sync(prompt("<OD>")).output
+    assert [one.label for one in found.objects] == ["circle", "square"]
 
 
 @KINDS
