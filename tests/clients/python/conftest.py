@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 SYSTEM = "GIGAROUTER_URL"
 IMAGES = "GIGAROUTER_IMAGES_URL"
 
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it downloads a list of prices whenever it is imported
+
 
 def lacks(route: str) -> bool:
     """Whether the system has no such route."""

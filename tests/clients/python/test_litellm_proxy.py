@@ -32,21 +32,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def entry(name: str, model: str, url: str, **settings: Any) -> dict[str, Any]:
+    params = {"model": f"openai/{model}", "api_base": url, "api_key": "any", **settings}
+    return {"model_name": name, "litellm_params": params}
+
+
 @pytest.fixture(scope="module")
 def proxy(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A proxy with an entry for each model, one for a model that is not served, and one for any name."""
     folder = tmp_path_factory.mktemp("proxy")
-    names = {
-        "blip": "blip-large",
-        "florence": "florence-2-base",
-        "moon": "moondream-2",
-        "absent": "gpt-4o",
-        "any/*": "*",
-    }
-    entries = [
-        {"model_name": name, "litellm_params": {"model": f"openai/{model}", "api_base": url, "api_key": "any"}}
-        for name, model in names.items()
-    ]
+    names = {"blip": "blip-large", "florence": "florence-2-base", "moon": "moondream-2", "absent": "gpt-4o"}
+    entries = [entry(name, model, url) for name, model in names.items()]
+    entries.append(entry("any/*", "*", url, cooldown_time=0))
     (folder / "config.yaml").write_text(json.dumps({"model_list": entries}), "utf-8")  # JSON is YAML
     port = free_port()
     command = [str(Path(sys.executable).with_name("litellm")), "--config", str(folder / "config.yaml")]
@@ -136,6 +133,13 @@ def test_a_route_that_does_not_exist_rests_the_model_for_everybody(client: Any) 
         ask(client, "moon", world.user(world.QUESTION))
     time.sleep(COOLDOWN_S + 1)
     assert content(ask(client, "moon", world.user(world.QUESTION))) == world.ANSWER
+
+
+def test_an_entry_for_all_models_that_never_rests(client: Any) -> None:
+    """The entry that docs/clients.md shows."""
+    with pytest.raises(openai.NotFoundError, match="gpt-4o"):
+        ask(client, "any/gpt-4o")
+    assert content(ask(client, "any/blip-large")) == world.CAPTION
 
 
 def test_responses(client: Any) -> None:
