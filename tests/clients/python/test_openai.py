@@ -117,6 +117,11 @@ class Detection(BaseModel):
     objects: list[Found]
 
 
+class Counted(BaseModel):
+    objects: list[Found]
+    count: int | None = None
+
+
 class Text(BaseModel):
     text: str
 
@@ -132,6 +137,13 @@ def test_parse_objects(client: Any) -> None:
     found = parsed.choices[0].message.parsed.objects
     assert [one.label for one in found] == ["circle", "square"]
     assert found[0].box[0] < found[1].box[0]
+
+
+def test_parse_with_an_optional_field_that_no_answer_has(client: Any) -> None:
+    """The client declares it as required and possibly null."""
+    asked = {"model": "florence-2-base", "messages": [world.user("<OD>")], "response_format": Counted}
+    parsed = client.chat.completions.parse(**asked).choices[0].message.parsed
+    assert (len(parsed.objects), parsed.count) == (2, None)
 
 
 def test_parse_a_text(client: Any) -> None:
