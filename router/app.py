@@ -34,6 +34,7 @@ from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.images import DataUrlLoader, check_image
+from router.moondream.format import ROUTES, MoondreamFormat
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -42,10 +43,13 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
+    images = image_loader(config)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            *(Route(f"/v1/{name}", endpoint, methods=["POST"], name=name) for name, endpoint in moondream.items()),
             Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),
             Route("/v1/models/{id:path}", status.model),
