@@ -25,7 +25,7 @@ def versions(name: str) -> list[str]:
 
 def wanted(lock: str) -> set[str]:
     lines = (FOLDER / f"{lock}.in").read_text("utf-8").splitlines()
-    return {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("#")} - NOT_CLIENTS
+    return {str(canonicalize_name(Requirement(line).name)) for line in lines if not line.startswith("#")} - NOT_CLIENTS
 
 
 ROWS = [(ALIASES.get(name, name), said) for name, said in ROW.findall(PAGE)]

@@ -68,7 +68,7 @@ def test_a_set_up_that_failed_is_made_again(
 
 
 def test_without_node_its_clients_are_left_out(monkeypatch: pytest.MonkeyPatch, ran: list[list[str]]) -> None:
-    monkeypatch.setattr(clients.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("tools.clients.shutil.which", lambda _name: None)
     assert clients.install_node() is False
     assert ran == []
 
