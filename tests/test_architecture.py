@@ -74,6 +74,8 @@ ROOMS: dict[str, set[str]] = {
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
     "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
+    # Uploaded files: it knows no format of requests, and not where answers come from.
+    "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
@@ -87,7 +89,8 @@ ROOMS: dict[str, set[str]] = {
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images", "router/moondream",
+        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
+        "router/moondream",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
@@ -128,6 +131,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
     "httpcore2": ("router/fetch/",),
+    "obstore": ("router/files/objects.py",),
+    "multipart": ("router/files/upload.py",),
     "pydantic": ("serve_args/", "router/", "deployments/"),
     "PIL": (
         "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",

@@ -16,11 +16,12 @@ from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
 from router.chat.history import Turn, read_turn, without_history
+from router.chat.image_parts import image_references
 from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
 from router.chat.prompt import Prompt, check_length, read_prompt
 from router.chat.response import ResponseOptions
 from router.chat.response_format import ContentForm, read_form
-from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
+from router.chat.schema import ChatBody, Message, TaskBody, TextPart
 from router.chat.tasks import ImageSize, read_task
 from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
@@ -271,7 +272,9 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 def _images(chat: ChatBody, turn: Turn) -> tuple[ImageReference, ...]:
     """The images of the newest user message with any. Whether a request needs one, the model decides."""
-    found = () if turn.images is None else tuple(_image_parts(chat.messages[turn.images], f"messages[{turn.images}]"))
+    found: tuple[ImageReference, ...] = ()
+    if turn.images is not None:
+        found = image_references(chat.messages[turn.images], f"messages[{turn.images}]")
     if len(found) > MAX_IMAGES:
         raise InvalidRequest(
             f"The message has {len(found)} images; a request takes at most {MAX_IMAGES}.",
@@ -296,12 +299,6 @@ def _size_of(images: Sequence[bytes], config: RouterConfig, parsed: ParsedChat) 
             "invalid_value",
         )
     return sizes.pop()
-
-
-def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
-    for index, part in enumerate(message.content):
-        if isinstance(part, ImagePart):
-            yield ImageReference(part.image_url.url, f"{path}.content[{index}].image_url.url")
 
 
 def _prompt(message: Message, path: str, config: RouterConfig) -> Prompt:

@@ -29,13 +29,25 @@ class TextPart(Checked):
 
 
 class ImageUrl(Checked):
-    url: str
+    url: str | None = None
+    file_id: str | None = None
     detail: str | None = None
 
 
 class ImagePart(Checked):
     type: Literal["image_url"]
     image_url: ImageUrl
+
+
+class FileFields(Checked):
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class FilePart(Checked):
+    type: Literal["file"]
+    file: FileFields
 
 
 def _as_parts(content: object) -> object:
@@ -59,7 +71,7 @@ def _token_id(key: str) -> str:
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 # Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
 ContentParts = Annotated[list[Part], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
 

@@ -151,7 +151,40 @@ BAD = [
         IMAGE_URL,
     ),
     Bad(
-        "url is null", with_messages(user({"type": "image_url", "image_url": {"url": None}})), "invalid_type", URL_PATH
+        "url is null",
+        with_messages(user({"type": "image_url", "image_url": {"url": None}})),
+        "missing_required_parameter",
+        URL_PATH,
+    ),
+    Bad(
+        "both url and file_id",
+        with_messages(user({"type": "image_url", "image_url": {"url": URL, "file_id": "file-1"}})),
+        "invalid_value",
+        IMAGE_URL,
+    ),
+    Bad(
+        "file part without file_id",
+        with_messages(user({"type": "file", "file": {"filename": "a.png"}})),
+        "missing_required_parameter",
+        f"{FIRST}.file.file_data",
+    ),
+    Bad(
+        "both file_data and file_id",
+        with_messages(user({"type": "file", "file": {"file_data": URL, "file_id": "file-1"}})),
+        "invalid_value",
+        f"{FIRST}.file",
+    ),
+    Bad(
+        "file part with a document",
+        with_messages(user({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0xLjc="}})),
+        "invalid_image_format",
+        f"{FIRST}.file.file_data",
+    ),
+    Bad(
+        "unknown file",
+        with_messages(user({"type": "file", "file": {"file_id": "file-1"}})),
+        "image_file_not_found",
+        f"{FIRST}.file.file_id",
     ),
     Bad("address of this machine", at("http://127.0.0.1/cat.png"), "invalid_image_url", URL_PATH),
     Bad("cloud metadata address", at("http://169.254.169.254/latest/meta-data/"), "invalid_image_url", URL_PATH),

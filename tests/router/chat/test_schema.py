@@ -114,11 +114,11 @@ def test_bad_lists_of_tasks(tasks: object, code: str, param: str) -> None:
         ({"messages": [{"role": "tool"}]}, "messages[0].role: must be 'system', 'developer', 'user' or 'assistant'."),
         (
             {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
-            "messages[0].content[0]: must be an object with a type of: text, image_url.",
+            "messages[0].content[0]: must be an object with a type of: text, image_url, file.",
         ),
         (
             {"messages": [{"role": "user", "content": ["hello"]}]},
-            "messages[0].content[0]: must be an object with a type of: text, image_url.",
+            "messages[0].content[0]: must be an object with a type of: text, image_url, file.",
         ),
     ],
 )
