@@ -12,9 +12,13 @@ openai = pytest.importorskip("openai")
 from tests.clients.python import world  # noqa: E402  # after the skip
 
 
+# Keys as short as those of the other tests would belong to everybody who sends none.
+KEY, ANOTHER = "the first key of the tests of files", "the second key of the tests of files"
+
+
 @pytest.fixture
 def client(url: str) -> Iterator[Any]:
-    with openai.OpenAI(base_url=url, api_key="files", max_retries=0, timeout=60) as sdk:
+    with openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60) as sdk:
         yield sdk
 
 
@@ -59,7 +63,7 @@ def test_a_chat_about_a_file(client: Any, uploaded: Any) -> None:
 
 
 def test_a_file_of_somebody_else(url: str, uploaded: Any) -> None:
-    with openai.OpenAI(base_url=url, api_key="another", max_retries=0) as other:
+    with openai.OpenAI(base_url=url, api_key=ANOTHER, max_retries=0) as other:
         with pytest.raises(openai.NotFoundError):
             other.files.retrieve(uploaded.id)
         part = {"type": "file", "file": {"file_id": uploaded.id}}
