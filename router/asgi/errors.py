@@ -162,7 +162,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 def _nearest_route(request: Request) -> str:
     """A guess at the route that was meant: most often, a client's base URL lacks ``/v1`` or has it twice."""
     paths = (route.path for route in request.app.routes if isinstance(route, Route))
-    return did_you_mean(request.url.path, [path for path in paths if "{" not in path])
+    # All begin alike, so that less than this says little.
+    return did_you_mean(request.url.path, [path for path in paths if "{" not in path], cutoff=0.8)
 
 
 _ROUTING = {
