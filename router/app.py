@@ -39,6 +39,8 @@ from router.files.store import FileStore
 from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
 from router.moondream.format import ROUTES, MoondreamFormat
+from router.responses.format import ResponsesFormat
+from router.responses.not_stored import not_stored
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -51,10 +53,15 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
     chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter)
     moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            Route("/v1/responses", responses, methods=["POST"], name="responses"),
+            Route("/v1/responses/{id}", not_stored, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{id}/cancel", not_stored, methods=["POST"]),
+            Route("/v1/responses/{id}/input_items", not_stored, methods=["GET"]),
             *(Route(f"/v1/{name}", endpoint, methods=["POST"], name=name) for name, endpoint in moondream.items()),
             Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),

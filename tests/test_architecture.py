@@ -72,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
-    "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
+    "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # Uploaded files: it knows no format of requests, and not where answers come from.
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
@@ -86,12 +86,15 @@ ROOMS: dict[str, set[str]] = {
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
     },
+    # OpenAI's Responses API: chat in another spelling.
+    "router/responses": {
+        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
-        "router/moondream",
-        "vlm/grounding_schema",
+        "router/moondream", "router/responses", "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
@@ -105,7 +108,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "training", "tests",
+        "router/app", "router/config", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",

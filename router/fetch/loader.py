@@ -11,6 +11,7 @@ from router.asgi.errors import NoSuchFile
 from router.asgi.format import ImageLoader, ImageReference, Requester
 from router.asgi.threads import in_thread_if_large
 from router.fetch.fetcher import Fetcher
+from router.images import not_a_url
 from vlm.errors import InvalidImage
 
 Check = Callable[[bytes, str], None]
@@ -48,6 +49,8 @@ class UrlLoader:
 
     async def load(self, references: Sequence[ImageReference], requester: Requester) -> Sequence[bytes]:
         """See :class:`~router.asgi.format.ImageLoader`. The images come at the same time; the first error ends all."""
+        if len(references) < 2:  # tasks would cost more than reading a small image
+            return [await self._load(reference, requester) for reference in references]
         try:
             async with asyncio.TaskGroup() as group:
                 loading = [group.create_task(self._load(reference, requester)) for reference in references]
@@ -75,13 +78,7 @@ class UrlLoader:
 
     async def _download(self, reference: ImageReference, requester: Requester) -> bytes:
         if self._fetcher is None or _scheme(reference.url) not in ("http", "https"):
-            also = "" if self._fetcher is None else " or an http or https URL"
-            raise InvalidImage(
-                f"The image must be a data URL (data:image/png;base64,... with the image's bytes in base64){also}. "
-                "Other URLs, file paths and plain base64 are not supported.",
-                reference.param,
-                "invalid_image_url",
-            )
+            raise not_a_url(reference.url, reference.param, web=self._fetcher is not None)
         try:
             return await self._fetcher.fetch(reference.url, requester)
         except InvalidImage as error:
