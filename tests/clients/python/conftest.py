@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,23 +15,6 @@ SYSTEM = "GIGAROUTER_URL"
 IMAGES = "GIGAROUTER_IMAGES_URL"
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it downloads a list of prices whenever it is imported
-
-
-def lacks(route: str) -> bool:
-    """Whether the system has no such route."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(f"{os.environ[SYSTEM]}/v1/{route}", b"{}"), timeout=30).close()
-    except urllib.error.HTTPError as error:
-        return error.code == 404
-    return False
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Until every route is there."""
-    words = {"esponses": "responses", "test_moondream": "query", "files": "files"}
-    for word, route in words.items():
-        if SYSTEM in os.environ and word in item.nodeid and lacks(route):
-            pytest.skip(f"the system has no /v1/{route}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
