@@ -11,7 +11,6 @@ openai = pytest.importorskip("openai")
 
 from tests.clients.python import world  # noqa: E402  # after the skip
 
-
 # Keys as short as those of the other tests would belong to everybody who sends none.
 KEY, ANOTHER = "the first key of the tests of files", "the second key of the tests of files"
 
