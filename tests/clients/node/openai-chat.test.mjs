@@ -152,6 +152,12 @@ describe('openai: chat completions', support.suite, () => {
     assert.ok(answer.x_gigarouter.ignored.includes('tools'));
   });
 
+  it('runs tools, of which no model calls any', async () => {
+    const tool = { type: 'function', function: { name: 'search', function: () => 'x', parse: JSON.parse, parameters: { type: 'object', properties: {} } } };
+    const run = client.chat.completions.runTools({ model: 'moondream-2', messages: ask(question), tools: [tool] });
+    assert.equal(await run.finalContent(), count);
+  });
+
   it('has an image downloaded', support.download, async () => {
     const answer = await create('blip-large', ask('', support.imageAddress));
     assert.equal(answer.choices[0].message.content, caption);
