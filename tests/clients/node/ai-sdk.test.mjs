@@ -1,6 +1,7 @@
 // Vercel's AI SDK, with its provider for OpenAI (chat and, by default, the Responses API) and the one for compatible APIs.
 
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
@@ -9,6 +10,9 @@ import { z } from 'zod';
 import * as support from './support.mjs';
 
 const { between, caption, count, dataUrl, labels, overloaded, png, question } = support;
+
+const responses = await support.withRoute('responses');
+const files = await support.withRoute('files');
 
 const Shapes = z.object({ objects: z.array(z.object({ label: z.string(), box: z.array(z.number()) })) });
 
@@ -33,7 +37,7 @@ const groundingOf = (body) =>
 const groundingIn = (chunk) => chunk.choices?.[0]?.delta?.grounding ?? (chunk.item ?? {}).grounding;
 
 for (const [provider, model] of Object.entries(PROVIDERS)) {
-  const suite = provider.includes('responses') ? await support.withRoute('responses') : support.suite;
+  const suite = provider.includes('responses') ? responses : support.suite;
   describe(`ai with ${provider}`, suite, () => {
     it('generates a text, and keeps the objects in the raw body alone', async () => {
       const answer = await generateText({
@@ -138,6 +142,18 @@ describe('ai: what its providers do in their own ways', support.suite, () => {
       messages: ask('<OD>'),
     });
     assert.deepEqual(labels(object.objects), ['circle', 'square']);
+  });
+
+  it('names an uploaded file through the provider for OpenAI', files, async () => {
+    const apiKey = randomBytes(24).toString('hex');
+    const body = new FormData();
+    body.append('purpose', 'vision');
+    body.append('file', new Blob([png]), 'shapes.png');
+    const headers = { authorization: `Bearer ${apiKey}` };
+    const file = await (await fetch(`${support.baseURL}/files`, { method: 'POST', headers, body })).json();
+    const model = createOpenAI({ baseURL: support.baseURL, apiKey })('moondream-2');
+    const answer = await generateText({ model, messages: ask(question, file.id) });
+    assert.equal(answer.text, count);
   });
 
   it('passes the URL of an image on through the provider for OpenAI', support.download, async () => {

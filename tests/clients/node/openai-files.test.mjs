@@ -1,6 +1,7 @@
 // OpenAI's own client: files that are uploaded once and named by their ids.
 
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { describe, it } from 'node:test';
 import OpenAI, { toFile } from 'openai';
@@ -9,7 +10,8 @@ import * as support from './support.mjs';
 const { caption, count, otherPng, png, question, root } = support;
 
 describe('openai: files', await support.withRoute('files'), () => {
-  const client = new OpenAI({ baseURL: support.baseURL, apiKey: 'none', maxRetries: 0 });
+  const connect = (apiKey) => new OpenAI({ baseURL: support.baseURL, apiKey, maxRetries: 0 });
+  const client = connect(randomBytes(24).toString('hex'));
   const upload = async (bytes = png) =>
     client.files.create({ file: await toFile(bytes, 'shapes.png', { type: 'image/png' }), purpose: 'vision' });
 
@@ -65,6 +67,16 @@ describe('openai: files', await support.withRoute('files'), () => {
       return true;
     });
     await assert.rejects(client.files.delete('file-none'), OpenAI.NotFoundError);
+  });
+
+  it('has files of its own key alone', async () => {
+    const file = await toFile(png, 'shapes.png');
+    await assert.rejects(connect('none').files.create({ file, purpose: 'vision' }), OpenAI.AuthenticationError);
+    const { id } = await upload();
+    const other = connect(randomBytes(24).toString('hex'));
+    await assert.rejects(other.files.retrieve(id), OpenAI.NotFoundError);
+    assert.deepEqual((await other.files.list()).data, []);
+    await client.files.delete(id);
   });
 
   it('is told that a file is no image', async () => {
