@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,7 +33,14 @@ from router.chat.model_name import read_model_name
 from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
+from router.files.objects import open_objects
+from router.files.routes import FileRoutes
+from router.files.store import FileStore
+from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
+from router.moondream.format import ROUTES, MoondreamFormat
+from router.responses.format import ResponsesFormat
+from router.responses.not_stored import not_stored
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -42,19 +49,31 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
+    files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
+    file_routes = FileRoutes(files, config, check_of(config))
+    images = image_loader(config, files)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter)
+    moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
+            Route("/v1/responses", responses, methods=["POST"], name="responses"),
+            Route("/v1/responses/{id}", not_stored, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{id}/cancel", not_stored, methods=["POST"]),
+            Route("/v1/responses/{id}/input_items", not_stored, methods=["GET"]),
+            *(Route(f"/v1/{name}", endpoint, methods=["POST"], name=name) for name, endpoint in moondream.items()),
             Route("/v1/schemas/grounding.json", grounding_json),
             Route("/v1/models", status.models),
             Route("/v1/models/{id:path}", status.model),
+            *file_routes.routes(),
             Route("/health", status.healthz),
             Route("/healthz", status.healthz),
             Route("/readyz", status.readyz),
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
+        lifespan=lambda _app: sweeping(files),
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -65,11 +84,16 @@ async def grounding_json(_request: Request) -> Response:
     return json_response(grounding_schema())
 
 
-def image_loader(config: RouterConfig) -> ImageLoader:
-    """Loads images from data URLs, and from the web unless ``config`` forbids it."""
-    limits = config.image_limits
+def image_loader(config: RouterConfig, files: FileStore | None) -> ImageLoader:
+    """Loads images from data URLs, from ``files``, and from the web unless ``config`` forbids it."""
     fetcher = None if config.image_urls == "off" else Fetcher(config)
-    return UrlLoader(DataUrlLoader(limits), fetcher, lambda data, param: check_image(data, limits, param))
+    return UrlLoader(DataUrlLoader(config.image_limits), fetcher, check_of(config), files)
+
+
+def check_of(config: RouterConfig) -> Callable[[bytes, str], None]:
+    """Checks bytes from elsewhere: raises ``InvalidImage``, with the path of a field, for what is not an image."""
+    limits = config.image_limits
+    return lambda data, param: check_image(data, limits, param)
 
 
 class StatusRoutes:

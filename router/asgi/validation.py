@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -54,7 +55,7 @@ _RULES = {
     "extra_forbidden": ("is not supported; {owner} takes: {known}", "unsupported_parameter"),
     "union_tag_invalid": ("must be an object{typed}", "invalid_value"),
     "union_tag_not_found": ("must be an object{typed}", "invalid_value"),
-    "model_type": ("must be an object", "invalid_type"),
+    "model_type": ("must be an object{keyed}", "invalid_type"),
     "model_attributes_type": ("must be an object{typed}", "invalid_type"),
     "list_type": ("must be a list", "invalid_type"),
     "string_type": ("must be a string", "invalid_type"),
@@ -83,6 +84,7 @@ def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> Invali
         "owner": path.rpartition(".")[0] or "the body",
         "known": ", ".join(known),
         "typed": _typed(_models_at(kind, fault["loc"])),
+        "keyed": _keyed(_models_at(kind, fault["loc"])),
     }
     return InvalidRequest(f"{path}: {rule.format_map({**_limits(fault), **names})}.{suggestion}", path, code)
 
@@ -109,6 +111,33 @@ def _typed(models: Sequence[type[BaseModel]]) -> str:
     return f" with a type of: {', '.join(tags)}" if len(tags) > 1 else ""
 
 
+def _keyed(models: Sequence[type[BaseModel]]) -> str:
+    """The keys that an object must have."""
+    required = [name for model in models for name, field in model.model_fields.items() if field.is_required()]
+    return f" with the keys: {', '.join(dict.fromkeys(required))}" if required else ""
+
+
+def unread_keys(body: object, raw: object, path: str = "") -> Iterator[str]:
+    """Paths of the keys of ``raw`` that its validated form ``body`` has left aside; null asks for nothing."""
+    if isinstance(body, BaseModel) and isinstance(raw, dict):
+        names = _names_of(type(body))
+        for key, value in raw.items():
+            if key not in names:
+                if value is not None:
+                    yield f"{path}.{key}" if path else key
+            elif isinstance(value, dict | list):
+                yield from unread_keys(getattr(body, names[key]), value, f"{path}.{key}" if path else key)
+    elif isinstance(body, list) and isinstance(raw, list):
+        for index, (item, value) in enumerate(zip(body, raw, strict=True)):
+            yield from unread_keys(item, value, f"{path}[{index}]")
+
+
+@cache
+def _names_of(kind: type[BaseModel]) -> Json:
+    """The field that each key of an object is read as."""
+    return {field.alias or name: name for name, field in kind.model_fields.items()}
+
+
 def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:
     """The model as which the object at ``steps`` is read."""
     return next(iter(_models_at(kind, steps)), kind)
@@ -131,8 +160,10 @@ def _models_within(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models_within(inner)
 
 
-def _literals(model: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(model.model_fields["type"].annotation)
+def _literals(model: type[BaseModel]) -> Iterator[str]:
+    """The values of a model's ``type``, which may also be null."""
+    for one in get_args(model.model_fields["type"].annotation):
+        yield from (tag for tag in (one, *get_args(one)) if isinstance(tag, str))
 
 
 def _path(fault: ErrorDetails, raw: Json) -> str:

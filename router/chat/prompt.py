@@ -10,12 +10,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.config import RouterConfig
+from vlm.errors import InvalidRequest
 from vlm.models.native_prompts import native_prompt
 
 _ATTACHED = re.compile(r"\s*<attached_files>.*?</attached_files>\s*", re.DOTALL)
 """The list of a message's files, which stands before its text, as a part of its own or in the same part."""
 _NUMBER = re.compile(r"\s*(?:Image|Picture|Photo)\s*\d+\s*:?\s*", re.IGNORECASE)
 """What stands before each image, as a part of its own."""
+
+
+_IN_BASE64 = ";base64,"
+_DATA = re.compile(r"[A-Za-z0-9+/_=-]{64}")
+"""More than any text has that only mentions data URLs; the smallest image has more."""
+_HEAD_CHARS = 512
+"""Characters between ``data:`` and the data."""
+MAX_MENTIONS = 16
+"""Places of a text that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +57,36 @@ def read_prompt(parts: Sequence[tuple[int, str]]) -> Prompt:
         text = "\n".join(text for _, text in kept)
     whole = {at for (at, before), (_, after) in zip(parts, told, strict=True) if before == after}
     return Prompt(text, native is not None, tuple(at for at, text in parts if text and at not in used & whole))
+
+
+def check_length(chars: int, path: str, config: RouterConfig) -> None:
+    """Refuse a text of more characters than the router reads, in the words by which LiteLLM and LangChain know it.
+
+    Args:
+        chars: Number of characters of the text.
+        path: Where the text is in the body, for the error.
+        config: The router's settings.
+
+    Raises:
+        InvalidRequest: It has more.
+    """
+    if chars > config.max_prompt_chars:
+        raise InvalidRequest(
+            f"Input tokens exceed the configured limit: the text has {chars} characters; the maximum is "
+            f"{config.max_prompt_chars}.",
+            path,
+            "context_length_exceeded",
+        )
+
+
+def has_data_url(text: str) -> bool:
+    """Whether an image stands in ``text`` as a data URL, which no model can read as words."""
+    at = -1
+    for _ in range(MAX_MENTIONS):
+        at = text.find(_IN_BASE64, at + 1)
+        if at < 0:
+            return False
+        head = text[max(at - _HEAD_CHARS, 0) : at].lower().rpartition("data:")
+        if head[1] and _DATA.match(text, at + len(_IN_BASE64)):
+            return True
+    return False

@@ -29,13 +29,25 @@ class TextPart(Checked):
 
 
 class ImageUrl(Checked):
-    url: str
+    url: str | None = None
+    file_id: str | None = None
     detail: str | None = None
 
 
 class ImagePart(Checked):
     type: Literal["image_url"]
     image_url: ImageUrl
+
+
+class FileFields(Checked):
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class FilePart(Checked):
+    type: Literal["file"]
+    file: FileFields
 
 
 def _as_parts(content: object) -> object:
@@ -59,7 +71,7 @@ def _token_id(key: str) -> str:
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 # Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
 ContentParts = Annotated[list[Part], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
 
@@ -69,12 +81,23 @@ class Message(Checked):
     content: ContentParts = Field(default_factory=list)
 
 
+HAIR = 0.01
+"""How far outside the image a location may be, as a share of the image's side: it then means the edge. Sums of rounded
+numbers end there, and so do boxes that other models give. What is farther away is meant for another image."""
+
+
+def _within(share: float) -> float:
+    if not -HAIR <= share <= 1 + HAIR:
+        raise PydanticCustomError("outside", "must be from 0 to 1")
+    return min(max(share, 0.0), 1.0)
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-Pixel = Annotated[float, Field(ge=0)]
-SharePair = Annotated[list[Share], Field(min_length=2, max_length=2)]
-ShareCorners = Annotated[list[Share], Field(min_length=4, max_length=4)]
-PixelPair = Annotated[list[Pixel], Field(min_length=2, max_length=2)]
-PixelCorners = Annotated[list[Pixel], Field(min_length=4, max_length=4)]
+Coordinate = Annotated[float, AfterValidator(_within)]
+SharePair = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+ShareCorners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
+PixelPair = Annotated[list[float], Field(min_length=2, max_length=2)]
+PixelCorners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class Region(Checked):
@@ -113,6 +136,8 @@ class StreamOptions(Checked):
 
 class NamedSchema(Checked):
     name: Word
+    description: str | None = None
+    strict: bool | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
@@ -121,6 +146,7 @@ class ResponseFormat(Checked):
     json_schema: NamedSchema | None = None
 
 
+MaxTokens = Annotated[int, Field(ge=1, lt=2**31)]
 TokenId = Annotated[str, AfterValidator(_token_id)]
 Biases = Annotated[dict[TokenId, float], Field(max_length=MAX_BIASES)]
 AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
@@ -131,35 +157,40 @@ AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
 
 
-class ChatBody(Checked):
-    """The body of ``POST /v1/chat/completions``."""
+class ModelBody(Checked):
+    """What every format of conversations takes: the model, how its tokens are chosen, and our own fields."""
 
     model: Word
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[Word], Field(max_length=MAX_STOPS), BeforeValidator(_as_stops)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
     num_beams: int | None = None
     length_penalty: float | None = None
     early_stopping: bool | None = None
-    logprobs: bool | None = None
     top_logprobs: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: Biases | None = None
     top_k: int | None = None
     min_p: float | None = None
-    response_format: ResponseFormat | None = None
     task: AnyTask | None = None
     tasks: AnyTasks | None = None
     include_raw: bool | None = None
     grounding_format: GroundingFormat | None = None
     drop_params: bool | None = None
+
+
+class ChatBody(ModelBody):
+    """The body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: bool | None = None
+    response_format: ResponseFormat | None = None
