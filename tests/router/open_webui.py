@@ -67,6 +67,24 @@ def workspace_model(model: str, *messages: Json, **custom: Any) -> Json:
     }
 
 
+def response(model: str, *messages: Json, **more: Any) -> Json:
+    """The same question where the connection is set to the Responses API; a system prompt becomes instructions."""
+    functions = [{"type": "function", **tool["function"], "strict": False} for tool in TOOLS]
+    return {"stream": True, "model": model, "tools": functions, "input": [*map(_item, messages)], **more}
+
+
+def _item(message: Json) -> Json:
+    role, content = message["role"], message["content"]
+    parts = [text_part(content)] if isinstance(content, str) else content
+    return {"type": "message", "role": role, "content": [_part(role, part) for part in parts]}
+
+
+def _part(role: str, part: Json) -> Json:
+    if part["type"] == "text":
+        return {"type": "input_text" if role == "user" else "output_text", "text": part["text"]}
+    return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": "auto"}
+
+
 def background(model: str, wish: str, *said: str, **more: Any) -> Json:
     """A request for something about the chat: a title, tags or further questions. The chat is part of the text."""
     history = "\n".join(f"{('USER', 'ASSISTANT')[at % 2]}: {text}" for at, text in enumerate(said))

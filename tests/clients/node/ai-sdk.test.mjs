@@ -11,9 +11,6 @@ import * as support from './support.mjs';
 
 const { between, caption, count, dataUrl, labels, overloaded, png, question } = support;
 
-const responses = await support.withRoute('responses');
-const files = await support.withRoute('files');
-
 const Shapes = z.object({ objects: z.array(z.object({ label: z.string(), box: z.array(z.number()) })) });
 
 const compatible = (baseURL = support.baseURL) =>
@@ -37,8 +34,7 @@ const groundingOf = (body) =>
 const groundingIn = (chunk) => chunk.choices?.[0]?.delta?.grounding ?? (chunk.item ?? {}).grounding;
 
 for (const [provider, model] of Object.entries(PROVIDERS)) {
-  const suite = provider.includes('responses') ? responses : support.suite;
-  describe(`ai with ${provider}`, suite, () => {
+  describe(`ai with ${provider}`, support.suite, () => {
     it('generates a text, and keeps the objects in the raw body alone', async () => {
       const answer = await generateText({
         model: model('kosmos-2'),
@@ -144,7 +140,7 @@ describe('ai: what its providers do in their own ways', support.suite, () => {
     assert.deepEqual(labels(object.objects), ['circle', 'square']);
   });
 
-  it('names an uploaded file through the provider for OpenAI', files, async () => {
+  it('names an uploaded file through the provider for OpenAI', async () => {
     const apiKey = randomBytes(24).toString('hex');
     const body = new FormData();
     body.append('purpose', 'vision');

@@ -10,7 +10,6 @@ import * as support from './support.mjs';
 
 const { between, caption, count, imagePart, labels, overloaded, png, question } = support;
 
-const responses = await support.withRoute('responses');
 const Shapes = z.object({ objects: z.array(z.object({ label: z.string(), box: z.array(z.number()) })) });
 
 const chat = (model, options = {}, baseURL = support.baseURL) =>
@@ -85,7 +84,7 @@ describe('@langchain/openai', support.suite, () => {
     assert.deepEqual(answer.tool_calls, []);
   });
 
-  it('asks through the Responses API', responses, async () => {
+  it('asks through the Responses API', async () => {
     const model = chat('moondream-2', { useResponsesApi: true });
     assert.equal((await model.invoke([human(question)])).text, count);
     let streamed = '';

@@ -32,7 +32,7 @@ function input(text, image_url = dataUrl()) {
 /** The message of a response. */
 const message = (response) => response.output.find((item) => item.type === 'message');
 
-describe('openai: responses', await support.withRoute('responses'), () => {
+describe('openai: responses', support.suite, () => {
   const client = new OpenAI({ baseURL: support.baseURL, apiKey: 'none', maxRetries: 0 });
   const create = (model, given, more = {}) => client.responses.create({ model, input: given, ...more });
 

@@ -14,13 +14,6 @@ export const suite = {
   timeout: 240_000,
 };
 
-/** Options of a suite that needs a route which not every system has yet. */
-export async function withRoute(path) {
-  if (suite.skip) return suite;
-  const answer = await fetch(`${baseURL}/${path}`, { method: 'POST', body: '{}' });
-  return answer.status === 404 ? { ...suite, skip: `the system does not serve /v1/${path}` } : suite;
-}
-
 /** Options of a test that has the system download an image: the address of a web server with our images. */
 export const webImages = process.env.GIGAROUTER_IMAGES_URL;
 export const download = { skip: webImages ? false : 'needs a web server with the images: GIGAROUTER_IMAGES_URL is not set' };

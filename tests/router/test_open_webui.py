@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +16,7 @@ from router.config import RouterConfig
 from tests.images import data_url
 from tests.listening import listening
 from tests.oracle import MINIATURES
-from tests.router.open_webui import answer, background, chat, question, workspace_model
+from tests.router.open_webui import answer, background, chat, question, response, workspace_model
 from tests.router.world import CHAT, check_error, events
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
@@ -37,6 +38,17 @@ def http() -> Iterator[httpx.Client]:
         }
         address = stack.enter_context(listening(create_app(LocalBackend(engines), RouterConfig())))
         yield stack.enter_context(httpx.Client(base_url=address, timeout=60))
+
+
+def ask_responses(http: httpx.Client, body: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+    """The same of the Responses API."""
+    streamed = http.post("/v1/responses", json=body)
+    assert streamed.status_code == 200, streamed.text
+    lines = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line.startswith("data: {")]
+    last = json.loads(lines[-1])
+    assert last["type"] == "response.completed"
+    [message] = [item for item in last["response"]["output"] if item["type"] == "message"]
+    return message["content"][0]["text"], message["grounding"], last["response"]["x_gigarouter"]["ignored"]
 
 
 def ask(http: httpx.Client, body: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
@@ -136,3 +148,27 @@ def test_a_request_about_the_chat_has_no_image_and_is_refused(http: httpx.Client
 def test_a_chat_without_an_image_is_told_to_send_one(http: httpx.Client) -> None:
     response = http.post(CHAT, json=chat("blip-large", question("Hello, who are you?")))
     assert "Send it as an image_url part" in check_error(response, 400, "invalid_value", "messages")["message"]
+
+
+def test_a_connection_of_the_other_kind_sends_responses(http: httpx.Client) -> None:
+    first = question("How many shapes are there?", SHAPES)
+    text, _, ignored = ask_responses(http, response("moondream-2", first))
+    assert text == "two"
+    assert ignored == ["tools", "input[0].content[0]"]
+    text, grounding, _ = ask_responses(
+        http, response("florence-2-base", first, answer("two"), question("<OD>", ABOVE), instructions="Be brief.")
+    )
+    assert (grounding["images"], labels(grounding)) == ([{"width": 400, "height": 400}], {"circle", "diamond"})
+    text, _, _ = ask_responses(
+        http, response("moondream-2", first, answer("two"), question("What color is the circle?"), max_output_tokens=9)
+    )
+    assert text == "red"
+
+
+def test_a_model_of_the_workspace_that_reasons_through_responses(http: httpx.Client) -> None:
+    task = {"name": "query", "reasoning": True}
+    text, grounding, _ = ask_responses(
+        http, response("moondream-2", question("How many shapes are there?", SHAPES), task=task)
+    )
+    assert text == "two"
+    assert "circle" in grounding["reasoning"]
