@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import openai
@@ -78,6 +79,12 @@ def test_a_conversation_with_a_second_image(url: str) -> None:
 def test_a_task_in_the_models_name(url: str) -> None:
     answer = model(url, "florence-2-base:caption").invoke([human()])
     assert "circle" in answer.text
+
+
+def test_the_objects_are_in_the_content_and_nowhere_else(url: str) -> None:
+    answer = model(url, "florence-2-base", extra_body={"task": "detect"}).invoke([human()])
+    assert [one["label"] for one in json.loads(answer.text)["objects"]] == ["circle", "square"]
+    assert "grounding" not in repr((answer.additional_kwargs, answer.response_metadata))
 
 
 def test_structured_output_by_default(url: str) -> None:

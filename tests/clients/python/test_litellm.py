@@ -70,6 +70,13 @@ def test_objects_are_kept_beside_the_message(url: str) -> None:
     assert [one["label"] for one in json.loads(content(answer))["objects"]] == ["circle", "square"]
 
 
+def test_a_stream_has_the_objects_in_its_content_and_nowhere_else(url: str) -> None:
+    chunks = list(litellm.completion(**asked(url, "florence-2-base", world.user("<OD>"), stream=True)))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert [one["label"] for one in json.loads(text)["objects"]] == ["circle", "square"]
+    assert "grounding" not in repr(chunks)
+
+
 def test_a_typed_output(url: str) -> None:
     answer = litellm.completion(**asked(url, "florence-2-base", world.user("<OD>"), response_format=Detection))
     assert [one.label for one in Detection.model_validate_json(content(answer)).objects] == ["circle", "square"]
