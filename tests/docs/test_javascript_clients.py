@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/clients.md").read_text("utf-8")
+PAGE = (ROOT / "docs/clients.md").read_text("utf-8").partition("\n## JavaScript\n")[2]
 NODE = ROOT / "tests/clients/node"
 PACKAGES: dict[str, str] = json.loads((NODE / "package.json").read_text("utf-8"))["dependencies"]
 NOT_CLIENTS = {"@langchain/core", "zod"}
