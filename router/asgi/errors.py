@@ -14,7 +14,9 @@ from typing import Any, cast
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from router.suggest import did_you_mean
 from vlm.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -154,15 +156,23 @@ async def on_vlm_error(_request: Request, error: Exception) -> Response:
     return error_response(cast(VlmError, error))  # it is registered for this class alone
 
 
-async def on_http_error(_request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for errors of its routing: an unknown path or method."""
     refusal = cast(HTTPException, error)  # it is registered for this class alone
     message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
-    return json_response(_body(message, INVALID, None, code), refusal.status_code, refusal.headers)
+    words = message.format(guess=_nearest_route(request) if refusal.status_code == 404 else "")
+    return json_response(_body(words, INVALID, None, code), refusal.status_code, refusal.headers)
+
+
+def _nearest_route(request: Request) -> str:
+    """A guess at the route that was meant: most often, a client's base URL lacks ``/v1`` or has it twice."""
+    paths = (route.path for route in request.app.routes if isinstance(route, Route))
+    # All begin alike, so that less than this says little.
+    return did_you_mean(request.url.path, [path for path in paths if "{" not in path], cutoff=0.8)
 
 
 _ROUTING = {
-    404: ("Unknown URL. GET /v1/models lists the models that are served.", "unknown_url"),
+    404: ("Unknown URL.{guess} GET /v1/models lists the models that are served.", "unknown_url"),
     405: (
         "This URL does not support this method; the Allow header lists those that it supports.",
         "method_not_supported",
