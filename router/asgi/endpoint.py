@@ -122,7 +122,8 @@ class Endpoint(Generic[ParsedT]):
 def requester_of(scope: Scope) -> Requester:
     """Whose request it is."""
     share: Share | None = scope.get(SHARE_KEY)  # there is none where no front has counted the body
-    return Requester(caller_of(scope), share.hold if share else lambda _bytes: None, owner_of(scope))
+    caller = caller_of(scope)
+    return Requester(caller, share.hold if share else lambda _bytes: None, owner_of(scope, caller))
 
 
 async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:

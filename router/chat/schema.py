@@ -149,6 +149,7 @@ class ResponseFormat(Checked):
 MaxTokens = Annotated[int, Field(ge=1, lt=2**31)]
 TokenId = Annotated[str, AfterValidator(_token_id)]
 Biases = Annotated[dict[TokenId, float], Field(max_length=MAX_BIASES)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 AnyTask = Annotated[TaskBody, BeforeValidator(_as_task)]
 AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 
@@ -193,4 +194,5 @@ class ChatBody(ModelBody):
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
+    reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
