@@ -19,7 +19,7 @@ from router.files.objects import Objects, open_objects
 from router.files.store import PARALLEL
 from tests.images import plain
 from tests.router.files.world import IMAGE, KEY, KIM, ROBIN, World, as_other, send, serving, upload
-from tests.router.world import CHAT, FakeBackend, body, check_error, user
+from tests.router.world import CHAT, URL, FakeBackend, body, check_error, user
 from vlm.errors import ConfigError
 
 pytestmark = pytest.mark.anyio
@@ -111,18 +111,26 @@ async def test_many_lists_do_not_keep_others_from_a_file(world: World) -> None:
 
 
 @pytest.fixture
-def pipe(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def pipe(world: World) -> Iterator[Path]:
     """An object that never comes, as of a folder on a machine that does not answer."""
-    monkeypatch.setattr(objects_module, "TIMEOUT_S", 0.2)
     world.objects()
     os.mkfifo(path := world.folder / "key")
     yield path
     os.close(os.open(path, os.O_RDWR))  # lets the thread that waits for it go on
 
 
-async def test_a_folder_that_does_not_answer_is_given_up(world: World, pipe: Path) -> None:
+async def test_a_folder_that_does_not_answer_is_given_up(
+    world: World, pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "TIMEOUT_S", 0.2)
     with pytest.raises(FilesUnavailable):
         await world.objects().read(pipe.name)
+
+
+async def test_a_request_ends_at_its_deadline_whatever_the_store_does(world: World, pipe: Path) -> None:
+    async with serving(pipe.parent, request_timeout_s=0.05) as http:
+        for answer in (await send(http), await http.get("/v1/files"), await http.delete("/v1/files/file-1")):
+            check_error(answer, 504, "timeout", None)
 
 
 async def test_one_damaged_object_spoils_nothing_else(world: World) -> None:
@@ -182,12 +190,7 @@ def naming(file_id: object) -> dict[str, Any]:
     return body(messages=[user({"type": "file", "file": {"file_id": file_id}})])
 
 
-DATA_URL = "data:image/png;base64,iVBORw0KGgo="
-
-
-@pytest.mark.parametrize(
-    "file_id", [DATA_URL, "http://127.0.0.1/", "../key", "key", "", "file-" + "é" * 48, "a" * 9999]
-)
+@pytest.mark.parametrize("file_id", [URL, "http://127.0.0.1/", "../key", "key", "", "file-" + "é" * 48, "a" * 9999])
 async def test_a_file_is_nothing_but_a_file(http: httpx.AsyncClient, file_id: str) -> None:
     answer = await http.post(CHAT, json=naming(file_id))
     assert answer.status_code == 400
