@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.endpoint import Endpoint
@@ -34,6 +34,18 @@ from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.images import DataUrlLoader, check_image
+from router.openapi.chat import CHAT
+from router.openapi.document import openapi_json
+from router.openapi.operation import DescribedRoute
+from router.openapi.status import (
+    GROUNDING_SCHEMA,
+    HEALTH,
+    HEALTHZ,
+    LIST_MODELS,
+    OPENAPI,
+    READYZ,
+    RETRIEVE_MODEL,
+)
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -45,19 +57,37 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
-            Route("/v1/schemas/grounding.json", grounding_json),
-            Route("/v1/models", status.models),
-            Route("/v1/models/{id:path}", status.model),
-            Route("/health", status.healthz),
-            Route("/healthz", status.healthz),
-            Route("/readyz", status.readyz),
+            DescribedRoute("/v1/chat/completions", chat, CHAT),
+            DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
+            DescribedRoute("/v1/models", status.models, LIST_MODELS),
+            DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
+            DescribedRoute("/health", status.healthz, HEALTH),
+            DescribedRoute("/healthz", status.healthz, HEALTHZ),
+            DescribedRoute("/readyz", status.readyz, READYZ),
+            DescribedRoute("/openapi.json", openapi_json, OPENAPI),
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+class AnyText(Convertor[str]):
+    """Whatever follows in the URL. Starlette's own ``path`` does not match line breaks."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("any", AnyText())
 
 
 async def grounding_json(_request: Request) -> Response:

@@ -81,9 +81,12 @@ ROOMS: dict[str, set[str]] = {
         "router/images",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    # The document about the routes: it knows what is read and sent, and is made of that.
+    "router/openapi": {"vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat"},
+    "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images",
+        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images", "router/openapi",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},

@@ -110,15 +110,27 @@ async def on_vlm_error(_request: Request, error: Exception) -> Response:
     return error_response(cast(VlmError, error))  # it is registered for this class alone
 
 
-async def on_http_error(_request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for errors of its routing: an unknown path or method."""
     refusal = cast(HTTPException, error)  # it is registered for this class alone
     message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
-    return json_response(_body(message, INVALID, None, code), refusal.status_code, refusal.headers)
+    may_be_for_a_model = request.method not in SAFE_METHODS and request.scope["path"].startswith(API)
+    status = 400 if refusal.status_code == 404 and may_be_for_a_model else refusal.status_code
+    return json_response(_body(message, INVALID, None, code), status, refusal.headers)
 
+
+API = "/v1/"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""An unknown URL is 404 for these. For others below :data:`API` it is 400: proxies such as LiteLLM take every 404 to a
+request for a model to mean that the deployment does not have the model, and send it no more requests for a while, from
+whomever they come. So one client that tries an API that is not here would make the model unavailable to all others."""
 
 _ROUTING = {
-    404: ("Unknown URL. GET /v1/models lists the models that are served.", "unknown_url"),
+    404: (
+        "Unknown URL. The routes for requests to models are below /v1; GET /openapi.json lists all routes, and "
+        "GET /v1/models the models.",
+        "unknown_url",
+    ),
     405: (
         "This URL does not support this method; the Allow header lists those that it supports.",
         "method_not_supported",

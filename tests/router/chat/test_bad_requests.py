@@ -327,8 +327,12 @@ async def test_no_message_repeats_what_was_sent_as_image(url: str) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/", 404, "unknown_url"),
-        ("POST", "/v1/completions", 404, "unknown_url"),
-        ("POST", f"{CHAT}/", 404, "unknown_url"),
+        ("GET", "/v1/completions", 404, "unknown_url"),
+        ("POST", "/chat/completions", 404, "unknown_url"),
+        ("POST", "/v1/completions", 400, "unknown_url"),
+        ("POST", "/v1/messages", 400, "unknown_url"),
+        ("DELETE", "/v1/assistants/1", 400, "unknown_url"),
+        ("POST", f"{CHAT}/", 400, "unknown_url"),
         ("GET", CHAT, 405, "method_not_supported"),
         ("DELETE", CHAT, 405, "method_not_supported"),
         ("OPTIONS", CHAT, 405, "method_not_supported"),
@@ -336,6 +340,7 @@ async def test_no_message_repeats_what_was_sent_as_image(url: str) -> None:
         ("DELETE", "/v1/models/blip-large", 405, "method_not_supported"),
         ("GET", "/v1/models/nobody", 404, "model_not_found"),
         ("GET", "/v1/models/", 404, "model_not_found"),
+        ("GET", "/v1/models/no%0Abody", 404, "model_not_found"),
     ],
 )
 async def test_bad_urls_and_methods(method: str, path: str, status: int, code: str) -> None:
