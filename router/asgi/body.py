@@ -18,10 +18,12 @@ Json = dict[str, Any]
 MAX_JSON_DEPTH = 32
 MAX_JSON_ITEMS = 50_000
 """Items of lists and objects; a request needs a few hundred. Reading more would delay all other requests."""
+MAX_WHOLE = 2**53
+"""Beyond it, not every whole number is one that a float can have."""
 
 
 def read_object(body: bytes) -> Json:
-    """A JSON object.
+    """A JSON object, whose whole numbers are integers however they are spelled.
 
     Raises:
         InvalidRequest: It is not a JSON object, has too many items, or nests too deep.
@@ -31,7 +33,7 @@ def read_object(body: bytes) -> Json:
             f"The body has more than {MAX_JSON_ITEMS} items in its lists and objects.", code="invalid_json"
         )
     try:
-        raw = json.loads(body, parse_constant=_refuse_constant)
+        raw = json.loads(body, parse_constant=_refuse_constant, parse_float=_number)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8 or an endless number
         raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
     if not isinstance(raw, dict):
@@ -39,6 +41,12 @@ def read_object(body: bytes) -> Json:
     if _deeper_than(raw, MAX_JSON_DEPTH):
         raise InvalidRequest(f"The body is nested more than {MAX_JSON_DEPTH} levels deep.", code="invalid_json")
     return raw
+
+
+def _number(spelled: str) -> float:
+    """A number by its value: JSON has no other kind, and many a client writes the whole number 1 as 1.0."""
+    number = float(spelled)
+    return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
 
 
 def _refuse_constant(name: str) -> NoReturn:

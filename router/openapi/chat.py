@@ -12,9 +12,8 @@ from router.chat.request import IMPOSSIBLE
 from router.chat.schema import MAX_MESSAGES, ChatBody, ContentParts, NamedSchema, ResponseFormat
 from router.chat.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import ChatCompletion, ChatCompletionChunk
-from router.openapi.document import EVENT_STREAM
 from router.openapi.error_codes import OF_REQUESTS
-from router.openapi.operation import JSON, Answer, Json, Operation
+from router.openapi.operation import JSON, Answer, Events, Json, Operation
 from router.openapi.parts import CONFIG, JSON_BODY
 from router.openapi.rules import ABOVE_0, ABOVE_1, GIVEN, TRUE, excludes, has, needs
 from vlm.types import MAX_IMAGES
@@ -130,9 +129,9 @@ CHAT = Operation(
     answers={
         200: Answer(
             "The answer, whole or as a stream of events.",
-            {JSON: ChatCompletion, EVENT_STREAM: {"type": "string", "description": _EVENTS}},
+            {JSON: ChatCompletion},
             headers=("x-gigarouter-model",),
-            event=ChatCompletionChunk,
+            events=Events(_EVENTS, ChatCompletionChunk, end="[DONE]"),
         )
     },
     codes=OF_REQUESTS,

@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute
 
 from router.openapi.answers import ErrorBody
 from router.openapi.error_codes import CASES, ErrorCase
-from router.openapi.operation import JSON, Answer, DescribedRoute, Json, Operation, Parameter
-from router.openapi.parts import DESCRIPTION, HEADERS, OF_EVERY_ANSWER, PARAMETERS, SECURITY_SCHEMES, TAGS
+from router.openapi.operation import JSON, Answer, DescribedRoute, Events, Json, Operation, Parameter
+from router.openapi.parts import ALWAYS, DESCRIPTION, HEADERS, OF_EVERY_ANSWER, PARAMETERS, SECURITY_SCHEMES, TAGS
 from router.openapi.schemas import component_schemas
 
 VERSION = "0.1.0"
@@ -24,6 +24,7 @@ VERSION = "0.1.0"
 
 EVENT_STREAM = "text/event-stream"
 RETRY_LATER = 503
+ERROR = "#/components/schemas/ErrorBody"
 
 Schemas = Mapping[int, Json]
 """The schema of each type by its identity."""
@@ -69,7 +70,8 @@ def document(operations: tuple[tuple[str, Operation], ...]) -> Json:
             "schemas": components,
             "parameters": {one.name: _parameter(one) for one in PARAMETERS},
             "headers": {
-                name: {"description": text, "schema": dict(schema)} for name, (text, schema) in HEADERS.items()
+                name: {"description": text, "required": name in ALWAYS, "schema": dict(schema)}
+                for name, (text, schema) in HEADERS.items()
             },
             "responses": {"unknown_url": _error(404, [_case("unknown_url", 404)])},
             "securitySchemes": {name: dict(scheme) for name, scheme in SECURITY_SCHEMES.items()},
@@ -141,15 +143,29 @@ def _answer(status: int, answer: Answer, schemas: Schemas) -> Json:
 
 def _content(answer: Answer, schemas: Schemas) -> Json:
     content: Json = {kind: {"schema": _schema(one, schemas)} for kind, one in answer.content.items()}
-    if answer.event is not None:
-        content[EVENT_STREAM]["x-item-schema"] = _schema(answer.event, schemas)
+    if answer.events is not None:
+        content[EVENT_STREAM] = {"schema": _event(answer.events, schemas)}
     return content
+
+
+def _event(events: Events, schemas: Schemas) -> Json:
+    """One event, as OpenAPI 3.2 describes them under ``itemSchema``, for which 3.1 has no other place."""
+    content = {"anyOf": [_schema(events.kind, schemas), {"$ref": ERROR}]}
+    data: list[Json] = [{"type": "string", "contentMediaType": JSON, "contentSchema": content}]
+    if events.end:
+        data.append({"const": events.end})
+    return {
+        "type": "object",
+        "description": f"Each event. {events.description}",
+        "required": ["data"],
+        "properties": {"data": {"anyOf": data}},
+    }
 
 
 def _error(status: int, cases: list[ErrorCase], schema: Json | None = None) -> Json:
     """The answer for some codes; ``schema`` where its body is more than the error object."""
     codes: Json = {"properties": {"error": {"properties": {"code": {"enum": [case.code for case in cases]}}}}}
-    whole = schema or {"$ref": "#/components/schemas/ErrorBody"}
+    whole = schema or {"$ref": ERROR}
     return {
         "description": "\n".join(f"- `{case.code}`: {case.when}" for case in cases),
         "headers": _headers(status),

@@ -27,6 +27,21 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """A stream of server-sent events.
+
+    Attributes:
+        description: Their order.
+        kind: The type of the JSON in each.
+        end: The data of the last event, where that is no JSON.
+    """
+
+    description: str
+    kind: Any
+    end: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A success, or an error that has more than the error object.
 
@@ -34,13 +49,13 @@ class Answer:
         description: When it comes.
         content: The type of the body for each media type: one that pydantic reads, or a JSON schema.
         headers: Those that it has beside the headers of all answers.
-        event: The type of each event, for a stream of events.
+        events: The answer as a stream, where there is one.
     """
 
     description: str
     content: Mapping[str, Any]
     headers: tuple[str, ...] = ()
-    event: Any = None
+    events: Events | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +88,9 @@ class Operation:
     @property
     def types(self) -> tuple[Any, ...]:
         """The types of its body and its answers, events included, in order."""
-        answered = [one for answer in self.answers.values() for one in (*answer.content.values(), answer.event)]
-        return (*self.body.values(), *(one for one in answered if one is not None))
+        answered = [one for answer in self.answers.values() for one in answer.content.values()]
+        streamed = [answer.events.kind for answer in self.answers.values() if answer.events is not None]
+        return (*self.body.values(), *answered, *streamed)
 
 
 class DescribedRoute(Route):

@@ -25,13 +25,12 @@ model (below `/v1`, with a method other than `GET` and `HEAD`); other methods of
 {CONFIG.max_body_bytes >> 20} MiB, unless the operator has set other limits.
 - Web pages of other sites are refused (403) unless the operator allows them; the headers `Origin` and `Host` tell.
 - Credentials are not checked: they only tell callers apart that have the same address.
-- A stream of events is `text/event-stream`; `x-item-schema` is the schema of the JSON in each event, as OpenAPI 3.2's \
-`itemSchema`. Lines that begin with a colon are comments, sent while the model is silent. After an error within a \
-stream, whose event has the error's body, nothing follows."""
+- The schema of `text/event-stream` is that of each event, whose `data` is JSON. Lines that begin with a colon are \
+comments, sent while the model is silent. After an event with an error, nothing follows."""
 
 JSON_BODY = f"""\
 Read as JSON whatever the Content-Type says, in UTF-8. Unknown fields are ignored and reported. Types are not \
-converted: "1" is not a number, and 1.0 is not a whole number. null means the same as leaving a field out. At most \
+converted: "1" is not a number. null means the same as leaving a field out. At most \
 {CONFIG.max_body_bytes >> 20} MiB, {MAX_JSON_DEPTH} levels of nesting, and {MAX_JSON_ITEMS:,} items in lists and \
 objects."""
 
@@ -62,6 +61,8 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "retry-after": ("Seconds after which to try again.", {"type": "integer", "minimum": 1}),
 }
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
+ALWAYS = ("x-request-id", "x-gigarouter-model", "retry-after")
+"""Headers that no answer that may have them lacks; refusals of broken HTTP have only the first."""
 
 SECURITY_SCHEMES: Mapping[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Not checked; tells callers apart."},

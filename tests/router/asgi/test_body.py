@@ -31,6 +31,13 @@ def test_everything_else_is_refused(data: bytes) -> None:
     assert caught.value.code == "invalid_json"
 
 
+def test_a_whole_number_is_one_however_it_is_spelled() -> None:
+    read = read_object(b'{"a": [1, 1.0, 10e-1, -2.00, 1e3, 1.5, 1e400, 1e17], "b": true}')
+    assert read["a"] == [1, 1, 1, -2, 1000, 1.5, float("inf"), 1e17]
+    assert [type(one) for one in read["a"]] == [int] * 5 + [float] * 3
+    assert read["b"] is True
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_become_an_object_or_an_error(data: bytes) -> None:
     with contextlib.suppress(InvalidRequest):

@@ -197,7 +197,7 @@ BAD = [
     Bad("no beam", body(num_beams=0), "invalid_value", "num_beams"),
     Bad("nine beams", body(num_beams=9), "invalid_value", "num_beams"),
     Bad("beams with sampling", body(num_beams=2, temperature=0.5), "invalid_value", "num_beams"),
-    Bad("num_beams is a float", body(num_beams=2.0), "invalid_type", "num_beams"),
+    Bad("num_beams is a float", body(num_beams=2.5), "invalid_type", "num_beams"),
     Bad("length_penalty above 8", body(length_penalty=8.1), "invalid_value", "length_penalty"),
     Bad("presence_penalty above 2", body(presence_penalty=2.5), "invalid_value", "presence_penalty"),
     Bad("frequency_penalty is a string", body(frequency_penalty="1"), "invalid_type", "frequency_penalty"),
