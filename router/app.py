@@ -34,8 +34,10 @@ from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.images import DataUrlLoader, check_image
+from router.moondream.format import ROUTES, MoondreamFormat
 from router.openapi.chat import CHAT
 from router.openapi.document import openapi_json
+from router.openapi.moondream import MOONDREAM
 from router.openapi.operation import DescribedRoute
 from router.openapi.status import (
     GROUNDING_SCHEMA,
@@ -54,10 +56,13 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    chat = Endpoint(ChatFormat(config), backend, image_loader(config), config, meter)
+    images = image_loader(config)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
             DescribedRoute("/v1/chat/completions", chat, CHAT),
+            *(DescribedRoute(f"/v1/{name}", endpoint, MOONDREAM[name]) for name, endpoint in moondream.items()),
             DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),

@@ -23,7 +23,7 @@ from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
 from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT, Requester
 from router.asgi.metering import Meter, Tally, ignore
-from router.asgi.middleware import EVENT_STREAM, REQUEST_ID_KEY
+from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
 from router.asgi.room import SHARE_KEY, Share
 from router.asgi.sse import keep_alive
 from router.asgi.threads import in_thread_if_large
@@ -111,7 +111,9 @@ class Endpoint(Generic[ParsedT]):
             await asyncio.wait({first}, timeout=self._config.keep_alive_s)
             if first.done() and first.result() is None:
                 raise EngineFailure("The model gave no answer.")
-            events = keep_alive(sse(first, chunks, built.event_writer()), self._config.keep_alive_s)
+            writer = built.event_writer()
+            scope[FAILURE_KEY] = writer.failure
+            events = keep_alive(sse(first, chunks, writer), self._config.keep_alive_s)
             await _send_until(deadline + READING_GRACE_S, events, built, scope, send)
         finally:
             await give_up(first)

@@ -22,6 +22,8 @@ from vlm.errors import VlmError
 logger = logging.getLogger(__name__)
 
 REQUEST_ID_KEY = "gigarouter.request_id"
+FAILURE_KEY = "gigarouter.failure"
+"""Of a stream that has begun: what writes its last event for an error, in the format of its route."""
 EVENT_STREAM = "text/event-stream"
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -93,7 +95,8 @@ class Exchange:
         if not self._status:
             await self.answer(INTERNAL)
         elif self._streams:
-            body = event(error_body(INTERNAL))
+            write: Callable[[VlmError], bytes] = self._scope.get(FAILURE_KEY, _error_event)
+            body = write(INTERNAL)
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     def report(self, error: Exception) -> None:
@@ -112,6 +115,10 @@ class Exchange:
 
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self._started_at) * 1000
+
+
+def _error_event(error: VlmError) -> bytes:
+    return event(error_body(error))
 
 
 def new_id() -> str:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.config import RouterConfig
+from vlm.errors import InvalidRequest
 from vlm.models.native_prompts import native_prompt
 
 _ATTACHED = re.compile(r"\s*<attached_files>.*?</attached_files>\s*", re.DOTALL)
@@ -46,3 +48,23 @@ def read_prompt(parts: Sequence[tuple[int, str]]) -> Prompt:
         text = "\n".join(text for _, text in kept)
     whole = {at for (at, before), (_, after) in zip(parts, told, strict=True) if before == after}
     return Prompt(text, native is not None, tuple(at for at, text in parts if text and at not in used & whole))
+
+
+def check_length(chars: int, path: str, config: RouterConfig) -> None:
+    """Refuse a text of more characters than the router reads, in the words by which LiteLLM and LangChain know it.
+
+    Args:
+        chars: Number of characters of the text.
+        path: Where the text is in the body, for the error.
+        config: The router's settings.
+
+    Raises:
+        InvalidRequest: It has more.
+    """
+    if chars > config.max_prompt_chars:
+        raise InvalidRequest(
+            f"Input tokens exceed the configured limit: the text has {chars} characters; the maximum is "
+            f"{config.max_prompt_chars}.",
+            path,
+            "context_length_exceeded",
+        )

@@ -17,7 +17,7 @@ from router.asgi.format import ImageReference
 from router.asgi.validation import validated
 from router.chat.history import Turn, read_turn, without_history
 from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
-from router.chat.prompt import Prompt, read_prompt
+from router.chat.prompt import Prompt, check_length, read_prompt
 from router.chat.response import ResponseOptions
 from router.chat.response_format import ContentForm, read_form
 from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
@@ -307,12 +307,5 @@ def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
 def _prompt(message: Message, path: str, config: RouterConfig) -> Prompt:
     """The text of the last user message, which is at ``path``."""
     texts = [(at, part.text) for at, part in enumerate(message.content) if isinstance(part, TextPart)]
-    chars = sum(len(text) for _, text in texts)
-    if chars > config.max_prompt_chars:
-        raise InvalidRequest(
-            f"Input tokens exceed the configured limit: the text has {chars} characters; the maximum is "
-            f"{config.max_prompt_chars}.",
-            path,
-            "context_length_exceeded",
-        )
+    check_length(sum(len(text) for _, text in texts), path, config)
     return read_prompt(texts)

@@ -30,6 +30,16 @@ IMAGE_URL = r"^([dD][aA][tT][aA]:|[hH][tT][tT][pP][sS]?:)"
 DECIMAL_ID = "^(0|[1-9][0-9]{0,9})$"
 
 
+Url = Annotated[
+    str,
+    Field(
+        description="A data URL with base64 (data:image/png;base64,...), or an http or https URL that the server "
+        "downloads. PNG, JPEG, WebP, GIF or BMP.",
+        json_schema_extra={"pattern": IMAGE_URL},
+    ),
+]
+
+
 class TextPart(Checked):
     """Text."""
 
@@ -40,11 +50,7 @@ class TextPart(Checked):
 class ImageUrl(Checked):
     """Where an image is."""
 
-    url: str = Field(
-        description="A data URL with base64 (data:image/png;base64,...), or an http or https URL that the server "
-        "downloads. PNG, JPEG, WebP, GIF or BMP.",
-        json_schema_extra={"pattern": IMAGE_URL},
-    )
+    url: Url
     detail: str | None = Field(None, description="Accepted and ignored.")
 
 
@@ -103,6 +109,10 @@ class Message(Checked):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+MaxObjects = Annotated[int, Field(ge=1, le=1000)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TokenCount = Annotated[int, Field(ge=1, lt=2**31)]
 Pixel = Annotated[float, Field(ge=0)]
 SharePair = Annotated[list[Share], Field(min_length=2, max_length=2)]
 ShareCorners = Annotated[list[Share], Field(min_length=4, max_length=4)]
@@ -158,7 +168,7 @@ class TaskBody(Checked):
     length: Annotated[CaptionLength, BeforeValidator(_normal_if_null, json_schema_input_type=CaptionLength | None)] = (
         Field("normal", description="Length of a caption.")
     )
-    max_objects: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+    max_objects: MaxObjects | None = Field(
         None, description="Maximum number of objects for each label, where the model has one."
     )
     threshold: Share | None = Field(None, description="Leave out objects with a lower score.")
@@ -233,22 +243,16 @@ class ChatBody(Checked):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = _field(
         "Number of answers. Above 1 it cannot be combined with tasks, several labels or several images.", default=1
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = _field("0 is greedy.")
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = _field(
-        "Sample from the most likely tokens that together have this probability."
-    )
+    temperature: Temperature | None = _field("0 is greedy.")
+    top_p: TopP | None = _field("Sample from the most likely tokens that together have this probability.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = _field(
         "The same seed gives the same answer, whatever else is in the batch; random by default."
     )
     stop: Annotated[StopStrings, BeforeValidator(_as_stops, json_schema_input_type=Word | StopStrings)] | None = _field(
         "The answer ends before the first of these strings."
     )
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = _field(
-        "Maximum number of tokens to generate, reasoning included."
-    )
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = _field(
-        "The same; it wins where both are sent."
-    )
+    max_tokens: TokenCount | None = _field("Maximum number of tokens to generate, reasoning included.")
+    max_completion_tokens: TokenCount | None = _field("The same; it wins where both are sent.")
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = _field(
         "Divides the logits of tokens that occurred before, in the prompt too."
     )

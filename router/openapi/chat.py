@@ -131,7 +131,7 @@ CHAT = Operation(
             "The answer, whole or as a stream of events.",
             {JSON: ChatCompletion},
             headers=("x-gigarouter-model",),
-            events=Events(_EVENTS, ChatCompletionChunk, end="[DONE]"),
+            events=Events(_EVENTS, ChatCompletionChunk, other=({"const": "[DONE]"},)),
         )
     },
     codes=OF_REQUESTS,

@@ -151,9 +151,7 @@ def _content(answer: Answer, schemas: Schemas) -> Json:
 def _event(events: Events, schemas: Schemas) -> Json:
     """One event, as OpenAPI 3.2 describes them under ``itemSchema``, for which 3.1 has no other place."""
     content = {"anyOf": [_schema(events.kind, schemas), {"$ref": ERROR}]}
-    data: list[Json] = [{"type": "string", "contentMediaType": JSON, "contentSchema": content}]
-    if events.end:
-        data.append({"const": events.end})
+    data = [{"type": "string", "contentMediaType": JSON, "contentSchema": content}, *events.other]
     return {
         "type": "object",
         "description": f"Each event. {events.description}",

@@ -33,12 +33,12 @@ class Events:
     Attributes:
         description: Their order.
         kind: The type of the JSON in each.
-        end: The data of the last event, where that is no JSON.
+        other: Schemas of the data of events that hold no JSON.
     """
 
     description: str
     kind: Any
-    end: str = ""
+    other: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

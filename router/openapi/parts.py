@@ -37,6 +37,7 @@ objects."""
 TAGS = {
     "models": "Which models there are.",
     "chat": "Requests to models in OpenAI's format of chat completions.",
+    "moondream": "Requests to models in the format of Moondream's cloud.",
     "health": "Whether this server can answer.",
     "schemas": "What is sent and received.",
 }

@@ -104,6 +104,8 @@ class Card:
         context_length: Maximum number of tokens of prompt and answer together.
         beam_search: Whether it can search with beams.
         releases: Revisions to load, the preferred one first; ``python -m vlm.verify`` compares their known files.
+        api: Name of the HTTP API of its own makers (``"moondream"``), whose requests mean this model unless they name
+            another; "" where there is none.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Card:
     context_length: int | None = None
     beam_search: bool = True
     releases: tuple[Release, ...] = ()
+    api: str = ""
 
 
 @cache

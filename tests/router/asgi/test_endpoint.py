@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from router.asgi.body import read_object
 from router.asgi.endpoint import Endpoint
-from router.asgi.errors import on_http_error, on_vlm_error
+from router.asgi.errors import INTERNAL, on_http_error, on_vlm_error
 from router.asgi.format import ImageReference, Requester
 from router.asgi.metering import RequestRecord
 from router.asgi.middleware import RequestMiddleware
@@ -256,6 +256,11 @@ async def test_a_late_error_is_an_event_of_the_format() -> None:
     record = toy.the_record()
     assert (record.outcome, record.usage, record.generated_tokens) == ("failed", None, 1)
     assert isinstance(record.error, EngineFailure)
+
+
+async def test_a_fault_of_the_server_within_a_stream_is_an_event_of_the_format_too() -> None:
+    answer = await Toy(FakeBackend([Chunk("a", (11,)), RuntimeError("a bug")])).post(live=True)
+    assert events(answer.text)[-1] == {"failed": INTERNAL.message, "param": None}
 
 
 async def test_an_error_after_the_stream_has_begun_is_located_too() -> None:

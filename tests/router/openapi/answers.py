@@ -10,7 +10,7 @@ import httpx
 from openai.types.shared import ErrorObject
 from pydantic import TypeAdapter
 
-from tests.router.openapi.documents import Json, operations, strict_validator
+from tests.router.openapi.documents import Json, event_validator, operations, strict_validator
 
 
 @dataclass(frozen=True)
@@ -18,21 +18,22 @@ class Answers:
     """One format of answers.
 
     Attributes:
+        path: The route.
         whole, event: The types of OpenAI's library for a whole answer and for the JSON of an event.
-        whole_schema, event_schema: Names of the document's schemas for the same.
+        schema: Name of the document's schema of a whole answer.
         done: The data of the last event, if it is no JSON.
     """
 
+    path: str
     whole: Any
     event: Any
-    whole_schema: str
-    event_schema: str
+    schema: str
     done: str | None = None
 
     def check(self, answer: httpx.Response) -> Any:
         """A whole answer, as OpenAI's type."""
         assert answer.status_code == 200, answer.text
-        strict_validator(self.whole_schema).validate(answer.json())
+        strict_validator(self.schema).validate(answer.json())
         return TypeAdapter(self.whole).validate_json(answer.content, strict=True)
 
     def check_stream(self, answer: httpx.Response) -> list[Any]:
@@ -43,7 +44,7 @@ class Answers:
         if self.done is not None:
             assert events.pop() == self.done
         for event in events:
-            strict_validator(self.event_schema).validate(json.loads(event))
+            event_validator(self.path).validate(json.loads(event))
         return [TypeAdapter(self.event).validate_json(event, strict=True) for event in events]
 
 

@@ -31,22 +31,36 @@ def served() -> Json:
 @cache
 def validator(name: str) -> Any:
     """A validator of a named schema."""
-    return jsonschema.Draft202012Validator(
-        {"$ref": f"#/components/schemas/{name}", "components": served()["components"]},
-        format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
-    )
+    return _validator({"$ref": f"#/components/schemas/{name}", "components": served()["components"]})
 
 
 @cache
 def strict_validator(name: str) -> Any:
     """The same of an answer, in which every key must be one that the schema names."""
-    components = deepcopy(served()["components"])
+    return _validator({"$ref": f"#/components/schemas/{name}", "components": closed_components()})
+
+
+@cache
+def event_validator(path: str) -> Any:
+    """A validator of the JSON in the events of ``POST path``, as strict."""
+    answer = served()["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    [data] = [one for one in answer["properties"]["data"]["anyOf"] if "contentSchema" in one]
+    event, _error = data["contentSchema"]["anyOf"]
+    return _validator({**event, "components": closed_components()})
+
+
+def _validator(schema: Json) -> Any:
+    kind = jsonschema.Draft202012Validator
+    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+@cache
+def closed_components() -> Json:
+    """The components, in which objects have the keys that they name and no others."""
+    components: Json = deepcopy(served()["components"])
     for schema in objects(components["schemas"]):
         schema["additionalProperties"] = False
-    return jsonschema.Draft202012Validator(
-        {"$ref": f"#/components/schemas/{name}", "components": components},
-        format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
-    )
+    return components
 
 
 def objects(schema: Any) -> Iterator[Json]:

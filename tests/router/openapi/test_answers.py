@@ -33,7 +33,7 @@ from vlm.models.cards import cards
 pytestmark = pytest.mark.anyio
 
 IMAGE = image_part(data_url(scene(3)))
-COMPLETIONS = Answers(ChatCompletion, ChatCompletionChunk, "ChatCompletion", "ChatCompletionChunk", done="[DONE]")
+COMPLETIONS = Answers(CHAT, ChatCompletion, ChatCompletionChunk, "ChatCompletion", done="[DONE]")
 EVERYTHING: Json = {
     "logprobs": True,
     "top_logprobs": 3,

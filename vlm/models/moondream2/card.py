@@ -30,6 +30,7 @@ CARDS = (
         coordinate_bins=(1024, 1024),
         context_length=2048,
         beam_search=False,
+        api="moondream",
         releases=(
             Release(
                 "9a7d4024050840e001defacec2b00727e89149e6",
