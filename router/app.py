@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,10 +33,15 @@ from router.chat.model_name import read_model_name
 from router.config import RouterConfig
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
+from router.files.objects import open_objects
+from router.files.routes import FileRoutes
+from router.files.store import FileStore
+from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
 from router.moondream.format import ROUTES, MoondreamFormat
 from router.openapi.chat import CHAT
 from router.openapi.document import openapi_json
+from router.openapi.files import FILES
 from router.openapi.moondream import MOONDREAM
 from router.openapi.operation import DescribedRoute
 from router.openapi.status import (
@@ -56,7 +61,9 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
-    images = image_loader(config)
+    files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
+    file_routes = FileRoutes(files, config, check_of(config))
+    images = image_loader(config, files)
     chat = Endpoint(ChatFormat(config), backend, images, config, meter)
     moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
@@ -66,6 +73,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
             DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
+            *(DescribedRoute(route.path, route.endpoint, FILES[route.name]) for route in file_routes.routes()),
             DescribedRoute("/health", status.healthz, HEALTH),
             DescribedRoute("/healthz", status.healthz, HEALTHZ),
             DescribedRoute("/readyz", status.readyz, READYZ),
@@ -73,6 +81,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
+        lifespan=lambda _app: sweeping(files),
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -100,11 +109,16 @@ async def grounding_json(_request: Request) -> Response:
     return json_response(grounding_schema())
 
 
-def image_loader(config: RouterConfig) -> ImageLoader:
-    """Loads images from data URLs, and from the web unless ``config`` forbids it."""
-    limits = config.image_limits
+def image_loader(config: RouterConfig, files: FileStore | None) -> ImageLoader:
+    """Loads images from data URLs, from ``files``, and from the web unless ``config`` forbids it."""
     fetcher = None if config.image_urls == "off" else Fetcher(config)
-    return UrlLoader(DataUrlLoader(limits), fetcher, lambda data, param: check_image(data, limits, param))
+    return UrlLoader(DataUrlLoader(config.image_limits), fetcher, check_of(config), files)
+
+
+def check_of(config: RouterConfig) -> Callable[[bytes, str], None]:
+    """Checks bytes from elsewhere: raises ``InvalidImage``, with the path of a field, for what is not an image."""
+    limits = config.image_limits
+    return lambda data, param: check_image(data, limits, param)
 
 
 class StatusRoutes:

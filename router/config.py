@@ -23,6 +23,8 @@ from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
+TEMPORARY_FILES = "temporary"
+_FILES_URL = re.compile(TEMPORARY_FILES + r"|/[^\0]+|(s3|gs|az)://[A-Za-z0-9._-]+(/[A-Za-z0-9._/-]*)?")
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
@@ -49,6 +51,15 @@ def _some(ports: tuple[int, ...]) -> tuple[int, ...]:
     return ports
 
 
+def _files_url(value: str) -> str:
+    if not _FILES_URL.fullmatch(value):
+        raise ValueError(
+            "must be a folder as /srv/gigarouter/files, or s3://bucket/prefix, gs://bucket/prefix or "
+            "az://container/prefix without credentials, or the word temporary"
+        )
+    return value
+
+
 def _network(value: str) -> str:
     try:
         ip_network(value)
@@ -59,9 +70,11 @@ def _network(value: str) -> str:
 
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+FileSeconds = Annotated[int, Field(gt=0, le=366 * 86_400)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Price = Annotated[str, AfterValidator(_price)]
 Host = Annotated[str, AfterValidator(_host)]
+FilesUrl = Annotated[str, AfterValidator(_files_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(gt=0, lt=65_536)]
 
@@ -103,6 +116,18 @@ class RouterConfig(BaseModel):
         max_image_downloads: Largest number of downloads at once, above 0. Their bytes are counted among those of
             ``max_total_body_bytes``.
         max_image_downloads_per_host, max_image_downloads_per_caller: The same for one host and for one caller.
+        files_url: Where uploaded files are kept: the absolute path of a folder, which other users must not be able to
+            enter, or an object store as ``s3://bucket/prefix``, ``gs://...`` or ``az://...``, whose credentials come
+            from the environment. All replicas of the router must reach the same. ``temporary`` is a private folder
+            that lasts as long as ``make serve``. None keeps no files.
+        files_without_key: Whether callers that send no key of their own (:func:`~router.asgi.caller.owner_of`) may have
+            files, which then belong to their address. Behind a proxy, that is one and the same for all of them.
+        max_file_store_bytes: Bytes of all files together, above 0.
+        max_files: Number of all files together, above 0. Each upload lists them all: 10,000 take up to half a second
+            of a folder, and a second of an object store.
+        max_file_bytes_per_caller, max_files_per_caller: The same for the files of one caller.
+        max_file_ttl_s: Longest time in seconds that a file is kept, above 0.
+        file_ttl_s: The same for a file whose upload does not say (``expires_after``), at most ``max_file_ttl_s``.
         request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
@@ -141,6 +166,14 @@ class RouterConfig(BaseModel):
     max_image_downloads: Count = 64
     max_image_downloads_per_host: Count = 8
     max_image_downloads_per_caller: Count = 8
+    files_url: FilesUrl | None = None
+    files_without_key: bool = False
+    max_file_store_bytes: Count = 10 * 1024**3
+    max_files: Count = 10_000
+    max_file_bytes_per_caller: Count = 1024**3
+    max_files_per_caller: Count = 1000
+    max_file_ttl_s: FileSeconds = 30 * 86_400
+    file_ttl_s: Annotated[FileSeconds, Field(validate_default=True)] = 7 * 86_400
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
     required_models: tuple[Name, ...] = ()
@@ -160,6 +193,13 @@ class RouterConfig(BaseModel):
         if image_urls != "allowed" and hosts:
             raise ValueError(f"has no effect while image_urls is {image_urls}; set image_urls to allowed")
         return hosts
+
+    @field_validator("file_ttl_s")
+    @classmethod
+    def _is_allowed_itself(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds > (longest := info.data.get("max_file_ttl_s", seconds)):
+            raise ValueError(f"must be at most max_file_ttl_s, which is {longest}")
+        return seconds
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> Self:

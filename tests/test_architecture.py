@@ -72,8 +72,10 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
-    "router/fetch": {"vlm/errors", "router/config", "router/asgi"},
+    "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
+    # Uploaded files: it knows no format of requests, and not where answers come from.
+    "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
@@ -87,13 +89,14 @@ ROOMS: dict[str, set[str]] = {
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
-        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat", "router/moondream",
+        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat", "router/files",
+        "router/moondream",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/images", "router/moondream",
-        "router/openapi",
+        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
+        "router/moondream", "router/openapi",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
@@ -108,7 +111,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "training", "tests",
+        "router/app", "router/config", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
@@ -134,6 +137,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
     "httpcore2": ("router/fetch/",),
+    "obstore": ("router/files/objects.py",),
+    "multipart": ("router/files/upload.py",),
     "pydantic": ("serve_args/", "router/", "deployments/"),
     "PIL": (
         "vlm/image/", "vlm/reference.py", "vlm/models/moondream2/tiling.py", "training/",

@@ -23,7 +23,8 @@ class Sampling:
     Attributes:
         max_tokens: Maximum number of tokens to generate (at least 1); also bounded by the model's context.
         temperature: From 0, which is greedy, to 2.
-        top_p: Probability of the nucleus, the smallest set of most likely tokens to sample from (0 < top_p <= 1).
+        top_p: Probability of the nucleus, the smallest set of most likely tokens to sample from (0 to 1; 0 is the most
+            likely token alone).
         seed: The same seed gives the same answer, whatever else is in the batch.
         stop: The answer ends before the first of these strings (at most 4).
         repetition_penalty: Divides the positive logits of tokens that have occurred, and multiplies the negative ones
@@ -77,7 +78,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "must be at least 1")
         check(self.temperature is None or 0 <= self.temperature <= 2, "temperature", "must be from 0 to 2")
-        check(self.top_p is None or 0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1")
+        check(self.top_p is None or 0 <= self.top_p <= 1, "top_p", "must be from 0 to 1")
         check(
             self.repetition_penalty is None or 0 < self.repetition_penalty <= 10,
             "repetition_penalty",
@@ -110,6 +111,18 @@ class Sampling:
         check(len(ids) <= MAX_BIASES, "logit_bias", f"takes at most {MAX_BIASES} tokens")
         check(len(set(ids)) == len(ids), "logit_bias", "takes each token id once")
         check(all(-100 <= bias <= 100 for _, bias in self.logit_bias), "logit_bias", "takes values from -100 to 100")
+
+    def unused(self, resolved: Sampling) -> tuple[str, ...]:
+        """Names of the settings here that make no difference to an answer that is generated as ``resolved``.
+
+        Those that ask for nothing (``top_p`` 1) are not among them.
+        """
+        searches = (resolved.num_beams or 1) > 1
+        samples = bool(resolved.temperature) and not searches
+        of_sampling = {"top_p": self.top_p not in {None, 1.0}, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
+        of_search = {"length_penalty": self.length_penalty not in {None, 1.0}, "early_stopping": self.early_stopping}
+        given = {**({} if samples else of_sampling), **({} if searches else of_search)}
+        return tuple(name for name, is_given in given.items() if is_given)
 
     def over(self, defaults: Sampling) -> Sampling:
         """These settings, with every None taken from ``defaults``.

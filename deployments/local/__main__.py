@@ -164,7 +164,9 @@ def _on_interrupt(action: Callable[[int, FrameType | None], None]) -> None:
 
 @contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    """For sockets and logs. Paths of sockets are limited to about 100 bytes, of which Ray takes 80: so under /tmp.
+    """For sockets, logs and uploaded files.
+
+    Paths of sockets are limited to about 100 bytes, of which Ray takes 80: so under /tmp.
 
     Ray opens what it is given to everybody (mode 0777), so it gets a folder within one that only this user can enter.
     """
@@ -184,8 +186,9 @@ def _run(config: dict[str, Any], options: argparse.Namespace, directory: Path) -
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     from deployments.local.cluster import run
+    from deployments.local.serve_config import with_folder
 
-    run(config, HOST, options.port, directory, options.timeout)
+    run(with_folder(config, directory.parent / "files"), HOST, options.port, directory, options.timeout)
     return 1
 
 

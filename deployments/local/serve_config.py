@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from deployments.config import ModelConfig
-from router.config import RouterConfig
+from router.config import TEMPORARY_FILES, RouterConfig
 from router.ingress import ROUTER, applications_of
 from router.suggest import did_you_mean
 from serve_args.cluster_auth import SETTING
@@ -39,6 +39,15 @@ def read(path: Path) -> dict[str, Any]:
     faults = [*_wrong_args(applications), *_missing_models(applications)]
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    return config
+
+
+def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with ``folder`` for the files that it wants to be kept as long as the system runs."""
+    routers = [one for one in applications_of(config) if one.get("import_path") == ROUTER]
+    for args in (one["args"] for one in routers if isinstance(one.get("args"), dict)):
+        if args.get("files_url") == TEMPORARY_FILES:
+            args["files_url"] = str(folder)
     return config
 
 

@@ -121,7 +121,9 @@ def serving() -> Iterator[str]:
     folders = sorted(path.parent for path in (ROOT / "miniatures").glob("*/config.json"))
     with ExitStack() as stack:
         engines = {path.name: stack.enter_context(_engine(path)) for path in folders}
-        yield stack.enter_context(listening(create_app(LocalBackend(engines), RouterConfig())))
+        files = stack.enter_context(tempfile.TemporaryDirectory())
+        config = RouterConfig(files_url=files, files_without_key=True)
+        yield stack.enter_context(listening(create_app(LocalBackend(engines), config)))
 
 
 def _engine(folder: Path) -> Engine:

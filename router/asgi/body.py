@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive, Scope
@@ -18,8 +19,10 @@ Json = dict[str, Any]
 MAX_JSON_DEPTH = 32
 MAX_JSON_ITEMS = 50_000
 """Items of lists and objects; a request needs a few hundred. Reading more would delay all other requests."""
-MAX_WHOLE = 2**53
-"""Beyond it, not every whole number is one that a float can have."""
+MAX_SKIPPED = 64
+"""Data URLs whose characters are not looked at when items are counted: more than a request may have images."""
+
+_DATA = b"base64,"
 
 
 def read_object(body: bytes) -> Json:
@@ -28,12 +31,12 @@ def read_object(body: bytes) -> Json:
     Raises:
         InvalidRequest: It is not a JSON object, has too many items, or nests too deep.
     """
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_ITEMS:
+    if _items(body) > MAX_JSON_ITEMS:
         raise InvalidRequest(
             f"The body has more than {MAX_JSON_ITEMS} items in its lists and objects.", code="invalid_json"
         )
     try:
-        raw = json.loads(body, parse_constant=_refuse_constant, parse_float=_number)
+        raw = _parsed(body)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8 or an endless number
         raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
     if not isinstance(raw, dict):
@@ -43,10 +46,36 @@ def read_object(body: bytes) -> Json:
     return raw
 
 
-def _number(spelled: str) -> float:
-    """A number by its value: JSON has no other kind, and many a client writes the whole number 1 as 1.0."""
-    number = float(spelled)
-    return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
+def _items(body: bytes) -> int:
+    """At least the number of items in the body's lists and objects, counted before it is parsed.
+
+    The data of images is skipped, which is nearly all of most bodies: ``base64,`` can stand only within a string, so
+    no item begins before the next quote.
+    """
+    count = start = 0
+    for _ in range(MAX_SKIPPED):
+        data = body.find(_DATA, start)
+        end = body.find(b'"', data)
+        if data < 0 or end < 0:
+            break
+        count += _begun(body, start, data)
+        start = end
+    return count + _begun(body, start, len(body))
+
+
+def _begun(body: bytes, start: int, end: int) -> int:
+    return body.count(b",", start, end) + body.count(b"[", start, end) + body.count(b"{", start, end)
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON; pydantic's parser is ten times as fast with long strings, and json's reads a little more.
+
+    That is UTF-16, a byte order mark and lone surrogates.
+    """
+    try:
+        return from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError:
+        return json.loads(body, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,12 +1,13 @@
-"""Who asks, so that the engines can share their places fairly between callers.
+"""Who asks, so that the engines can share their places fairly between callers, and that each finds its own files.
 
 A caller is an address together with the credential that it sends. Neither is verified here. The address alone would
 make one caller of all who are behind the same proxy, and the credential alone one of all who send the same placeholder
-where none is needed.
+where none is needed. Files have an owner, which is not the same: decision 7 says why.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from starlette.datastructures import Headers
@@ -14,6 +15,43 @@ from starlette.types import Scope
 
 CREDENTIALS = ("authorization", "x-moondream-auth")
 """Headers that hold a credential."""
+
+MIN_KEY_CHARS = 24
+MIN_KEY_KINDS = 10
+"""Different characters of a key. What is shorter or has fewer can be guessed, as placeholders can ("none",
+"sk-no-key-required", "sk-xxxxxxxxxxxxxxxxxxxxxxxx"); what OpenAI and gateways hand out is far longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """To whom a file belongs.
+
+    Attributes:
+        name: The same for the same owner in every router process.
+        has_key: Whether a key makes the owner: a credential that nobody else can guess.
+    """
+
+    name: str
+    has_key: bool
+
+
+def owner_of(scope: Scope) -> Owner:
+    """The owner of what a request uploads: its key, wherever it comes from, and without one its caller."""
+    credential = _credential(Headers(scope=scope))
+    has_key = len(credential) >= MIN_KEY_CHARS and len(set(credential)) >= MIN_KEY_KINDS
+    name = blake2b(credential.encode("utf-8", errors="surrogateescape"), digest_size=16, person=b"key").hexdigest()
+    return Owner(name if has_key else caller_of(scope), has_key)
+
+
+def _credential(headers: Headers) -> str:
+    """The credential alone, so that it is the same in either header.
+
+    Of other schemes there is none: that of Basic is as long as its Base64, and no harder to guess than its password.
+    """
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return scheme if scheme and not token else headers.get("x-moondream-auth", "").strip()
 
 
 def caller_of(scope: Scope) -> str:

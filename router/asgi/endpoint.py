@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from router.asgi.body import read_body
-from router.asgi.caller import caller_of
+from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
@@ -78,7 +78,7 @@ class Endpoint(Generic[ParsedT]):
 
     async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
-        requester = _requester(scope)
+        requester = requester_of(scope)
         built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY], requester))
         tally.read(built)
         request = replace(built.request, caller=requester.caller)
@@ -119,9 +119,10 @@ class Endpoint(Generic[ParsedT]):
             await give_up(first)
 
 
-def _requester(scope: Scope) -> Requester:
+def requester_of(scope: Scope) -> Requester:
+    """Whose request it is."""
     share: Share | None = scope.get(SHARE_KEY)  # there is none where no front has counted the body
-    return Requester(caller_of(scope), share.hold if share else lambda _bytes: None)
+    return Requester(caller_of(scope), share.hold if share else lambda _bytes: None, owner_of(scope))
 
 
 async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:

@@ -53,15 +53,49 @@ class Forbidden(InvalidRequest):
     """The request comes from a web page of another site, or names a host that this server is not."""
 
 
+class KeyRequired(InvalidRequest):
+    """The request needs a credential that tells its caller apart from all others."""
+
+
+class FileQuotaExceeded(InvalidRequest):
+    """The caller has as many files, or bytes of them, as one may have."""
+
+
+class FileStoreFull(VlmError):
+    """All callers together have as many files, or bytes of them, as this server keeps."""
+
+
+class NoSuchFile(VlmError):
+    """The caller has no file of this id."""
+
+
+class FilesUnavailable(VlmError):
+    """The store of uploaded files does not answer."""
+
+
+class FilesOff(VlmError):
+    """This server keeps no files."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none."""
+    """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none.
+
+    ``should_retry`` overrules what OpenAI's clients would conclude from the status.
+    """
 
     status: int
     type: str
     code: str | None = None
     param: str | None = None
     retry_after_s: int | None = None
+    should_retry: bool | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that tell a client whether to try again, and when."""
+        found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        return found if self.should_retry is None else {**found, "x-should-retry": str(self.should_retry).lower()}
 
 
 TABLE: Mapping[type[VlmError], Row] = {
@@ -70,10 +104,16 @@ TABLE: Mapping[type[VlmError], Row] = {
     HeadTooSlow: Row(408, INVALID, "request_timeout"),
     HeadTooLarge: Row(431, INVALID, "headers_too_large"),
     BodyTooLarge: Row(413, INVALID, "request_too_large"),
+    KeyRequired: Row(401, INVALID),
+    FileQuotaExceeded: Row(400, INVALID, "file_quota_exceeded"),
     InvalidImage: Row(400, INVALID, "invalid_image"),
     UnsupportedTask: Row(400, INVALID, "unsupported_task", "task"),
     InvalidRequest: Row(400, INVALID),
     ModelNotFound: Row(404, INVALID, "model_not_found", "model"),
+    NoSuchFile: Row(404, INVALID, "file_not_found", "id"),
+    FilesOff: Row(404, INVALID, "files_not_enabled"),
+    FileStoreFull: Row(507, SERVER, "file_store_full", should_retry=False),  # clients retry 5xx in vain otherwise
+    FilesUnavailable: Row(503, SERVER, "files_unavailable", retry_after_s=1),
     ModelNotReady: Row(503, SERVER, "model_not_ready", "model", retry_after_s=2),
     Overloaded: Row(503, SERVER, "overloaded", retry_after_s=1),
     DeadlineExceeded: Row(504, SERVER, "timeout"),
@@ -101,8 +141,7 @@ def error_body(error: VlmError) -> Json:
 def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
     """The whole answer for ``error``; ``extra`` holds further keys of the body."""
     row = row_of(error)
-    headers = {} if row.retry_after_s is None else {"retry-after": str(row.retry_after_s)}
-    return json_response({**error_body(error), **(extra or {})}, row.status, headers)
+    return json_response({**error_body(error), **(extra or {})}, row.status, row.headers)
 
 
 async def on_vlm_error(_request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from router.asgi.caller import Owner
 from vlm.errors import VlmError
 from vlm.types import Chunk, Completion, Request
 
@@ -38,10 +39,12 @@ class Requester:
     Attributes:
         caller: Who asks, from :func:`~router.asgi.caller.caller_of`.
         hold: Counts bytes that the request holds until it ends; raises ``Overloaded`` where there is no room for them.
+        owner: Whose uploaded files the request may name, from :func:`~router.asgi.caller.owner_of`; None if nobody's.
     """
 
     caller: str
     hold: Callable[[int], None]
+    owner: Owner | None = None
 
 
 class ImageLoader(Protocol):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router.suggest import did_you_mean
@@ -18,10 +19,28 @@ MAX_PATH = 256
 """Characters of a path that a message repeats: keys are the client's."""
 
 
+MAX_WHOLE = 2**53
+"""Beyond it, not every whole number is one that a float can have."""
+
+
 class Checked(BaseModel):
-    """The base of every body: unknown keys are ignored, types are not converted, NaN is refused."""
+    """The base of every body: unknown keys are ignored, types are not converted, NaN is refused.
+
+    A number is taken by its value: JSON has one kind of them, and many a client writes the whole number 1 as 1.0.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_whole_numbers(cls, value: Any) -> Any:
+        if isinstance(value, dict) and any(type(one) is float for one in value.values()):
+            return {name: _whole(one) if type(one) is float else one for name, one in value.items()}
+        return value
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
 
 
 def _encodable(text: str) -> str:
@@ -54,7 +73,7 @@ _RULES = {
     "extra_forbidden": ("is not supported; {owner} takes: {known}", "unsupported_parameter"),
     "union_tag_invalid": ("must be an object{typed}", "invalid_value"),
     "union_tag_not_found": ("must be an object{typed}", "invalid_value"),
-    "model_type": ("must be an object", "invalid_type"),
+    "model_type": ("must be an object{keyed}", "invalid_type"),
     "model_attributes_type": ("must be an object{typed}", "invalid_type"),
     "list_type": ("must be a list", "invalid_type"),
     "string_type": ("must be a string", "invalid_type"),
@@ -83,6 +102,7 @@ def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> Invali
         "owner": path.rpartition(".")[0] or "the body",
         "known": ", ".join(known),
         "typed": _typed(_models_at(kind, fault["loc"])),
+        "keyed": _keyed(_models_at(kind, fault["loc"])),
     }
     return InvalidRequest(f"{path}: {rule.format_map({**_limits(fault), **names})}.{suggestion}", path, code)
 
@@ -107,6 +127,33 @@ def _typed(models: Sequence[type[BaseModel]]) -> str:
     """The types from which an object must have one, where its ``type`` decides which of ``models`` it is."""
     tags = [tag for model in models if "type" in model.model_fields for tag in _literals(model)]
     return f" with a type of: {', '.join(tags)}" if len(tags) > 1 else ""
+
+
+def _keyed(models: Sequence[type[BaseModel]]) -> str:
+    """The keys that an object must have."""
+    required = [name for model in models for name, field in model.model_fields.items() if field.is_required()]
+    return f" with the keys: {', '.join(dict.fromkeys(required))}" if required else ""
+
+
+def unread_keys(body: object, raw: object, path: str = "") -> Iterator[str]:
+    """Paths of the keys of ``raw`` that its validated form ``body`` has left aside; null asks for nothing."""
+    if isinstance(body, BaseModel) and isinstance(raw, dict):
+        names = _names_of(type(body))
+        for key, value in raw.items():
+            if key not in names:
+                if value is not None:
+                    yield f"{path}.{key}" if path else key
+            elif isinstance(value, dict | list):
+                yield from unread_keys(getattr(body, names[key]), value, f"{path}.{key}" if path else key)
+    elif isinstance(body, list) and isinstance(raw, list):
+        for index, (item, value) in enumerate(zip(body, raw, strict=True)):
+            yield from unread_keys(item, value, f"{path}[{index}]")
+
+
+@cache
+def _names_of(kind: type[BaseModel]) -> Json:
+    """The field that each key of an object is read as."""
+    return {field.alias or name: name for name, field in kind.model_fields.items()}
 
 
 def _owner(kind: type[BaseModel], steps: Sequence[int | str]) -> type[BaseModel]:

@@ -12,7 +12,7 @@ from typing import Any
 Json = dict[str, Any]
 
 USER = "user"
-IMAGE_PART = "image_url"
+IMAGE_PARTS = ("image_url", "file")
 
 _UNREAD: Json = {"role": "assistant"}
 """Stands for a message that is not read, so that the others keep their positions in the body."""
@@ -44,7 +44,7 @@ def read_turn(raw: Json) -> Turn | None:
     users = [at for at, message in enumerate(messages) if _is_user(message)] if isinstance(messages, list) else []
     if not isinstance(messages, list) or not users:
         return None
-    with_images = [at for at in users if any(_is_part(part, IMAGE_PART) for part in _parts(messages[at]))]
+    with_images = [at for at in users if any(_is_part(part, *IMAGE_PARTS) for part in _parts(messages[at]))]
     return Turn(users[-1], with_images[-1] if with_images else None)
 
 
@@ -63,5 +63,5 @@ def _parts(message: object) -> list[Any]:
     return content if isinstance(content, list) else []
 
 
-def _is_part(part: object, kind: str) -> bool:
-    return isinstance(part, dict) and part.get("type") == kind
+def _is_part(part: object, *kinds: str) -> bool:
+    return isinstance(part, dict) and part.get("type") in kinds

@@ -7,6 +7,7 @@ of subschemas is compared once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 Json = dict[str, Any]
@@ -15,6 +16,18 @@ MAX_REFERENCES = 8
 """Length of a chain of references that is followed."""
 MAX_ALTERNATIVES = 16
 """Number of alternatives for one value that are looked at."""
+
+
+_OF_SCHEMAS = ("properties", "$defs", "definitions")
+"""Keywords whose value has a schema for each name."""
+_UNDERSTOOD = frozenset(
+    (
+        *_OF_SCHEMAS, "$id", "$schema", "$comment", "$ref", "type", "required", "items", "anyOf", "oneOf",
+        "additionalProperties", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
+        "nullable",
+    )
+)  # fmt: skip
+"""Keywords that are obeyed, or that constrain nothing."""
 
 
 class JsonSchema:
@@ -36,6 +49,11 @@ class JsonSchema:
     def has_all_in(self, source: JsonSchema) -> bool:
         """Whether values of ``source`` have what this schema requires; those that may be null are taken not to be."""
         return _Comparison(self, source).holds(self._root, source._root)
+
+    def beyond(self, source: JsonSchema) -> list[str]:
+        """The keywords of this schema that are not looked at and that ``source`` does not have with the same value."""
+        known = [*_constraints(source._root)]
+        return [*dict.fromkeys(name for name, value in _constraints(self._root) if (name, value) not in known)]
 
     def kept(self, value: Any) -> Any:
         """``value`` without the properties that this schema forbids."""
@@ -110,6 +128,18 @@ class _Comparison:
         return all(isinstance(name, str) and name in ours for name in _list(theirs.get("required"))) and all(
             self.holds(theirs["properties"][name], ours[name]) for name in shared
         )
+
+
+def _constraints(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Each keyword that is not understood, with its value, of a schema and those within it."""
+    for one in schema if isinstance(schema, list) else [schema]:
+        for name, value in _mapping(one).items():
+            if name not in _UNDERSTOOD:
+                yield name, value
+            elif name in _OF_SCHEMAS:
+                yield from _constraints([*_mapping(value).values()])
+            elif name in ("items", "anyOf", "oneOf"):
+                yield from _constraints(value)
 
 
 def _types(schema: Json) -> list[Any]:

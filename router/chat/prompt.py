@@ -20,6 +20,15 @@ _NUMBER = re.compile(r"\s*(?:Image|Picture|Photo)\s*\d+\s*:?\s*", re.IGNORECASE)
 """What stands before each image, as a part of its own."""
 
 
+_IN_BASE64 = ";base64,"
+_DATA = re.compile(r"[A-Za-z0-9+/_=-]{64}")
+"""More than any text has that only mentions data URLs; the smallest image has more."""
+_HEAD_CHARS = 512
+"""Characters between ``data:`` and the data."""
+MAX_MENTIONS = 16
+"""Places of a text that are looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """The text of a message.
@@ -68,3 +77,16 @@ def check_length(chars: int, path: str, config: RouterConfig) -> None:
             path,
             "context_length_exceeded",
         )
+
+
+def has_data_url(text: str) -> bool:
+    """Whether an image stands in ``text`` as a data URL, which no model can read as words."""
+    at = -1
+    for _ in range(MAX_MENTIONS):
+        at = text.find(_IN_BASE64, at + 1)
+        if at < 0:
+            return False
+        head = text[max(at - _HEAD_CHARS, 0) : at].lower().rpartition("data:")
+        if head[1] and _DATA.match(text, at + len(_IN_BASE64)):
+            return True
+    return False

@@ -14,10 +14,11 @@ from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
-from router.asgi.validation import validated
+from router.asgi.validation import unread_keys, validated
 from router.chat.history import Turn, read_turn, without_history
+from router.chat.image_parts import image_references
 from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
-from router.chat.prompt import Prompt, check_length, read_prompt
+from router.chat.prompt import Prompt, check_length, has_data_url, read_prompt
 from router.chat.response import ResponseOptions
 from router.chat.response_format import ContentForm, read_form
 from router.chat.schema import ChatBody, ImagePart, Message, TaskBody, TextPart
@@ -31,7 +32,11 @@ from vlm.types import MAX_IMAGES, Request, Sampling
 Json = dict[str, Any]
 
 MAX_REPORTED = 32
+"""Names of fields, and again of messages, that are listed as ignored; the number of others stands behind them."""
+MAX_NAME = 128
+"""Characters of one of these names: keys are the client's."""
 RAW_TASK = "raw"
+SCHEMA = "response_format.json_schema.schema"
 HOW_TO_SEND = "Send it as an image_url part of a user message."
 
 IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
@@ -163,7 +168,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         ),
         stream=bool(chat.stream),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        ignored=_ignored(parsed, without_text=named_task and not uses_text(name.task or "")),
+        ignored=_ignored(parsed, name, named_task=named_task),
         image_params=tuple(reference.param for reference in parsed.images) or ("messages",),
         prompt_param=_prompt_param(parsed),
         named_task=named_task,
@@ -204,15 +209,33 @@ def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
     return value is None or (value in harmless and not isinstance(value, bool))
 
 
-def _ignored(parsed: ParsedChat, *, without_text: bool) -> tuple[str, ...]:
-    unknown = [
-        name[:64]
-        for name, value in parsed.raw.items()
-        if value is not None and name not in (*IMPOSSIBLE, *TOOL_FIELDS) and name not in ChatBody.model_fields
-    ]
+def _ignored(parsed: ParsedChat, model: ModelName, *, named_task: bool) -> tuple[str, ...]:
+    read = without_history(parsed.raw, parsed.turn)
+    unread = [name for name in unread_keys(parsed.body, read) if name not in IMPOSSIBLE and name not in TOOL_FIELDS]
+    other_task = ["model"] if model.task is not None and not named_task else []
+    fields = [*other_task, *unread, *_overruled(parsed.body), *(f"{SCHEMA}.{name}" for name in parsed.form.beyond)]
     messages = [f"messages[{at}]" for at in parsed.turn.unused(parsed.raw["messages"])]
+    without_text = named_task and not uses_text(model.task or "")
     text = [_prompt_param(parsed)] if without_text and parsed.prompt.text.strip() else _unused_parts(parsed)
-    return (*unknown[:MAX_REPORTED], *parsed.dropped, *messages[:MAX_REPORTED], *text)
+    return (*_some(fields), *parsed.dropped, *_some(messages), *text)
+
+
+def _some(names: Sequence[str]) -> Iterator[str]:
+    yield from (name[:MAX_NAME] for name in names[:MAX_REPORTED])
+    if len(names) > MAX_REPORTED:
+        yield f"and {len(names) - MAX_REPORTED} more"
+
+
+def _overruled(chat: ChatBody) -> Iterator[str]:
+    """Known fields that another one overrules, and the ``detail`` of images: each model has one resolution."""
+    if chat.max_tokens is not None and chat.max_completion_tokens not in (None, chat.max_tokens):
+        yield "max_tokens"
+    if chat.task is not None and chat.task.name == RAW_TASK and chat.response_format is not None:
+        yield "response_format"
+    for number, message in enumerate(chat.messages):
+        for at, part in enumerate(message.content):
+            if isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto"):
+                yield f"messages[{number}].content[{at}].image_url.detail"
 
 
 def _unused_parts(parsed: ParsedChat) -> Iterator[str]:
@@ -271,7 +294,9 @@ def _sampling(chat: ChatBody) -> Sampling:
 
 def _images(chat: ChatBody, turn: Turn) -> tuple[ImageReference, ...]:
     """The images of the newest user message with any. Whether a request needs one, the model decides."""
-    found = () if turn.images is None else tuple(_image_parts(chat.messages[turn.images], f"messages[{turn.images}]"))
+    found: tuple[ImageReference, ...] = ()
+    if turn.images is not None:
+        found = image_references(chat.messages[turn.images], f"messages[{turn.images}]")
     if len(found) > MAX_IMAGES:
         raise InvalidRequest(
             f"The message has {len(found)} images; a request takes at most {MAX_IMAGES}.",
@@ -298,14 +323,15 @@ def _size_of(images: Sequence[bytes], config: RouterConfig, parsed: ParsedChat) 
     return sizes.pop()
 
 
-def _image_parts(message: Message, path: str) -> Iterator[ImageReference]:
-    for index, part in enumerate(message.content):
-        if isinstance(part, ImagePart):
-            yield ImageReference(part.image_url.url, f"{path}.content[{index}].image_url.url")
-
-
 def _prompt(message: Message, path: str, config: RouterConfig) -> Prompt:
     """The text of the last user message, which is at ``path``."""
     texts = [(at, part.text) for at, part in enumerate(message.content) if isinstance(part, TextPart)]
+    if any(has_data_url(text) for _, text in texts):
+        raise InvalidRequest(
+            "The text has an image in it, as a data URL, which models cannot read as words. Send the image as a part "
+            'of its own: {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.',
+            path,
+            "invalid_value",
+        )
     check_length(sum(len(text) for _, text in texts), path, config)
     return read_prompt(texts)

@@ -30,10 +30,12 @@ class ContentForm:
         content: ``answer``: the text, or the objects as JSON for a task without text; ``json``: always JSON; ``text``:
             the answer as ``{"text": ...}``; ``grounding``: the whole grounding object; ``raw``: the model's own output.
         schema: The client's JSON schema, whose properties are the only ones if it forbids others.
+        beyond: Keywords of that schema which the content may not keep to.
     """
 
     content: Content = "answer"
     schema: JsonSchema | None = None
+    beyond: tuple[str, ...] = ()
 
 
 def read_form(wanted: ResponseFormat | None) -> ContentForm:
@@ -53,9 +55,9 @@ def read_form(wanted: ResponseFormat | None) -> ContentForm:
         return ContentForm("grounding")
     schema = JsonSchema(given.schema_)
     if _is_text(schema):
-        return ContentForm("text")
+        return ContentForm("text", beyond=tuple(schema.beyond(_TEXT_ALONE)))
     if schema.has_all_in(_published()):
-        return ContentForm("grounding", schema)
+        return ContentForm("grounding", schema, tuple(schema.beyond(_published())))
     raise InvalidRequest(
         "The answers have the properties of the schema at /v1/schemas/grounding.json, or a text alone: this JSON "
         "schema requires others. Send one whose required properties are among these, or use type json_object.",

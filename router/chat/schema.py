@@ -40,6 +40,12 @@ Url = Annotated[
 ]
 
 
+def _one_given(*names: str) -> dict[str, Any]:
+    """Exactly one of these fields has a value, which is checked where they are read."""
+    given: dict[str, Any] = {"not": {"type": "null"}}
+    return {"oneOf": [{"required": [name], "properties": {name: given}} for name in names]}
+
+
 class TextPart(Checked):
     """Text."""
 
@@ -48,9 +54,12 @@ class TextPart(Checked):
 
 
 class ImageUrl(Checked):
-    """Where an image is."""
+    """Where an image is: a URL, or an uploaded file in its place."""
 
-    url: Url
+    model_config = ConfigDict(json_schema_extra=_one_given("url", "file_id"))
+
+    url: Url | None = None
+    file_id: str | None = Field(None, description="The id of an uploaded file of the caller.")
     detail: str | None = Field(None, description="Accepted and ignored.")
 
 
@@ -59,6 +68,23 @@ class ImagePart(Checked):
 
     type: Literal["image_url"]
     image_url: ImageUrl
+
+
+class FileFields(Checked):
+    """An uploaded file, or its content."""
+
+    model_config = ConfigDict(json_schema_extra=_one_given("file_id", "file_data"))
+
+    file_id: str | None = Field(None, description="The id of an uploaded file of the caller.")
+    file_data: Url | None = Field(None, description="A data URL with base64.")
+    filename: str | None = Field(None, description="Accepted and ignored.")
+
+
+class FilePart(Checked):
+    """An image as a file."""
+
+    type: Literal["file"]
+    file: FileFields
 
 
 def _as_parts(content: object) -> object:
@@ -95,7 +121,7 @@ def _normal_if_null(value: object) -> object:
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TaskName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 # Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
 PartList = Annotated[list[Part], Field(max_length=MAX_PARTS)]
 ContentParts = Annotated[PartList, FailFast(), BeforeValidator(_as_parts, json_schema_input_type=str | PartList | None)]
@@ -108,29 +134,33 @@ class Message(Checked):
     content: ContentParts = Field(default_factory=list)
 
 
+HAIR = 0.01
+"""How far outside the image a location may be, as a share of the image's side: it then means the edge. Sums of rounded
+numbers end there, and so do boxes that other models give. What is farther away is meant for another image."""
+
+
+def _within(share: float) -> float:
+    if not -HAIR <= share <= 1 + HAIR:
+        raise PydanticCustomError("outside", "must be from 0 to 1")
+    return min(max(share, 0.0), 1.0)
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 MaxObjects = Annotated[int, Field(ge=1, le=1000)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
-TopP = Annotated[float, Field(gt=0, le=1)]
+TopP = Annotated[float, Field(ge=0, le=1)]
 TokenCount = Annotated[int, Field(ge=1, lt=2**31)]
-Pixel = Annotated[float, Field(ge=0)]
-SharePair = Annotated[list[Share], Field(min_length=2, max_length=2)]
-ShareCorners = Annotated[list[Share], Field(min_length=4, max_length=4)]
-PixelPair = Annotated[list[Pixel], Field(min_length=2, max_length=2)]
-PixelCorners = Annotated[list[Pixel], Field(min_length=4, max_length=4)]
-
-
-def _exactly_one(schema: dict[str, Any]) -> None:
-    """One of the shapes is given; ``router.chat.tasks`` checks it."""
-    schema["oneOf"] = [
-        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in schema["properties"]
-    ]
+Coordinate = Annotated[float, AfterValidator(_within), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+SharePair = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+ShareCorners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
+PixelPair = Annotated[list[float], Field(min_length=2, max_length=2)]
+PixelCorners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class Region(Checked):
     """A box, [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2: from 0 to 1, or in pixels of the upright image."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_exactly_one)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_one_given("box", "box_px"))
 
     box: ShareCorners | None = None
     box_px: PixelCorners | None = None
@@ -138,6 +168,8 @@ class Region(Checked):
 
 class Reference(Region):
     """A box or a point, in either frame."""
+
+    model_config = ConfigDict(json_schema_extra=_one_given("box", "box_px", "point", "point_px"))
 
     point: SharePair | None = None
     point_px: PixelPair | None = None
@@ -196,6 +228,8 @@ class NamedSchema(Checked):
     """A JSON schema: of the grounding object or of a part of it, or of {"text": ...}; others are refused."""
 
     name: Word = Field(description="Does not matter.")
+    description: str | None = Field(None, description="Does not matter.")
+    strict: bool | None = Field(None, description="Does not matter.")
     schema_: dict[str, Any] | None = Field(
         default=None, alias="schema", description="By default that of the grounding object."
     )

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from router.chat.schema import Reference, Region, TaskBody
+from router.chat.schema import HAIR, Reference, Region, TaskBody
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
 ImageSize = Callable[[], tuple[int, int]]
 """(width, height) of the upright image in pixels, read only if there are pixels to normalise."""
+
+HAIR_PX = 1.0
+"""How many pixels outside the image a location may be in any case; see :data:`~router.chat.schema.HAIR`."""
 
 
 def read_task(body: TaskBody, path: str, size: ImageSize) -> Task:
@@ -62,16 +65,18 @@ def _given(region: Region, path: str) -> str:
 
 
 def _normalised(region: Region, name: str, path: str, size: ImageSize) -> list[float]:
-    """The shape's numbers, x and y in turn, from 0 to 1."""
+    """The shape's numbers, x and y in turn, from 0 to 1. Those a hair outside the image are put on its edge."""
     values: list[float] = getattr(region, name)
     if not name.endswith("_px"):
         return values
     sides = size()
-    if any(value > sides[index % 2] for index, value in enumerate(values)):
+    shares = [value / sides[index % 2] for index, value in enumerate(values)]
+    hairs = [max(HAIR, HAIR_PX / sides[index % 2]) for index in range(len(values))]
+    if any(not -hair <= share <= 1 + hair for share, hair in zip(shares, hairs, strict=True)):
         where = f"{path}.{name}"
         raise InvalidRequest(
             f"{where} reaches outside the image, which is {sides[0]} x {sides[1]} pixels when upright.",
             where,
             "invalid_value",
         )
-    return [value / sides[index % 2] for index, value in enumerate(values)]
+    return [min(max(share, 0.0), 1.0) for share in shares]

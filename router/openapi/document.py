@@ -23,7 +23,8 @@ VERSION = "0.1.0"
 """Of the project; a test compares it."""
 
 EVENT_STREAM = "text/event-stream"
-RETRY_LATER = 503
+OF_STATUS = {503: ("retry-after",), 507: ("x-should-retry",)}
+"""Headers of errors."""
 ERROR = "#/components/schemas/ErrorBody"
 
 Schemas = Mapping[int, Json]
@@ -165,7 +166,7 @@ def _error(status: int, cases: list[ErrorCase], schema: Json | None = None) -> J
     codes: Json = {"properties": {"error": {"properties": {"code": {"enum": [case.code for case in cases]}}}}}
     whole = schema or {"$ref": ERROR}
     return {
-        "description": "\n".join(f"- `{case.code}`: {case.when}" for case in cases),
+        "description": "\n".join(f"- `{case.code or 'null'}`: {case.when}" for case in cases),
         "headers": _headers(status),
         "content": {JSON: {"schema": {"allOf": [whole, codes]}}},
     }
@@ -176,7 +177,7 @@ def _case(code: str, status: int) -> ErrorCase:
 
 
 def _headers(status: int, more: Iterable[str] = ()) -> Json:
-    names = [*OF_EVERY_ANSWER, *more, *(["retry-after"] if status == RETRY_LATER else [])]
+    names = [*OF_EVERY_ANSWER, *more, *OF_STATUS.get(status, ())]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 

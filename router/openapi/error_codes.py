@@ -9,10 +9,10 @@ from router.asgi.body import MAX_JSON_DEPTH, MAX_JSON_ITEMS
 
 @dataclass(frozen=True, slots=True)
 class ErrorCase:
-    """One code under one status; most codes have only one."""
+    """One code under one status; most codes have only one, and one case has no code."""
 
     status: int
-    code: str
+    code: str | None
     when: str
 
 
@@ -42,16 +42,21 @@ CASES = (
     ErrorCase(400, "image_file_too_large", "The image has too many bytes."),
     ErrorCase(400, "image_too_large", "The image has too many pixels, or a side that is too long."),
     ErrorCase(400, "image_too_small", "The image has a side that is too short."),
-    ErrorCase(400, "image_file_not_found", "There is no uploaded file of this id."),
+    ErrorCase(400, "image_file_not_found", "The request names a file that the caller does not have."),
     ErrorCase(400, "image_parse_error", "The image is damaged, or its pixels end early."),
     ErrorCase(400, "invalid_image", "The image has too many parts, or cannot be used for another reason."),
+    ErrorCase(400, "invalid_multipart", "The body is not a form with a file, or has too many parts."),
+    ErrorCase(400, "file_quota_exceeded", "The caller has as many files, or bytes of them, as one may have."),
     ErrorCase(400, "invalid_http", "The bytes are not an HTTP request, or one for a web socket."),
     ErrorCase(
         400, "unknown_url", "No such route, for requests below /v1 that may be meant for a model (not GET or HEAD)."
     ),
+    ErrorCase(401, None, "Files belong to an API key, and the request has none that tells its caller apart."),
     ErrorCase(403, "origin_not_allowed", "The request comes from a web page of a site that is not allowed (Origin)."),
     ErrorCase(403, "host_not_allowed", "A server on a loopback address is asked under another name (Host)."),
     ErrorCase(404, "model_not_found", "No model of this name is served."),
+    ErrorCase(404, "file_not_found", "The caller has no file of this id."),
+    ErrorCase(404, "files_not_enabled", "This server keeps no files."),
     ErrorCase(404, "unknown_url", "No such route."),
     ErrorCase(405, "method_not_supported", "The route does not have this method; the header Allow lists its methods."),
     ErrorCase(408, "request_timeout", "The headers or the body arrived too slowly; the connection is closed."),
@@ -61,7 +66,9 @@ CASES = (
     ErrorCase(500, "internal_error", "The server failed; the request may be fine."),
     ErrorCase(503, "overloaded", "There is no room for the request now; Retry-After says when to try again."),
     ErrorCase(503, "model_not_ready", "The model is still loading; Retry-After says when to try again."),
+    ErrorCase(503, "files_unavailable", "The store of files does not answer; Retry-After says when to try again."),
     ErrorCase(504, "timeout", "The request took longer than this server's deadline."),
+    ErrorCase(507, "file_store_full", "All callers together have as many files as this server keeps; do not retry."),
 )
 
 OF_HTTP = (
@@ -104,5 +111,6 @@ OF_MODELS = (
     "model_not_ready",
     "timeout",
 )
-OF_REQUESTS = (*OF_ROUTES, *OF_JSON, *OF_IMAGES, *OF_MODELS)
+OF_FILES = (*OF_ROUTES, None, "files_not_enabled", "files_unavailable", "timeout")
+OF_REQUESTS = (*OF_ROUTES, *OF_JSON, *OF_IMAGES, *OF_MODELS, *OF_FILES)
 """Of every route that sends a request to a model."""

@@ -79,7 +79,7 @@ class Operation:
     description: str
     tag: str
     answers: Mapping[int, Answer]
-    codes: tuple[str, ...]
+    codes: tuple[str | None, ...]
     method: str = "GET"
     parameters: tuple[Parameter, ...] = ()
     body: Mapping[str, Any] = field(default_factory=dict)

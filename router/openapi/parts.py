@@ -38,6 +38,7 @@ TAGS = {
     "models": "Which models there are.",
     "chat": "Requests to models in OpenAI's format of chat completions.",
     "moondream": "Requests to models in the format of Moondream's cloud.",
+    "files": "Images that are uploaded once and asked about often.",
     "health": "Whether this server can answer.",
     "schemas": "What is sent and received.",
 }
@@ -59,10 +60,21 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "x-client-request-id": ("The client's own id, if it sent one.", {"type": "string", "minLength": 1}),
     "openai-processing-ms": ("Milliseconds until the answer began.", {"type": "integer", "minimum": 0}),
     "x-gigarouter-model": ("Canonical name of the model that answers.", {"type": "string", "minLength": 1}),
+    "x-should-retry": ("false: trying again does not help, whatever the status says.", {"enum": ["false"]}),
+    "content-disposition": ("The file's name, and that it is to be saved.", {"type": "string"}),
+    "x-content-type-options": ("A browser does not take the content for anything else.", {"const": "nosniff"}),
+    "cache-control": ("The content is not kept by browsers and proxies.", {"type": "string"}),
     "retry-after": ("Seconds after which to try again.", {"type": "integer", "minimum": 1}),
 }
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
-ALWAYS = ("x-request-id", "x-gigarouter-model", "retry-after")
+ALWAYS = (
+    "x-request-id",
+    "x-gigarouter-model",
+    "retry-after",
+    "x-should-retry",
+    "content-disposition",
+    "x-content-type-options",
+)
 """Headers that no answer that may have them lacks; refusals of broken HTTP have only the first."""
 
 SECURITY_SCHEMES: Mapping[str, Schema] = {

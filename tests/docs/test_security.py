@@ -15,6 +15,7 @@ from router.asgi.body import MAX_JSON_DEPTH, MAX_JSON_ITEMS
 from router.chat.schema import MAX_LABELS, MAX_REFERENCES
 from router.config import RouterConfig
 from router.fetch import fetcher, pinned, resolver, turns, url
+from router.files import objects, routes, store, sweeper, upload
 from vlm.engine.blocks import MAX_BEAMS
 from vlm.engine.compose import MAX_GENERATIONS
 from vlm.engine.config import EngineConfig
@@ -65,6 +66,20 @@ SECTIONS: Mapping[str, Limits] = {
         "READ_S": fetcher.READ_S,
         "MAX_HEAD_BYTES": fetcher.MAX_HEAD_BYTES,
         "MAX_SMALL_PARTS": fetcher.MAX_SMALL_PARTS,
+    },
+    "Of an upload": {
+        "MAX_FORM_PARTS": upload.MAX_FORM_PARTS,
+        "MAX_PART_HEADERS": upload.MAX_PART_HEADERS,
+        "MAX_PART_HEADER_BYTES": upload.MAX_PART_HEADER_BYTES,
+        "MAX_FIELD_BYTES": upload.MAX_FIELD_BYTES,
+        "MAX_FILENAME_CHARS": upload.MAX_FILENAME_CHARS,
+        "MAX_PAGE": routes.MAX_PAGE,
+        "PARALLEL": store.PARALLEL,
+        "TIMEOUT_S": objects.TIMEOUT_S,
+        "CONNECT_TIMEOUT_S": objects.CONNECT_TIMEOUT_S,
+        "MAX_RETRIES": objects.MAX_RETRIES,
+        "SWEEP_S": sweeper.SWEEP_S,
+        "LEFT_BEHIND_S": store.LEFT_BEHIND_S,
     },
     "Of an image": defaults(ImageLimits),
     "Of an engine": defaults(EngineConfig),

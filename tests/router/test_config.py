@@ -80,6 +80,22 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
         ("prices", {"a": "-1"}),
         ("prices", {"a": "NaN"}),
         ("prices", {"": "1"}),
+        ("files_url", "files"),
+        ("files_url", "./files"),
+        ("files_url", "~/files"),
+        ("files_url", ""),
+        ("files_url", "ftp://host/files"),
+        ("files_url", "https://host/files"),
+        ("files_url", "file:///srv/files"),
+        ("files_url", "memory:///"),
+        ("files_url", "s3://key:secret@bucket/files"),
+        ("files_url", "s3://bucket/files?aws_secret_access_key=secret"),
+        ("files_without_key", "yes"),
+        ("max_files", 0),
+        ("max_file_store_bytes", 1.5),
+        ("max_file_ttl_s", 367 * 86_400),
+        ("file_ttl_s", 0),
+        ("file_ttl_s", 31 * 86_400),
     ],
 )
 def test_an_impossible_value_names_its_key(key: str, value: object) -> None:
@@ -96,6 +112,19 @@ def test_image_limits_are_never_looser_than_the_models(name: str) -> None:
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("on", "on"), ("off", "off")])
 def test_on_and_off_need_no_quotes_in_yaml(written: object, read: str) -> None:
     assert RouterConfig.from_args({"image_urls": written}).image_urls == read
+
+
+@pytest.mark.parametrize(
+    "url", ["/srv/a folder", "s3://bucket", "s3://bucket/a/b", "gs://b/c", "az://c/d", "temporary"]
+)
+def test_where_files_may_be_kept(url: str) -> None:
+    assert RouterConfig.from_args({"files_url": url}).files_url == url
+
+
+def test_files_are_not_kept_longer_than_any_may_be() -> None:
+    with pytest.raises(ConfigError, match="file_ttl_s must be at most max_file_ttl_s, which is 60"):
+        RouterConfig.from_args({"max_file_ttl_s": 60})
+    assert RouterConfig.from_args({"max_file_ttl_s": 60, "file_ttl_s": 60}).file_ttl_s == 60
 
 
 def test_where_images_may_come_from() -> None:

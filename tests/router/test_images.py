@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -117,7 +117,10 @@ def test_line_breaks_do_not_count_against_the_limit() -> None:
     assert refused(spelled(padded + b"0")["line breaks of Windows"]).code == "image_file_too_large"
 
 
-@given(st.text(st.sampled_from("AQgw09+/-_=\n %é"), max_size=20))
+@given(st.text(st.sampled_from('AQgw09+/-_=\n %é\\"'), max_size=20))
+@example("\\u0041\\u0041\\u0041\\u0041")
+@example('AAAA"')
+@example("AAAA====")
 def test_what_is_not_base64_in_any_spelling_is_refused(text: str) -> None:
     plain = re.sub("[ \n]", "", text).rstrip("=")
     valid = re.fullmatch("[AQgw09+/_-]*", plain) is not None and len(plain) % 4 != 1
@@ -145,3 +148,17 @@ def test_the_router_has_no_decoder() -> None:
     command = "import router.app, sys; print(*{'PIL', 'numpy', 'torch'} & sys.modules.keys())"
     ended = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_bare_base64_is_told_what_it_lacks(image_format: str) -> None:
+    bare = base64.b64encode(plain(32, 32, image_format)).decode()
+    error = refused(bare)
+    assert error.code == "invalid_image_url"
+    assert error.message == "The image is base64 without a beginning: put data:image/png;base64, in front of it."
+    assert read_image(f"data:image/png;base64,{bare}", LIMITS, "here") == plain(32, 32, image_format)
+
+
+@pytest.mark.parametrize("path", ["/9j/me.jpg", "Qk.bmp", "images/iVBORw0K.png", "/home/kim/" + "a" * 100])
+def test_a_path_is_not_taken_for_base64(path: str) -> None:
+    assert "file paths" in refused(path).message

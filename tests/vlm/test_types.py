@@ -55,7 +55,7 @@ def test_bad_images_and_tasks_are_invalid_requests() -> None:
     [
         ("max_tokens", [1, 4096], [0, -1]),
         ("temperature", [0, 0.0, 2.0], [-0.1, 2.1, float("nan")]),
-        ("top_p", [1e-9, 1.0], [0.0, 1.1, -1.0, float("nan")]),
+        ("top_p", [0, 1e-9, 1.0], [1.1, -1.0, -0.01, float("nan")]),
         ("repetition_penalty", [0.5, 10.0], [0.0, 10.1, float("nan")]),
         ("no_repeat_ngram_size", [0, 64], [-1, 65]),
         ("stop", [(), ("a", "b", "c", "d")], [("a", "b", "c", "d", "e"), ("",)]),

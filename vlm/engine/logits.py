@@ -101,7 +101,7 @@ def sample_nucleus(logits: Tensor, top_p: Tensor, uniforms: Tensor, min_p: Tenso
     Args:
         logits: float32 ``[batch, vocabulary]``, temperature already applied.
         top_p: float32 ``[batch]``: the nucleus is the smallest set of most likely tokens whose probability reaches it
-            (Holtzman et al. 2019, arXiv:1904.09751).
+            (Holtzman et al. 2019, arXiv:1904.09751), and always the most likely one.
         uniforms: float32 ``[batch]`` in [0, 1): where each row's cumulative distribution is inverted.
         min_p: float32 ``[batch]``: tokens of the nucleus with less than this share of the highest probability are left
             out (Nguyen et al. 2024, arXiv:2407.01082); 0 leaves out none, as does None.

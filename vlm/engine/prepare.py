@@ -86,6 +86,7 @@ class Preparer:
         key = hashlib.sha256(request.image or b"").digest() if known is None else known.key
         inputs = self._inputs(request, key, began, known)
         sampling = self._resolve(request.sampling, inputs)
+        inputs = replace(inputs, ignored=(*inputs.ignored, *request.sampling.unused(sampling)))
         return Sequence(
             inputs,
             sampling,

@@ -76,6 +76,14 @@ def task_of(text: str) -> Task:
     return next((Task(rule.task, length=rule.length) for rule in RULES if rule.fits(text)), OTHERWISE)
 
 
+_OF_A_CAPTION = re.compile(r"\b(?:caption|describe|description)\b", re.IGNORECASE)
+
+
+def asks_for_a_caption(text: str) -> bool:
+    """Whether a short text says that it wants what it gets if no rule fits; of any other, the words play no part."""
+    return len(text) <= MAX_CHARS and _OF_A_CAPTION.search(text) is not None
+
+
 # The beginning of a caption
 
 MAX_PREFIX_WORDS = 10

@@ -33,6 +33,15 @@ def test_reads_the_configs_of_this_repository(name: str) -> None:
     assert len(serve_config.read(ROOT / name)["applications"]) == 5
 
 
+def test_the_word_temporary_becomes_a_folder(tmp_path: Path, config: Any) -> None:
+    found = serve_config.with_folder(serve_config.read(LOCAL), tmp_path / "files")
+    assert found["applications"][0]["args"]["files_url"] == str(tmp_path / "files")
+    config["applications"][0]["args"]["files_url"] = "s3://bucket/files"
+    assert serve_config.with_folder(config, tmp_path)["applications"][0]["args"]["files_url"] == "s3://bucket/files"
+    del config["applications"][0]["args"]
+    assert "args" not in serve_config.with_folder(config, tmp_path)["applications"][0]
+
+
 def test_a_renamed_model_that_is_still_required_is_refused(tmp_path: Path, config: Any) -> None:
     config["applications"][1]["name"] = "blip-big"
     path = written(tmp_path, config)

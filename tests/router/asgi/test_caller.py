@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.asgi.caller import CREDENTIALS, caller_of
+from router.asgi.caller import CREDENTIALS, Owner, caller_of, owner_of
 from tests.router.world import FakeBackend, body, client
 
 HOST = "192.0.2.1"
@@ -57,6 +57,44 @@ def test_every_router_process_gives_the_same_name() -> None:
     check = f"from router.asgi.caller import caller_of; print(caller_of({scope(authorization='Bearer one')!r}))"
     found = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == caller_of(scope(authorization="Bearer one"))
+
+
+KEY = "sk-0123456789abcdefghijkl"
+
+
+def test_a_key_is_one_owner_from_every_address_and_in_every_header() -> None:
+    [owner] = {
+        owner_of(scope(authorization=f"Bearer {KEY}")),
+        owner_of(scope("192.0.2.2", authorization=f"bearer  {KEY} ")),
+        owner_of(scope(None, x_moondream_auth=KEY)),
+        owner_of(scope(authorization=KEY)),
+    }
+    assert owner.has_key
+    assert KEY not in owner.name
+    assert owner != owner_of(scope(authorization=f"Bearer {KEY}m"))
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "",
+        "Bearer",
+        "Bearer none",
+        "Bearer sk-no-key-required",
+        f"Bearer {KEY[:23]}",
+        f"Bearer {'xy' * 40}",
+        "Basic YWRtaW46cGFzc3dvcmQxMjM0NTY3OA==",
+    ],
+)
+def test_what_others_could_guess_counts_only_with_the_address(credential: str) -> None:
+    here, there = owner_of(scope(authorization=credential)), owner_of(scope("192.0.2.2", authorization=credential))
+    assert (here.has_key, there.has_key) == (False, False)
+    assert here != there
+    assert here == Owner(caller_of(scope(authorization=credential)), has_key=False)
+
+
+def test_a_name_without_a_key_is_never_that_of_a_key() -> None:
+    assert owner_of(scope()).name != owner_of(scope(authorization=f"Bearer {KEY}")).name
 
 
 @pytest.mark.anyio

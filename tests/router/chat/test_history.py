@@ -52,7 +52,7 @@ def test_the_same_image_sent_again_with_each_question() -> None:
     turns = [user(image_part(), text_part(f"{number}")) for number in range(40)]
     chat = read(body(messages=turns))
     assert (chat.request.image, chat.request.prompt) == (IMAGE, "39")
-    assert chat.ignored == tuple(f"messages[{at}]" for at in range(32))
+    assert chat.ignored == (*(f"messages[{at}]" for at in range(32)), "and 7 more")
 
 
 OLDER = [

@@ -306,7 +306,7 @@ def blind(**fields: Any) -> dict[str, Any]:
     [
         (task_of("detect", labels=["a"], max_objects=0), "task.max_objects", "at least 1"),
         (task_of("query", text="?", references=[{"point": [1.1, 0]}]), "task.references[0].point[0]", "1"),
-        (task_of("query", text="?", references=[{"point_px": [0, 161]}]), "task.references[0].point_px", "224 x 160"),
+        (task_of("query", text="?", references=[{"point_px": [0, 163]}]), "task.references[0].point_px", "224 x 160"),
         (blind(**task_of("query", text="?", references=[{"point_px": [0, 1]}])), "messages", "needs an image"),
         (blind(**task_of("query", text="?", references=[{"point": [0, 1]}])), "messages", "needs an image"),
         (blind(**task_of("detect", labels=["dog"])), "messages", "needs an image"),

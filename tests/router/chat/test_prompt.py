@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.prompt import Prompt, read_prompt
+from router.chat.prompt import Prompt, has_data_url, read_prompt
 from router.chat.request import Chat
 from router.config import RouterConfig
 from tests.router.clients import ATTACHED, docling, home_assistant, litellm, open_webui, open_webui_later
-from tests.router.world import body, read_chat, text_part, user
+from tests.router.world import URL, body, image_part, read_chat, text_part, user
+from vlm.errors import InvalidRequest
 
 
 def read(request: dict[str, Any]) -> Chat:
@@ -81,3 +82,38 @@ def test_parts_without_use_are_reported_at_their_places() -> None:
         "messages[0]",
         "messages[1].content",
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        URL,
+        f"What is this? {URL}",
+        f"![a square]({URL}) What is it?",
+        URL.replace("data:", "DATA:"),
+        "a" * 20_000 + URL + "b",
+    ],
+    ids=["alone", "in words", "in Markdown", "capitals", "in a long text"],
+)
+def test_an_image_within_the_text_is_refused(text: str) -> None:
+    for content in (text, [text_part(text), image_part()]):
+        with pytest.raises(InvalidRequest, match="Send the image as a part of its own") as caught:
+            read(body(messages=[{"role": "user", "content": content}]))
+        assert (caught.value.param, caught.value.code) == ("messages[0].content", "invalid_value")
+
+
+def test_an_image_within_the_text_is_found_before_the_text_is_too_long() -> None:
+    with pytest.raises(InvalidRequest, match="a part of its own"):
+        read(body(messages=[{"role": "user", "content": "data:image/png;base64," + "A" * 100_000}]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:", "The data: a table.", "What does data:image/png;base64,... mean?",
+        "url(data:image/gif;base64,R0lGODlhAQABAAAAACw=)",
+        "It begins with data:image/png;base64,iVBORw0KGgo", ";base64," + "A" * 100, ";base64," * 5000 + "data:",
+    ],
+)  # fmt: skip
+def test_a_text_about_data_urls_is_a_text(text: str) -> None:
+    assert not has_data_url(text)

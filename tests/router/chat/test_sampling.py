@@ -97,6 +97,32 @@ def test_choices_and_tasks_are_refused_together(client: OpenAI) -> None:
     assert caught.value.param == "n"
 
 
+def test_top_p_0_takes_the_most_likely_token(client: OpenAI) -> None:
+    greedy = create(client, logprobs=True, temperature=0)
+    for seed in range(3):
+        nucleus = create(client, logprobs=True, temperature=2.0, top_p=0, seed=seed)
+        assert nucleus.choices[0].token_ids == greedy.choices[0].token_ids
+        assert nucleus.x_gigarouter["ignored"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "unused"),
+    [
+        ({"top_p": 0.5}, ["top_p"]),
+        ({"temperature": 0, "top_p": 0.5, "extra_body": {"top_k": 5, "min_p": 0.1}}, ["top_p", "top_k", "min_p"]),
+        ({"temperature": 1, "top_p": 0.5, "extra_body": {"top_k": 5, "min_p": 0.1}}, []),
+        ({"extra_body": {"num_beams": 2, "top_k": 5, "length_penalty": 2.0, "early_stopping": True}}, ["top_k"]),
+        ({"extra_body": {"length_penalty": 2.0, "early_stopping": True}}, ["length_penalty", "early_stopping"]),
+        ({"top_p": 1, "extra_body": {"top_k": -1, "min_p": 0, "length_penalty": 1.0, "early_stopping": False}}, []),
+        ({"stream": True, "top_p": 0.5}, ["top_p"]),
+    ],
+)
+def test_settings_without_effect_are_reported(client: OpenAI, asked: dict[str, Any], unused: list[str]) -> None:
+    answer = create(client, max_tokens=3, **asked)
+    last = [chunk for chunk in answer if chunk.choices][-1] if asked.get("stream") else answer
+    assert last.x_gigarouter["ignored"] == unused
+
+
 def test_a_client_that_leaves_a_stream_of_choices_frees_the_engine(client: OpenAI, engine: Engine) -> None:
     stream = create(client, n=4, stream=True, temperature=2.0)
     next(iter(stream))

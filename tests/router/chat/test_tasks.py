@@ -88,16 +88,34 @@ def test_a_box_in_pixels_comes_back_as_the_pixels_it_was(size: tuple[int, int], 
         ({"references": [{"point": [0, 0], "box": [0, 0, 1, 1]}]}, "references[0]", "invalid_value", "exactly one"),
         ({"region": {"box": [0.5, 0, 0.1, 1]}}, "region.box", "invalid_value", "x1 <= x2"),
         ({"region": {"box_px": [0, 9, 5, 8]}}, "region.box_px", "invalid_value", "y1 <= y2"),
-        ({"region": {"box_px": [0, 0, 640.1, 480]}}, "region.box_px", "invalid_value", "is 640 x 480 pixels"),
+        ({"region": {"box_px": [0, 0, 646.5, 480]}}, "region.box_px", "invalid_value", "is 640 x 480 pixels"),
+        ({"region": {"box_px": [0, 0, 5, -5]}}, "region.box_px", "invalid_value", "outside the image"),
         ({"region": {"box_px": [0, 0, 480, 640]}}, "region.box_px", "invalid_value", "outside the image"),
-        ({"references": [{"point_px": [0, 481]}]}, "references[0].point_px", "invalid_value", "outside"),
-        ({"references": [{"box_px": [641, 0, 642, 1]}]}, "references[0].box_px", "invalid_value", "outside"),
+        ({"references": [{"point_px": [0, 485]}]}, "references[0].point_px", "invalid_value", "outside"),
+        ({"references": [{"box_px": [647, 0, 648, 1]}]}, "references[0].box_px", "invalid_value", "outside"),
     ],
 )
 def test_bad_references_and_regions(arguments: dict[str, Any], param: str, code: str, message: str) -> None:
     error = refused({"name": "query", **arguments})
     assert (error.param, error.code) == (f"tasks[2].{param}", code)
     assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [
+        ({"box": [-0.01, -0.001, 1.01, 1.0000001]}, Box(0, 0, 1, 1)),
+        ({"box_px": [-6.4, -4.8, 646.4, 484.8]}, Box(0, 0, 1, 1)),
+        ({"box_px": [640.4, 0, 646, 120]}, Box(1, 0, 1, 0.25)),
+    ],
+)
+def test_a_hair_outside_the_image_is_its_edge(region: dict[str, Any], expected: Box) -> None:
+    assert read({"name": "ocr", "region": region}, lambda: SIZE).region == expected
+
+
+def test_a_pixel_outside_a_small_image_is_its_edge() -> None:
+    task = read({"name": "query", "references": [{"point_px": [-1, 9]}]}, lambda: (8, 8))
+    assert task.references == (Point(0, 1),)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

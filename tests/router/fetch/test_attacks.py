@@ -2,79 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 import pytest
-from httpcore2 import AnyIOBackend
 
-from router.asgi.format import Requester
-from router.config import RouterConfig
-from router.fetch.fetcher import Fetcher
-from router.fetch.resolver import SystemResolver
 from tests.router.fetch.attacks import REFUSED, SPELLINGS, URLS
+from tests.router.fetch.trap import Trap, refused
 from tests.router.web import OTHER, PUBLIC, redirect, serving, world
 from vlm.errors import InvalidImage
 
 pytestmark = pytest.mark.anyio
 
-CODES = {"invalid_image_url", "failed_to_download_image"}
 HOSTS = [f"[{address}]" if ":" in address else address for address in REFUSED if "%" not in address]
-
-
-class Spy(AnyIOBackend):
-    """The real network, and where it was asked to go."""
-
-    def __init__(self) -> None:
-        self.connected: list[str] = []
-
-    async def connect_tcp(self, host: str, *args: object, **kwargs: object) -> object:  # type: ignore[override]
-        self.connected.append(host)
-        return await super().connect_tcp(host, *args, **kwargs)  # type: ignore[arg-type]
-
-
-@dataclass
-class Trap:
-    """A port of this machine at which nobody may arrive."""
-
-    listener: socket.socket
-
-    @property
-    def port(self) -> int:
-        return int(self.listener.getsockname()[1])
-
-    def caught(self) -> int:
-        """How many connections came."""
-        count = 0
-        while True:
-            try:
-                self.listener.accept()[0].close()
-            except BlockingIOError:
-                return count
-            count += 1
-
-
-@pytest.fixture(scope="module")
-def trap() -> Iterator[Trap]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        listener.setblocking(False)
-        yield Trap(listener)
-
-
-async def refused(url: str, trap: Trap) -> InvalidImage:
-    """The error of the real fetcher, with the system's resolver and network."""
-    spy = Spy()
-    config = RouterConfig(image_ports=(80, 443, trap.port))
-    with pytest.raises(InvalidImage) as caught:
-        await Fetcher(config, SystemResolver(), spy).fetch(url, Requester("me", lambda _bytes: None))
-    assert spy.connected == []
-    assert trap.caught() == 0
-    assert caught.value.code in CODES
-    assert len(caught.value.message) < 250
-    return caught.value
 
 
 @pytest.mark.parametrize("host", HOSTS)

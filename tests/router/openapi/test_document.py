@@ -121,7 +121,7 @@ def test_the_codes_are_those_of_the_sources() -> None:
     listed = {(case.status, case.code) for case in CASES}
     of_table = {(row.status, row.code) for row in TABLE.values() if row.code}
     assert {*raised(), *of_table} <= listed
-    assert {case.code for case in CASES} == codes() | {row.code for row in TABLE.values() if row.code}
+    assert {case.code for case in CASES if case.code} == codes() | {row.code for row in TABLE.values() if row.code}
 
 
 def test_each_code_has_one_status_unless_it_is_about_urls() -> None:
@@ -143,7 +143,7 @@ def test_every_code_belongs_to_an_operation() -> None:
         for answer in operation["responses"].values()
         for code in re.findall(r"^- `(\w+)`", answer["description"], re.MULTILINE)
     }
-    assert told == {case.code for case in CASES} - {"unknown_url", "method_not_supported"}
+    assert told == {case.code or "null" for case in CASES} - {"unknown_url", "method_not_supported"}
     assert set(errors._ROUTING) == {404, 405}
 
 

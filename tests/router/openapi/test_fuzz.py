@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable
 from copy import deepcopy
+from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -43,6 +45,7 @@ CHECKS = (
     openapi_checks.response_schema_conformance,
 )
 IMAGE = data_url(plain(8, 6))
+MODELS = ["blip-large", "microsoft/Florence-2-base", "florence-2-base:detect", "nobody"]
 
 
 class Stub(FakeBackend):
@@ -73,16 +76,23 @@ def steered() -> Json:
             if "pattern" in json.dumps(properties[name]):
                 properties[name] = {"enum": [IMAGE, IMAGE.upper(), "http://127.0.0.1/a.png"]}
     for path, method in with_body():
-        schema = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
-        properties = schemas[schema["$ref"].rsplit("/", 1)[1]]["properties"]
-        properties["model"] = {"enum": ["blip-large", "microsoft/Florence-2-base", "florence-2-base:detect", "nobody"]}
+        content = document["paths"][path][method]["requestBody"]["content"]
+        if "application/json" in content:
+            name = content["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+            schemas[name]["properties"]["model"] = {"enum": MODELS}
     return document
+
+
+@cache
+def folder() -> TemporaryDirectory[str]:
+    """For uploaded files; removed when the process ends."""
+    return TemporaryDirectory()
 
 
 def loaded(document: Json) -> Any:
     config = schemathesis.Config.from_dict({"max-stream-events": 10_000})  # else the ends of streams are not read
     schema = schemathesis.openapi.from_dict(document, config=config)
-    schema.app = create_app(Stub(), RouterConfig(image_urls="off"))
+    schema.app = create_app(Stub(), RouterConfig(image_urls="off", files_url=folder().name, files_without_key=True))
     return schema
 
 
@@ -146,6 +156,8 @@ BEYOND_THE_SCHEMA = [
     ("invalid_value", r".*\.box(_px)?"),  # exchanged corners, and pixels outside of the image
     ("invalid_value", r"messages"),  # pixels without an image, or with images of several sizes
     ("unsupported_parameter", r"response_format"),  # a JSON schema that no answer has
+    *((code, r"file") for code in OF_IMAGES),
+    ("image_file_not_found", r".*file_id"),
     *((code, r"(messages\[\d+\]\.content\[\d+\]\.image_url\.url|image_url)") for code in OF_IMAGES),
 ]
 """Reasons to refuse a request that fits the schema: code and parameter. The document says each in words."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from vlm.models.plain_words import MAX_CHARS, MAX_PREFIX_WORDS, OPENINGS, RULES, begins_a_caption, task_of
+from vlm.models.plain_words import (
+    MAX_CHARS,
+    MAX_PREFIX_WORDS,
+    OPENINGS,
+    RULES,
+    asks_for_a_caption,
+    begins_a_caption,
+    task_of,
+)
 from vlm.types import Task
 
 
@@ -77,3 +85,13 @@ def test_anything_else_is_not_one(text: str) -> None:
 
 def test_openings_are_single_words_in_lower_case() -> None:
     assert all(word == word.casefold().strip() and " " not in word for word in OPENINGS)
+
+
+@pytest.mark.parametrize("text", ["Describe this image.", "Write a caption", "Give me a DESCRIPTION of it"])
+def test_words_that_ask_for_a_caption(text: str) -> None:
+    assert asks_for_a_caption(text)
+
+
+@pytest.mark.parametrize("text", ["What colour is the car?", "Is anyone there?", "", "Hello", "describe " * 100])
+def test_words_that_ask_for_something_else(text: str) -> None:
+    assert not asks_for_a_caption(text)

@@ -14,6 +14,7 @@ from vlm.image.limits import ImageLimits
 from vlm.image.scan import bmp, gif, jpeg, png, webp
 from vlm.image.scan.facts import FORMATS, ImageScan, not_an_image
 from vlm.image.scan.memory import decoded_bytes
+from vlm.image.scan.others import name_of
 
 __all__ = ["FORMATS", "ImageLimits", "ImageScan", "decoded_bytes", "essential", "scan", "upright_size"]
 
@@ -71,7 +72,7 @@ def _format_of(data: bytes) -> _Format:
         return bmp
     if webp.fits(data):
         return webp
-    raise not_an_image()
+    raise not_an_image(name_of(data))
 
 
 def _check_size(found: ImageScan, limits: ImageLimits) -> None:

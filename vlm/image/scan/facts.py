@@ -58,8 +58,13 @@ class ImageScan:
         return (self.height, self.width) if self.orientation in _SIDEWAYS else (self.width, self.height)
 
 
-def not_an_image() -> InvalidImage:
-    """The bytes are none of the accepted formats."""
+def not_an_image(name: str | None = None) -> InvalidImage:
+    """The bytes are none of the accepted formats; ``name`` says what they are, where that is known."""
+    if name is not None:
+        accepted = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        return InvalidImage(
+            f"The data is {name}, which is not supported; send the image as {accepted}.", code="invalid_image_format"
+        )
     return InvalidImage(
         f"The data is not an image in a supported format ({', '.join(FORMATS)}).", code="invalid_image_format"
     )

@@ -13,7 +13,7 @@ from typing import Literal
 from vlm.errors import InvalidRequest, UnsupportedTask
 from vlm.models.florence2.vocabulary import BINS
 from vlm.models.native_prompts import foreign_task
-from vlm.models.plain_words import task_of
+from vlm.models.plain_words import OTHERWISE, asks_for_a_caption, task_of
 from vlm.models.tasks import ignored_fields, unsupported_task
 from vlm.types import Box, Request, Task, TaskResolution
 
@@ -270,7 +270,9 @@ def _foreign(prompt: str) -> ResolvedTask | None:
 def _plain(prompt: str) -> ResolvedTask:
     if not prompt.strip():
         return ResolvedTask(BY_TOKEN["<CAPTION>"], "", "default")
-    return ResolvedTask(BY_TOKEN[_token_of(task_of(prompt))], "", "plain")
+    task = task_of(prompt)
+    unused = ("prompt",) if task is OTHERWISE and not asks_for_a_caption(prompt) else ()
+    return ResolvedTask(BY_TOKEN[_token_of(task)], "", "plain", unused)
 
 
 def _argument(task: NativeTask, text: str, param: str) -> str:

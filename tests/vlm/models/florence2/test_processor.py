@@ -117,6 +117,11 @@ def test_an_argument_of_a_named_task_gives_the_references_ids(task: Task, prompt
 
 def test_plain_text_and_none_are_captions() -> None:
     assert (prepare("hi").resolution, prepare("hi").native_task) == ("plain", "<DETAILED_CAPTION>")
+    assert (prepare("hi").ignored, prepare("Describe it.").ignored, prepare("Read the text").ignored) == (
+        ("prompt",),
+        (),
+        (),
+    )
     assert (prepare().resolution, prepare().encoder_ids) == ("default", prepare("<CAPTION>").encoder_ids)
 
 

@@ -1,0 +1,1 @@
+"""Uploaded files: an image that is sent once, and asked about by its id."""
