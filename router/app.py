@@ -44,6 +44,7 @@ from router.openapi.document import openapi_json
 from router.openapi.files import FILES
 from router.openapi.moondream import MOONDREAM
 from router.openapi.operation import DescribedRoute
+from router.openapi.responses import NOT_STORED, RESPONSES
 from router.openapi.status import (
     GROUNDING_SCHEMA,
     HEALTH,
@@ -53,6 +54,8 @@ from router.openapi.status import (
     READYZ,
     RETRIEVE_MODEL,
 )
+from router.responses.format import ResponsesFormat
+from router.responses.not_stored import not_stored
 from serve_args.cluster_auth import require_token
 from vlm.errors import ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
@@ -65,10 +68,13 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
     chat = Endpoint(ChatFormat(config), backend, images, config, meter)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter)
     moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
             DescribedRoute("/v1/chat/completions", chat, CHAT),
+            DescribedRoute("/v1/responses", responses, RESPONSES),
+            *(DescribedRoute(path, not_stored, operation) for path, operation in NOT_STORED),
             *(DescribedRoute(f"/v1/{name}", endpoint, MOONDREAM[name]) for name, endpoint in moondream.items()),
             DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
             DescribedRoute("/v1/models", status.models, LIST_MODELS),

@@ -77,6 +77,10 @@ class FilesOff(VlmError):
     """This server keeps no files."""
 
 
+class NotStored(InvalidRequest):
+    """What is asked for by its id is of a kind that is not stored here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How one kind of exception is answered; ``code`` and ``param`` are used where the exception has none.
@@ -100,6 +104,7 @@ class Row:
 
 TABLE: Mapping[type[VlmError], Row] = {
     Forbidden: Row(403, INVALID),
+    NotStored: Row(404, INVALID, "response_not_found"),
     BodyTooSlow: Row(408, INVALID, "request_timeout"),
     HeadTooSlow: Row(408, INVALID, "request_timeout"),
     HeadTooLarge: Row(431, INVALID, "headers_too_large"),

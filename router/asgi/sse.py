@@ -20,6 +20,12 @@ def event(body: Json) -> bytes:
     return b"data: " + encode(body) + b"\n\n"
 
 
+def named_event(body: Json) -> bytes:
+    """One server-sent event that is named after its ``type``."""
+    kind: str = body["type"]
+    return b"event: " + kind.encode() + b"\n" + event(body)
+
+
 async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:
     """``events``, and a comment after every ``every_s`` seconds without one."""
     step: asyncio.Task[bytes | None] | None = None

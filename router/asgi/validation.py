@@ -178,8 +178,10 @@ def _models_within(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models_within(inner)
 
 
-def _literals(model: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(model.model_fields["type"].annotation)
+def _literals(model: type[BaseModel]) -> Iterator[str]:
+    """The values of a model's ``type``, which may also be null."""
+    for one in get_args(model.model_fields["type"].annotation):
+        yield from (tag for tag in (one, *get_args(one)) if isinstance(tag, str))
 
 
 def _path(fault: ErrorDetails, raw: Json) -> str:

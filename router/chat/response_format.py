@@ -38,8 +38,8 @@ class ContentForm:
     beyond: tuple[str, ...] = ()
 
 
-def read_form(wanted: ResponseFormat | None) -> ContentForm:
-    """The form of the content for a ``response_format``.
+def read_form(wanted: ResponseFormat | None, path: str = "response_format") -> ContentForm:
+    """The form of the content for a ``response_format``, which is at ``path`` in the body.
 
     Raises:
         InvalidRequest: Its JSON schema requires what no answer has.
@@ -50,7 +50,7 @@ def read_form(wanted: ResponseFormat | None) -> ContentForm:
         return ContentForm("json")
     given = wanted.json_schema
     if given is None:
-        raise InvalidRequest("json_schema is required.", "response_format.json_schema", "missing_required_parameter")
+        raise InvalidRequest("json_schema is required.", f"{path}.json_schema", "missing_required_parameter")
     if given.schema_ is None:
         return ContentForm("grounding")
     schema = JsonSchema(given.schema_)
@@ -61,7 +61,7 @@ def read_form(wanted: ResponseFormat | None) -> ContentForm:
     raise InvalidRequest(
         "The answers have the properties of the schema at /v1/schemas/grounding.json, or a text alone: this JSON "
         "schema requires others. Send one whose required properties are among these, or use type json_object.",
-        "response_format",
+        path,
         "unsupported_parameter",
     )
 

@@ -59,8 +59,8 @@ class ImageUrl(Checked):
     model_config = ConfigDict(json_schema_extra=_one_given("url", "file_id"))
 
     url: Url | None = None
-    file_id: str | None = Field(None, description="The id of an uploaded file of the caller.")
-    detail: str | None = Field(None, description="Accepted and ignored.")
+    file_id: str | None = Field(default=None, description="The id of an uploaded file of the caller.")
+    detail: str | None = Field(default=None, description="Accepted and ignored.")
 
 
 class ImagePart(Checked):
@@ -75,9 +75,9 @@ class FileFields(Checked):
 
     model_config = ConfigDict(json_schema_extra=_one_given("file_id", "file_data"))
 
-    file_id: str | None = Field(None, description="The id of an uploaded file of the caller.")
-    file_data: Url | None = Field(None, description="A data URL with base64.")
-    filename: str | None = Field(None, description="Accepted and ignored.")
+    file_id: str | None = Field(default=None, description="The id of an uploaded file of the caller.")
+    file_data: Url | None = Field(default=None, description="A data URL with base64.")
+    filename: str | None = Field(default=None, description="Accepted and ignored.")
 
 
 class FilePart(Checked):
@@ -149,7 +149,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 MaxObjects = Annotated[int, Field(ge=1, le=1000)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(ge=0, le=1)]
-TokenCount = Annotated[int, Field(ge=1, lt=2**31)]
+MaxTokens = Annotated[int, Field(ge=1, lt=2**31)]
 Coordinate = Annotated[float, AfterValidator(_within), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
 SharePair = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 ShareCorners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
@@ -193,17 +193,17 @@ class TaskBody(Checked):
         )
     )
     text: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
-        None,
+        default=None,
         description="The question, the text to ground or segment, or the beginning of a caption; else the prompt.",
     )
-    region: Region | None = Field(None, description="The part of the image that the task is about.")
+    region: Region | None = Field(default=None, description="The part of the image that the task is about.")
     length: Annotated[CaptionLength, BeforeValidator(_normal_if_null, json_schema_input_type=CaptionLength | None)] = (
         Field("normal", description="Length of a caption.")
     )
     max_objects: MaxObjects | None = Field(
-        None, description="Maximum number of objects for each label, where the model has one."
+        default=None, description="Maximum number of objects for each label, where the model has one."
     )
-    threshold: Share | None = Field(None, description="Leave out objects with a lower score.")
+    threshold: Share | None = Field(default=None, description="Leave out objects with a lower score.")
     reasoning: Annotated[bool, BeforeValidator(_false_if_null, json_schema_input_type=bool | None)] = Field(
         False, description="Reason before answering, where the model can."
     )
@@ -220,7 +220,7 @@ class StreamOptions(Checked):
     """Options of a stream."""
 
     include_usage: bool | None = Field(
-        None, description="Send one more event, with usage.", json_schema_extra={"default": False}
+        default=None, description="Send one more event, with usage.", json_schema_extra={"default": False}
     )
 
 
@@ -228,8 +228,8 @@ class NamedSchema(Checked):
     """A JSON schema: of the grounding object or of a part of it, or of {"text": ...}; others are refused."""
 
     name: Word = Field(description="Does not matter.")
-    description: str | None = Field(None, description="Does not matter.")
-    strict: bool | None = Field(None, description="Does not matter.")
+    description: str | None = Field(default=None, description="Does not matter.")
+    strict: bool | None = Field(default=None, description="Does not matter.")
     schema_: dict[str, Any] | None = Field(
         default=None, alias="schema", description="By default that of the grounding object."
     )
@@ -239,7 +239,7 @@ class ResponseFormat(Checked):
     """The form of the content."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = Field(None, description="Required by the type json_schema.")
+    json_schema: NamedSchema | None = Field(default=None, description="Required by the type json_schema.")
 
 
 TokenId = Annotated[str, AfterValidator(_token_id), Field(json_schema_extra={"pattern": DECIMAL_ID})]
@@ -255,28 +255,20 @@ AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
 def _field(description: str, *, default: object = None) -> Any:
     """A field that may be left out or null; ``default`` is what it then means, where that does not depend."""
     extra: Any = None if default is None else {"default": default}
-    return Field(None, description=description, json_schema_extra=extra)
+    return Field(default=None, description=description, json_schema_extra=extra)
 
 
 # The keys of vlm.grounding_formats.FORMATS; a test compares them.
 GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
 
 
-class ChatBody(Checked):
-    """The body of ``POST /v1/chat/completions``."""
+class ModelBody(Checked):
+    """What every format of conversations takes: the model, how its tokens are chosen, and our own fields."""
 
     model: Word = Field(
         description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption."
     )
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)] = Field(
-        description="The conversation. Its last user message is the prompt, and the newest user message with an image "
-        "has the images, up to 16. All others are skipped, whatever they hold."
-    )
     stream: bool | None = _field("Send the answer as server-sent events.", default=False)
-    stream_options: StreamOptions | None = _field("Only with stream.")
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = _field(
-        "Number of answers. Above 1 it cannot be combined with tasks, several labels or several images.", default=1
-    )
     temperature: Temperature | None = _field("0 is greedy.")
     top_p: TopP | None = _field("Sample from the most likely tokens that together have this probability.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = _field(
@@ -285,8 +277,6 @@ class ChatBody(Checked):
     stop: Annotated[StopStrings, BeforeValidator(_as_stops, json_schema_input_type=Word | StopStrings)] | None = _field(
         "The answer ends before the first of these strings."
     )
-    max_tokens: TokenCount | None = _field("Maximum number of tokens to generate, reasoning included.")
-    max_completion_tokens: TokenCount | None = _field("The same; it wins where both are sent.")
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = _field(
         "Divides the logits of tokens that occurred before, in the prompt too."
     )
@@ -300,7 +290,6 @@ class ChatBody(Checked):
         "A beam's log-probability is divided by its length to this power."
     )
     early_stopping: bool | None = _field("End the search once num_beams answers are complete.")
-    logprobs: bool | None = _field("Report the log-probability of each token.", default=False)
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = _field(
         "Report so many of the likeliest tokens of each step too; above 0 it needs logprobs.", default=0
     )
@@ -317,7 +306,6 @@ class ChatBody(Checked):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = _field(
         "Leave out tokens whose probability is below this share of the most likely one's.", default=0
     )
-    response_format: ResponseFormat | None = _field("The form of the content.", default={"type": "text"})
     task: AnyTask | None = _field(
         "A task, by name or with its arguments; raw returns the model's own output as the content. By default the "
         "prompt decides."
@@ -330,3 +318,20 @@ class ChatBody(Checked):
     drop_params: bool | None = _field(
         "Ignore fields that cannot be honoured instead of refusing the request; the default is the operator's."
     )
+
+
+class ChatBody(ModelBody):
+    """The body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)] = Field(
+        description="The conversation. Its last user message is the prompt, and the newest user message with an image "
+        "has the images, up to 16. All others are skipped, whatever they hold."
+    )
+    stream_options: StreamOptions | None = _field("Only with stream.")
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = _field(
+        "Number of answers. Above 1 it cannot be combined with tasks, several labels or several images.", default=1
+    )
+    max_tokens: MaxTokens | None = _field("Maximum number of tokens to generate, reasoning included.")
+    max_completion_tokens: MaxTokens | None = _field("The same; it wins where both are sent.")
+    logprobs: bool | None = _field("Report the log-probability of each token.", default=False)
+    response_format: ResponseFormat | None = _field("The form of the content.", default={"type": "text"})

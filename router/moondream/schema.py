@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked, UnicodeText
-from router.chat.schema import MAX_REFERENCES, MaxObjects, Share, Temperature, TokenCount, TopP, Url, Word
+from router.chat.schema import MAX_REFERENCES, MaxObjects, MaxTokens, Share, Temperature, TopP, Url, Word
 from vlm.types import CaptionLength
 
 
@@ -50,19 +50,21 @@ ABOUT_STREAM = "Send the answer as events."
 class Settings(Checked):
     """How the answer is generated; other keys are ignored and reported."""
 
-    temperature: Temperature | None = Field(None, description="0 is greedy.")
-    top_p: TopP | None = Field(None, description="Sample from the most likely tokens of this probability together.")
-    max_tokens: TokenCount | None = Field(None, description="Maximum number of tokens to generate.")
-    max_objects: MaxObjects | None = Field(None, description="Maximum number of objects.")
+    temperature: Temperature | None = Field(default=None, description="0 is greedy.")
+    top_p: TopP | None = Field(
+        default=None, description="Sample from the most likely tokens of this probability together."
+    )
+    max_tokens: MaxTokens | None = Field(default=None, description="Maximum number of tokens to generate.")
+    max_objects: MaxObjects | None = Field(default=None, description="Maximum number of objects.")
 
 
 class MoondreamBody(Checked):
     """What all routes have; only a question may come without an image."""
 
-    model: Word | None = Field(None, description="Any model that has the task; by default Moondream's.")
-    image_url: Url | None = Field(None, description=ABOUT_IMAGE)
-    settings: Settings | None = Field(None, description="How the answer is generated.")
-    drop_params: bool | None = Field(None, description="Ignore a variant instead of refusing it.")
+    model: Word | None = Field(default=None, description="Any model that has the task; by default Moondream's.")
+    image_url: Url | None = Field(default=None, description=ABOUT_IMAGE)
+    settings: Settings | None = Field(default=None, description="How the answer is generated.")
+    drop_params: bool | None = Field(default=None, description="Ignore a variant instead of refusing it.")
 
 
 class CaptionBody(MoondreamBody):
@@ -70,18 +72,22 @@ class CaptionBody(MoondreamBody):
 
     image_url: Url
     length: CaptionLength | None = Field(
-        None, description="Length of the caption.", json_schema_extra={"default": "normal"}
+        default=None, description="Length of the caption.", json_schema_extra={"default": "normal"}
     )
-    stream: bool | None = Field(None, description=ABOUT_STREAM, json_schema_extra={"default": False})
+    stream: bool | None = Field(default=None, description=ABOUT_STREAM, json_schema_extra={"default": False})
 
 
 class QueryBody(MoondreamBody):
     """The body of ``POST /v1/query``."""
 
     question: Text = Field(description="The question.")
-    reasoning: bool | None = Field(None, description="Reason before answering.", json_schema_extra={"default": False})
-    spatial_refs: SpatialRefs | None = Field(None, description=ABOUT_REFERENCES, json_schema_extra={"default": []})
-    stream: bool | None = Field(None, description=ABOUT_STREAM, json_schema_extra={"default": False})
+    reasoning: bool | None = Field(
+        default=None, description="Reason before answering.", json_schema_extra={"default": False}
+    )
+    spatial_refs: SpatialRefs | None = Field(
+        default=None, description=ABOUT_REFERENCES, json_schema_extra={"default": []}
+    )
+    stream: bool | None = Field(default=None, description=ABOUT_STREAM, json_schema_extra={"default": False})
 
 
 class DetectBody(MoondreamBody):
@@ -96,16 +102,20 @@ class DetectBody(MoondreamBody):
 class PointBody(DetectBody):
     """The body of ``POST /v1/point``."""
 
-    spatial_refs: SpatialRefs | None = Field(None, description=ABOUT_REFERENCES, json_schema_extra={"default": []})
+    spatial_refs: SpatialRefs | None = Field(
+        default=None, description=ABOUT_REFERENCES, json_schema_extra={"default": []}
+    )
 
 
 class SegmentBody(MoondreamBody):
     """The body of ``POST /v1/segment``; the object may be blank where a box says what to segment."""
 
     image_url: Url
-    object: ObjectName | None = Field(None, description=ABOUT_OBJECT)
-    spatial_refs: SpatialRefs | None = Field(None, description=ABOUT_REFERENCES, json_schema_extra={"default": []})
-    stream: bool | None = Field(None, description=ABOUT_STREAM, json_schema_extra={"default": False})
+    object: ObjectName | None = Field(default=None, description=ABOUT_OBJECT)
+    spatial_refs: SpatialRefs | None = Field(
+        default=None, description=ABOUT_REFERENCES, json_schema_extra={"default": []}
+    )
+    stream: bool | None = Field(default=None, description=ABOUT_STREAM, json_schema_extra={"default": False})
 
 
 BODIES: Mapping[str, type[MoondreamBody]] = MappingProxyType(

@@ -56,6 +56,7 @@ CASES = (
     ErrorCase(403, "host_not_allowed", "A server on a loopback address is asked under another name (Host)."),
     ErrorCase(404, "model_not_found", "No model of this name is served."),
     ErrorCase(404, "file_not_found", "The caller has no file of this id."),
+    ErrorCase(404, "response_not_found", "Earlier responses are asked for by their id, and none are stored."),
     ErrorCase(404, "files_not_enabled", "This server keeps no files."),
     ErrorCase(404, "unknown_url", "No such route."),
     ErrorCase(405, "method_not_supported", "The route does not have this method; the header Allow lists its methods."),

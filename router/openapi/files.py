@@ -95,7 +95,7 @@ FILES: Mapping[str, Operation] = {
             method="POST",
             parameters=(),
             body={"multipart/form-data": FORM},
-            body_description=f"A form of at most {MAX_FORM_PARTS} parts, each field once. Unknown fields are ignored and "
+            body_description=f"A form of at most {MAX_FORM_PARTS} parts, each field once. Unknown ones are ignored and "
             "reported.",
             codes=(
                 *OF_FILES,

@@ -37,6 +37,7 @@ objects."""
 TAGS = {
     "models": "Which models there are.",
     "chat": "Requests to models in OpenAI's format of chat completions.",
+    "responses": "Requests to models in OpenAI's Responses API, without storage.",
     "moondream": "Requests to models in the format of Moondream's cloud.",
     "files": "Images that are uploaded once and asked about often.",
     "health": "Whether this server can answer.",

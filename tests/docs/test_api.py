@@ -19,6 +19,10 @@ from router.chat.response import ResponseMeta, ResponseOptions, completion_json
 from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, TaskBody
 from router.chat.tools import TOOL_FIELDS
 from router.config import RouterConfig
+from router.responses.request import IMPOSSIBLE as IMPOSSIBLE_IN_RESPONSES
+from router.responses.request import LOGPROBS, RENAMED, STORED
+from router.responses.response import MAX_ECHOED_BYTES
+from router.responses.schema import MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE, ResponsesBody
 from vlm.grounding_json import to_json
 from vlm.models.cards import cards
 from vlm.models.plain_words import MAX_CHARS, MAX_PREFIX_WORDS, RULES
@@ -91,6 +95,33 @@ def test_every_field_of_a_request_is_described(name: str) -> None:
 @pytest.mark.parametrize("name", sorted({*IMPOSSIBLE, *TOOL_FIELDS}))
 def test_every_refused_field_is_named(name: str) -> None:
     assert f"`{name}`" in PAGE
+
+
+OF_RESPONSES = PAGE[PAGE.index("\n## Responses API") :].split("\n## ")[1]
+
+
+@pytest.mark.parametrize("name", sorted(ResponsesBody.model_fields.keys() - {"parallel_tool_calls", "stream_options"}))
+def test_every_field_of_a_request_for_a_response_is_described(name: str) -> None:
+    assert re.search(rf"`{name}[`.:]", OF_RESPONSES) or name in ChatBody.model_fields
+
+
+@pytest.mark.parametrize("name", sorted({*STORED, *IMPOSSIBLE_IN_RESPONSES} - IMPOSSIBLE.keys()))
+def test_every_refused_field_of_a_request_for_a_response_is_named(name: str) -> None:
+    assert f"`{name}" in OF_RESPONSES
+
+
+def test_the_table_says_what_fields_of_chat_are_called_in_responses() -> None:
+    for here in {*RENAMED.values()} - {f'include: ["{LOGPROBS}"]'}:
+        assert f"| `{here}" in OF_RESPONSES
+    assert f'| `include`: `["{LOGPROBS}"]` | `logprobs` |' in OF_RESPONSES
+
+
+def test_the_limits_of_responses_are_those_of_the_code() -> None:
+    metadata = (
+        f"up to {MAX_METADATA} texts of up to {MAX_METADATA_VALUE} characters, with keys of up to {MAX_METADATA_KEY}"
+    )
+    assert metadata in OF_RESPONSES
+    assert f"up to {MAX_ECHOED_BYTES:,} bytes" in OF_RESPONSES
 
 
 @pytest.mark.parametrize("key", sorted({*keys_of(to_json(FOUND, parts=[FOUND])), *keys_of(response())}))

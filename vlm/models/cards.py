@@ -103,6 +103,7 @@ class Card:
         coordinate_bins: (across, down): the grid on which the model gives coordinates.
         context_length: Maximum number of tokens of prompt and answer together.
         beam_search: Whether it can search with beams.
+        reasoning: Whether it can reason before it answers a question. Plain words are a question to such a model.
         releases: Revisions to load, the preferred one first; ``python -m vlm.verify`` compares their known files.
         api: Name of the HTTP API of its own makers (``"moondream"``), whose requests mean this model unless they name
             another; "" where there is none.
@@ -123,6 +124,7 @@ class Card:
     coordinate_bins: tuple[int, int] | None = None
     context_length: int | None = None
     beam_search: bool = True
+    reasoning: bool = False
     releases: tuple[Release, ...] = ()
     api: str = ""
 

@@ -52,4 +52,5 @@ def test_several_kinds_come_in_order() -> None:
 def test_a_file_makes_its_message_the_one_whose_images_are_read() -> None:
     body = {"model": "blip-large", "messages": [user(image_part()), user(FILE), user(text_part("a"))]}
     parsed = parse_chat(json.dumps(body).encode(), RouterConfig())
-    assert (parsed.turn.images, parsed.turn.text) == (1, 2)
+    assert [one.param for one in parsed.images] == ["messages[1].content[0].file.file_id"]
+    assert parsed.question.prompt_param == "messages[2].content"

@@ -65,9 +65,16 @@ class Stub(FakeBackend):
         return (words(), geometry(), with_reasoning())[len(self.asked) % 3]
 
 
-def steered() -> Json:
-    """The document with the names and images that are served here, so that most requests come to an answer."""
+def simplified() -> Json:
+    """The document without a rule: schemathesis gives up where there are too many alternatives."""
     document = deepcopy(served())
+    document["components"]["schemas"]["ResponsesRequest"]["allOf"].pop(0)  # that stream_options needs stream
+    return document
+
+
+def steered() -> Json:
+    """The same with the names and images that are served here, so that most requests come to an answer."""
+    document = simplified()
     schemas = document["components"]["schemas"]
     names = sorted({task.name for card in cards().values() for task in card.tasks})
     schemas["TaskBody"]["properties"]["name"] = {"enum": names}
@@ -157,6 +164,10 @@ BEYOND_THE_SCHEMA = [
     ("invalid_value", r"messages"),  # pixels without an image, or with images of several sizes
     ("unsupported_parameter", r"response_format"),  # a JSON schema that no answer has
     *((code, r"file") for code in OF_IMAGES),
+    *((code, r"input\[\d+\]\.content\[\d+\]\.image_url") for code in OF_IMAGES),
+    ("unsupported_parameter", r"text\.format"),
+    ("invalid_value", r"input"),
+    ("invalid_value", r"stream_options"),
     ("image_file_not_found", r".*file_id"),
     *((code, r"(messages\[\d+\]\.content\[\d+\]\.image_url\.url|image_url)") for code in OF_IMAGES),
 ]
@@ -193,7 +204,7 @@ def test_bodies_that_do_not_fit(path: str, method: str) -> None:
 
 @pytest.mark.parametrize(("path", "method"), [*with_body(), *without_body()])
 def test_any_request(path: str, method: str) -> None:
-    operation = schema("served", served)[path][method.upper()]
+    operation = schema("simplified", simplified)[path][method.upper()]
     share = SHARE_OF_BODIES / len(with_body()) / 4
     if (path, method) in without_body():
         share = (1 - SHARE_OF_BODIES) / len(without_body())

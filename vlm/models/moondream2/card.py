@@ -31,6 +31,7 @@ CARDS = (
         context_length=2048,
         beam_search=False,
         api="moondream",
+        reasoning=True,
         releases=(
             Release(
                 "9a7d4024050840e001defacec2b00727e89149e6",
