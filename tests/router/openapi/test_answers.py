@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from starlette.applications import Starlette
 
 from docs.generate.questions import GALLERY_IMAGES, QUESTIONS, Question
@@ -22,8 +24,8 @@ from router.config import RouterConfig
 from tests.images import data_url, scene
 from tests.oracle import MINIATURES
 from tests.router.clients import SEARCH
-from tests.router.openapi.answers import Answers, check_refusal
-from tests.router.openapi.documents import Json, strict_validator
+from tests.router.openapi.answers import Answers, check_refusal, data_of
+from tests.router.openapi.documents import Json, event_validator, strict_validator
 from tests.router.world import CHAT, image_part, text_part, user
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
@@ -34,6 +36,7 @@ pytestmark = pytest.mark.anyio
 
 IMAGE = image_part(data_url(scene(3)))
 COMPLETIONS = Answers(CHAT, ChatCompletion, ChatCompletionChunk, "ChatCompletion", done="[DONE]")
+RESPONSES = Answers("/v1/responses", Response, ResponseStreamEvent, "ResponseObject")
 EVERYTHING: Json = {
     "logprobs": True,
     "top_logprobs": 3,
@@ -77,8 +80,12 @@ async def ask_question(app: Starlette, question: Question, **fields: Any) -> htt
 
 async def ask(app: Starlette, model: str, *parts: Json, **fields: Any) -> httpx.Response:
     request = {"model": model, "messages": [user(*(parts or (IMAGE,)))], "max_tokens": 24, **fields}
+    return await post(app, CHAT, request)
+
+
+async def post(app: Starlette, path: str, request: Json) -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router", timeout=120) as http:
-        return await http.post(CHAT, json=request)
+        return await http.post(path, json=request)
 
 
 def test_every_task_is_asked() -> None:
@@ -117,6 +124,47 @@ async def test_two_answers(app: Starlette, question: Question) -> None:
 
 def has_labels(question: Question) -> bool:
     return len(question.task.get("labels", [])) > 1
+
+
+@ALL
+async def test_a_response(app: Starlette, question: Question) -> None:
+    image = {"type": "input_image", "image_url": IMAGES[question.image.name]["image_url"]["url"], "detail": "auto"}
+    asked = {
+        "model": question.model,
+        "input": [{"role": "user", "content": [image]}],
+        "task": question.task,
+        "max_output_tokens": 24,
+        "grounding_format": "coco",
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+    }
+    answer = RESPONSES.check(await post(app, RESPONSES.path, asked))
+    assert answer.output[-1].grounding["task"] == question.task["name"]
+    events = RESPONSES.check_stream(await post(app, RESPONSES.path, {**asked, "stream": True}))
+    assert events[-1].type in {"response.completed", "response.incomplete"}
+    assert events[-1].response.output_text == answer.output_text
+
+
+MOONDREAM: list[tuple[str, Json, str]] = [
+    ("/v1/caption", {}, "CaptionAnswer"),
+    ("/v1/query", {"question": "What is this?"}, "QueryAnswer"),
+    ("/v1/query", {"question": "What is this?", "reasoning": True}, "QueryAnswer"),
+    ("/v1/detect", {"object": "circle"}, "DetectAnswer"),
+    ("/v1/point", {"object": "circle"}, "PointAnswer"),
+    ("/v1/segment", {"object": "circle", "model": "florence-2-base"}, "SegmentAnswer"),
+]
+
+
+@pytest.mark.parametrize(("path", "fields", "name"), MOONDREAM)
+async def test_moondreams_answers(app: Starlette, path: str, fields: Json, name: str) -> None:
+    asked = {"image_url": IMAGE["image_url"]["url"], **fields}
+    answer = await post(app, path, asked)
+    assert answer.status_code == 200
+    strict_validator(name).validate(answer.json())
+    streamed = await post(app, path, {**asked, "stream": True})
+    for event in streamed.text.split("\n\n") if "event-stream" in streamed.headers["content-type"] else ():
+        if event and not event.startswith(":"):
+            event_validator(path).validate(json.loads(data_of(event)))
 
 
 @pytest.mark.parametrize("fields", [{"response_format": {"type": "json_object"}}, {"task": "raw"}, {}])

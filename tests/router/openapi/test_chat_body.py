@@ -60,8 +60,9 @@ NUMBERS = [
 
 
 def accepts(name: str, value: float) -> bool:
+    fields: Any = {"logprobs": True, name: value}
     try:
-        Sampling(**{"logprobs": True, name: value})
+        Sampling(**fields)
     except InvalidRequest:
         return False
     return True
