@@ -20,7 +20,7 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-latest fuzz check format bench lock clean installed installed-dev
+.PHONY: help serve setup test test-latest fuzz clients check format bench lock lock-clients clean installed installed-dev
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ test-latest:  ## run all tests on the newest versions that pyproject.toml allows
 fuzz: installed-dev  ## try 10,000 requests made of the OpenAPI document (FUZZ_CASES, FUZZ_SEED)
 	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(RUN) -m pytest tests/router/openapi/test_fuzz.py -n 2 --timeout 7200
 
+clients: installed-dev  ## ask the running system by means of other people's clients, in .venv-clients*
+	$(RUN) -m tools.clients
+
 check: installed-dev  ## lint, format, types, import rules, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,8 +75,13 @@ lock:  ## write requirements/*.lock anew: the newest versions that pyproject.tom
 	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
 	$(LOCK)/python -m tools.lock $(LOCK)/uv
 
+lock-clients:  ## write requirements/clients*.txt anew: the newest clients
+	$(PYTHON) -m venv --clear .venv-lock
+	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
+	$(LOCK)/python -m tools.lock $(LOCK)/uv clients
+
 clean:  ## remove every environment and every cache
-	rm -rf .venv .venv-latest .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 installed:

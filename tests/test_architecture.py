@@ -129,8 +129,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
-        "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py", "vlm/checkpoint/synthesis.py",
-        "vlm/loading.py", "vlm/reference.py",
+        "vlm/engine/cuda_graphs.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
+        "vlm/checkpoint/synthesis.py", "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
         "deployments/replica.py", "training/",
     ),
@@ -160,7 +160,7 @@ TORCH_FREE = (
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
-    "vlm/engine/runner.py", "vlm/engine/sampler.py",
+    "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py",
 )  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py")
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts

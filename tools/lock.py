@@ -1,7 +1,8 @@
 """python -m tools.lock UV: writes requirements/*.lock anew, with the newest versions that pyproject.toml allows.
 
 ``make lock`` calls it, with uv in an environment of its own. Decides what each lock holds;
-tools/environment.sh installs them. torch is the only package with a rule of its own.
+tools/environment.sh installs them. torch is the only package with a rule of its own. With ``clients`` after ``UV``, it
+writes the locks of other people's clients instead (``make lock-clients``), which tools/clients.py installs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
+
+CLIENTS = ("clients", "clients-openai2")
 
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 _CUDA = re.compile(r"(?:nvidia|cuda)-|triton$")
@@ -75,8 +78,19 @@ def compiled(uv: str, *options: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603  our uv
 
 
+def lock_clients(uv: str) -> None:
+    """Write the locks of other people's clients, for CI's Python and system: clients are no part of the product."""
+    for name in CLIENTS:
+        command = [
+            uv, "pip", "compile", f"{name}.in", "--override", "clients-without.in", "--output-file", f"{name}.txt",
+            "--python-version", "3.11", "--python-platform", "x86_64-unknown-linux-gnu", "--upgrade",
+            "--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock-clients", "--quiet",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=FOLDER, check=True)  # noqa: S603  # our uv
+
+
 def main(uv: str) -> None:
-    """Write all locks. The one for development comes first, and the other one takes its versions."""
+    """Write all locks of the product. The one for development comes first, and the other one takes its versions."""
     dev = compiled(uv, "--extra", "dev")
     with TemporaryDirectory() as scratch:
         versions = Path(scratch) / "versions"
@@ -87,4 +101,4 @@ def main(uv: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (lock_clients if sys.argv[2:] == ["clients"] else main)(sys.argv[1])

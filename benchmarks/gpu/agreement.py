@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,14 +35,16 @@ def measure(family: str, device: torch.device, scale: Scale) -> None:
 
 def _answers(family: str, dtype: str, device: str, images: list[bytes]) -> dict[str, list[Completion]]:
     loaded = load(MINIATURES / FOLDERS[family], dtype=dtype, device=device)
-    tasks: dict[str, Task | None] = {"default": None}
+    greedy = Sampling(max_tokens=40, num_beams=1)
+    asked: dict[str, tuple[Task | None, Sampling]] = {"default": (None, greedy)}
     if "detect" in loaded.processor.tasks:
-        tasks["detect"] = Task("detect", labels=(LABEL,))
-    sampling = Sampling(max_tokens=40)
+        asked["detect"] = Task("detect", labels=(LABEL,)), greedy
+    if loaded.model.beam_search:
+        asked["default, 3 beams"] = None, replace(greedy, num_beams=3)
     with Engine(loaded, EngineConfig(cache_bytes=256 * 2**20)) as engine:
         return {
             name: engine.answer_all(Request(image, task=task, sampling=sampling) for image in images)
-            for name, task in tasks.items()
+            for name, (task, sampling) in asked.items()
         }
 
 

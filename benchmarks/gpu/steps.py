@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ CACHE_BYTES = 8 * 2**30
 BEAMS = 3
 PROFILED_STEPS = 3
 _LISTED = 12
+_LAUNCHES = {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch"}
 
 
 def measure_decode(loaded: LoadedModel, scale: Scale, traces: Path | None) -> None:
@@ -35,7 +36,7 @@ def measure_decode(loaded: LoadedModel, scale: Scale, traces: Path | None) -> No
         for rows in scale.rows:
             core = _running(loaded, rows, beams, scale)
             host_ms = _host_ms(core, loaded.model.device, scale.steps)
-            trace = traces and traces / f"{loaded.family}-decode-{rows}x{beams}.json"
+            trace = traces and traces / f"{loaded.family}-decode-{rows}x{beams}.json.gz"
             write(
                 "decode", family=loaded.family, dtype=str(loaded.model.dtype), rows=rows, beams=beams,
                 step_ms=host_ms, **_profiled(core.step, loaded.model.device, trace if rows == scale.rows[-1] else None),
@@ -44,7 +45,10 @@ def measure_decode(loaded: LoadedModel, scale: Scale, traces: Path | None) -> No
 
 
 def _running(loaded: LoadedModel, rows: int, beams: int, scale: Scale) -> Core:
-    """A core in which ``rows`` sequences of the same request have been prefilled."""
+    """A core in which ``rows`` sequences of the same request have been prefilled, after it has answered as many.
+
+    So everything has been seen that is prepared when it is first seen, CUDA graphs above all.
+    """
     model = loaded.model
     budget = CACHE_BYTES if model.device.type == "cuda" else 2**28
     plan = CachePlan.fit(model.cache, model.dtype.itemsize, budget, rows, beams)
@@ -54,10 +58,11 @@ def _running(loaded: LoadedModel, rows: int, beams: int, scale: Scale) -> Core:
     preparer = Preparer(model, loaded.processor, core.scheduler.pool.total, ProcessorCache(0))
     request = Request(sample_image(0), sampling=sampling, stream=False)
     image = Known(b"", loaded.processor.preprocess(sample_image(0)), time.perf_counter())
-    for _ in range(rows):
-        core.submit(preparer.prepare(request, image))
-    while core.scheduler.waiting and core.busy:
-        core.step()
+    for warm_up in (True, False):
+        for _ in range(rows):
+            core.submit(preparer.prepare(request, image))
+        while core.busy if warm_up else core.scheduler.waiting:
+            core.step()
     return core
 
 
@@ -84,7 +89,9 @@ def _profiled(work: Callable[[], object], device: torch.device, trace: Path | No
     if trace is not None:
         trace.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(trace))
-    events = profiler.key_averages()
+    averages = profiler.key_averages()
+    # An operation's time on the device is that of its kernels, which are events of their own: count them alone.
+    events = [one for one in averages if cuda == (one.device_type.name == "CUDA") and not one.is_user_annotation]
 
     def cost(event: Any) -> float:
         return float(event.self_device_time_total if cuda else event.self_cpu_time_total)
@@ -92,21 +99,25 @@ def _profiled(work: Callable[[], object], device: torch.device, trace: Path | No
     listed = sorted(events, key=cost, reverse=True)[:_LISTED]
     return {
         "device_ms": sum(map(cost, events)) / 1000 / PROFILED_STEPS if cuda else None,
-        "launches": _launches(events) / PROFILED_STEPS if cuda else None,
+        "launches": _calls(averages, _LAUNCHES) if cuda else None,
+        "copies": _calls(averages, {"cudaMemcpyAsync"}) if cuda else None,
         "top": {one.key[:80]: round(cost(one) / 1000 / PROFILED_STEPS, 4) for one in listed},
     }
 
 
-def _launches(events: Iterable[Any]) -> int:
-    return sum(one.count for one in events if one.key in {"cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC"})
+def _calls(events: Iterable[Any], names: Container[str]) -> float:
+    """How often a step calls CUDA's functions of these names."""
+    return float(sum(one.count for one in events if one.key in names)) / PROFILED_STEPS
 
 
 @torch.inference_mode()
 def measure_vision(loaded: LoadedModel, scale: Scale) -> None:
-    """Write what encoding one image takes at each batch size; pixels are on the device already, and normalised."""
+    """Write what one image takes: the upload and normalisation of its pixels, then its encoding at each batch size."""
     model = loaded.model
-    image = loaded.processor.preprocess(sample_image(0))
-    pixels = normalised(image.pixels, pixel_table(model, loaded.processor))
+    image, table = loaded.processor.preprocess(sample_image(0)), pixel_table(model, loaded.processor)
+    took = seconds(lambda: normalised(image.pixels, table), model.device)
+    write("upload", family=loaded.family, dtype=str(model.dtype), megabytes=image.pixels.nbytes / 1e6, ms=1000 * took)
+    pixels = normalised(image.pixels, table)
     for count in scale.vision:
         took = seconds(partial(model.encode_images, [pixels] * count), model.device)
         write("vision", family=loaded.family, dtype=str(model.dtype), images=count, ms_an_image=1000 * took / count)

@@ -6,7 +6,9 @@ import asyncio
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,24 +24,37 @@ from vlm.image.sample import sample_image
 from vlm.loading import families
 from vlm.models.base import LoadedModel
 from vlm.reference import native_prompt
-from vlm.types import Request, Sampling
+from vlm.types import Completion, Request, Sampling
 
 CACHE_BYTES = 8 * 2**30
 BEAMS = 3
 REFERENCE_REQUESTS = 8
+WARM_UPS = 3
+"""How often all requests are answered before they count: CUDA graphs are made of what has come several times."""
+MAX_PREFILL = EngineConfig().max_prefill
 
 
 def measure_engine(loaded: LoadedModel, scale: Scale) -> None:
     """Write requests a second at each concurrency, greedy, with beams, and about one image that is known."""
     never_ending(loaded)
+    most = scale.concurrency[-1]
     for concurrency in scale.concurrency:
-        _measure(loaded, scale, concurrency, beams=1, one_image=False)
+        _measure(loaded, scale, concurrency)
+    _measure(loaded, scale, most, max_prefill=most)
     if loaded.model.beam_search:
-        _measure(loaded, scale, scale.concurrency[-1], beams=BEAMS, one_image=False)
-    _measure(loaded, scale, scale.concurrency[-1], beams=1, one_image=True)
+        _measure(loaded, scale, most, beams=BEAMS)
+    _measure(loaded, scale, most, one_image=True)
 
 
-def _measure(loaded: LoadedModel, scale: Scale, concurrency: int, *, beams: int, one_image: bool) -> None:
+def _measure(
+    loaded: LoadedModel,
+    scale: Scale,
+    concurrency: int,
+    *,
+    beams: int = 1,
+    one_image: bool = False,
+    max_prefill: int = MAX_PREFILL,
+) -> None:
     requests = max(scale.requests, 2 * concurrency)
     images = [sample_image(0 if one_image else seed) for seed in range(requests)]
     sampling = Sampling(
@@ -47,30 +62,36 @@ def _measure(loaded: LoadedModel, scale: Scale, concurrency: int, *, beams: int,
     )
     config = EngineConfig(
         max_batch=concurrency,
+        max_prefill=max_prefill,
         cache_bytes=CACHE_BYTES if loaded.model.device.type == "cuda" else 2**28,
         encoder_cache_bytes=2**28 if one_image else 0,
         processor_cache_bytes=8 * 2**30,  # decoding and resizing happen before the measurement: they are the CPU's part
     )
+    loaded.model.defaults = replace(loaded.model.defaults, num_beams=beams)  # rows are planned for this many
     with Engine(loaded, config) as engine:
         asked = [Request(image, sampling=sampling, stream=False) for image in images]
-        asyncio.run(_answer(engine, asked, concurrency))
+        for _ in range(WARM_UPS):
+            asyncio.run(_answer(engine, asked, concurrency))
         began = time.perf_counter()
-        asyncio.run(_answer(engine, asked, concurrency))
+        answers = asyncio.run(_answer(engine, asked, concurrency))
         took = time.perf_counter() - began
     write(
         "engine", family=loaded.family, dtype=str(loaded.model.dtype), concurrency=concurrency, beams=beams,
-        one_image=one_image, requests_per_s=requests / took, tokens_per_s=requests * scale.tokens / took,
+        one_image=one_image, max_prefill=max_prefill,
+        requests_per_s=requests / took, tokens_per_s=requests * scale.tokens / took,
+        first_token_ms=median(one.timings.first_token_ms for one in answers),
+        total_ms=median(one.timings.total_ms for one in answers),
     )  # fmt: skip
 
 
-async def _answer(engine: Engine, requests: Sequence[Request], concurrency: int) -> None:
+async def _answer(engine: Engine, requests: Sequence[Request], concurrency: int) -> list[Completion]:
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(request: Request) -> None:
+    async def one(request: Request) -> Completion:
         async with gate:
-            await engine.complete(request)
+            return await engine.complete(request)
 
-    await asyncio.gather(*map(one, requests))
+    return await asyncio.gather(*map(one, requests))
 
 
 def measure_reference(family: str, dtype: torch.dtype, device: torch.device, scale: Scale) -> None:

@@ -14,7 +14,9 @@ from typing import Any, cast
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from router.suggest import did_you_mean
 from vlm.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -158,9 +160,17 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for errors of its routing: an unknown path or method."""
     refusal = cast(HTTPException, error)  # it is registered for this class alone
     message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
+    words = message.format(guess=_nearest_route(request) if refusal.status_code == 404 else "")
     may_be_for_a_model = request.method not in SAFE_METHODS and request.scope["path"].startswith(API)
     status = 400 if refusal.status_code == 404 and may_be_for_a_model else refusal.status_code
-    return json_response(_body(message, INVALID, None, code), status, refusal.headers)
+    return json_response(_body(words, INVALID, None, code), status, refusal.headers)
+
+
+def _nearest_route(request: Request) -> str:
+    """A guess at the route that was meant: most often, a client's base URL lacks ``/v1`` or has it twice."""
+    paths = (route.path for route in request.app.routes if isinstance(route, Route))
+    # All begin alike, so that less than this says little.
+    return did_you_mean(request.url.path, [path for path in paths if "{" not in path], cutoff=0.8)
 
 
 API = "/v1/"
@@ -171,8 +181,7 @@ whomever they come. So one client that tries an API that is not here would make 
 
 _ROUTING = {
     404: (
-        "Unknown URL. The routes for requests to models are below /v1; GET /openapi.json lists all routes, and "
-        "GET /v1/models the models.",
+        "Unknown URL.{guess} GET /v1/models lists the models that are served, and GET /openapi.json all routes.",
         "unknown_url",
     ),
     405: (

@@ -16,6 +16,8 @@ MAX_REFERENCES = 8
 """Length of a chain of references that is followed."""
 MAX_ALTERNATIVES = 16
 """Number of alternatives for one value that are looked at."""
+MAX_REQUIRED = 64
+"""Number of properties that one object may require: more than there are in any answer."""
 
 
 _OF_SCHEMAS = ("properties", "$defs", "definitions")
@@ -56,8 +58,16 @@ class JsonSchema:
         return [*dict.fromkeys(name for name, value in _constraints(self._root) if (name, value) not in known)]
 
     def kept(self, value: Any) -> Any:
-        """``value`` without the properties that this schema forbids."""
+        """``value`` without the properties that this schema forbids, and with null for those that it lacks.
+
+        Typed clients declare what is optional as required and possibly null, since OpenAI's strict mode has no other
+        way to say it.
+        """
         return self._kept(value, self._root)
+
+    def allows_null(self, schema: Any) -> bool:
+        """Whether null is named among the types of a value."""
+        return any("null" in _types(one) for one in self.alternatives(schema))
 
     def alternatives(self, schema: Any) -> list[Json]:
         """The schemas of which a value must fit one; the schema itself where there is no choice."""
@@ -84,7 +94,8 @@ class JsonSchema:
             return value
         chosen = self._first("object", schema)
         properties, closed = _mapping(chosen.get("properties")), chosen.get("additionalProperties") is False
-        return {
+        lacking = [name for name in _names(chosen.get("required"))[:MAX_REQUIRED] if name not in value]
+        return {name: None for name in lacking if self.allows_null(properties.get(name))} | {
             name: self._kept(inner, properties.get(name))
             for name, inner in value.items()
             if name in properties or not closed
@@ -124,9 +135,12 @@ class _Comparison:
         return kind != "object" or self._has_properties(theirs, ours["properties"])
 
     def _has_properties(self, theirs: Json, ours: Json) -> bool:
-        shared = (name for name in _mapping(theirs.get("properties")) if name in ours)
-        return all(isinstance(name, str) and name in ours for name in _list(theirs.get("required"))) and all(
-            self.holds(theirs["properties"][name], ours[name]) for name in shared
+        properties, required = _mapping(theirs.get("properties")), _list(theirs.get("required"))
+        if len(required) > MAX_REQUIRED or required != _names(required):
+            return False
+        lacking = [name for name in required if name not in ours]
+        return all(self._theirs.allows_null(properties.get(name)) for name in lacking) and all(
+            self.holds(properties[name], ours[name]) for name in properties if name in ours
         )
 
 
@@ -153,3 +167,7 @@ def _mapping(value: Any) -> Json:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in _list(value) if isinstance(name, str)]

@@ -33,7 +33,8 @@ def unused_tools(raw: Json, model: str, *, drop: bool) -> list[str]:
     demanded = [name for name in CHOICES if raw.get(name) is not None and raw[name] not in NOT_DEMANDED]
     if demanded and not drop:
         raise InvalidRequest(
-            f"{model[:128]} does not support tools: leave {demanded[0]} out or set it to auto, and tools are ignored.",
+            f"{model[:128]} does not support tools: leave {demanded[0]} out or set it to auto, and tools are ignored. "
+            "For a typed answer, ask for a JSON schema instead.",
             demanded[0],
             "unsupported_parameter",
         )

@@ -7,8 +7,10 @@ Position ``p`` of a row is at flat index ``table[p // BLOCK_SIZE] * BLOCK_SIZE +
 of a sequence have a row each, but share its slot and most of its blocks.
 
 The layers see one of three contexts: :class:`PrefillContext` computes whole prompts, :class:`ExtendContext` computes
-prompts after a prefix, and :class:`DecodeContext` adds one position a row. The tables and positions of a decode step
-are in buffers that are allocated once, so that its shapes and addresses can be captured in a CUDA graph.
+prompts after a prefix, and :class:`DecodeContext` adds one position a row. All that a decode step reads besides its
+:class:`DecodeShape` is in a buffer that is allocated once, so that steps of one shape can share a CUDA graph::
+
+    row r of the step's buffer    position | cross positions of slot r | blocks of row r, padded with block 0
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +26,34 @@ from torch import Tensor
 
 from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
 from vlm.layers.attention import Sharing, length_mask
+from vlm.layers.upload import staged, upload
 from vlm.models.processor import CacheSpec
 
 CrossKeysValues = Callable[[int], tuple[Tensor, Tensor]]
+
+_POSITION, _CROSS_LENGTH, _TABLE = range(3)
+"""Columns of a step's buffer; the table takes all from its own on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeShape:
+    """The sizes of a decode step: they alone decide which operations it takes.
+
+    Attributes:
+        rows: Number of rows.
+        blocks: Number of blocks that are read for each row.
+        slots: Number of slots that have cross-attention parts; 0 for a model without cross attention.
+        cross_positions: Number of positions that are read of each of these.
+        cross_masked: Whether some slots have fewer.
+        beams: Number of rows of each slot; None if they differ, or if it is not known.
+    """
+
+    rows: int
+    blocks: int
+    slots: int = 0
+    cross_positions: int = 0
+    cross_masked: bool = False
+    beams: int | None = 1
 
 
 class KVCache:
@@ -34,29 +62,25 @@ class KVCache:
     def __init__(self, spec: CacheSpec, plan: CachePlan, dtype: torch.dtype, device: torch.device) -> None:
         """Allocate as many blocks, slots and rows as ``plan`` says."""
         self.spec = spec
+        self.plan = plan
         self.device = device
-        pool = (plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim)
-        cross = (plan.slots, spec.kv_heads, spec.cross_positions, spec.head_dim)
-        kinds = range(2 * spec.layers)
-        self._pool = [_zeros(pool, dtype, device) for _ in kinds]
-        self._cross = [_zeros(cross, dtype, device) for _ in kinds] if spec.cross_positions else []
+        kinds = 2 * spec.layers
+        self._pool = _zeros((kinds, plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim), dtype, device)
+        self._cross = _zeros((kinds, plan.slots, spec.kv_heads, spec.cross_positions, spec.head_dim), dtype, device)
         self._cross_lengths = [0] * plan.slots
-        self._tables = torch.zeros(plan.rows, blocks_for(spec.max_positions), dtype=torch.long, device=device)
-        self._positions = torch.zeros(plan.rows, 1, dtype=torch.long, device=device)
+        numbers = plan.rows * (_TABLE + blocks_for(spec.max_positions))
+        self._step = torch.zeros(numbers, dtype=torch.long, device=device)
 
     def move(self, source: int, target: int) -> None:
         """Copy the cross-attention part of slot ``source`` to slot ``target``. Blocks stay where they are."""
         length = self._cross_lengths[source]
-        for cross in self._cross:
-            cross[target, :, :length] = cross[source, :, :length]
+        self._cross[:, target, :, :length] = self._cross[:, source, :, :length]
         self._cross_lengths[target] = length
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy blocks; all ``sources`` are read before any of ``targets`` is written."""
-        read = torch.tensor(sources, device=self.device)
-        written = torch.tensor(targets, device=self.device)
-        for pool in self._pool:
-            pool[written] = pool[read]
+        read, written = upload([sources, targets], self.device)
+        self._pool[:, written] = self._pool[:, read]
 
     def prefill(self, prompt: Prompt, cross: CrossKeysValues | None = None) -> PrefillContext | ExtendContext:
         """A context that computes prompts and writes their keys and values into their blocks.
@@ -81,11 +105,36 @@ class KVCache:
             positions: Each row's new position.
             slots: Each row's slot: all of [0, m), in order.
         """
-        rows, longest = len(tables), max(map(len, tables))
-        self._tables[:rows, :longest].copy_(_table(tables, torch.device("cpu")))
-        self._positions[:rows, 0].copy_(torch.tensor(positions))
-        sharing = _sharing(slots, self.device) if self._cross else None
-        return DecodeContext(self, rows, longest, self._cross_lengths[: slots[-1] + 1], sharing)
+        shape = self.decode_shape(tables, slots)
+        self.upload(shape, tables, positions)
+        return DecodeContext(self, shape, self.sharing(slots))
+
+    def decode_shape(self, tables: Sequence[Sequence[int]], slots: Sequence[int]) -> DecodeShape:
+        """The exact shape of a step; see :meth:`decode`."""
+        rows, blocks = len(tables), max(map(len, tables))
+        if not self.spec.cross_positions:
+            return DecodeShape(rows, blocks)
+        number = slots[-1] + 1
+        lengths = self._cross_lengths[:number]
+        return DecodeShape(rows, blocks, number, max(lengths), min(lengths) < max(lengths), _beams(slots))
+
+    def upload(self, shape: DecodeShape, tables: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
+        """Fill the step's buffer, in one copy. Rows beyond those of ``tables`` write to block 0 and mean nothing."""
+        step = np.zeros((shape.rows, _TABLE + shape.blocks), dtype=np.int64)
+        step[: len(positions), _POSITION] = positions
+        step[: shape.slots, _CROSS_LENGTH] = self._cross_lengths[: shape.slots]
+        for row, table in enumerate(tables):
+            step[row, _TABLE : _TABLE + len(table)] = table
+        self._step[: step.size].copy_(staged(step.reshape(-1), self.device), non_blocking=True)
+
+    def uploaded(self, shape: DecodeShape) -> Tensor:
+        """The buffer that :meth:`upload` filled, int64 ``[rows, columns]``: a view of the same memory at each step."""
+        columns = _TABLE + shape.blocks
+        return self._step[: shape.rows * columns].view(shape.rows, columns)
+
+    def sharing(self, slots: Sequence[int]) -> Sharing | None:
+        """Which rows share a slot's cross-attention part; None if each has its own."""
+        return _sharing(slots, self.device) if self.spec.cross_positions else None
 
     def write(self, kind: int, indices: Tensor, values: Tensor) -> None:
         """Put ``values`` ``[n, heads, head_dim]`` at flat ``indices`` ``[n]`` of one layer's keys or values.
@@ -99,7 +148,7 @@ class KVCache:
 
     def read(self, kind: int, tables: Tensor) -> Tensor:
         """The blocks of ``tables`` int64 ``[rows, blocks]``, as ``[rows, heads, positions, head_dim]``."""
-        blocks = self._pool[kind].index_select(0, tables.flatten())
+        blocks = self._pool[kind].index_select(0, tables.view(-1))
         return blocks.view(len(tables), -1, *blocks.shape[2:]).transpose(1, 2)
 
     def write_cross(self, kind: int, slot: int, values: Tensor) -> None:
@@ -109,14 +158,6 @@ class KVCache:
     def read_cross(self, kind: int, slots: int, positions: int) -> Tensor:
         """The first ``slots`` slots and ``positions`` positions: a view, without a copy."""
         return self._cross[kind][:slots, :, :positions]
-
-    def batch_tables(self, rows: int, blocks: int) -> Tensor:
-        """The tables that :meth:`decode` wrote, int64 ``[rows, blocks]``."""
-        return self._tables[:rows, :blocks]
-
-    def batch_positions(self, rows: int) -> Tensor:
-        """The positions that :meth:`decode` wrote, int64 ``[rows, 1]``."""
-        return self._positions[:rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +201,7 @@ class PrefillContext:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the real positions; the queries see what has just been computed."""
         for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._cache.write(kind, self._indices, new.transpose(1, 2).flatten(0, 1)[self._real])
+            self._cache.write(kind, self._indices, _real_positions(new, self._real))
         return keys, values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -183,7 +224,7 @@ class ExtendContext:
         self._cache = cache
         self._real, self._indices = _indices(prompt, longest, device)
         self._tables = _table(prompt.tables, device)
-        starts = torch.tensor(prompt.starts, device=device)
+        starts = upload(prompt.starts, device)
         self.positions = starts[:, None] + torch.arange(longest, device=device)
         keys = torch.arange(self._tables.shape[1] * BLOCK_SIZE, device=device)
         self.mask = (keys <= self.positions[..., None])[:, None]
@@ -191,7 +232,7 @@ class ExtendContext:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the real positions, and read all positions up to them."""
         for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._cache.write(kind, self._indices, new.transpose(1, 2).flatten(0, 1)[self._real])
+            self._cache.write(kind, self._indices, _real_positions(new, self._real))
         return self._cache.read(2 * layer, self._tables), self._cache.read(2 * layer + 1, self._tables)
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -202,19 +243,19 @@ class ExtendContext:
 class DecodeContext:
     """One new position in each of the rows [0, n), which sees itself and all before it."""
 
-    def __init__(
-        self, cache: KVCache, rows: int, blocks: int, cross_lengths: Sequence[int], sharing: Sharing | None
-    ) -> None:
+    def __init__(self, cache: KVCache, shape: DecodeShape, sharing: Sharing | None) -> None:
+        """Read the step's buffer, without any copy from the host, so that this can be part of a CUDA graph."""
+        step = cache.uploaded(shape)
         self._cache = cache
-        self._slots = len(cross_lengths)
+        self._shape = shape
         self.sharing = sharing
-        self._tables = cache.batch_tables(rows, blocks)
-        self.positions = cache.batch_positions(rows)
+        self.positions = step[:, _POSITION : _POSITION + 1]
+        self._tables = step[:, _TABLE:].contiguous()
         block, offset = self.positions // BLOCK_SIZE, self.positions % BLOCK_SIZE
         self._indices = (self._tables.gather(1, block) * BLOCK_SIZE + offset)[:, 0]
-        self.mask = length_mask(self.positions[:, 0] + 1, blocks * BLOCK_SIZE)
-        self.cross_mask = _cross_mask(cross_lengths, cache.device)
-        self._cross_positions = max(cross_lengths)
+        self.mask = length_mask(self.positions[:, 0] + 1, shape.blocks * BLOCK_SIZE)
+        lengths = step[: shape.slots, _CROSS_LENGTH]
+        self.cross_mask = length_mask(lengths, shape.cross_positions) if shape.cross_masked else None
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new position, and read all positions up to it."""
@@ -224,7 +265,7 @@ class DecodeContext:
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output, as prefill has written them."""
-        slots, positions = self._slots, self._cross_positions
+        slots, positions = self._shape.slots, self._shape.cross_positions
         return (
             self._cache.read_cross(2 * layer, slots, positions),
             self._cache.read_cross(2 * layer + 1, slots, positions),
@@ -233,20 +274,31 @@ class DecodeContext:
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros; on the CPU they take memory only once they are written to, while ``torch.zeros`` takes it at once."""
-    if device.type != "cpu":
+    if device.type != "cpu" or not math.prod(shape):
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
-def _indices(prompt: Prompt, longest: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Flat indices of the real positions: in the padded batch, and in the pool."""
+def _indices(prompt: Prompt, longest: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
+    """Flat indices of the real positions: in the padded batch, or None if nothing is padded, and in the pool."""
     real, indices = [], []
     starts = prompt.starts or (0,) * len(prompt.lengths)
     for row, (table, start, length) in enumerate(zip(prompt.tables, starts, prompt.lengths, strict=True)):
-        real += [row * longest + position for position in range(length)]
-        positions = range(start, start + length)
-        indices += [table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE for position in positions]
-    return torch.tensor(real, device=device), torch.tensor(indices, device=device)
+        positions = np.arange(start, start + length)
+        real.append(np.arange(row * longest, row * longest + length))
+        indices.append(np.asarray(table)[positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE)
+    padded = min(prompt.lengths) < longest
+    return _joined(real, device) if padded else None, _joined(indices, device)
+
+
+def _joined(parts: Sequence[np.ndarray[Any, Any]], device: torch.device) -> Tensor:
+    return upload(np.concatenate(parts), device)
+
+
+def _real_positions(values: Tensor, real: Tensor | None) -> Tensor:
+    """``[batch, heads, positions, head_dim]`` to ``[n, heads, head_dim]``, without padding; see :func:`_indices`."""
+    flat = values.transpose(1, 2).flatten(0, 1)
+    return flat if real is None else flat[real]
 
 
 def _clamp_finite(values: Tensor) -> Tensor:
@@ -258,7 +310,14 @@ def _clamp_finite(values: Tensor) -> Tensor:
 def _table(tables: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Tables as int64 ``[rows, longest]``; shorter ones are padded with block 0."""
     longest = max(map(len, tables))
-    return torch.tensor([[*table, *[0] * (longest - len(table))] for table in tables], device=device)
+    return upload([[*table, *[0] * (longest - len(table))] for table in tables], device)
+
+
+def _beams(slots: Sequence[int]) -> int | None:
+    """How many rows each slot has; None if not all have as many."""
+    beams, left = divmod(len(slots), slots[-1] + 1)
+    uniform = not left and all(slot == row // beams for row, slot in enumerate(slots))
+    return beams if uniform else None
 
 
 def _sharing(slots: Sequence[int], device: torch.device) -> Sharing | None:
@@ -272,10 +331,10 @@ def _sharing(slots: Sequence[int], device: torch.device) -> Sharing | None:
         rows[slot].append(row)
     longest = max(map(len, rows))
     padded = [[*group, *group[:1] * (longest - len(group))] for group in rows]
-    return Sharing(*(torch.tensor(part, device=device) for part in (padded, list(slots), columns)))
+    return Sharing(*(upload(part, device) for part in (padded, list(slots), columns)))
 
 
 def _cross_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
     if not lengths or min(lengths) == max(lengths):
         return None
-    return length_mask(torch.tensor(lengths, device=device), max(lengths))
+    return length_mask(upload(lengths, device), max(lengths))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from vlm.engine.beams import Continuation, Likeliest
 from vlm.engine.blocks import CachePlan
+from vlm.engine.cuda_graphs import CudaRecorder, DecodeGraphs
+from vlm.engine.cuda_graphs import Step as DecodeStep
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.engine.read_back import read_back
@@ -20,6 +22,7 @@ from vlm.engine.sampler import Ranked, Sampler, SamplerOutput
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
 from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
+from vlm.layers.upload import upload
 from vlm.models.base import LoadedModel, Prompts, Sampled, Step, normalised, pixel_table
 
 
@@ -54,6 +57,11 @@ class ModelRunner:
         self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device, model.eos_token_ids)
         self._next: Tensor | None = None  # [rows, 1, width], what the next step reads; allocated by the first
         self._rows = plan.rows
+        self._graphs: DecodeGraphs | None = None
+        if model.device.type == "cuda":
+            # cuDNN's attention makes a plan for every new shape, which takes as long as many steps.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+            self._graphs = DecodeGraphs(model.forward, self._cache, CudaRecorder(model.device))
 
     @torch.inference_mode()
     def prefill(self, batch: Batch) -> list[Chosen]:
@@ -69,7 +77,7 @@ class ModelRunner:
             self._sampler.start(beam)
         # All beams of a sequence continue the same prompt: one (index of the sequence, last position) for each beam.
         ends = [(index, length - 1) for index, length in enumerate(prompts.lengths) for _ in sequences[index].beams]
-        indices, last = torch.tensor(ends, device=hidden.device).unbind(1)
+        indices, last = upload(ends, hidden.device).unbind(1)
         return self._choose(hidden[indices, last], beams)
 
     @torch.inference_mode()
@@ -77,10 +85,15 @@ class ModelRunner:
         """Read each beam's last token, and choose how its sequence continues."""
         assert self._next is not None, "decode before any prefill"
         self._follow(work)
-        beams = work.beams
-        tables, positions = [beam.blocks for beam in beams], [beam.length - 1 for beam in beams]
-        hidden = self.model.forward(self._next[: len(beams)], self._cache.decode(tables, positions, work.slots))
-        return self._choose(hidden[:, 0], beams)
+        tables, positions = [beam.blocks for beam in work.beams], [beam.length - 1 for beam in work.beams]
+        hidden = self._hidden(self._next, DecodeStep(tables, positions, work.slots))
+        return self._choose(hidden[:, 0], work.beams)
+
+    def _hidden(self, embeddings: Tensor, step: DecodeStep) -> Tensor:
+        if self._graphs is not None:
+            return self._graphs.hidden(embeddings, step)
+        context = self._cache.decode(step.tables, step.positions, step.slots)
+        return self.model.forward(embeddings[: len(step.tables)], context)
 
     def _follow(self, work: Decode) -> None:
         """Move slots, rows and blocks as the scheduler has moved them."""
@@ -88,8 +101,7 @@ class ModelRunner:
             self._cache.move(move.source, move.target)
         changed = [row for row, source in enumerate(work.sources) if source != row]
         if changed and self._next is not None:
-            targets = torch.tensor(changed, device=self._next.device)
-            sources = torch.tensor([work.sources[row] for row in changed], device=self._next.device)
+            sources, targets = upload([[work.sources[row] for row in changed], changed], self._next.device)
             self._sampler.move(sources, targets)
             self._next[targets] = self._next[sources]
         self._copy(work.copies)

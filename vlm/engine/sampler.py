@@ -37,6 +37,7 @@ from vlm.engine.logits import (
     sample_nucleus,
 )
 from vlm.engine.sequence import Beam
+from vlm.layers.upload import upload
 from vlm.models.base import Sampled
 from vlm.types import Sampling
 
@@ -94,7 +95,7 @@ class TopTokens:
     @classmethod
     def of(cls, logprobs: Tensor, counts: dict[int, int]) -> TopTokens:
         """From ``logprobs`` float32 ``[batch, vocabulary]``; ``counts`` is not empty."""
-        rows = torch.tensor([*counts], device=logprobs.device)
+        rows = upload([*counts], logprobs.device)
         best = logprobs[rows].topk(min(max(counts.values()), logprobs.shape[1]), dim=-1)
         return cls(counts, best.indices, best.values)
 
@@ -148,7 +149,7 @@ class Sampler:
     def start(self, beam: Beam) -> None:
         """Record what a beam that starts has read, and after a preemption what it has generated."""
         ids = [*beam.inputs.prompt_ids, *beam.generated]
-        self._history[beam.row, : len(ids)] = torch.tensor(ids, device=self.device)
+        self._history[beam.row, : len(ids)] = upload(ids, self.device)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Rows ``targets`` continue what rows ``sources`` were, both int64 ``[n]``."""
@@ -166,13 +167,13 @@ class Sampler:
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
         top = TopTokens.of(logprobs, settings.top) if settings.top and logprobs is not None else None
         searches = _searches(beams)
-        groups = [torch.tensor(rows, device=self.device) for rows in searches]
+        groups = [upload(rows, self.device) for rows in searches]
         for rows in groups:
             logits[rows] = torch.log_softmax(logits[rows], dim=-1)
         self._penalise(logits, beams, settings)
         tokens = self._choose(logits, beams, settings)
         if settings.forced:
-            forced = torch.tensor(settings.forced, device=self.device)
+            forced = upload(settings.forced, self.device)
             tokens = torch.where(forced == _NOT_FORCED, tokens, forced)
             _force(logits, forced)
         chosen = None if logprobs is None else logprobs.gather(1, tokens[:, None])[:, 0]
@@ -191,14 +192,14 @@ class Sampler:
             parents = one.rows.gather(1, one.next_parents)
             self._history[first + one.rows] = self._history[first + parents]
         rows = torch.arange(first, first + len(beams), device=self.device)
-        ends = torch.tensor([beam.known for beam in beams], device=self.device)
+        ends = upload([beam.known for beam in beams], self.device)
         self._history[rows, ends] = tokens
 
     def _rank(
         self, logits: Tensor, logprobs: Tensor | None, searches: abc.Sequence[abc.Sequence[Beam]], rows: Tensor
     ) -> Ranked:
-        scores = torch.tensor([_scores(group) for group in searches], device=self.device)
-        last = torch.tensor([group[0].budget == 1 for group in searches], device=self.device)
+        scores = upload([_scores(group) for group in searches], self.device)
+        last = upload([group[0].budget == 1 for group in searches], self.device)
         return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
 
     def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> None:
@@ -208,25 +209,25 @@ class Sampler:
             return
         first, lengths = beams[0].row, [beam.known for beam in beams]
         history = self._history[first : first + len(beams), : max(lengths)]
-        known = torch.tensor(lengths, device=self.device)
+        known = upload(lengths, self.device)
         if settings.penalties:
-            rows = torch.tensor([*settings.penalties], device=self.device)
+            rows = upload([*settings.penalties], self.device)
             penalised = logits[rows]
-            penalties = torch.tensor([*settings.penalties.values()], device=self.device)
+            penalties = upload([*settings.penalties.values()], self.device)
             penalise_repeats(penalised, history[rows], known[rows], penalties)
             logits[rows] = penalised
         if settings.counts:
             self._penalise_counts(logits, history, beams, settings.counts)
         for size, banning in settings.ngrams.items():
-            rows = torch.tensor(banning, device=self.device)
+            rows = upload(banning, self.device)
             banned = logits[rows]
             ban_repeated_ngrams(banned, history[rows], known[rows], size)
             logits[rows] = banned
 
     def _add_biases(self, logits: Tensor, biases: list[tuple[int, int, float]]) -> None:
         rows, tokens, values = zip(*biases, strict=True)
-        indices = torch.tensor([rows, tokens], device=self.device)
-        add_biases(logits, indices[0], indices[1], torch.tensor(values, device=self.device))
+        indices = upload([rows, tokens], self.device)
+        add_biases(logits, indices[0], indices[1], upload(values, self.device))
 
     def _penalise_counts(
         self,
@@ -236,10 +237,10 @@ class Sampler:
         penalties: dict[int, tuple[float, float]],
     ) -> None:
         ranges = [(row, len(beams[row].inputs.prompt_ids), beams[row].known) for row in penalties]
-        rows, starts, ends = torch.tensor(ranges, device=self.device).unbind(1)
+        rows, starts, ends = upload(ranges, self.device).unbind(1)
         positions = torch.arange(history.shape[1], device=self.device)
         written = (positions >= starts[:, None]) & (positions < ends[:, None])
-        frequency, presence = torch.tensor([*penalties.values()], device=self.device).unbind(1)
+        frequency, presence = upload([*penalties.values()], self.device).unbind(1)
         penalised = logits[rows]
         penalise_counts(penalised, history[rows], written, frequency, presence)
         logits[rows] = penalised
@@ -250,9 +251,9 @@ class Sampler:
             return tokens
         samplings = [beams[row].sequence.sampling for row in settings.sampled]
         uniforms = [beams[row].sequence.generator.random() for row in settings.sampled]
-        rows = torch.tensor(settings.sampled, device=self.device)
-        temperatures, top_p, numbers = torch.tensor(
-            [[how.temperature for how in samplings], [how.top_p for how in samplings], uniforms], device=self.device
+        rows = upload(settings.sampled, self.device)
+        temperatures, top_p, numbers = upload(
+            [[how.temperature for how in samplings], [how.top_p for how in samplings], uniforms], self.device
         )
         sampled = logits[rows]
         below_best = sampled - sampled.amax(dim=-1, keepdim=True)  # stays finite when divided by a tiny temperature
@@ -265,7 +266,7 @@ class Sampler:
         limited = [(row, min(k, logits.shape[1])) for row, k in enumerate(top_k) if k > 0]
         if not limited:
             return
-        rows, counts = torch.tensor(limited, device=self.device).unbind(1)
+        rows, counts = upload(limited, self.device).unbind(1)
         kept = logits[rows]
         keep_likeliest(kept, counts, max(k for _, k in limited))
         logits[rows] = kept
@@ -273,7 +274,7 @@ class Sampler:
     def _min_p(self, samplings: abc.Sequence[Sampling]) -> Tensor | None:
         """The rows' ``min_p``, or None if it is 0 in all of them."""
         shares = [how.min_p for how in samplings]
-        return torch.tensor(shares, device=self.device) if any(shares) else None
+        return upload(shares, self.device) if any(shares) else None
 
 
 def _searches(beams: abc.Sequence[Beam]) -> list[list[list[int]]]:

@@ -25,3 +25,10 @@ def _unrounded_product(hidden: Tensor, weight: Tensor) -> Tensor:
     if hidden.is_cuda:
         return torch.mm(hidden, weight.T, out_dtype=torch.float32)
     return F.linear(hidden.float(), weight.float())
+
+
+def unrounded_products(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` of two batches of matrices, likewise in float32."""
+    if left.is_cuda:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())

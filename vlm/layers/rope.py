@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines of the angles, float32 ``[batch or 1, 1, queries, dims / 2]``."""
+"""Cosines of the angles, and sines with the sign that they have in :func:`rotate`, float32 ``[batch or 1, 1, queries,
+dims]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,14 @@ class Rotary:
         """Angles of positions, int64 ``[batch or 1, queries]``; float32 whatever the model's dtype, as in training."""
         steps = torch.arange(0, self.dims, 2, device=positions.device).float() / self.dims
         angles = positions.float()[:, None, :, None] * (1.0 / self.theta**steps)
-        return angles.cos(), angles.sin()
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate ``[batch, heads, queries, head_dim]``; dimension i is paired with i + dims / 2, as in GPT-NeoX."""
     cos, sin = rotation
-    half = cos.shape[-1]
-    first, second, rest = x[..., :half].float(), x[..., half : 2 * half].float(), x[..., 2 * half :]
-    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    turned, rest = x[..., : cos.shape[-1]].float(), x[..., cos.shape[-1] :]
+    first, second = turned.chunk(2, dim=-1)
+    rotated = turned * cos + torch.cat([second, first], dim=-1) * sin
     return torch.cat([rotated.to(x.dtype), rest], dim=-1)

@@ -384,6 +384,29 @@ async def test_bad_urls_and_methods(method: str, path: str, status: int, code: s
         assert (await http.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "guess"),
+    [
+        ("/chat/completions", CHAT),
+        ("/v1/v1/chat/completions", CHAT),
+        ("/api/v1/chat/completions", CHAT),
+        ("/v1/completions", CHAT),
+        ("/models", "/v1/models"),
+        ("/query", "/v1/query"),
+        ("/v1/embeddings", None),
+        ("/v1/audio/speech", None),
+        ("/", None),
+        ("/" + "x" * 5000, None),
+    ],
+)
+async def test_an_unknown_url_is_told_the_route_that_was_probably_meant(path: str, guess: str | None) -> None:
+    """Most often, a client's base URL lacks ``/v1`` or has it twice."""
+    async with client(FakeBackend()) as http:
+        message = (await http.post(path)).json()["error"]["message"]
+    assert message.startswith("Unknown URL." if guess is None else f"Unknown URL. Did you mean {guess!r}?")
+    assert ("Did you mean" in message) == (guess is not None)
+
+
 @pytest.mark.parametrize("where", ["task", "tasks", "region"])
 async def test_a_long_key_is_not_repeated_in_full(where: str) -> None:
     key = "k" * 100_000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from router.chat.json_schema import JsonSchema
+from router.chat.json_schema import MAX_REQUIRED, JsonSchema
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of
 from router.chat.response_format import ContentForm, read_form
 from router.chat.schema import GroundingFormat, NamedSchema, ResponseFormat
@@ -39,6 +39,21 @@ class Loose(BaseModel):
     task: str
     objects: list[dict[str, Any]] = []
     mood: str | None = None
+
+
+class Strict(BaseModel):
+    """As typed clients write it in strict mode: everything is required, and what is optional may be null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    class One(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        label: str
+        colour: str | None
+
+    objects: list[One]
+    count: int | None
 
 
 class Text(BaseModel):
@@ -80,6 +95,21 @@ def test_a_closed_schema_gets_nothing_else() -> None:
     assert set(sent) == {"objects"}
     assert set(sent["objects"][0]) == {"label", "box", "score"}
     assert {"version", "images"} < set(content(Loose, geometry()))
+
+
+def test_what_may_be_null_is_null_where_no_answer_has_it() -> None:
+    sent = content(Strict, geometry())
+    assert sent["count"] is None
+    assert [set(one) for one in sent["objects"]] == [{"label", "colour"}] * 2
+    assert {one.colour for one in Strict.model_validate(sent).objects} == {None}
+
+
+def test_a_schema_that_requires_very_many_properties_is_refused() -> None:
+    names = [f"name{index}" for index in range(MAX_REQUIRED + 1)]
+    nothing = {name: {"type": ["string", "null"]} for name in names}
+    assert form({"properties": nothing, "required": names[1:]}).content == "grounding"
+    with pytest.raises(InvalidRequest):
+        form({"properties": nothing, "required": names})
 
 
 def test_a_text_alone_is_the_answer_whatever_its_task() -> None:

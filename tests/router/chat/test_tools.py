@@ -40,6 +40,7 @@ async def test_a_demand_is_refused_in_words_that_clients_know(demand: dict[str, 
     answer = await post(FakeBackend(), body(tools=[SEARCH], **demand))
     error = check_error(answer, 400, "unsupported_parameter", "tool_choice")
     assert error["message"].startswith("blip-large does not support tools")
+    assert "JSON schema" in error["message"], "agents ask for typed answers by a tool unless they are told otherwise"
     assert read(body(tools=[SEARCH], drop_params=True, **demand)).ignored == ("tools", "tool_choice")
 
 

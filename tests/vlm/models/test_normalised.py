@@ -16,7 +16,7 @@ from tests.oracle import MINIATURES
 from vlm.image.decode import decode
 from vlm.image.preprocess import Array, Bytes, ImagePreprocessor
 from vlm.loading import build_processor, find_family, open_checkpoint
-from vlm.models.base import normalised
+from vlm.models.base import _looked_up_at_once, normalised
 from vlm.models.moondream2.processor import Moondream2Processor
 
 NAMES = ("blip-large", "florence-2-base", "kosmos-2", "moondream-2")
@@ -78,3 +78,10 @@ def test_every_channel_has_numbers_of_its_own() -> None:
     table = torch.arange(3 * 256).view(3, 256).float()
     found = normalised(np.full((3, 1, 2), 7, np.uint8), table)
     assert found.tolist() == [[[7, 7]], [[263, 263]], [[519, 519]]]
+
+
+def test_a_gpu_looks_up_all_planes_at_once_with_the_same_result() -> None:
+    table = torch.randn(3, 256)
+    for shape in ((3, 5, 7), (4, 3, 5, 7)):
+        pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+        assert torch.equal(_looked_up_at_once(torch.from_numpy(pixels), table), normalised(pixels, table))

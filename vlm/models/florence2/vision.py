@@ -6,6 +6,7 @@ transformers ``Florence2VisionBackbone`` and ``Florence2MultiModalProjector``. G
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.errors import CheckpointError
+from vlm.layers import head
 from vlm.layers.transformer import ACTIVATIONS, Activation, Mlp
+
+_PARTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,29 @@ class ChannelAttention(nn.Module):
         positions = x.shape[1] * x.shape[2]
         qkv = self.qkv(x.flatten(1, 2)).view(len(x), positions, 3, self.groups, -1)
         queries, keys, values = qkv.permute(2, 0, 3, 4, 1).unbind(0)
-        attended = F.scaled_dot_product_attention(queries, keys, values, scale=positions**-0.5)
-        out: Tensor = self.out(attended.permute(0, 3, 1, 2).flatten(2))
+        attend = _attend_in_parts if x.is_cuda and x.dtype != torch.float32 else _attend
+        out: Tensor = self.out(attend(queries, keys, values).permute(0, 3, 1, 2).flatten(2))
         return out.view_as(x)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of channels to channels, all ``[batch, groups, channels, positions]``."""
+    return F.scaled_dot_product_attention(queries, keys, values, scale=queries.shape[-1] ** -0.5)
+
+
+def _attend_in_parts(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The same on a GPU in a narrow dtype, where the above would cast all of it to float32.
+
+    The positions are divided into parts, so that the few products of channels, which are sums over all positions, keep
+    the whole device busy. Scores are float32.
+    """
+    batch, groups, channels, positions = queries.shape
+    parts = math.gcd(positions, _PARTS)
+    by_part = (one.mT.reshape(-1, positions // parts, channels) for one in (queries, keys))
+    scores = head.unrounded_products(next(by_part).mT, next(by_part)).view(batch * groups, parts, channels, channels)
+    weights = (scores.sum(1) * positions**-0.5).softmax(-1).to(values.dtype)
+    attended = torch.bmm(values.mT.reshape(-1, positions, channels), weights.mT)
+    return attended.view(batch, groups, positions, channels).mT
 
 
 class Block(nn.Module):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlm.layers.upload import upload
 from vlm.models.moondream2.locations import LocationIds
 from vlm.models.moondream2.stages import REASONING_STAGES, Stage
 from vlm.models.moondream2.vocabulary import Ids
@@ -63,7 +64,7 @@ class StagedBatch:
     @classmethod
     def of(cls, stages: Sequence[Stage], locations: LocationIds, ids: Ids, device: torch.device) -> StagedBatch:
         """Copy the stages to the device."""
-        return cls(tuple(stages), torch.tensor([int(one) for one in stages], device=device), locations, ids)
+        return cls(tuple(stages), upload([int(one) for one in stages], device), locations, ids)
 
     def any(self, *stages: Stage) -> bool:
         """Whether a row is at one of these stages; does not wait for the device."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlm.layers.attention import AttentionContext
 from vlm.layers.padding import right_padded
+from vlm.layers.upload import upload
 from vlm.models.base import Prompts, Row, Sample, Step, TokenModel
 from vlm.models.family import Family
 from vlm.models.moondream2.checks import checks
@@ -95,8 +96,8 @@ class Moondream2(TokenModel):
             for index, token in enumerate(one.prompt_ids)
             if token == placeholder
         ]
-        rows, positions = torch.tensor(indices, device=self.device).unbind(1)
-        embeddings[rows, positions] = self.region.embed(torch.tensor(values, device=self.device))
+        rows, positions = upload(indices, self.device).unbind(1)
+        embeddings[rows, positions] = self.region.embed(upload(values, self.device))
 
     def forward(self, embeddings: Tensor, attention: AttentionContext) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""

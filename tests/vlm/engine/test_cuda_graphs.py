@@ -1,0 +1,166 @@
+"""Decode steps as recordings. Without a GPU, a recording is a trace that is replayed on the same buffers.
+
+It shows what a CUDA graph needs: what a step launches depends on its shape alone, and all numbers that change from step
+to step are in buffers that stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from tests.images import scene
+from tests.vlm.engine.test_core import assert_empty, completions, core, drained, submitted
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, crowd, miniature
+from vlm.engine import cuda_graphs
+from vlm.engine.blocks import CachePlan
+from vlm.engine.core import Core
+from vlm.engine.cuda_graphs import DecodeGraphs, Recording, padded
+from vlm.engine.kv_cache import DecodeShape, KVCache
+from vlm.models.base import LoadedModel
+from vlm.models.processor import CacheSpec
+from vlm.types import Completion, Request, Sampling, Task
+
+MOONDREAM = "moondream-2"
+
+
+class Tracer:
+    """Records what PyTorch executes; a replay reads and writes the memory that the recorded run did."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, run: Callable[[], Tensor]) -> Recording:
+        self.recorded += 1
+        with torch.inference_mode(False), torch.no_grad():
+            graph = make_fx(partial(run))()
+        result = torch.empty(0)
+
+        def replay() -> None:
+            self.replayed += 1
+            result.set_(graph())  # like a graph's result, it is at hand without being returned
+
+        return Recording(replay, result)
+
+
+def recorded(used: Core) -> Tracer:
+    """Have the core's decode steps recorded as on a GPU."""
+    runner, tracer = used._runner, Tracer()
+    runner._graphs = DecodeGraphs(runner.model.forward, runner._cache, tracer)
+    return tracer
+
+
+def answers(used: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Completion]:
+    sequences = submitted(used, loaded, requests)
+    found = completions(drained(used), sequences)
+    assert_empty(used)
+    return found
+
+
+def captions(count: int, tokens: int = 9) -> list[Request]:
+    return [Request(scene(number), sampling=Sampling(max_tokens=tokens)) for number in range(count)]
+
+
+def requests_to(name: str) -> list[Request]:
+    """Requests of different lengths, greedy, sampled and with beams as far as the model has them."""
+    if name != MOONDREAM:
+        return crowd(name, 14, seed=5)
+    tasks = (Task("caption"), Task("query", text="How many shapes are there?"), Task("detect", labels=("circle",)))
+    return [
+        Request(scene(number), task=tasks[number % 3], sampling=Sampling(max_tokens=12 + number)) for number in range(7)
+    ]
+
+
+@pytest.mark.parametrize("name", [BLIP, FLORENCE, KOSMOS, MOONDREAM])
+def test_recorded_steps_give_the_same_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
+    loaded, requests = miniature(name), requests_to(name)
+    expected = answers(core(loaded, rows=8), loaded, requests)
+    used = core(loaded, rows=8)
+    tracer = recorded(used)
+    found = answers(used, loaded, requests)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    assert 0 < tracer.recorded < tracer.replayed
+
+
+def test_a_shape_is_recorded_when_it_comes_often_enough() -> None:
+    loaded = miniature(BLIP)
+    used = core(loaded)
+    tracer = recorded(used)
+    answers(used, loaded, captions(1, tokens=3))  # two steps
+    assert tracer.recorded == 0
+    answers(used, loaded, captions(2, tokens=3))
+    answers(used, loaded, captions(1, tokens=3))
+    assert tracer.recorded == 1
+
+
+def test_a_step_that_cannot_be_recorded_is_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
+    loaded, requests = miniature(BLIP), captions(4)
+    expected = answers(core(loaded), loaded, requests)
+    used, attempts = core(loaded), []
+
+    def fails(run: Callable[[], Tensor]) -> Recording:
+        attempts.append(run)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    used._runner._graphs = DecodeGraphs(loaded.model.forward, used._runner._cache, fails)
+    found = answers(used, loaded, requests)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    assert len(attempts) == 1
+    assert "will be slower" in caplog.text
+
+
+def test_the_least_recently_used_recording_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 1)
+    loaded, requests = miniature(BLIP), captions(3)
+    expected = answers(core(loaded), loaded, requests)
+    used = core(loaded)
+    recorded(used)
+    found = answers(used, loaded, requests)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    graphs = used._runner._graphs
+    assert graphs is not None
+    assert len(graphs._recordings) == 1
+
+
+def cache_of(cross_positions: int = 0, slots: int = 10, beams: int = 1) -> KVCache:
+    spec = CacheSpec(layers=1, kv_heads=1, head_dim=1, max_positions=200, cross_positions=cross_positions)
+    return KVCache(spec, CachePlan(slots, 2, 0, beams), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("exact", "expected"),
+    [
+        (DecodeShape(1, 1), DecodeShape(1, 1)),
+        (DecodeShape(5, 9), DecodeShape(6, 10)),
+        (DecodeShape(9, 13), DecodeShape(10, 13)),  # the cache has no more rows, and a sequence no more blocks
+    ],
+)
+def test_shapes_are_rounded_up_within_what_there_is(exact: DecodeShape, expected: DecodeShape) -> None:
+    assert padded(exact, cache_of()) == expected
+
+
+def test_cross_attention_is_padded_only_if_it_has_a_mask() -> None:
+    cache = cache_of(cross_positions=100)
+    alike = DecodeShape(3, 1, slots=3, cross_positions=57)
+    assert padded(alike, cache) == alike
+    assert padded(replace(alike, cross_masked=True), cache) == replace(alike, cross_positions=64, cross_masked=True)
+    assert padded(replace(alike, cross_positions=70, cross_masked=True), cache).cross_positions == 100
+
+
+def test_searches_are_padded_by_whole_searches() -> None:
+    cache = cache_of(cross_positions=100, slots=7, beams=3)
+    step = DecodeShape(15, 1, slots=5, cross_positions=57, beams=3)
+    assert padded(step, cache) == replace(step, rows=18, slots=6)
+    assert padded(replace(step, rows=21, slots=7), cache).rows == 21
