@@ -8,6 +8,8 @@ PIP_EXTRA ?=
 TORCH_INDEX ?=
 PORT ?= 8000
 CONFIG ?= serve_config.local.yaml
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 0
 
 BIN := .venv/bin
 RUN := $(BIN)/python
@@ -18,7 +20,7 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-latest clients check format bench lock lock-clients clean installed installed-dev
+.PHONY: help serve setup test test-latest fuzz clients check format bench lock lock-clients clean installed installed-dev
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -44,6 +46,9 @@ test-latest:  ## run all tests on the newest versions that pyproject.toml allows
 	$(LATEST) -m pip --disable-pip-version-check install --quiet --editable '.[dev]' $(PIP_EXTRA)
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"
+
+fuzz: installed-dev  ## try 10,000 requests made of the OpenAPI document (FUZZ_CASES, FUZZ_SEED)
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(RUN) -m pytest tests/router/openapi/test_fuzz.py -n 2 --timeout 7200
 
 clients: installed-dev  ## ask the running system by means of other people's clients, in .venv-clients*
 	$(RUN) -m tools.clients

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.endpoint import Endpoint
@@ -39,6 +39,21 @@ from router.files.store import FileStore
 from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
 from router.moondream.format import ROUTES, MoondreamFormat
+from router.openapi.chat import CHAT
+from router.openapi.document import openapi_json
+from router.openapi.files import FILES
+from router.openapi.moondream import MOONDREAM
+from router.openapi.operation import DescribedRoute
+from router.openapi.responses import NOT_STORED, RESPONSES
+from router.openapi.status import (
+    GROUNDING_SCHEMA,
+    HEALTH,
+    HEALTHZ,
+    LIST_MODELS,
+    OPENAPI,
+    READYZ,
+    RETRIEVE_MODEL,
+)
 from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from serve_args.cluster_auth import require_token
@@ -57,19 +72,18 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"], name="chat_completions"),
-            Route("/v1/responses", responses, methods=["POST"], name="responses"),
-            Route("/v1/responses/{id}", not_stored, methods=["GET", "DELETE"]),
-            Route("/v1/responses/{id}/cancel", not_stored, methods=["POST"]),
-            Route("/v1/responses/{id}/input_items", not_stored, methods=["GET"]),
-            *(Route(f"/v1/{name}", endpoint, methods=["POST"], name=name) for name, endpoint in moondream.items()),
-            Route("/v1/schemas/grounding.json", grounding_json),
-            Route("/v1/models", status.models),
-            Route("/v1/models/{id:path}", status.model),
-            *file_routes.routes(),
-            Route("/health", status.healthz),
-            Route("/healthz", status.healthz),
-            Route("/readyz", status.readyz),
+            DescribedRoute("/v1/chat/completions", chat, CHAT),
+            DescribedRoute("/v1/responses", responses, RESPONSES),
+            *(DescribedRoute(path, not_stored, operation) for path, operation in NOT_STORED),
+            *(DescribedRoute(f"/v1/{name}", endpoint, MOONDREAM[name]) for name, endpoint in moondream.items()),
+            DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
+            DescribedRoute("/v1/models", status.models, LIST_MODELS),
+            DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
+            *(DescribedRoute(route.path, route.endpoint, FILES[route.name]) for route in file_routes.routes()),
+            DescribedRoute("/health", status.healthz, HEALTH),
+            DescribedRoute("/healthz", status.healthz, HEALTHZ),
+            DescribedRoute("/readyz", status.readyz, READYZ),
+            DescribedRoute("/openapi.json", openapi_json, OPENAPI),
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
@@ -77,6 +91,23 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+class AnyText(Convertor[str]):
+    """Whatever follows in the URL. Starlette's own ``path`` does not match line breaks."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("any", AnyText())
 
 
 async def grounding_json(_request: Request) -> Response:

@@ -91,10 +91,16 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    # The document about the routes: it knows what is read and sent, and is made of that.
+    "router/openapi": {
+        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat", "router/files",
+        "router/moondream", "router/responses",
+    },
+    "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
-        "router/moondream", "router/responses", "vlm/grounding_schema",
+        "router/moondream", "router/openapi", "router/responses", "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},

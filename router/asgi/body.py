@@ -26,7 +26,7 @@ _DATA = b"base64,"
 
 
 def read_object(body: bytes) -> Json:
-    """A JSON object.
+    """A JSON object, whose whole numbers are integers however they are spelled.
 
     Raises:
         InvalidRequest: It is not a JSON object, has too many items, or nests too deep.

@@ -161,7 +161,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     refusal = cast(HTTPException, error)  # it is registered for this class alone
     message, code = _ROUTING.get(refusal.status_code, ("The request cannot be answered.", None))
     words = message.format(guess=_nearest_route(request) if refusal.status_code == 404 else "")
-    return json_response(_body(words, INVALID, None, code), refusal.status_code, refusal.headers)
+    may_be_for_a_model = request.method not in SAFE_METHODS and request.scope["path"].startswith(API)
+    status = 400 if refusal.status_code == 404 and may_be_for_a_model else refusal.status_code
+    return json_response(_body(words, INVALID, None, code), status, refusal.headers)
 
 
 def _nearest_route(request: Request) -> str:
@@ -171,8 +173,17 @@ def _nearest_route(request: Request) -> str:
     return did_you_mean(request.url.path, [path for path in paths if "{" not in path], cutoff=0.8)
 
 
+API = "/v1/"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""An unknown URL is 404 for these. For others below :data:`API` it is 400: proxies such as LiteLLM take every 404 to a
+request for a model to mean that the deployment does not have the model, and send it no more requests for a while, from
+whomever they come. So one client that tries an API that is not here would make the model unavailable to all others."""
+
 _ROUTING = {
-    404: ("Unknown URL.{guess} GET /v1/models lists the models that are served.", "unknown_url"),
+    404: (
+        "Unknown URL.{guess} GET /v1/models lists the models that are served, and GET /openapi.json all routes.",
+        "unknown_url",
+    ),
     405: (
         "This URL does not support this method; the Allow header lists those that it supports.",
         "method_not_supported",

@@ -14,16 +14,27 @@ Json = dict[str, Any]
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
+LINE_ENDS = ("\x85", "\u2028", "\u2029")
+"""Those that JSON does not escape by itself. Python's ``splitlines`` ends lines there, and httpx's ``iter_lines``."""
+
 
 def event(body: Json) -> bytes:
     """One server-sent event."""
-    return b"data: " + encode(body) + b"\n\n"
+    return b"data: " + _line(body) + b"\n\n"
 
 
 def named_event(body: Json) -> bytes:
     """One server-sent event that is named after its ``type``."""
     kind: str = body["type"]
     return b"event: " + kind.encode() + b"\n" + event(body)
+
+
+def _line(body: Json) -> bytes:
+    """The JSON on one line, also for clients that end lines at every character that Unicode lets end one."""
+    line = encode(body)
+    for end in LINE_ENDS:  # they can stand only within strings
+        line = line.replace(end.encode(), f"\\u{ord(end):04x}".encode())
+    return line
 
 
 async def keep_alive(events: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router.suggest import did_you_mean
@@ -19,10 +19,28 @@ MAX_PATH = 256
 """Characters of a path that a message repeats: keys are the client's."""
 
 
+MAX_WHOLE = 2**53
+"""Beyond it, not every whole number is one that a float can have."""
+
+
 class Checked(BaseModel):
-    """The base of every body: unknown keys are ignored, types are not converted, NaN is refused."""
+    """The base of every body: unknown keys are ignored, types are not converted, NaN is refused.
+
+    A number is taken by its value: JSON has one kind of them, and many a client writes the whole number 1 as 1.0.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_whole_numbers(cls, value: Any) -> Any:
+        if isinstance(value, dict) and any(type(one) is float for one in value.values()):
+            return {name: _whole(one) if type(one) is float else one for name, one in value.items()}
+        return value
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
 
 
 def _encodable(text: str) -> str:

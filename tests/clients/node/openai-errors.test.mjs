@@ -45,7 +45,7 @@ describe('openai: errors and retries', support.suite, () => {
 
   it('is told about an unknown route', async () => {
     const refused = connect(support.baseURL).embeddings.create({ model: 'blip-large', input: 'a' });
-    await assert.rejects(refused, (error) => error instanceof OpenAI.NotFoundError && error.code === 'unknown_url');
+    await assert.rejects(refused, (error) => error instanceof OpenAI.BadRequestError && error.code === 'unknown_url');
   });
 
   it('is told about a model that does not exist', async () => {

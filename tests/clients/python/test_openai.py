@@ -188,7 +188,7 @@ def test_refusals_by_class(client: Any, fields: Any, kind: Any, code: str, strea
 
 
 def test_a_route_that_does_not_exist_is_not_an_unknown_model(client: Any) -> None:
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.embeddings.create(model="blip-large", input="a red circle")
     assert caught.value.code == "unknown_url"
 

@@ -71,3 +71,24 @@ def test_a_very_long_key_is_cut() -> None:
     with pytest.raises(InvalidRequest) as caught:
         validated(Drawing, {"k" * 10_000: 1})
     assert len(caught.value.message) < 400
+
+
+class Numbers(Checked):
+    a: int
+    b: float
+    c: bool | None = None
+
+
+@pytest.mark.parametrize("number", [2, 2.0, -3.0, 2.0**53])
+def test_a_whole_number_is_one_however_it_is_spelled(number: float) -> None:
+    read = validated(Numbers, {"a": number, "b": number})
+    assert (read.a, type(read.a)) == (number, int)
+    assert (read.b, type(read.b)) == (number, float)
+
+
+@pytest.mark.parametrize("number", [1.5, float("inf"), 1e17, "1", True])
+def test_other_numbers_are_not_whole(number: object) -> None:
+    with pytest.raises(InvalidRequest):
+        validated(Numbers, {"a": number, "b": 1})
+    with pytest.raises(InvalidRequest):
+        validated(Numbers, {"a": 1, "b": 1, "c": 1.0})

@@ -230,7 +230,7 @@ BAD = [
     Bad("no beam", body(num_beams=0), "invalid_value", "num_beams"),
     Bad("nine beams", body(num_beams=9), "invalid_value", "num_beams"),
     Bad("beams with sampling", body(num_beams=2, temperature=0.5), "invalid_value", "num_beams"),
-    Bad("num_beams is a float", body(num_beams=2.0), "invalid_type", "num_beams"),
+    Bad("num_beams is a float", body(num_beams=2.5), "invalid_type", "num_beams"),
     Bad("length_penalty above 8", body(length_penalty=8.1), "invalid_value", "length_penalty"),
     Bad("presence_penalty above 2", body(presence_penalty=2.5), "invalid_value", "presence_penalty"),
     Bad("frequency_penalty is a string", body(frequency_penalty="1"), "invalid_type", "frequency_penalty"),
@@ -360,8 +360,12 @@ async def test_no_message_repeats_what_was_sent_as_image(url: str) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/", 404, "unknown_url"),
-        ("POST", "/v1/completions", 404, "unknown_url"),
-        ("POST", f"{CHAT}/", 404, "unknown_url"),
+        ("GET", "/v1/completions", 404, "unknown_url"),
+        ("POST", "/chat/completions", 404, "unknown_url"),
+        ("POST", "/v1/completions", 400, "unknown_url"),
+        ("POST", "/v1/messages", 400, "unknown_url"),
+        ("DELETE", "/v1/assistants/1", 400, "unknown_url"),
+        ("POST", f"{CHAT}/", 400, "unknown_url"),
         ("GET", CHAT, 405, "method_not_supported"),
         ("DELETE", CHAT, 405, "method_not_supported"),
         ("OPTIONS", CHAT, 405, "method_not_supported"),
@@ -369,6 +373,7 @@ async def test_no_message_repeats_what_was_sent_as_image(url: str) -> None:
         ("DELETE", "/v1/models/blip-large", 405, "method_not_supported"),
         ("GET", "/v1/models/nobody", 404, "model_not_found"),
         ("GET", "/v1/models/", 404, "model_not_found"),
+        ("GET", "/v1/models/no%0Abody", 404, "model_not_found"),
     ],
 )
 async def test_bad_urls_and_methods(method: str, path: str, status: int, code: str) -> None:

@@ -39,7 +39,7 @@ def test_null_and_absent_are_the_same() -> None:
     [
         ({"name": "detect", "max_objects": 0}, "invalid_value", "max_objects"),
         ({"name": "detect", "max_objects": 1001}, "invalid_value", "max_objects"),
-        ({"name": "detect", "max_objects": 2.0}, "invalid_type", "max_objects"),
+        ({"name": "detect", "max_objects": 2.5}, "invalid_type", "max_objects"),
         ({"name": "detect", "max_objects": True}, "invalid_type", "max_objects"),
         ({"name": "detect", "threshold": 1.01}, "invalid_value", "threshold"),
         ({"name": "detect", "threshold": "0.5"}, "invalid_type", "threshold"),

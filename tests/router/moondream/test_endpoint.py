@@ -53,7 +53,7 @@ async def test_callers_are_told_apart_by_moondreams_credential() -> None:
 
 @pytest.mark.parametrize("route", ["transcribe", "chat", "caption/", "Caption", "tuning/finetunes", "vision/tasks"])
 async def test_an_unknown_route_is_not_an_unknown_model(route: str) -> None:
-    check_error(await ask(FakeBackend(), route, CAPTION), 404, "unknown_url", None)
+    check_error(await ask(FakeBackend(), route, CAPTION), 400, "unknown_url", None)
 
 
 @pytest.mark.parametrize("route", ROUTES)

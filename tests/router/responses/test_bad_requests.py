@@ -180,5 +180,5 @@ async def test_earlier_responses_are_not_found_and_nothing_looks_like_an_unknown
     async with client(FakeBackend()) as http:
         error = check_error(await http.request(method, path), 404, "response_not_found", None)
         assert "not stored" in error["message"]
-        check_error(await http.request("POST", f"{RESPONSES}/resp_1/elsewhere"), 404, "unknown_url", None)
+        check_error(await http.request("POST", f"{RESPONSES}/resp_1/elsewhere"), 400, "unknown_url", None)
         check_error(await http.get(RESPONSES), 405, "method_not_supported", None)
