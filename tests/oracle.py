@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
-from packaging.version import Version
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.loading import load
+from vlm.reference import SINCE, outdated
 from vlm.types import Completion, Grounding, Request, Sampling
 
-KOSMOS2_SINCE = "5.23"
-"""Kosmos-2's ``generate`` of transformers 5.17 and 5.20 gives other answers; 5.23 does not."""
 MINIATURES = Path(__file__).parent.parent / "miniatures"
 
 
@@ -43,8 +40,8 @@ class Oracle:
     def __init__(self, folder: Path) -> None:
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-        if self.model.config.model_type == "kosmos-2" and Version(transformers.__version__) < Version(KOSMOS2_SINCE):
-            pytest.skip(f"as Kosmos-2's reference, transformers must be {KOSMOS2_SINCE} or newer")
+        if self.model.config.model_type == "kosmos-2" and outdated():
+            pytest.skip(f"as Kosmos-2's reference, transformers must be {SINCE} or newer")
 
     @torch.inference_mode()
     def answer(self, image: bytes, prompt: str, max_tokens: int, **settings: object) -> Answer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from PIL import Image
@@ -14,6 +15,20 @@ from PIL import Image
 from vlm.checkpoint.files import Checkpoint
 from vlm.models.processor import Processor
 from vlm.types import Request
+
+SINCE = "5.23"
+"""The first version of transformers whose answers were compared with ours: in 5.17 and 5.20, ``generate`` of some
+models gives other ones. The engine itself does not need transformers' models, and runs with these versions."""
+
+
+def outdated() -> str | None:
+    """The version of transformers that is installed, if it is older than :data:`SINCE`."""
+    found = version("transformers")
+    return found if _numbers(found) < _numbers(SINCE) else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")[:2]))
 
 
 def reference(

@@ -79,3 +79,8 @@ def seconds(work: Callable[[], object], device: torch.device, repeat: int = 5) -
 def peak_memory_gib(device: torch.device) -> float | None:
     """The most device memory that was allocated at once since the process began; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def peak_reserved_gib(device: torch.device) -> float | None:
+    """Likewise with what PyTorch keeps for later, which includes the memory of CUDA graphs between replays."""
+    return torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.models import never_ending
-from benchmarks.gpu.records import Scale, peak_memory_gib, seconds, synchronize, write
+from benchmarks.gpu.records import Scale, peak_memory_gib, peak_reserved_gib, seconds, synchronize, write
 from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
 from vlm.engine.prepare import Known, Preparer
@@ -40,7 +40,7 @@ def measure_decode(loaded: LoadedModel, scale: Scale, traces: Path | None) -> No
             write(
                 "decode", family=loaded.family, dtype=str(loaded.model.dtype), rows=rows, beams=beams,
                 step_ms=host_ms, **_profiled(core.step, loaded.model.device, trace if rows == scale.rows[-1] else None),
-                peak_gib=peak_memory_gib(loaded.model.device),
+                peak_gib=peak_memory_gib(loaded.model.device), reserved_gib=peak_reserved_gib(loaded.model.device),
             )  # fmt: skip
 
 

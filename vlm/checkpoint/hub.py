@@ -33,7 +33,13 @@ def download(hub_id: str, revision: str, report: Report) -> Path:
 
     report(f"fetching {hub_id} at {revision}")
     try:
-        folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=[NESTED])
+        folder = snapshot_download(
+            hub_id,
+            revision=revision,
+            allow_patterns=list(HUB_FILES),
+            ignore_patterns=[NESTED],
+            local_files_only=_is_offline(),  # some versions would otherwise ask the hub what the revision holds
+        )
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise _failure(hub_id, hub_id, revision, error) from error
     return Path(folder)

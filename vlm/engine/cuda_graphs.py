@@ -35,6 +35,10 @@ STEPS_BEFORE_RECORDING = 2
 CROSS_POSITIONS = 64
 """If slots have different numbers of cross-attention positions, they are padded to a multiple of this."""
 
+RECORDING_ERRORS = (2, *range(900, 909))
+"""CUDA's codes for memory that is short (``cudaErrorMemoryAllocation``), and for what cannot be recorded
+(``cudaErrorStreamCapture...``): the device works on after these."""
+
 Forward = Callable[[Tensor, AttentionContext], Tensor]
 
 
@@ -75,15 +79,20 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            run()
-            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
-            try:
-                result = run()
-            finally:
-                graph.capture_end()
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                run()
+                result = self._captured(graph, run)
+        finally:  # also on an error, after which the step is run on the current stream and writes the same memory
+            current.wait_stream(self._stream)
         return Recording(graph.replay, result)
+
+    def _captured(self, graph: torch.cuda.CUDAGraph, run: Callable[[], Tensor]) -> Tensor:
+        graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+        try:
+            return run()
+        finally:
+            graph.capture_end()
 
 
 class DecodeGraphs:
@@ -132,10 +141,11 @@ class DecodeGraphs:
         try:
             recording = self._record(lambda: self._forward(embeddings, self._context(shape)))
         except RuntimeError as error:
-            if isinstance(error, torch.AcceleratorError):
+            if isinstance(error, torch.AcceleratorError) and not _is_of_recording(error):
                 raise  # the device is broken
             log.exception("decode steps cannot be recorded as CUDA graphs, and will be slower from now on")
             self._record = None
+            self._recordings.clear()  # with their memory, which may be what was short
             return None
         if len(self._recordings) == MAX_GRAPHS:
             dropped, _ = self._recordings.popitem(last=False)
@@ -148,6 +158,10 @@ class DecodeGraphs:
         if key not in self._sharings:
             self._sharings[key] = self._cache.sharing([row // key[1] for row in range(shape.rows)])
         return DecodeContext(self._cache, shape, self._sharings[key])
+
+
+def _is_of_recording(error: torch.AcceleratorError) -> bool:
+    return getattr(error, "error_code", None) in RECORDING_ERRORS  # set by torch, though its types do not say so
 
 
 def padded(exact: DecodeShape, cache: KVCache) -> DecodeShape:

@@ -21,7 +21,7 @@ from vlm.models.base import LoadedModel
 from vlm.models.checks import Finding
 from vlm.models.family import Family
 from vlm.models.processor import Processor
-from vlm.reference import native_prompt, reference
+from vlm.reference import SINCE, native_prompt, outdated, reference
 from vlm.types import Completion, Request, Sampling
 
 TOKENS = 16
@@ -107,9 +107,15 @@ def _compared(checkpoint: Checkpoint, loaded: LoadedModel, image: bytes, ours: t
         return Finding("transformers", "ok", f"its generate gives the same {len(ours)} tokens")
     parting = _parting(ours, theirs, loaded.processor)
     if model.dtype == torch.float32:
-        advice = "If generation_config.json has wrong token ids or other settings, correct it."
-        return Finding("transformers", "FAILED", f"{parting}. {advice}")
+        return Finding("transformers", "FAILED", f"{parting}. {_advice()}")
     return Finding("transformers", "skipped", f"{parting}; --dtype float32 rules out rounding")
+
+
+def _advice() -> str:
+    old = outdated()
+    if old is not None:
+        return f"transformers {old} is installed, and answers of some models differ before {SINCE}: compare with that."
+    return "If generation_config.json has wrong token ids or other settings, correct it."
 
 
 def _parting(ours: tuple[int, ...], theirs: tuple[int, ...], processor: Processor) -> str:

@@ -263,7 +263,10 @@ def test_only_data_is_fetched_from_the_hub() -> None:
     assert fetched == repository[:8]
 
 
-def test_the_download_is_asked_for_exactly_that(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_download_is_asked_for_exactly_that(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, offline: bool
+) -> None:
     asked: dict[str, Any] = {}
 
     def snapshot_download(repo_id: str, **settings: object) -> str:
@@ -271,6 +274,7 @@ def test_the_download_is_asked_for_exactly_that(folder: Path, monkeypatch: pytes
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     lines: list[str] = []
     checkpoint = Checkpoint.open("org/name", COMMIT, lines.append)
     assert asked == {
@@ -278,6 +282,7 @@ def test_the_download_is_asked_for_exactly_that(folder: Path, monkeypatch: pytes
         "revision": COMMIT,
         "allow_patterns": list(HUB_FILES),
         "ignore_patterns": [NESTED],
+        "local_files_only": offline,
     }
     assert (checkpoint.folder, checkpoint.source, checkpoint.revision) == (folder, "org/name", COMMIT)
     assert lines == [f"fetching org/name at {COMMIT}"]

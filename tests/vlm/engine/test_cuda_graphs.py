@@ -22,7 +22,7 @@ from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, crowd, miniature
 from vlm.engine import cuda_graphs
 from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
-from vlm.engine.cuda_graphs import DecodeGraphs, Recording, padded
+from vlm.engine.cuda_graphs import DecodeGraphs, Recording, Step, padded
 from vlm.engine.kv_cache import DecodeShape, KVCache
 from vlm.models.base import LoadedModel
 from vlm.models.processor import CacheSpec
@@ -50,11 +50,11 @@ class Tracer:
         return Recording(replay, result)
 
 
-def recorded(used: Core) -> Tracer:
+def recorded(used: Core, record: Tracer) -> DecodeGraphs:
     """Have the core's decode steps recorded as on a GPU."""
-    runner, tracer = used._runner, Tracer()
-    runner._graphs = DecodeGraphs(runner.model.forward, runner._cache, tracer)
-    return tracer
+    runner = used._runner
+    runner._graphs = DecodeGraphs(runner.model.forward, runner._cache, record)
+    return runner._graphs
 
 
 def answers(used: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Completion]:
@@ -83,8 +83,8 @@ def test_recorded_steps_give_the_same_answers(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
     loaded, requests = miniature(name), requests_to(name)
     expected = answers(core(loaded, rows=8), loaded, requests)
-    used = core(loaded, rows=8)
-    tracer = recorded(used)
+    used, tracer = core(loaded, rows=8), Tracer()
+    recorded(used, tracer)
     found = answers(used, loaded, requests)
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     assert 0 < tracer.recorded < tracer.replayed
@@ -92,8 +92,8 @@ def test_recorded_steps_give_the_same_answers(name: str, monkeypatch: pytest.Mon
 
 def test_a_shape_is_recorded_when_it_comes_often_enough() -> None:
     loaded = miniature(BLIP)
-    used = core(loaded)
-    tracer = recorded(used)
+    used, tracer = core(loaded), Tracer()
+    recorded(used, tracer)
     answers(used, loaded, captions(1, tokens=3))  # two steps
     assert tracer.recorded == 0
     answers(used, loaded, captions(2, tokens=3))
@@ -101,23 +101,62 @@ def test_a_shape_is_recorded_when_it_comes_often_enough() -> None:
     assert tracer.recorded == 1
 
 
+def accelerator_error(code: int) -> RuntimeError:
+    """As torch raises it for each error of CUDA, those of recording among them."""
+    error = torch.AcceleratorError(f"CUDA error {code}")
+    vars(error)["error_code"] = code
+    return error
+
+
+class Failing(Tracer):
+    """Records one step, and fails at the next."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self.error = error
+        self.failed = 0
+
+    def __call__(self, run: Callable[[], Tensor]) -> Recording:
+        if not self.recorded:
+            return super().__call__(run)
+        self.failed += 1
+        raise self.error
+
+
+OUT_OF_MEMORY, ILLEGAL_ADDRESS, CAPTURE_UNSUPPORTED = 2, 700, 900
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no"), accelerator_error(OUT_OF_MEMORY), accelerator_error(CAPTURE_UNSUPPORTED)],
+    ids=["other", "out of memory", "unsupported"],
+)
 def test_a_step_that_cannot_be_recorded_is_run_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
     loaded, requests = miniature(BLIP), captions(4)
     expected = answers(core(loaded), loaded, requests)
-    used, attempts = core(loaded), []
-
-    def fails(run: Callable[[], Tensor]) -> Recording:
-        attempts.append(run)
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    used._runner._graphs = DecodeGraphs(loaded.model.forward, used._runner._cache, fails)
+    used, failing = core(loaded), Failing(error)
+    graphs = recorded(used, failing)
     found = answers(used, loaded, requests)
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
-    assert len(attempts) == 1
+    assert failing.failed == 1
+    assert not graphs._recordings  # they hold memory, and are not used any more
     assert "will be slower" in caplog.text
+
+
+def test_a_broken_device_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
+    error = accelerator_error(ILLEGAL_ADDRESS)
+
+    def fails(run: Callable[[], Tensor]) -> Recording:
+        raise error
+
+    graphs = DecodeGraphs(lambda embeddings, context: embeddings, cache_of(), fails)
+    with pytest.raises(torch.AcceleratorError) as caught:
+        graphs.hidden(torch.zeros(10, 1, 1), Step([[1]], [0], [0]))
+    assert caught.value is error
 
 
 def test_the_least_recently_used_recording_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +165,9 @@ def test_the_least_recently_used_recording_is_dropped(monkeypatch: pytest.Monkey
     loaded, requests = miniature(BLIP), captions(3)
     expected = answers(core(loaded), loaded, requests)
     used = core(loaded)
-    recorded(used)
+    graphs = recorded(used, Tracer())
     found = answers(used, loaded, requests)
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
-    graphs = used._runner._graphs
-    assert graphs is not None
     assert len(graphs._recordings) == 1
 
 

@@ -371,6 +371,19 @@ def test_a_difference_from_transformers_is_shown_as_text(monkeypatch: pytest.Mon
     assert "nothing more in transformers" in ran(BLIP, RunOptions(compare=True))[-1].detail
 
 
+OLD = "transformers 5.20.1 is installed, and answers of some models differ before 5.23: compare with that."
+SETTINGS = "If generation_config.json has wrong token ids or other settings, correct it."
+
+
+@pytest.mark.parametrize(("installed", "advice"), [("5.20.1", OLD), ("5.23.0", SETTINGS), ("6.0.0.dev0", SETTINGS)])
+def test_a_difference_from_an_old_transformers_may_be_its_own(
+    installed: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.reference.version", lambda name: installed)
+    monkeypatch.setattr(run, "reference", lambda *_, **__: lambda image: (5,))
+    assert ran(BLIP, RunOptions(compare=True))[-1].detail.endswith(advice)
+
+
 def test_another_layout_than_transformers_own_is_not_compared(folder: Path) -> None:
     change_json(folder / "processor_config.json", processor_class="NoSuchProcessor")
     (folder / "tokenizer_config.json").unlink()
