@@ -85,8 +85,9 @@ class RouterConfig(BaseModel):
     Attributes:
         max_body_bytes: Largest request body in bytes, above 0; an image in base64 takes 4/3 of its size.
         max_total_body_bytes: Bytes of all request bodies together that one process holds, above 0, from their arrival
-            to the end of their answers, with the images that were downloaded for them. The first 64 KiB of each body
-            are not counted, since ``max_open_bodies`` and ``max_requests`` bound them.
+            to the end of their answers, with the images that were loaded for them and with answers that are longer than
+            their bodies. The first 64 KiB of each are not counted, since ``max_open_bodies`` and ``max_requests`` bound
+            them.
         body_timeout_s: Longest time in seconds that a body may take to arrive, above 0.
         min_body_bytes_per_s: Slowest pace of a body, above 0: every ten seconds must bring ten times as much.
         max_head_bytes: Largest request line and headers in bytes, above 0, except that one read from the network (up to

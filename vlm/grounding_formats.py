@@ -41,7 +41,7 @@ def _moondream(grounding: Grounding) -> Json:
         for found in grounding.detections
         if found.point
     ]
-    return {"points": points} if points and not boxes else {"objects": boxes}
+    return {**({"objects": boxes} if boxes or not points else {}), **({"points": points} if points else {})}
 
 
 def _corners(box: Box) -> Json:
@@ -109,19 +109,22 @@ def _result(number: int, found: Detection, size: Size) -> Json:
 
 
 def _florence(grounding: Grounding) -> Json:
-    """Florence-2's own post-processing: parallel lists, corners in pixels."""
+    """Florence-2's own post-processing: parallel lists in pixels. It has no points; they get a list like the others."""
     size = _size(grounding)
     boxes = [found for found in grounding.detections if found.kind == "box"]
     quads = [found for found in grounding.detections if found.quad]
     polygons = [found for found in grounding.detections if found.polygons]
+    points = [found for found in grounding.detections if found.kind == "point"]
     rendered: Json = {}
-    if boxes or not (quads or polygons):
+    if boxes or not (quads or polygons or points):
         rendered["bboxes"] = [[round(side, _PIXELS) for side in _sides(_extent(found), size)] for found in boxes]
     if quads:
         rendered["quad_boxes"] = [_flat(found.quad or (), size) for found in quads]
     if polygons:
         rendered["polygons"] = [[_flat(shape, size) for shape in found.polygons or ()] for found in polygons]
-    rendered["labels"] = [_name(found) or "" for found in (*boxes, *quads, *polygons)]
+    if points:
+        rendered["points"] = [[round(number, _PIXELS) for number in _scaled(found.point, size)] for found in points]
+    rendered["labels"] = [_name(found) or "" for found in (*boxes, *quads, *polygons, *points)]
     return rendered
 
 

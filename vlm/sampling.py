@@ -112,16 +112,32 @@ class Sampling:
         check(len(set(ids)) == len(ids), "logit_bias", "takes each token id once")
         check(all(-100 <= bias <= 100 for _, bias in self.logit_bias), "logit_bias", "takes values from -100 to 100")
 
-    def unused(self, resolved: Sampling) -> tuple[str, ...]:
+    def unused(self, resolved: Sampling, *, chooses_tokens: bool = True) -> tuple[str, ...]:
         """Names of the settings here that make no difference to an answer that is generated as ``resolved``.
 
         Those that ask for nothing (``top_p`` 1) are not among them.
+
+        Args:
+            resolved: These settings with all defaults.
+            chooses_tokens: Whether the model chooses tokens, and not only coordinates.
         """
         searches = (resolved.num_beams or 1) > 1
         samples = bool(resolved.temperature) and not searches
         of_sampling = {"top_p": self.top_p not in {None, 1.0}, "top_k": self.top_k > 0, "min_p": self.min_p > 0}
         of_search = {"length_penalty": self.length_penalty not in {None, 1.0}, "early_stopping": self.early_stopping}
-        given = {**({} if samples else of_sampling), **({} if searches else of_search)}
+        of_choosing = {
+            "temperature": self.temperature,
+            "repetition_penalty": self.repetition_penalty not in {None, 1.0},
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "logit_bias": self.logit_bias,
+        }
+        given = {
+            **({} if chooses_tokens else of_choosing),
+            **({} if samples and chooses_tokens else of_sampling),
+            **({} if searches else of_search),
+        }
         return tuple(name for name, is_given in given.items() if is_given)
 
     def over(self, defaults: Sampling) -> Sampling:

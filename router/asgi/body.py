@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from pydantic_core import from_json
@@ -82,18 +82,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_CONTAINERS = (dict, list)
+
+
 def _deeper_than(value: object, limit: int) -> bool:
+    """Whether something is within ``limit`` lists and objects."""
     level = [value]
-    for _ in range(limit):
-        level = [child for parent in level for child in _children(parent)]
-    return bool(level)
+    for _ in range(limit - 1):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, _CONTAINERS)]
+        if not level:
+            return False
+    return any(level)
 
 
-def _children(value: object) -> Iterator[object]:
+def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

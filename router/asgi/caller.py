@@ -35,12 +35,14 @@ class Owner:
     has_key: bool
 
 
-def owner_of(scope: Scope) -> Owner:
-    """The owner of what a request uploads: its key, wherever it comes from, and without one its caller."""
+def owner_of(scope: Scope, caller: str | None = None) -> Owner:
+    """The owner of what a request uploads: its key, wherever it comes from, and without one its ``caller``."""
     credential = _credential(Headers(scope=scope))
     has_key = len(credential) >= MIN_KEY_CHARS and len(set(credential)) >= MIN_KEY_KINDS
+    if not has_key:
+        return Owner(caller or caller_of(scope), has_key)
     name = blake2b(credential.encode("utf-8", errors="surrogateescape"), digest_size=16, person=b"key").hexdigest()
-    return Owner(name if has_key else caller_of(scope), has_key)
+    return Owner(name, has_key)
 
 
 def _credential(headers: Headers) -> str:

@@ -24,6 +24,7 @@ from router.asgi.errors import INTERNAL, json_response
 from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT, Requester
 from router.asgi.metering import Meter, Tally, ignore
 from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
+from router.asgi.outgoing import READING_GRACE_S
 from router.asgi.room import SHARE_KEY, Share
 from router.asgi.sse import keep_alive
 from router.asgi.threads import in_thread_if_large
@@ -33,9 +34,6 @@ from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk
 
 logger = logging.getLogger(__name__)
-
-READING_GRACE_S = 10.0
-"""How long after the deadline a client may take to read what was written in time."""
 
 
 class Endpoint(Generic[ParsedT]):
@@ -61,6 +59,8 @@ class Endpoint(Generic[ParsedT]):
             await self._serve(scope, receive, send, tally)
         except VlmError as error:
             tally.failed(error)
+            raise
+        except ClientDisconnect:
             raise
         except Exception:  # the middleware answers it; here it only has to be recorded
             tally.failed(INTERNAL)
@@ -122,7 +122,8 @@ class Endpoint(Generic[ParsedT]):
 def requester_of(scope: Scope) -> Requester:
     """Whose request it is."""
     share: Share | None = scope.get(SHARE_KEY)  # there is none where no front has counted the body
-    return Requester(caller_of(scope), share.hold if share else lambda _bytes: None, owner_of(scope))
+    caller = caller_of(scope)
+    return Requester(caller, share.hold if share else lambda _bytes: None, owner_of(scope, caller))
 
 
 async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:

@@ -196,10 +196,12 @@ def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | No
     return Response(encode(body), status, headers, media_type="application/json")
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def encode(body: Json) -> bytes:
     """Compact JSON as UTF-8. A lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", errors="replace")
+    return _COMPACT.encode(body).encode("utf-8", errors="replace")
 
 
 def _body(message: str, kind: str, param: str | None, code: str | None) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -58,9 +59,15 @@ def _without_port(host: str) -> str:
 
 
 def _on_loopback(scope: Scope) -> bool:
-    """Whether the connection came in at a loopback address. A name instead of an address is a test's."""
+    """Whether the connection came in at a loopback address."""
+    return _is_loopback((scope.get("server") or ("",))[0])
+
+
+@lru_cache(maxsize=64)  # a machine has few addresses
+def _is_loopback(server: str) -> bool:
+    """Whether an address of this machine is a loopback one. A name instead of an address is a test's."""
     try:
-        address = ipaddress.ip_address((scope.get("server") or ("",))[0])
+        address = ipaddress.ip_address(server)
     except ValueError:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # of a socket for both

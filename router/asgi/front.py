@@ -19,6 +19,7 @@ from router.asgi.errors import NO_WEBSOCKETS, BodyTooSlow, error_response
 from router.asgi.foreign import refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
 from router.asgi.middleware import Exchange, new_id
+from router.asgi.outgoing import READING_GRACE_S, Outgoing
 from router.asgi.request_headers import clean
 from router.asgi.room import SHARE_KEY, BodyBytes, RequestCount
 from router.asgi.serve_answers import Answer
@@ -67,6 +68,7 @@ class Front:
 
     async def _check_and_run(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(scope, receive)
+        send = Outgoing(scope, send, self._config.request_timeout_s + READING_GRACE_S)
         exchange = Exchange(scope, send)
         answer = Answer(exchange, incoming, send)
         try:
@@ -87,7 +89,7 @@ class Front:
         self._serving.check()  # first, since a body that cannot be served need not be read
         with self._bodies.share() as share:
             with self._arriving.counted():
-                scope[SHARE_KEY] = share
+                scope[SHARE_KEY] = answer.share = share
                 arrived = Arrived(await read_intake(scope, incoming, share, self._config), incoming)
             with self._serving.counted():
                 await self._run(scope, arrived, answer, exchange)
@@ -95,6 +97,8 @@ class Front:
     async def _run(self, scope: Scope, receive: Receive, answer: Answer, exchange: Exchange) -> None:
         try:
             await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            raise
         except Exception as error:  # noqa: BLE001  # the last resort for Serve's proxy, which has none
             exchange.report(error)
         await answer.finish()

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.asgi.errors import INTERNAL, error_body, error_response
@@ -42,6 +43,8 @@ class RequestMiddleware:
         exchange = Exchange(scope, send)
         try:
             await self._app(scope, receive, exchange.send)
+        except ClientDisconnect:
+            raise
         except Exception as error:  # noqa: BLE001  # the last resort: an answer must be sent
             await exchange.fail(error)
         finally:

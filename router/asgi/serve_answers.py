@@ -12,7 +12,7 @@ from starlette.types import Message, Send
 from router.asgi.errors import INTERNAL
 from router.asgi.intake import Incoming
 from router.asgi.middleware import Exchange
-from router.asgi.room import TOO_MANY
+from router.asgi.room import TOO_MANY, Share
 from vlm.errors import DeadlineExceeded, ModelNotReady, Overloaded, VlmError
 
 STARTING = ModelNotReady("The server is starting; try again in a moment.")
@@ -23,7 +23,11 @@ SERVE_STATUS = {404: STARTING, 408: LATE, 429: FULL, 503: FULL}
 
 
 class Answer:
-    """The ``send`` that the application gets: passes its messages on, and an error in place of Serve's text."""
+    """The ``send`` that the application gets: passes its messages on, and an error in place of Serve's text.
+
+    Attributes:
+        share: Where the bytes of a long answer count until it has been read; none of a small one do.
+    """
 
     def __init__(self, exchange: Exchange, incoming: Incoming, send: Send) -> None:
         self._exchange = exchange
@@ -31,6 +35,7 @@ class Answer:
         self._send = send
         self._started = False
         self._replaced = False
+        self.share: Share | None = None
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the application."""
@@ -49,8 +54,21 @@ class Answer:
 
     async def _start(self, message: Message) -> None:
         self._started = True
-        error = serve_error(message["status"], Headers(raw=message.get("headers", [])))
+        headers = Headers(raw=message.get("headers", []))
+        error = serve_error(message["status"], headers) or self._no_room(headers)
         await (self._send(message) if error is None else self._fail(error))
+
+    def _no_room(self, headers: Headers) -> Overloaded | None:
+        """Why an answer of this length cannot be kept until it has been read; None if it can.
+
+        The request's body has been read by now, so that only what is longer than that counts.
+        """
+        try:
+            if self.share is not None:
+                self.share.grow(int(headers.get("content-length", 0)))
+        except Overloaded as error:
+            return error
+        return None
 
     async def _fail(self, error: VlmError) -> None:
         """Answer with ``error`` at once; what Serve still sends is dropped."""

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.chat.events import EventWriter
+from router.chat.reasoning import with_effort
 from router.chat.request import Chat, ParsedChat, build_chat, parse_chat
 from router.chat.response import Json, ResponseMeta, completion_json
 from router.config import RouterConfig
 from vlm.errors import VlmError
 from vlm.types import Completion, Request
+
+EFFORT = "reasoning_effort"
 
 
 class ChatFormat:
@@ -26,8 +29,10 @@ class ChatFormat:
     def build(self, parsed: ParsedChat, images: Sequence[bytes], request_id: str) -> BuiltChat:
         """See :class:`~router.asgi.format.Format`."""
         chat = build_chat(parsed, images, self._config)
-        resolution = "model" if chat.named_task else None
-        meta = ResponseMeta(chat.model, request_id, self._config.system_fingerprint, chat.ignored, resolution)
+        chat = with_effort(chat, parsed.question.prompt, parsed.effort, EFFORT)
+        meta = ResponseMeta(
+            chat.model, request_id, self._config.system_fingerprint, chat.ignored, chat.resolution, chat.path_of
+        )
         return BuiltChat(chat, meta)
 
 

@@ -82,7 +82,7 @@ class JsonSchema:
             if not isinstance(reference, str):
                 break
             schema = self._root
-            for step in reference.removeprefix("#").split("/")[1:MAX_REFERENCES]:
+            for step in reference.split("/", MAX_REFERENCES)[1:MAX_REFERENCES]:
                 schema = _mapping(schema).get(step)
         return _mapping(schema)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
@@ -22,7 +22,7 @@ from router.chat.model_name import ModelName, read_model_name, task_of, uses_tex
 from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
 from router.chat.response import ResponseOptions
 from router.chat.response_format import ContentForm, read_form
-from router.chat.schema import ChatBody, ImagePart, ModelBody, Part, ResponseFormat, TaskBody, TextPart
+from router.chat.schema import ChatBody, Effort, ImagePart, ModelBody, Part, ResponseFormat, TaskBody, TextPart
 from router.chat.tasks import ImageSize, read_task
 from router.chat.tools import TOOL_FIELDS, unused_tools
 from router.config import RouterConfig
@@ -67,6 +67,7 @@ class ParsedChat:
         n: Number of answers.
         logprobs: Report each token's log-probability.
         include_usage: Whether a stream ends with an event of token counts.
+        effort: How much the model should reason.
     """
 
     body: ModelBody
@@ -77,6 +78,7 @@ class ParsedChat:
     n: int = 1
     logprobs: bool = False
     include_usage: bool = False
+    effort: Effort | None = None
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
@@ -98,7 +100,9 @@ class Chat:
         image_params, prompt_param: Paths of the images and of the text in the body, for errors that are found later;
             without an image, where it would be.
         how_to_send: What to do about a missing image.
-        named_task: The task is that of the model's name.
+        resolution: How the router found the task, where the body does not name it; None where it does, or the model
+            finds it.
+        reasoning_param: Path of what asked for reasoning, other than the task.
     """
 
     model: str
@@ -110,16 +114,21 @@ class Chat:
     image_params: tuple[str, ...]
     prompt_param: str
     how_to_send: str
-    named_task: bool = False
+    resolution: Literal["model", "plain"] | None = None
+    reasoning_param: str | None = None
+
+    def path_of(self, name: str) -> str:
+        """The path in the body of a field of ``Request``, as the model calls it."""
+        if name == "task.reasoning":
+            return self.reasoning_param or (self.prompt_param if self.resolution else name)
+        if self.resolution == "model" and name == "task":
+            return "model"
+        return self.prompt_param if name == "prompt" or (self.resolution and name.startswith("task.")) else name
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body in place of a field of ``Request``."""
-        message, param = error.message, error.param
-        if self.named_task and param == "task":
-            param = "model"
-        elif param == "prompt" or (self.named_task and (param or "").startswith("task.")):
-            param = self.prompt_param
-        elif param == "image" or (param is None and isinstance(error, InvalidImage)):
+        message, param = error.message, error.param and self.path_of(error.param)
+        if param == "image" or (param is None and isinstance(error, InvalidImage)):
             param = self.image_params[0]
             if self.request.image is None and not self.request.images:
                 message = f"{message} {self.how_to_send}"
@@ -154,6 +163,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
         n=chat.n or 1,
         logprobs=bool(chat.logprobs),
         include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
+        effort=chat.reasoning_effort,
     )
 
 
@@ -194,7 +204,7 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
         image_params=tuple(reference.param for reference in question.images) or (question.conversation,),
         prompt_param=question.prompt_param,
         how_to_send=question.how_to_send,
-        named_task=named_task,
+        resolution="model" if named_task else None,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from router.asgi.errors import encode
@@ -12,9 +13,11 @@ from router.chat.json_schema import JsonSchema
 from router.chat.response_format import Content
 from vlm.grounding_formats import render
 from vlm.grounding_json import objects_json, to_json
-from vlm.types import Chunk, Completion
+from vlm.types import Chunk, Completion, Timings
 
 Json = dict[str, Any]
+
+_TIMINGS = tuple(one.name for one in fields(Timings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class ResponseMeta:
         fingerprint: The operator's name of the build.
         ignored: What of the request has no effect, as far as the router knows.
         resolution: How the router found the task; None where the model did.
+        path_of: The path in the body of what a model calls by the name of a field of ``Request``.
         id, created: OpenAI's.
     """
 
@@ -62,6 +66,7 @@ class ResponseMeta:
     fingerprint: str | None = None
     ignored: tuple[str, ...] = ()
     resolution: str | None = None
+    path_of: Callable[[str], str] = str
     id: str = field(default_factory=_new_id)
     created: int = field(default_factory=_now)
 
@@ -187,8 +192,8 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
         "request_id": meta.request_id,
         "task_resolution": meta.resolution or completion.resolution,
         "image_cache": _image_cache(completion),
-        "ignored": [*meta.ignored, *(name for name in completion.ignored if name not in meta.ignored)],
-        "timings": {name: round(value, 3) for name, value in asdict(completion.timings).items()},
+        "ignored": [*dict.fromkeys((*meta.ignored, *map(meta.path_of, completion.ignored)))],
+        "timings": {name: round(getattr(completion.timings, name), 3) for name in _TIMINGS},
     }
 
 

@@ -242,6 +242,7 @@ class ResponseFormat(Checked):
     json_schema: NamedSchema | None = Field(default=None, description="Required by the type json_schema.")
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 TokenId = Annotated[str, AfterValidator(_token_id), Field(json_schema_extra={"pattern": DECIMAL_ID})]
 Biases = Annotated[
     dict[TokenId, Annotated[float, Field(json_schema_extra={"minimum": -100, "maximum": 100})]],
@@ -334,4 +335,7 @@ class ChatBody(ModelBody):
     max_tokens: MaxTokens | None = _field("Maximum number of tokens to generate, reasoning included.")
     max_completion_tokens: MaxTokens | None = _field("The same; it wins where both are sent.")
     logprobs: bool | None = _field("Report the log-probability of each token.", default=False)
+    reasoning_effort: Effort | None = _field(
+        "Above minimal, a model that can reason does so before it answers a question."
+    )
     response_format: ResponseFormat | None = _field("The form of the content.", default={"type": "text"})

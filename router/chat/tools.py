@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 OFFERS = ("tools", "functions")
 CHOICES = ("tool_choice", "function_call")
-NOT_DEMANDED = ("auto", "none")
+NOT_DEMANDED = (None, "auto", "none")
 TOOL_FIELDS = (*OFFERS, *CHOICES)
 
 
@@ -30,7 +30,7 @@ def unused_tools(raw: Json, model: str, *, drop: bool) -> list[str]:
         InvalidRequest: A tool must be called.
     """
     offered = [name for name in OFFERS if raw.get(name) not in (None, [])]
-    demanded = [name for name in CHOICES if raw.get(name) is not None and raw[name] not in NOT_DEMANDED]
+    demanded = [name for name in CHOICES if _mode(raw.get(name)) not in NOT_DEMANDED]
     if demanded and not drop:
         raise InvalidRequest(
             f"{model[:128]} does not support tools: leave {demanded[0]} out or set it to auto, and tools are ignored. "
@@ -39,3 +39,11 @@ def unused_tools(raw: Json, model: str, *, drop: bool) -> list[str]:
             "unsupported_parameter",
         )
     return [*offered, *demanded]
+
+
+def _mode(choice: object) -> object:
+    """A choice, or for a list of allowed tools how much of a demand it is; chat has that within a further object."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return choice
+    inner = choice.get("allowed_tools")
+    return inner.get("mode") if isinstance(inner, dict) else choice.get("mode")

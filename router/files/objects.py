@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,12 +22,14 @@ from router.config import TEMPORARY_FILES
 from vlm.errors import ConfigError
 
 if TYPE_CHECKING:  # it is loaded only where files are kept
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 10
-"""Of one call of an object store, and of all attempts at it together."""
+"""Of one call of a store and all attempts at it together, and of each part of a list: a folder on another machine may
+not answer either."""
 CONNECT_TIMEOUT_S = 3
 MAX_RETRIES = 2
 
@@ -68,7 +70,7 @@ class Objects:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        with _failures():
+        async with _failures():
             try:
                 await obstore.put_async(self._store, path, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -79,14 +81,14 @@ class Objects:
         """Write an object, in place of one of the same path."""
         import obstore
 
-        with _failures():
+        async with _failures():
             await obstore.put_async(self._store, path, data, use_multipart=False)
 
     async def read(self, path: str) -> bytes | None:
         """The bytes of an object; None where there is none."""
         import obstore
 
-        with _failures():
+        async with _failures():
             try:
                 found = await obstore.get_async(self._store, path)
                 return bytes(await found.bytes_async())
@@ -97,22 +99,24 @@ class Objects:
         """Remove an object, if it is there."""
         import obstore
 
-        with _failures(), suppress(FileNotFoundError):
-            await obstore.delete_async(self._store, path)
+        async with _failures():
+            with suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, path)
 
     async def entries(self, folder: str) -> AsyncIterator[Entry]:
         """Every object below a folder, in no order."""
         import obstore
 
-        with _failures():
-            async for chunk in obstore.list(self._store, folder, chunk_size=LIST_CHUNK):
-                for one in chunk:
-                    yield Entry(one["path"], one["size"])
+        chunks = aiter(obstore.list(self._store, folder, chunk_size=LIST_CHUNK))
+        while chunk := await _next_of(chunks):
+            for one in chunk:
+                yield Entry(one["path"], one["size"])
 
     async def remove_leftovers(self, before_s: float) -> None:
         """Remove what processes that were killed had begun to write to a folder before that time."""
         if self._folder is not None:
-            await asyncio.to_thread(_remove_leftovers, self._folder, before_s)
+            async with _failures():
+                await asyncio.to_thread(_remove_leftovers, self._folder, before_s)
 
 
 def open_objects(url: str) -> Objects:
@@ -151,24 +155,35 @@ def _private_folder(folder: Path) -> Path:
     """The folder, which nobody but its owner can enter: that alone keeps its files from other users."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
+        found = folder.stat()
     except OSError as error:
         raise ConfigError(f"files_url: the folder {folder} cannot be used: {error.strerror}.") from error
-    if stat.S_IMODE(mode) & 0o077:
+    if found.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"files_url: the folder {folder} belongs to another user; take one of your own.")
+    if stat.S_IMODE(found.st_mode) & 0o077:
         raise ConfigError(f"files_url: other users can enter the folder {folder}; run: chmod 700 {folder}")
     return folder
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What a store reports becomes one error; its words are for the operator alone."""
+@asynccontextmanager
+async def _failures() -> AsyncIterator[None]:
+    """What a store reports becomes one error, and so does its silence; its words are for the operator alone."""
     from obstore.exceptions import BaseError
 
     try:
-        yield
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
     except (BaseError, OSError, ValueError) as error:
         logger.warning("the file store failed: %s: %s", type(error).__name__, _first_line(error)[:MAX_LOGGED])
         raise FilesUnavailable("Uploaded files cannot be reached now; try again in a moment.") from error
+
+
+async def _next_of(chunks: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta]:
+    async with _failures():
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            return ()
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ from vlm.errors import VlmError
 
 logger = logging.getLogger(__name__)
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 KEY = "key"
@@ -53,7 +54,8 @@ LEFT_BEHIND_S = 3600
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """For which an upload waits, one after the other, where others that run may turn out not to fit."""
 PARALLEL = 32
-"""Calls of the store at a time for one request or sweep."""
+"""Calls of the store at a time for all lists and removals of one process, each of which may need a thousand: they must
+not take all connections and threads from requests that need one or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class FileStore:
         self._now = now
         self._list_all = Latest(lambda: _all_of(self._list("files")))
         self._key = b""
+        self._turns = asyncio.Semaphore(PARALLEL)
         self._background: set[asyncio.Task[None]] = set()
 
     async def add(self, owner: Owner | None, upload: Upload) -> StoredFile:
@@ -85,16 +88,26 @@ class FileStore:
         mine = await self._take_place(scope, upload)
         try:
             listed = await self._with_room(mine)
+        except VlmError:
+            await _quietly(self._objects.delete(mine.path))  # before the answer, so that its place is free again
+            raise
+        except BaseException:  # a client that leaves does not wait
+            self._start(_quietly(self._objects.delete(mine.path)))
+            raise
+        return await self._add_to_place(mine, listed, upload)
+
+    async def _add_to_place(self, mine: Listed, listed: Sequence[Listed], upload: Upload) -> StoredFile:
+        try:
             content = await self._content_of_equal(mine, listed)
             if content is None:
                 content = str(mine.id)
-                await self._objects.write(f"content/{scope}/{content}", upload.content)
+                await self._objects.write(f"content/{mine.scope}/{content}", upload.content)
             known = json.dumps({"filename": upload.filename, "content": content})
             await self._objects.write(mine.path, known.encode())
         except VlmError:
-            await _quietly(self._remove([mine]))  # before the answer, so that others find its place free again
+            await _quietly(self._remove([mine]))
             raise
-        except BaseException:  # a client that leaves does not wait
+        except BaseException:
             self._start(_quietly(self._remove([mine])))
             raise
         return StoredFile(mine.id, upload.filename)
@@ -107,7 +120,7 @@ class FileStore:
     async def files(self, owner: Owner | None, ids: Iterable[FileId]) -> list[StoredFile]:
         """The owner's files of these ids, in order, without those that have been deleted meanwhile."""
         scope = await self._scope(owner)
-        known = await _in_parallel(self._known(Listed(scope, one, ready=True)) for one in ids)
+        known = await self._in_parallel(self._known, [Listed(scope, one, ready=True) for one in ids])
         return [StoredFile(one.id, known_of["filename"]) for one, known_of in known if known_of]
 
     async def file(self, owner: Owner | None, text: str) -> StoredFile:
@@ -232,7 +245,7 @@ class FileStore:
     async def _known(self, one: Listed) -> tuple[Listed, dict[str, str]]:
         """What the store knows of a file beside its id; nothing while it is uploaded and once it is removed."""
         data = await self._objects.read(one.path)
-        return one, json.loads(data) if data else {}
+        return one, _words_of(data, one) if data else {}
 
     async def _remove(self, gone: Sequence[Listed], mine: Listed | None = None) -> None:
         """Make files unusable, and then remove the contents that no other file has.
@@ -243,8 +256,8 @@ class FileStore:
         """
         if not gone:
             return
-        known = await _in_parallel(map(self._known, gone))
-        await _in_parallel(self._objects.delete(one.path) for one in gone)
+        known = await self._in_parallel(self._known, gone)
+        await self._in_parallel(self._objects.delete, [one.path for one in gone])
         folder = f"files/{gone[0].scope}" if len({one.scope for one in gone}) == 1 else "files"
         listed = [one for one in await _all_of(self._list(folder)) if mine is None or one.id != mine.id]
         contents = {f"content/{one.scope}/{known_of.get('content', one.id)}": one.likeness for one, known_of in known}
@@ -255,10 +268,14 @@ class FileStore:
         likenesses = set(contents.values())
         alike = [one for one in listed if one.likeness in likenesses]
         uploading = {one.likeness for one in alike if not one.ready}
-        known = await _in_parallel(self._known(one) for one in alike if one.ready)
-        used = {f"content/{one.scope}/{known_of.get('content')}" for one, known_of in known}
-        unused = [path for path, likeness in contents.items() if path not in used and likeness not in uploading]
-        await _in_parallel(map(self._objects.delete, unused))
+        candidates = {path for path, likeness in contents.items() if likeness not in uploading}
+        ready = [one for one in alike if one.ready]
+        for start in range(0, len(ready), PARALLEL):  # a thousand may be alike, of which mostly the first decide
+            if not candidates:
+                return
+            known = await self._in_parallel(self._known, ready[start : start + PARALLEL])
+            candidates -= {f"content/{one.scope}/{known_of.get('content')}" for one, known_of in known}
+        await self._in_parallel(self._objects.delete, [*candidates])
 
     async def _list(self, folder: str) -> AsyncIterator[Listed]:
         async for entry in self._objects.entries(folder):
@@ -272,6 +289,19 @@ class FileStore:
     def _is_left_behind(self, one: Listed) -> bool:
         return one.id.created_s + max(LEFT_BEHIND_S, 2 * self._config.request_timeout_s) < self._now()
 
+    async def _in_parallel(self, work: Callable[[S], Awaitable[T]], items: Sequence[S]) -> list[T]:
+        """The results of ``work`` on each item, in order."""
+        results: dict[int, T] = {}
+        left = iter(enumerate(items))
+
+        async def go_on() -> None:
+            for at, item in left:
+                async with self._turns:
+                    results[at] = await work(item)
+
+        await _gathered([go_on() for _ in range(min(PARALLEL, len(items)))])
+        return [results[at] for at in range(len(items))]
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what the request that caused it does not wait for."""
         task = asyncio.create_task(work)
@@ -283,6 +313,16 @@ def _digest(key: bytes, scope: str, content: bytes) -> bytes:
     digest = blake2b(scope.encode(), key=key, digest_size=DIGEST_BYTES, person=b"content")
     digest.update(content)
     return digest.digest()
+
+
+def _words_of(data: bytes, one: Listed) -> dict[str, str]:
+    """What an object holds; nothing if it is damaged, so that its owner still has all others and can remove them."""
+    try:
+        known = json.loads(data)
+        return {"filename": str(known["filename"]), "content": str(known["content"])}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        logger.warning("the file store's object %s is damaged", one.path)
+        return {}
 
 
 def _missing() -> NoSuchFile:
@@ -301,12 +341,11 @@ async def _all_of(items: AsyncIterator[T]) -> list[T]:
     return [item async for item in items]
 
 
-async def _in_parallel(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order, of which only so many are waited for at a time."""
-    turns = asyncio.Semaphore(PARALLEL)
-
-    async def in_turn(work: Coroutine[Any, Any, T]) -> T:
-        async with turns:
-            return await work
-
-    return await asyncio.gather(*(in_turn(work) for work in works))
+async def _gathered(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all at the same time; the first error ends all."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

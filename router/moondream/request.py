@@ -15,6 +15,7 @@ from router.asgi.format import ImageReference
 from router.asgi.validation import validated
 from router.chat.model_name import read_model_name
 from router.chat.prompt import check_length
+from router.chat.request import some_of
 from router.config import RouterConfig
 from router.moondream.schema import BODIES, MoondreamBody, QueryBody, Settings
 from router.moondream.tasks import path_of, sampling_of, task_of
@@ -26,7 +27,6 @@ Json = dict[str, Any]
 
 API = "moondream"
 """Whose routes these are, as cards name it."""
-MAX_REPORTED = 32
 IMPOSSIBLE = ("variant", "settings.variant")
 """Known fields that cannot be honoured: a variant of the model is another model."""
 
@@ -158,7 +158,7 @@ def _unused(raw: Json, kind: type[MoondreamBody], *, drop: bool) -> Iterator[str
             impossible,
             "unsupported_parameter",
         )
-    yield from (path[:64] for path in unknown[:MAX_REPORTED])
+    yield from some_of(unknown)
 
 
 def _asks(value: object) -> bool:

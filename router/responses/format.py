@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from router.chat.reasoning import reasons, with_effort
 from router.chat.request import Chat, build_chat
 from router.config import RouterConfig
 from router.responses.events import EventWriter
-from router.responses.reasoning import asks_for_reasoning, is_plain, with_reasoning
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, new_meta, response_json
 from vlm.errors import VlmError
 from vlm.types import Completion, Request
 
 EFFORT = "reasoning.effort"
+SUMMARY = "reasoning.summary"
 
 
 class ResponsesFormat:
@@ -30,16 +31,12 @@ class ResponsesFormat:
     def build(self, parsed: ParsedResponses, images: Sequence[bytes], request_id: str) -> BuiltResponse:
         """See :class:`~router.asgi.format.Format`."""
         chat = build_chat(parsed.chat, images, self._config)
-        resolution = "model" if chat.named_task else None
-        reasons = asks_for_reasoning(parsed.body.reasoning)
-        if reasons:
-            reasoned = with_reasoning(chat, parsed.chat.question.prompt)
-            resolution = "plain" if reasoned is not None and is_plain(chat.request) else resolution
-            reasons = reasoned is not None
-            chat = reasoned or replace(chat, ignored=(*chat.ignored, EFFORT))
-        meta = new_meta(chat.model, request_id, self._config.system_fingerprint, chat.ignored, resolution)
+        chat = with_effort(chat, parsed.chat.question.prompt, parsed.chat.effort, EFFORT)
         in_summary = parsed.body.reasoning is not None and parsed.body.reasoning.summary is not None
-        return BuiltResponse(chat, ResponseHead(meta, echo_of(parsed.body), in_summary), reasons)
+        if in_summary and not reasons(chat.request):
+            chat = replace(chat, ignored=(*chat.ignored, SUMMARY))
+        meta = new_meta(chat, request_id, self._config.system_fingerprint)
+        return BuiltResponse(chat, ResponseHead(meta, echo_of(parsed.body), in_summary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,10 @@ class BuiltResponse:
     Attributes:
         chat: The request, as chat has it.
         head: What the response repeats.
-        reasons: Whether ``reasoning.effort`` is why the model reasons.
     """
 
     chat: Chat
     head: ResponseHead
-    reasons: bool = False
 
     @property
     def model(self) -> str:
@@ -81,8 +76,6 @@ class BuiltResponse:
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""
-        if self.reasons and error.param == "task.reasoning":
-            return type(error)(error.message, EFFORT, error.code)
         found = self.chat.located(error)
         param = "max_output_tokens" if found.param == "max_tokens" else found.param
         return type(found)(found.message, param, found.code)

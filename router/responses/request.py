@@ -28,12 +28,12 @@ from router.chat.request import (
 from router.chat.schema import NamedSchema, ResponseFormat
 from router.chat.tools import unused_tools
 from router.config import RouterConfig
-from router.responses.schema import InputFile, InputImage, InputPart, InputText, PlainFormat, ResponsesBody
+from router.responses.schema import InputFile, InputImage, InputText, PlainFormat, ResponsesBody
 from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-SPELLING = Spelling(field="input", text="input_text", images=("input_image",))
+SPELLING = Spelling(field="input", text="input_text", images=("input_image", "input_file"))
 FORMAT = "text.format"
 EXAMPLE = '{"type": "input_image", "image_url": "data:image/png;base64,..."}'
 HOW_TO_SEND = "Send it as an input_image part of a user message."
@@ -107,6 +107,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
         ignored=(*some_of(without_effect), *_dropped(raw, wanted, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
+        effort=None if wanted.reasoning is None else wanted.reasoning.effort,
     )
     return ParsedResponses(wanted, parsed)
 
@@ -116,7 +117,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
 
 def _check_names(raw: Json) -> None:
     for name, here in RENAMED.items():
-        if raw.get(name) not in (None, False):
+        if raw.get(name) is not None and raw[name] is not False:
             raise InvalidRequest(
                 f"{name} is a field of /v1/chat/completions: send {here} instead.", name, "unsupported_parameter"
             )
@@ -139,14 +140,7 @@ def _check_storage(wanted: ResponsesBody) -> None:
 def _dropped(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> list[str]:
     """Fields that cannot be honoured; an error unless they may be ignored."""
     drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
-    tools = unused_tools({**raw, "tool_choice": _tool_choice(raw)}, wanted.model, drop=drop)
-    return [*tools, *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
-
-
-def _tool_choice(raw: Json) -> object:
-    """The field, where a list of allowed tools is as much of a demand as its ``mode``."""
-    choice = raw.get("tool_choice")
-    return choice.get("mode") if isinstance(choice, dict) and choice.get("type") == "allowed_tools" else choice
+    return [*unused_tools(raw, wanted.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
 
 
 def _without_effect(wanted: ResponsesBody) -> Iterator[str]:
@@ -209,7 +203,6 @@ def _question(raw: Json, wanted: ResponsesBody, turn: Turn, config: RouterConfig
     texts = [(at, part.text) for at, part in enumerate(parts) if isinstance(part, InputText)]
     prompt = prompt_of(texts, path, config, EXAMPLE)
     unused = unused_parts(prompt, path, raw["input"][turn.text].get("content") if is_list else raw["input"])
-    _check_parts(parts, path)
     return Question(prompt, path, unused, _images(wanted, turn), "input", HOW_TO_SEND)
 
 
@@ -218,23 +211,15 @@ def _images(wanted: ResponsesBody, turn: Turn) -> tuple[ImageReference, ...]:
         return ()
     path = f"input[{turn.images}].content"
     parts = wanted.input[turn.images].content
-    _check_parts(parts, path)
-    found = (_image(part, f"{path}[{at}]") for at, part in enumerate(parts) if isinstance(part, InputImage))
+    found = (_image(part, f"{path}[{at}]") for at, part in enumerate(parts) if not isinstance(part, InputText))
     return check_number(tuple(found), path)
 
 
-def _image(part: InputImage, path: str) -> ImageReference:
-    if part.image_url is not None and part.file_id is None:
-        return ImageReference(part.image_url, f"{path}.image_url")
-    if part.file_id is not None and part.image_url is None:
-        return ImageReference(part.file_id, f"{path}.file_id", is_file=True)
-    code = "missing_required_parameter" if part.file_id is None else "invalid_value"
-    raise InvalidRequest(f"{path} needs exactly one of: image_url, file_id.", path, code)
-
-
-def _check_parts(parts: list[InputPart], path: str) -> None:
-    for at, part in enumerate(parts):
-        if isinstance(part, InputFile):
-            where = f"{path}[{at}]"
-            message = f"{where}: these models cannot read files; send an image as an input_image part."
-            raise InvalidRequest(message, where, "unsupported_parameter")
+def _image(part: InputImage | InputFile, path: str) -> ImageReference:
+    sources = ("image_url", "file_id") if isinstance(part, InputImage) else ("file_id", "file_data", "file_url")
+    given = [(name, value) for name in sources if (value := getattr(part, name)) is not None]
+    if len(given) != 1:
+        code = "invalid_value" if given else "missing_required_parameter"
+        raise InvalidRequest(f"{path} needs exactly one of: {', '.join(sources)}.", path, code)
+    [(name, value)] = given
+    return ImageReference(value, f"{path}.{name}", is_file=name == "file_id")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.asgi.errors import encode
+from router.chat.request import Chat
 from router.chat.response import (
     ResponseMeta,
     ResponseOptions,
@@ -84,11 +85,10 @@ class ResponseHead:
         }
 
 
-def new_meta(
-    model: str, request_id: str, fingerprint: str | None, ignored: tuple[str, ...], resolution: str | None
-) -> ResponseMeta:
+def new_meta(chat: Chat, request_id: str, fingerprint: str | None) -> ResponseMeta:
     """The meta data of a new response."""
-    return ResponseMeta(model, request_id, fingerprint, ignored, resolution, id=f"resp_{_new_id()}")
+    new_id = f"resp_{_new_id()}"
+    return ResponseMeta(chat.model, request_id, fingerprint, chat.ignored, chat.resolution, chat.path_of, id=new_id)
 
 
 def response_json(completion: Completion, head: ResponseHead, options: ResponseOptions) -> Json:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, StringConstraints
+from pydantic import BeforeValidator, FailFast, Field, JsonValue, StringConstraints
 
 from router.asgi.validation import Checked, UnicodeText
-from router.chat.schema import MAX_MESSAGES, MaxTokens, ModelBody, Word
+from router.chat.schema import MAX_MESSAGES, Effort, MaxTokens, ModelBody, Word
 
 MAX_METADATA = 16
 """Number of entries of ``metadata``, as at OpenAI: they are part of every answer."""
@@ -35,9 +35,13 @@ class InputImage(Checked):
 
 
 class InputFile(Checked):
-    """A document, which no model here can read. It is known only in order to say so."""
+    """An image as a file; a document is refused once its bytes say that it is one."""
 
     type: Literal["input_file"]
+    file_id: Word | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
 
 
 def _as_parts(content: object) -> object:
@@ -70,7 +74,7 @@ class PlainFormat(Checked):
 class SchemaFormat(Checked):
     type: Literal["json_schema"]
     name: Word
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, JsonValue] = Field(alias="schema")  # checked within, because the answer repeats it
     strict: bool | None = None
     description: Annotated[str, StringConstraints(max_length=4096)] | None = None
 
@@ -78,9 +82,6 @@ class SchemaFormat(Checked):
 class TextSettings(Checked):
     format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class Reasoning(Checked):

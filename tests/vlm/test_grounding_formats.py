@@ -65,6 +65,7 @@ def roboflow(**prediction: Any) -> Any:
             [{"id": 0, "image_id": 0, "category": "EXIT", "bbox": [20.0, 20.0, 40.0, 20.0], "score": None,
               "segmentation": [[20.0, 20.0, 60.0, 20.0, 60.0, 40.0, 20.0, 40.0]]}],
         ),
+        ("florence", POINT, {"points": [[50.0, 75.0]], "labels": ["kite"]}),
         ("florence", BOX, {"bboxes": [[20.0, 20.0, 100.0, 60.0]], "labels": ["dog"]}),
         (
             "florence", QUAD,
@@ -108,3 +109,12 @@ def test_every_grounding_has_every_format_as_json(name: str, grounding: Groundin
 
 def test_coco_has_every_object_once() -> None:
     assert len(rendered("coco", BOX, POINT, QUAD, POLYGON)) == 4
+
+
+def test_nothing_is_left_out_of_a_mixture() -> None:
+    mixture = (POINT, BOX)
+    moondream = rendered("moondream", *mixture)
+    assert moondream == rendered("moondream", BOX) | rendered("moondream", POINT)
+    florence = rendered("florence", *mixture)
+    assert (florence["bboxes"], florence["points"]) == ([[20.0, 20.0, 100.0, 60.0]], [[50.0, 75.0]])
+    assert florence["labels"] == ["dog", "kite"]

@@ -209,3 +209,15 @@ def test_everything_is_frozen() -> None:
     for value in (completion, completion.grounding, completion.usage, Chunk(), Request(None), Sampling()):
         with pytest.raises(AttributeError):
             setattr(value, fields(value)[0].name, None)
+
+
+def test_what_has_no_effect_where_the_model_chooses_no_tokens() -> None:
+    asked = Sampling(
+        max_tokens=5, temperature=1.0, top_p=0.5, top_k=3, min_p=0.1, seed=1, stop=("x",), repetition_penalty=1.5,
+        no_repeat_ngram_size=2, frequency_penalty=1, presence_penalty=1, logit_bias=((1, 1.0),), logprobs=True,
+    )  # fmt: skip
+    penalties = {"repetition_penalty", "no_repeat_ngram_size", "frequency_penalty", "presence_penalty", "logit_bias"}
+    assert set(asked.unused(asked, chooses_tokens=False)) == {"temperature", "top_p", "top_k", "min_p", *penalties}
+    assert asked.unused(asked) == ()
+    nothing = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0)
+    assert nothing.unused(nothing, chooses_tokens=False) == ()

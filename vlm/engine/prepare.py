@@ -86,7 +86,8 @@ class Preparer:
         key = hashlib.sha256(request.image or b"").digest() if known is None else known.key
         inputs = self._inputs(request, key, began, known)
         sampling = self._resolve(request.sampling, inputs)
-        inputs = replace(inputs, ignored=(*inputs.ignored, *request.sampling.unused(sampling)))
+        unused = request.sampling.unused(sampling, chooses_tokens=inputs.chooses_tokens)
+        inputs = replace(inputs, ignored=(*inputs.ignored, *unused))
         return Sequence(
             inputs,
             sampling,

@@ -91,6 +91,7 @@ class Inputs:
         echo: Number of the last ``prompt_ids`` that the answer's text begins with.
         has_text: True if the answer is text; False if it is geometry alone, so that nothing is streamed.
         ignored: Names of the request's fields that this task does not use.
+        chooses_tokens: Whether the model chooses tokens, as sampling and penalties need, and not coordinates alone.
         scored: Whether the answer's objects get scores, which need the tokens' log-probabilities.
         limit: Maximum number of tokens that the task can use, or None; an answer of that length is complete.
         crops: Number of images that the vision encoder sees of this one: 1 unless the model cuts it up.
@@ -110,6 +111,7 @@ class Inputs:
     text_tokens: int
     echo: int = 0
     has_text: bool = True
+    chooses_tokens: bool = True
     ignored: tuple[str, ...] = ()
     scored: bool = False
     limit: int | None = None

@@ -20,6 +20,9 @@ def levels(depth: int) -> bytes:
 
 def test_the_depth_of_json_is_bounded() -> None:
     assert read_object(levels(MAX_JSON_DEPTH - 1))
+    assert read_object(levels(MAX_JSON_DEPTH - 1).replace(b"1", b"[]"))
+    with pytest.raises(InvalidRequest):
+        read_object(levels(MAX_JSON_DEPTH - 1).replace(b"1", b"[[]]"))
     with pytest.raises(InvalidRequest):
         read_object(levels(MAX_JSON_DEPTH))
 

@@ -83,6 +83,7 @@ def test_a_key_is_one_owner_from_every_address_and_in_every_header() -> None:
         "Bearer sk-no-key-required",
         f"Bearer {KEY[:23]}",
         f"Bearer {'xy' * 40}",
+        f"Bearer {'abcdefghi' * 10}",
         "Basic YWRtaW46cGFzc3dvcmQxMjM0NTY3OA==",
     ],
 )

@@ -61,7 +61,7 @@ def test_the_text_is_the_tasks_argument_or_is_reported(
 ) -> None:
     chat = read(body(text, model=model))
     assert (chat.request.task, chat.request.prompt, chat.ignored) == (task, "", ignored)
-    assert chat.named_task
+    assert chat.resolution == "model"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_text_is_the_tasks_argument_or_is_reported(
 )
 def test_a_native_prompt_and_a_task_of_the_body_come_first(request_body: dict[str, Any], task: Task | None) -> None:
     chat = read(request_body)
-    assert (chat.model, chat.request.task, chat.named_task) == ("florence-2-base", task, False)
+    assert (chat.model, chat.request.task, chat.resolution) == ("florence-2-base", task, None)
 
 
 def test_several_tasks_of_the_body_come_first_and_raw_does_not() -> None:

@@ -232,6 +232,9 @@ def test_a_part_of_a_character_is_spelled_as_openai_does(piece: bytes, token: st
 def test_what_the_model_ignored_is_added_once() -> None:
     completion = replace(words(), ignored=("prompt", "user"))
     assert completion_json(completion, META, ResponseOptions())["x_gigarouter"]["ignored"] == ["user", "prompt"]
+    located = replace(META, path_of=lambda name: {"prompt": "messages[0].content"}.get(name, name))
+    told = completion_json(completion, located, ResponseOptions())["x_gigarouter"]["ignored"]
+    assert told == ["user", "messages[0].content"]
 
 
 def test_every_answer_has_its_own_id() -> None:

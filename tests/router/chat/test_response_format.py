@@ -167,6 +167,18 @@ def test_a_schema_within_itself_ends() -> None:
     assert JsonSchema(endless).kept({"parts": [{"parts": []}]}) == {"parts": [{"parts": []}]}
 
 
+def test_a_long_reference_is_not_read_to_its_end() -> None:
+    class Counted(str):
+        """Tells into how many parts it is split at most."""
+
+        def split(self, sep: str | None = None, maxsplit: int = -1) -> list[str]:  # type: ignore[override]
+            assert 0 < maxsplit < 16
+            return super().split(sep, maxsplit)
+
+    assert JsonSchema({"$ref": Counted("#/a" + "/a" * 1000)}).properties == {}
+    assert JsonSchema({"$ref": Counted("#/$defs/a"), "$defs": {"a": {"properties": {"x": {}}}}}).properties == {"x": {}}
+
+
 def test_the_formats_are_those_that_can_be_rendered() -> None:
     assert set(get_args(GroundingFormat)) == set(FORMATS)
 

@@ -131,7 +131,7 @@ def test_the_messages_text_goes_to_tasks_without_one(client: OpenAI) -> None:
     answer = create(client, "a blue square", tasks=["caption", "ground"])
     assert answer.choices[0].message.grounding["parts"][1]["text"] == "a blue square"
     assert answer.x_gigarouter["ignored"] == []
-    assert create(client, "a blue square", tasks=["caption", "ocr"]).x_gigarouter["ignored"] == ["prompt"]
+    assert create(client, "a blue square", tasks=["caption", "ocr"]).x_gigarouter["ignored"] == ["messages[0].content"]
 
 
 def test_arguments_that_the_model_does_not_use_are_reported(client: OpenAI) -> None:

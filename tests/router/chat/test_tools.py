@@ -24,6 +24,8 @@ def read(request: dict[str, Any], config: RouterConfig = RouterConfig()) -> Chat
 def test_offered_tools_are_ignored_and_reported(choice: dict[str, Any]) -> None:
     assert read(body(tools=[SEARCH], **choice)).ignored == ("tools",)
     assert read(body(functions=[SEARCH["function"]], function_call="auto")).ignored == ("functions",)
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}}
+    assert read(body(tools=[SEARCH], tool_choice=allowed)).ignored == ("tools",)
     assert read(body(tools=[], functions=[], **choice)).ignored == ()
 
 
@@ -33,7 +35,13 @@ def test_what_chat_interfaces_and_agents_send_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "demand", [{"tool_choice": "required"}, {"tool_choice": {"type": "function"}}, {"tool_choice": []}]
+    "demand",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function"}},
+        {"tool_choice": []},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}},
+    ],
 )
 @pytest.mark.anyio
 async def test_a_demand_is_refused_in_words_that_clients_know(demand: dict[str, Any]) -> None:

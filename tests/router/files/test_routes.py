@@ -202,6 +202,8 @@ async def test_a_list_in_pages(tmp_path: Path) -> None:
         assert ([one["id"] for one in page["data"]], page["has_more"]) == ([ids[0]], False)
         page = (await http.get("/v1/files", params={"order": "asc", "after": ids[1]})).json()
         assert [one["id"] for one in page["data"]] == ids[2:]
+        page = (await http.get("/v1/files", params={"limit": 5})).json()
+        assert (len(page["data"]), page["has_more"]) == (5, False)
 
 
 async def test_a_page_goes_on_behind_a_file_that_has_been_deleted(tmp_path: Path) -> None:

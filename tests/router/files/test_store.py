@@ -340,8 +340,9 @@ async def test_an_upload_that_fails_leaves_nothing(world: World, at: str) -> Non
     assert world.below("files") == world.below("content") == []
 
 
-async def test_a_client_that_leaves_takes_its_place_along(world: World) -> None:
-    objects = Failing(world.objects(), "content/")
+@pytest.mark.parametrize("at", ["list files", "content/", "files/"])
+async def test_a_client_that_leaves_takes_its_place_along(world: World, at: str) -> None:
+    objects = Failing(world.objects(), at)
     store = world.store(objects)
     leaving = asyncio.create_task(store.add(KIM, upload()))
     await objects.reached.wait()
@@ -349,7 +350,7 @@ async def test_a_client_that_leaves_takes_its_place_along(world: World) -> None:
     await asyncio.gather(leaving, return_exceptions=True)
     objects._turn = 100
     await store.settled()
-    assert world.below("files") == []
+    assert world.below("files") == world.below("content") == []
 
 
 async def test_an_equal_file_that_is_deleted_during_an_upload(world: World) -> None:

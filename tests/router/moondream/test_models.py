@@ -205,3 +205,13 @@ def test_another_model_segments(world: World, fields: Json, task: Task) -> None:
     streamed = lines(world, "segment", SHAPES, model=FLORENCE, **fields)
     final = json.loads(streamed[-2].removeprefix("data: "))
     assert (final["path"], final["bbox"]) == (answer["path"], answer["bbox"])
+
+
+@pytest.mark.parametrize("route", ["detect", "point"])
+def test_settings_for_tokens_make_no_difference_to_locations_and_are_reported(world: World, route: str) -> None:
+    answer = ask(world, route, object="dog", settings={"temperature": 1.5, "top_p": 0.3, "max_objects": 3})
+    plain = ask(world, route, object="dog", settings={"max_objects": 3, "temperature": 0, "top_p": 1})
+    assert answer["x_gigarouter"]["ignored"] == ["settings.temperature", "settings.top_p"]
+    assert plain["x_gigarouter"]["ignored"] == []
+    found = {"detect": "objects", "point": "points"}[route]
+    assert answer[found] == plain[found]

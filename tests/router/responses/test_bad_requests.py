@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = RouterConfig(max_body_bytes=200_000, max_image_bytes=20_000, max_image_pixels=1_000_000, max_prompt_chars=1000)
 FIRST = "input[0].content[0]"
+PDF = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.7 " + b"x" * 64).decode()
 FORMAT = "text.format"
 
 
@@ -76,11 +79,15 @@ BAD = [
     Bad("a part of chat", of_parts({"type": "text", "text": "hi"}), "invalid_value", FIRST,
         words="input_text, input_image"),
     Bad("text is a number", of_parts({"type": "input_text", "text": 1}), "invalid_type", f"{FIRST}.text"),
-    Bad("a file", of_parts(input_text("?"), {"type": "input_file", "file_id": "file-1"}), "unsupported_parameter",
-        "input[0].content[1]", words="send an image as an input_image part"),
-    Bad("a file beside the image of an earlier turn",
-        with_input(user(input_image(), {"type": "input_file"}), user(input_text("?"))), "unsupported_parameter",
-        "input[0].content[1]"),
+    Bad("a document", of_parts({"type": "input_file", "filename": "a.pdf", "file_data": PDF}), "invalid_image_format",
+        f"{FIRST}.file_data", words="a PDF document"),
+    Bad("no such file as a file", of_parts({"type": "input_file", "file_id": "file-1"}), "image_file_not_found",
+        f"{FIRST}.file_id"),
+    Bad("a file without a source beside the image of an earlier turn",
+        with_input(user(input_image(), {"type": "input_file"}), user(input_text("?"))), "missing_required_parameter",
+        "input[0].content[1]", words="file_id, file_data, file_url"),
+    Bad("a file with two sources", of_parts({"type": "input_file", "file_url": URL, "file_data": URL}),
+        "invalid_value", FIRST),
     # Images
     Bad("image without a source", of_parts({"type": "input_image"}), "missing_required_parameter", FIRST,
         words="image_url, file_id"),
@@ -120,6 +127,8 @@ BAD = [
         f"{FORMAT}.json_schema"),
     Bad("impossible schema", formatted(type="json_schema", name="x", schema=NEEDS_COLOUR), "unsupported_parameter",
         FORMAT, words="/v1/schemas/grounding.json"),
+    Bad("an endless number", json.dumps(formatted(type="json_schema", name="x", schema={"a": 0.5})).replace(
+        "0.5", "1e400").encode(), "invalid_value", f"{FORMAT}.schema.a", words="finite"),
     # What needs storage, or cannot be done
     Bad("an earlier response", asked(previous_response_id="resp_1"), "unsupported_parameter", "previous_response_id",
         words="Send the whole conversation in input"),
@@ -152,8 +161,10 @@ async def test_bad_requests(bad: Bad, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("name", sorted(RENAMED))
 async def test_a_field_of_chat_is_refused_with_its_name_here(name: str) -> None:
-    error = check_error(await post(FakeBackend(), {**without("input"), name: 7}), 400, "unsupported_parameter", name)
-    assert f"send {RENAMED[name]} instead" in error["message"]
+    for value in (7, 0):
+        request = {**without("input"), name: value}
+        error = check_error(await post(FakeBackend(), request), 400, "unsupported_parameter", name)
+        assert f"send {RENAMED[name]} instead" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from router.asgi.chunks import sse
 from router.chat.response import ResponseOptions
 from router.responses.events import EventWriter
 from router.responses.response import ResponseHead, new_meta, response_json
+from tests.router.responses.clients import asked, read
 from tests.router.world import BALL, Step, geometry, script, several, with_reasoning, words
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded
 from vlm.types import Chunk, Completion, TopLogprob
 
 Json = dict[str, Any]
 
-HEAD = ResponseHead(new_meta("blip-large", "req_1", None, (), None), {"store": False})
+HEAD = ResponseHead(new_meta(read(asked()).chat, "req_1", None), {"store": False})
 IN_SUMMARY = replace(HEAD, in_summary=True)
 
 

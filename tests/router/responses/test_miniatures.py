@@ -86,6 +86,7 @@ def test_effort_is_the_reasoning_of_a_task(client: OpenAI, stream: bool) -> None
     answer = respond(client, "moondream-2", QUESTION, stream=stream, reasoning={"effort": "low"})
     task = {"name": "query", "text": QUESTION, "reasoning": True}
     message = chat(client, "moondream-2", None, extra_body={"task": task}).choices[0].message
+    assert chat(client, "moondream-2", QUESTION, reasoning_effort="low").choices[0].message == message
     reasoning, _ = answer.output
     assert reasoning.content[0].text == message.reasoning_content
     assert answer.output_text == message.content

@@ -77,3 +77,16 @@ def test_models_that_can_reason_have_questions() -> None:
     reasoning = [card for card in cards().values() if card.reasoning]
     assert reasoning
     assert all("query" in {task.name for task in card.tasks} for card in reasoning)
+
+
+def test_a_summary_is_reported_where_nothing_reasons() -> None:
+    for model, ignored in (("moondream-2", ()), ("blip-large", (EFFORT, "reasoning.summary"))):
+        built = read(asked("What is it?", model=model, reasoning={"effort": "low", "summary": "auto"}))
+        assert built.head.meta.ignored == ignored
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal"])
+def test_an_effort_of_none_is_overruled_by_the_task(effort: str) -> None:
+    for fields in ({"task": {"name": "query", "reasoning": True}}, {"tasks": [{"name": "query", "reasoning": True}]}):
+        built = read(asked("?", model="moondream-2", reasoning={"effort": effort}, **fields))
+        assert built.chat.ignored == (EFFORT,)

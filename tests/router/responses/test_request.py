@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.asgi.format import ImageReference
 from router.chat.response import ResponseOptions
 from router.config import RouterConfig
-from router.responses.request import IMPOSSIBLE
+from router.responses.request import IMPOSSIBLE, parse_responses
 from tests.images import plain
 from tests.router.clients import OTHER_URL
 from tests.router.responses.clients import (
@@ -26,7 +27,7 @@ from tests.router.responses.clients import (
     read,
     user,
 )
-from tests.router.world import IMAGE, body, read_chat
+from tests.router.world import IMAGE, URL, body, read_chat
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, UnsupportedTask
 from vlm.types import Box, Request, Sampling, Task
 
@@ -164,6 +165,20 @@ def test_several_images_and_labels() -> None:
     assert built.request.task == Task("detect", labels=("dog", "cat"), region=Box(0, 0, 1, 1))
     error = built.located(InvalidImage("No.", "images[1]", "invalid_image"))
     assert error.param == "input[0].content[1].image_url"
+
+
+@pytest.mark.parametrize("source", ["file_data", "file_url"])
+def test_an_image_as_a_file_is_an_image(source: str) -> None:
+    request = asked(input=[user({"type": "input_file", source: URL, "filename": "a.png"}, input_text("hi"))])
+    assert read(request).request == read(asked("hi")).request
+    later = {**request, "input": [*request["input"], user(input_text("and this?"))]}
+    assert read(later).request.image == read(asked()).request.image
+
+
+def test_an_uploaded_file_is_an_image() -> None:
+    request = asked(input=[user({"type": "input_file", "file_id": "file-1"})])
+    [image] = parse_responses(json.dumps(request).encode(), RouterConfig()).images
+    assert image == ImageReference("file-1", "input[0].content[0].file_id", is_file=True)
 
 
 # Fields without effect, and harmless ones

@@ -110,6 +110,7 @@ class Moondream2Processor:
             image_tokens=self.prefix if has_image else 0,
             text_tokens=len(prompt),
             has_text=steps is None,
+            chooses_tokens=steps is None,
             ignored=resolved.ignored,
             scored=resolved.reasoning or steps is not None,
             limit=None if steps is None else len(steps) * resolved.max_objects,

@@ -1,0 +1,54 @@
+"""An effort of reasoning: asks a model that can reason to do so before it answers a question.
+
+There are no degrees of it here: ``none`` and ``minimal`` mean no reasoning, all others the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from router.chat.prompt import Prompt
+from router.chat.request import Chat
+from router.chat.schema import Effort
+from vlm.models.cards import card_of
+from vlm.types import Request, Task
+
+QUESTION = "query"
+
+
+def with_effort(chat: Chat, prompt: Prompt, effort: Effort | None, path: str) -> Chat:
+    """The same request with reasoning where ``effort`` asks for it; reported as ignored where it makes no difference.
+
+    That is where there can be none, and where the task asks for reasoning and the effort is none.
+
+    Args:
+        chat: The request. Reasoning is for a task that is a question, and for plain words, which are one to a model
+            that can reason.
+        prompt: The text of the conversation.
+        effort: What the client wants.
+        path: Where the body says so.
+    """
+    if effort is None:
+        return chat
+    request = chat.request
+    if effort in ("none", "minimal"):
+        return replace(chat, ignored=(*chat.ignored, path)) if reasons(request) else chat
+    if card_of(chat.model).reasoning and request.task is not None and request.task.name == QUESTION:
+        if request.task.reasoning:
+            return chat
+        return replace(chat, request=replace(request, task=replace(request.task, reasoning=True)), reasoning_param=path)
+    if card_of(chat.model).reasoning and _is_plain(request) and prompt.text.strip() and not prompt.native:
+        task = Task(QUESTION, text=prompt.text, reasoning=True)
+        asked = replace(request, prompt="", task=task)
+        return replace(chat, request=asked, resolution="plain", reasoning_param=path)
+    return replace(chat, ignored=(*chat.ignored, path))
+
+
+def reasons(request: Request) -> bool:
+    """Whether a task of a request asks for reasoning."""
+    return any(task is not None and task.reasoning for task in (request.task, *request.tasks))
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether a request names no task."""
+    return request.task is None and not request.tasks
