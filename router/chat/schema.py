@@ -198,14 +198,14 @@ class TaskBody(Checked):
     )
     region: Region | None = Field(default=None, description="The part of the image that the task is about.")
     length: Annotated[CaptionLength, BeforeValidator(_normal_if_null, json_schema_input_type=CaptionLength | None)] = (
-        Field("normal", description="Length of a caption.")
+        Field(default="normal", description="Length of a caption.")
     )
     max_objects: MaxObjects | None = Field(
         default=None, description="Maximum number of objects for each label, where the model has one."
     )
     threshold: Share | None = Field(default=None, description="Leave out objects with a lower score.")
     reasoning: Annotated[bool, BeforeValidator(_false_if_null, json_schema_input_type=bool | None)] = Field(
-        False, description="Reason before answering, where the model can."
+        default=False, description="Reason before answering, where the model can."
     )
     references: Annotated[
         References, FailFast(), BeforeValidator(_empty_if_null, json_schema_input_type=References | None)

@@ -29,6 +29,7 @@ from router.openapi.rules import ABOVE_0, ABOVE_1, GIVEN, TRUE, excludes, has, n
 from router.openapi.schemas import Says
 from router.responses.request import IMPOSSIBLE, LOGPROBS, RENAMED, STORED
 from router.responses.schema import InputImage, InputText, ResponsesBody
+from vlm.types import MAX_IMAGES
 
 # What is sent
 
@@ -295,7 +296,8 @@ class ErrorEvent(TypedDict):
 
 _BODY = f"""{JSON_BODY}
 
-What the schema does not say: items that are skipped are not checked; with text.format, a JSON schema is accepted if \
+What the schema does not say: a request has at most {MAX_IMAGES} images; \
+items that are skipped are not checked; with text.format, a JSON schema is accepted if \
 all that it requires is in the grounding object, or if it is the schema of an object with a text alone; the model must \
 have the task, and the request what the task needs, as in chat. Nothing is stored."""
 
