@@ -57,6 +57,11 @@ class Replica:
                 log.error("a request failed: %s", error)  # noqa: TRY400  # the engine has logged the traceback
             yield Chunk(error=error)
 
+    async def answer(self, request: Request) -> Chunk:
+        """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
+        async with aclosing(self.generate(request)) as chunks:
+            return Chunk.joined([chunk async for chunk in chunks])
+
     async def describe(self) -> ModelInfo:
         """What this replica has loaded."""
         return self._info

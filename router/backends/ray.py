@@ -1,7 +1,7 @@
 """One Ray Serve application per model.
 
-Turns everything that can go wrong on the way into our own errors. Ray is imported when a ``RayBackend`` is made, not
-before, and it knows no HTTP.
+Turns everything that can go wrong on the way into our own errors, and chooses how a request crosses. Ray is imported
+when a ``RayBackend`` is made, not before, and it knows no HTTP.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,13 @@ from vlm.errors import EngineFailure, ModelNotReady, Overloaded, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
 ROUTER_APPLICATION = "router"
+
+PLAIN: Mapping[str, str] = {"request_serialization": "pickle", "response_serialization": "pickle"}
+"""Serve's own choice, cloudpickle, can also carry functions and classes, and is slower."""
+
+MAX_GRPC_BYTES = 2 * 1024 * 1024
+"""Requests with more bytes of images cross as calls of Ray's actors, which copy large arguments once; all others as
+gRPC messages, at half the CPU time for small ones. Below the 4 MiB at which gRPC refuses a message by default."""
 
 
 class RayBackend:
@@ -32,26 +40,22 @@ class RayBackend:
         self._serve = serve or importlib.import_module("ray.serve")
         self._applications = Snapshot(lambda: read_applications(self._serve, own_name), max_age_s)
         self._infos = ModelInfos(self._describe)
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[str, Handles] = {}
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`Backend`."""
-        handle = await self._handle(model)
-        answer, started, finished = handle.generate.remote(request), False, False
+        handle = (await self._connected(model)).carrying(request)
+        calls = (_streamed if request.stream else _whole)(handle.remote(request))
+        started = False
         try:
-            async for chunk in answer:
-                if chunk.error is not None:
-                    finished = True
-                    raise chunk.error
-                started = True
-                yield chunk
-            finished = True
+            async with aclosing(calls) as chunks:
+                async for chunk in chunks:
+                    if chunk.error is not None:
+                        raise chunk.error
+                    started = True
+                    yield chunk
         except ray_errors() as error:
-            finished = True
             raise translated(error, model, started=started) from error
-        finally:
-            if not finished:
-                answer.cancel()
 
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`Backend`."""
@@ -60,15 +64,15 @@ class RayBackend:
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
     async def _describe(self, model: str) -> ModelInfo:
-        handle = await self._handle(model)
+        handles = await self._connected(model)
         try:
-            info: ModelInfo = await handle.options(stream=False).describe.remote()
+            info: ModelInfo = await handles.describe.remote()
         except ray_errors() as error:
             raise translated(error, model, started=False) from error
         return info
 
-    async def _handle(self, model: str) -> Any:
-        """The cached handle: to make one, the controller is asked, and it opens a long poll of its own."""
+    async def _connected(self, model: str) -> Handles:
+        """The cached handles: to make one, the controller is asked, and it opens a long poll of its own."""
         applications = await self._applications.latest()
         for vanished in self._handles.keys() - applications.keys():
             del self._handles[vanished]
@@ -77,14 +81,73 @@ class RayBackend:
         if not applications[model].status.ready:
             raise ModelNotReady(f"The model {model!r} cannot answer yet: {applications[model].status.detail}.")
         if model not in self._handles:
-            self._handles[model] = await asyncio.to_thread(self._connect, model)
+            found = await asyncio.to_thread(self._find, model)
+            # In the event loop: with RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, a handle works in the loop that made it.
+            self._handles.setdefault(model, Handles.of(found))
         return self._handles[model]
 
-    def _connect(self, model: str) -> Any:
+    def _find(self, model: str) -> Any:
         try:
-            return self._serve.get_app_handle(model).options(stream=True)
+            return self._serve.get_app_handle(model)
         except ray_errors() as error:  # deleted since the snapshot was taken
             raise unknown(model) from error
+
+
+async def _whole(answer: Any) -> AsyncGenerator[Chunk, None]:
+    """The one chunk of an answer that does not stream, which crosses as the result of a call."""
+    try:
+        chunk = await answer
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
+    yield chunk
+
+
+async def _streamed(answer: Any) -> AsyncGenerator[Chunk, None]:
+    """Chunks as they come. The call is cancelled if they are given up before the last one."""
+    ended = False
+    try:
+        async for chunk in answer:
+            ended = chunk.completion is not None or chunk.error is not None
+            yield chunk
+        ended = True
+    except ray_errors():
+        ended = True
+        raise
+    finally:
+        if not ended:
+            answer.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """The handles of one model: one for each method of its replicas, and for each way that a request may cross.
+
+    They are made once: Serve copies a handle whenever an option or a method is chosen.
+    """
+
+    describe: Any
+    generate: Mapping[bool, Any]
+    answer: Mapping[bool, Any]
+
+    @classmethod
+    def of(cls, handle: Any) -> Handles:
+        """All of them, from the application's handle."""
+
+        def of_method(method: str) -> dict[bool, Any]:
+            streams = method == "generate"
+            return {
+                way: handle.options(method_name=method, stream=streams, _by_reference=way, **PLAIN)
+                for way in (False, True)
+            }
+
+        return cls(of_method("describe")[False], of_method("generate"), of_method("answer"))
+
+    def carrying(self, request: Request) -> Any:
+        """The handle for ``request``, on the cheaper way."""
+        images = (request.image or b"", *request.images)
+        by_reference = sum(map(len, images)) > MAX_GRPC_BYTES
+        return (self.generate if request.stream else self.answer)[by_reference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +205,7 @@ def _text(state: Any) -> str:
 def ray_errors() -> tuple[type[Exception], ...]:
     """What a call through a handle may raise."""
     ray, serve = importlib.import_module("ray.exceptions"), importlib.import_module("ray.serve.exceptions")
-    return (ray.RayError, serve.RayServeException)
+    return (ray.RayError, serve.RayServeException, importlib.import_module("grpc").RpcError)
 
 
 def translated(error: BaseException, model: str, *, started: bool) -> VlmError:

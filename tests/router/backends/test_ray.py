@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
 from router.backends.model_info import ModelInfos
-from router.backends.ray import RayBackend, read_applications, status_of, translated, version_of
+from router.backends.ray import MAX_GRPC_BYTES, RayBackend, read_applications, status_of, translated, version_of
 from router.backends.snapshot import Snapshot
 from tests.clock import CLOCKED
 from tests.router.world import script, words
@@ -43,8 +43,8 @@ REQUEST = Request(b"image", "<OD>")
 INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_000_000, "float32", "cpu")
 
 
-async def collected(backend: Backend, model: str = "blip-large") -> list[Chunk]:
-    return [chunk async for chunk in backend.generate(model, REQUEST)]
+async def collected(backend: Backend, model: str = "blip-large", request: Request = REQUEST) -> list[Chunk]:
+    return [chunk async for chunk in backend.generate(model, request)]
 
 
 def test_the_router_starts_without_torch_and_without_ray() -> None:
@@ -135,6 +135,12 @@ class Answer:
     steps: tuple[Chunk | Exception, ...]
     cancelled: int = 0
 
+    def __await__(self) -> Generator[Any, None, Chunk]:
+        return self._last().__await__()
+
+    async def _last(self) -> Chunk:
+        return [chunk async for chunk in self._play()][-1]
+
     async def _play(self) -> AsyncGenerator[Chunk, None]:
         for step in self.steps:
             await asyncio.sleep(0)
@@ -155,16 +161,17 @@ class Handle:
 
     steps: tuple[Chunk | Exception, ...]
     info: ModelInfo | Exception = INFO
-    streams: bool = False
     answers: list[Answer] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
+    ways: list[str] = field(default_factory=list)
     described: int = 0
 
-    def options(self, *, stream: bool) -> Any:
-        if not stream:
-            return SimpleNamespace(describe=SimpleNamespace(remote=self._describe))
-        self.streams = stream
-        return self
+    def options(self, *, method_name: str, stream: bool, _by_reference: bool, **_serialization: str) -> Any:
+        if method_name == "describe":
+            return SimpleNamespace(remote=self._describe)
+        assert stream == (method_name == "generate")
+        way = "actor" if _by_reference else "gRPC"
+        return SimpleNamespace(remote=lambda request: self._remote(request, f"{method_name} by {way}"))
 
     async def _describe(self) -> ModelInfo:
         self.described += 1
@@ -173,13 +180,9 @@ class Handle:
             raise self.info
         return self.info
 
-    @property
-    def generate(self) -> Any:
-        return SimpleNamespace(remote=self._remote)
-
-    def _remote(self, request: Request) -> Answer:
-        assert self.streams
+    def _remote(self, request: Request, way: str) -> Answer:
         self.asked.append(request)
+        self.ways.append(way)
         self.answers.append(Answer(self.steps))
         return self.answers[-1]
 
@@ -242,6 +245,49 @@ async def test_ray_keeps_its_handles() -> None:
     assert serve.status_calls == 1
 
 
+async def test_ray_chooses_how_a_request_crosses_by_the_size_of_its_images() -> None:
+    serve = Serve(*script(words()), blip=application())
+    backend = on_ray(serve)
+    whole, half = bytes(MAX_GRPC_BYTES), bytes(MAX_GRPC_BYTES // 2)
+    for request in (
+        Request(None, "no image"),
+        Request(whole),
+        Request(whole + b"1"),
+        Request(None, images=(half, half), stream=False),
+        Request(None, images=(half, half, b"1"), stream=False),
+    ):
+        assert [chunk async for chunk in backend.generate("blip", request)]
+    [handle] = serve.handles
+    grpc, actor = "generate by gRPC", "generate by actor"
+    assert handle.ways == [grpc, grpc, actor, "answer by gRPC", "answer by actor"]
+
+
+async def test_ray_a_whole_answer_crosses_once() -> None:
+    serve = Serve(*script(words()), blip=application())
+    request = replace(REQUEST, stream=False)
+    assert [chunk async for chunk in on_ray(serve).generate("blip", request)] == [script(words())[-1]]
+    assert serve.handles[0].answers[0].cancelled == 0
+
+
+async def test_ray_a_stream_that_has_ended_is_not_cancelled() -> None:
+    """Its reader stops at the last chunk, before the generator has come to its end."""
+    serve = Serve(*script(words()), blip=application())
+    chunks = on_ray(serve).generate("blip", REQUEST)
+    async for chunk in chunks:
+        if chunk.completion is not None:
+            break
+    await chunks.aclose()
+    assert serve.handles[0].answers[0].cancelled == 0
+
+
+async def test_ray_an_error_of_the_transport_is_not_an_exception_of_ours() -> None:
+    refused: Exception = type(
+        "Refused", (pytest.importorskip("grpc").RpcError,), {}
+    )()  # as if a message were too large
+    with pytest.raises(EngineFailure):
+        await collected(on_ray(Serve(refused, blip=application())), "blip")
+
+
 async def test_ray_forgets_the_handle_of_an_application_that_vanished() -> None:
     serve = Serve(*script(words()), blip=application())
     backend = on_ray(serve, max_age_s=ALWAYS_OLD)
@@ -288,19 +334,20 @@ async def test_ray_call_is_cancelled_when_the_answer_is_given_up(taken: int) -> 
     assert [answer.cancelled for handle in serve.handles for answer in handle.answers] == [1] * min(taken, 1)
 
 
-async def test_ray_call_is_cancelled_with_the_task_that_waits_for_it() -> None:
+@pytest.mark.parametrize("stream", [True, False])
+async def test_ray_call_is_cancelled_with_the_task_that_waits_for_it(stream: bool) -> None:
     class Stuck(Answer):
         async def _play(self) -> AsyncGenerator[Chunk, None]:
             await asyncio.sleep(60)
             yield Chunk()
 
     stuck = Stuck(())
-    handle = SimpleNamespace(generate=SimpleNamespace(remote=lambda request: stuck))
+    handle = SimpleNamespace(remote=lambda request: stuck)
     serve = SimpleNamespace(
         status=Serve(blip=application()).status,
-        get_app_handle=lambda name: SimpleNamespace(options=lambda stream: handle),
+        get_app_handle=lambda name: SimpleNamespace(options=lambda **_: handle),
     )
-    waiting = asyncio.create_task(collected(RayBackend(serve), "blip"))
+    waiting = asyncio.create_task(collected(RayBackend(serve), "blip", replace(REQUEST, stream=stream)))
     await asyncio.sleep(0.05)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -58,6 +58,9 @@ class Model:
     async def describe(self) -> ModelInfo:
         return ModelInfo("blip", "miniatures/blip-large", None, 1, "float32", "cpu")
 
+    async def answer(self, request: Request) -> Chunk:
+        return [chunk async for chunk in self.generate(request)][-1]
+
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         for chunk in script(words(sha256(request.image or b"").hexdigest())):
             yield chunk
