@@ -56,8 +56,9 @@ from router.openapi.status import (
 )
 from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
+from router.server import HttpServer
 from serve_args.cluster_auth import require_token
-from vlm.errors import ModelNotReady, VlmError
+from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
 
@@ -190,12 +191,43 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
-        return_memory()
-        # Serve gives handlers only to its own logger: without this our access log would be lost.
-        logging.getLogger("router").parent = logging.getLogger("ray.serve")
+        _prepare_process()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return OneRequestId(create_app(RayBackend(), self._config))
+
+
+class ListeningRouter:
+    """The same with an HTTP server of its own, where nothing of Serve's stands before it."""
+
+    async def __init__(self, config: RouterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        """Listen; Serve calls it in the event loop in which the replica works.
+
+        Raises:
+            ConfigError: The address cannot be listened at.
+        """
+        _prepare_process()
+        self._server = HttpServer(create_app(RayBackend(), config), config)
+        self._server.start()
+
+    def check_health(self) -> None:
+        """Serve calls this every few seconds, and replaces the replica when it raises.
+
+        Raises:
+            EngineFailure: The HTTP server has ended.
+        """
+        if not self._server.is_serving:
+            raise EngineFailure("The router's HTTP server has ended.")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_server"):
+            self._server.stop()
+
+
+def _prepare_process() -> None:
+    return_memory()
+    # Serve gives handlers only to its own logger: without this our access log would be lost.
+    logging.getLogger("router").parent = logging.getLogger("ray.serve")
 
 
 class OneRequestId:
@@ -226,4 +258,6 @@ def build(args: Mapping[str, Any]) -> Any:
     deployment = serve.deployment(
         name="Router", max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS
     )
+    if config.listen:
+        return deployment(ListeningRouter).bind(config)
     return deployment(serve.ingress()(Router)).bind(config)

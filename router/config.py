@@ -23,6 +23,7 @@ from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
+_LISTEN = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})")
 TEMPORARY_FILES = "temporary"
 _FILES_URL = re.compile(TEMPORARY_FILES + r"|/[^\0]+|(s3|gs|az)://[A-Za-z0-9._-]+(/[A-Za-z0-9._/-]*)?")
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
@@ -31,6 +32,13 @@ _PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
 def _price(value: str) -> str:
     if not _PRICE.fullmatch(value):
         raise ValueError('must be a decimal string in US dollars, as "0.094"')
+    return value
+
+
+def _listen(value: str) -> str:
+    found = _LISTEN.fullmatch(value)
+    if not found or not 0 < int(found[2]) < 65_536:
+        raise ValueError("must be an IPv4 address and a port, as 127.0.0.1:8000")
     return value
 
 
@@ -77,6 +85,7 @@ Host = Annotated[str, AfterValidator(_host)]
 FilesUrl = Annotated[str, AfterValidator(_files_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(gt=0, lt=65_536)]
+Address = Annotated[str, AfterValidator(_listen)]
 
 
 class RouterConfig(BaseModel):
@@ -139,6 +148,8 @@ class RouterConfig(BaseModel):
         default_model: The model that answers to the name ``default`` as well; None if there is none.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
             reported by ``/v1/models``, with null for a model that is not listed.
+        listen: IPv4 address and port at which the router's process listens itself, as ``127.0.0.1:8000``; None where
+            Serve's proxies do. For a system on one machine, with one replica of the router.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
     """
@@ -182,6 +193,7 @@ class RouterConfig(BaseModel):
     drop_params: bool = False
     default_model: Name | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
+    listen: Address | None = None
     allow_unauthenticated_cluster: bool = False
 
     @field_validator("allowed_image_hosts")
@@ -210,6 +222,12 @@ class RouterConfig(BaseModel):
             ConfigError: A key is unknown or a value is not allowed; the message names the key.
         """
         return parse_args(cls, args)
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Address and port of ``listen``, which must be set."""
+        host, _, port = (self.listen or "").partition(":")
+        return host, int(port)
 
     @property
     def image_limits(self) -> ImageLimits:

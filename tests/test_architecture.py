@@ -100,9 +100,10 @@ ROOMS: dict[str, set[str]] = {
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
-        "router/moondream", "router/openapi", "router/responses", "vlm/grounding_schema",
+        "router/moondream", "router/openapi", "router/responses", "router/server", "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
+    "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/local": {
         "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",

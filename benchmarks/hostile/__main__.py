@@ -102,7 +102,8 @@ def _times(seen: Seen) -> Iterator[str]:
 
 def _memory(seen: Seen) -> Iterator[str]:
     for process in (PROXY, ROUTER, REPLICA):
-        yield from (str(seen.peak[process].resident), str(seen.after[process].own))
+        both = process in seen.peak
+        yield from (str(seen.peak[process].resident), str(seen.after[process].own)) if both else ("none", "")
     yield from (str(seen.peak[DECODING].resident), str(seen.largest_decoding))
 
 

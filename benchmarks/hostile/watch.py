@@ -141,11 +141,14 @@ def _status(port: int, method: str, path: str, body: bytes | None) -> str:
 
 
 def processes_of(port: int, model: str) -> Mapping[str, int]:
-    """Ids of the proxy that listens on this port, and of the router and the model's replica beside it."""
-    proxy = next(one for one in _processes() if TITLES[PROXY] in _title(one) and _listens(one, port))
-    siblings = _children(_parent(proxy))
+    """Ids of the router, of the model's replica, and of the proxy if there is one. One of them listens on the port."""
+    listening = next(
+        one for one in _processes() if _title(one).startswith(tuple(TITLES.values())) and _listens(one, port)
+    )
+    siblings = [(one, _title(one)) for one in _children(_parent(listening))]
     titles = TITLES | {REPLICA: f"ray::ServeReplica:{model}:"}
-    return {name: next(one for one in siblings if _title(one).startswith(title)) for name, title in titles.items()}
+    found = {name: next((one for one, own in siblings if own.startswith(title)), 0) for name, title in titles.items()}
+    return {name: one for name, one in found.items() if one}
 
 
 def _sample(seen: Seen, ends: threading.Event, processes: Mapping[str, int]) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.local import loopback, object_store
+from deployments.local import loopback, object_store, serve_config
+from router.ingress import ROUTER
 
 POLL_S = 0.25
 REMIND_S = 30.0  # long enough to stay silent for the miniatures, short enough to show that a download goes on
@@ -37,7 +38,7 @@ def run(config: Mapping[str, Any], host: str, port: int, directory: Path, timeou
         timeout_s: Maximum wait until all applications answer.
     """
     try:
-        schema = schema_of(config)
+        schema = schema_of(serve_config.without_proxy(config, host, port))
         _start(directory)
         _deploy(schema, host, port)
         _wait(schema, f"http://{host}:{port}", time.monotonic() + timeout_s)
@@ -182,7 +183,7 @@ def _print_line(line: str) -> None:
 
 
 def _welcome(schema: Any, url: str) -> str:
-    models = (application.name for application in schema.applications if application.route_prefix is None)
+    models = (application.name for application in schema.applications if application.import_path != ROUTER)
     model = next(models, "...")
     return f"""
 ready: {url}/v1 (Ctrl-C stops it). Try, from the repository:

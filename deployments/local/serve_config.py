@@ -21,6 +21,9 @@ from vlm.errors import ConfigError
 
 Applications = list[dict[str, Any]]
 
+DEFAULT_ROUTE = "/"
+"""What Serve takes where an application names no ``route_prefix``."""
+
 READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     ROUTER: RouterConfig.from_args,
     "deployments.app:build": ModelConfig.from_args,
@@ -49,6 +52,29 @@ def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         if args.get("files_url") == TEMPORARY_FILES:
             args["files_url"] = str(folder)
     return config
+
+
+def without_proxy(config: Mapping[str, Any], host: str, port: int) -> dict[str, Any]:
+    """The same system with a router that listens at ``host`` and ``port`` itself, and without Serve's proxy.
+
+    Unchanged where a proxy has something to do: to spread requests over several routers, or to serve other routes.
+    """
+    applications = applications_of(config)
+    routed = [one for one in applications if one.get("route_prefix", DEFAULT_ROUTE) is not None]
+    if len(routed) != 1 or routed[0].get("import_path") != ROUTER or _is_scaled(routed[0]):
+        return dict(config)
+    args = {"listen": f"{host}:{port}", **(routed[0].get("args") or {})}
+    listening = {**routed[0], "route_prefix": None, "args": args}
+    others = [listening if one is routed[0] else one for one in applications]
+    return {**config, "proxy_location": "Disabled", "applications": others}
+
+
+def _is_scaled(application: Mapping[str, Any]) -> bool:
+    """Whether there may be more than one replica."""
+    return any(
+        one.get("autoscaling_config") is not None or one.get("num_replicas", 1) not in (1, None)
+        for one in application.get("deployments") or []
+    )
 
 
 def needing_token(config: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 MODEL, OTHER = "blip-large", "florence-2-base"
-PROCESSES = ("ray::ProxyActor", "ServeReplica:router", f"ServeReplica:{MODEL}:", f"ServeReplica:{OTHER}:")
+PROCESSES = ("ServeReplica:router", f"ServeReplica:{MODEL}:", f"ServeReplica:{OTHER}:")
 DECODING = 2
 """Decoding processes of each model."""
 

@@ -134,3 +134,44 @@ def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object
 def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"
+
+
+# Without Serve's proxy
+
+
+def _system(**router: Any) -> dict[str, Any]:
+    return {
+        "proxy_location": "HeadOnly",
+        "applications": [
+            {"name": "router", "import_path": "router.app:build", **router},
+            {"name": "blip", "route_prefix": None, "import_path": "deployments.app:build"},
+        ],
+    }
+
+
+def test_the_router_listens_itself_where_a_proxy_has_nothing_to_do() -> None:
+    given = _system(args={"drop_params": True}, deployments=[{"name": "Router", "num_replicas": 1}])
+    changed = serve_config.without_proxy(given, "127.0.0.1", 8001)
+    assert changed["proxy_location"] == "Disabled"
+    router, blip = changed["applications"]
+    assert router["args"] == {"drop_params": True, "listen": "127.0.0.1:8001"}
+    assert router["route_prefix"] is None
+    assert blip == given["applications"][1]
+    assert given == _system(args={"drop_params": True}, deployments=[{"name": "Router", "num_replicas": 1}])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        _system(deployments=[{"name": "Router", "num_replicas": 2}]),
+        _system(deployments=[{"name": "Router", "num_replicas": "auto"}]),
+        _system(deployments=[{"name": "Router", "autoscaling_config": {"min_replicas": 1}}]),
+        _system(route_prefix=None),
+        {"applications": [*_system()["applications"], {"name": "more", "import_path": "my.app:build"}]},
+        {"applications": [{"name": "alone", "import_path": "my.app:build"}]},
+        {"applications": []},
+    ],
+    ids=["two routers", "scaled by Serve", "autoscaled", "no route", "another route", "no router", "nothing"],
+)
+def test_the_proxy_stays_where_it_has_something_to_do(given: dict[str, Any]) -> None:
+    assert serve_config.without_proxy(given, "127.0.0.1", 8001) == given
