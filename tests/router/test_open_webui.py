@@ -75,7 +75,7 @@ def test_a_question_about_an_image(http: httpx.Client) -> None:
 def test_a_model_without_questions_describes_the_image(http: httpx.Client) -> None:
     text, _, ignored = ask(http, chat("blip-large", question("What do you see?", SHAPES)))
     assert text == "a red circle left of a blue square"
-    assert ignored == ["tools", "messages[0].content[0]", "prompt"]
+    assert ignored == ["tools", "messages[0].content[0]", "messages[0].content"]
 
 
 def test_a_native_prompt(http: httpx.Client) -> None:

@@ -19,6 +19,7 @@ from deployments.local import cluster, processes
 from deployments.local.loopback import HOST
 
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+EVENT_LOOPS = ("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD")
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **before: str) -> dict[str, str]:
@@ -34,6 +35,7 @@ def test_rays_ports_need_a_token_that_is_new_at_each_start(monkeypatch: pytest.M
     assert re.fullmatch("[0-9a-f]{64}", one["RAY_AUTH_TOKEN"])
     assert one["RAY_AUTH_TOKEN"] != other["RAY_AUTH_TOKEN"]
     assert (one["RAY_USAGE_STATS_ENABLED"], one["RAY_DEDUP_LOGS"]) == ("0", "0")
+    assert [one[name] for name in EVENT_LOOPS] == ["0", "0"]
 
 
 def test_rays_ports_are_on_the_loopback_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +45,7 @@ def test_rays_ports_are_on_the_loopback_whatever_the_user_has_set(monkeypatch: p
 
 def test_what_the_user_has_set_stays_but_no_other_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "1", "RAY_DEDUP_LOGS": "1"}
+    own |= dict.fromkeys(EVENT_LOOPS, "1")
     for token in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         left = environment(monkeypatch, **own, **{token: "mine"}, RAY_ADDRESS="10.0.0.1:6379")
         assert left == {**own, token: "mine", ON_LOOPBACK: "0"}
@@ -74,9 +77,9 @@ def test_nobody_else_can_enter_the_directory_even_after_ray_has_opened_it_to_all
 
 def test_the_first_request_it_proposes_is_to_a_model() -> None:
     applications: list[Any] = [
-        SimpleNamespace(name="router", route_prefix="/"),
-        SimpleNamespace(name="blip-large", route_prefix=None),
-        SimpleNamespace(name="kosmos-2", route_prefix=None),
+        SimpleNamespace(name="router", import_path="router.app:build"),
+        SimpleNamespace(name="blip-large", import_path="deployments.app:build"),
+        SimpleNamespace(name="kosmos-2", import_path="deployments.app:build"),
     ]
     text = cluster._welcome(SimpleNamespace(applications=applications), "http://127.0.0.1:8123")
     assert '{"model": "blip-large"' in text
