@@ -66,7 +66,7 @@ def read_image(url: str, limits: ImageLimits, param: str) -> bytes:
 
 
 def not_a_url(url: str, param: str, *, web: bool = False) -> InvalidImage:
-    """The error for a URL that is none from which images are loaded; ``web`` says whether they are downloaded too."""
+    """The error for a URL from which images are not loaded; ``web`` says whether they are downloaded at all."""
     if _BARE.match(url):
         message = "The image is base64 without a beginning: put data:image/png;base64, in front of it."
     else:

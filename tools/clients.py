@@ -19,8 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from deployments.local.cluster import answers
 from tools.lock import FOLDER, ROOT
 
 ENVIRONMENTS: Mapping[str, str] = {
@@ -172,18 +171,10 @@ def running_system(config: Path, log: Path) -> Iterator[str]:
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     print("Starting the system ...", flush=True)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(f"{url}/readyz"):
+    while not answers(f"{url}/readyz"):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{log.read_text('utf-8', 'replace')}\nerror: the system is not ready")
         time.sleep(POLL_S)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # our own loopback address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 class _Images(SimpleHTTPRequestHandler):

@@ -99,7 +99,7 @@ def _wait(schema: Any, url: str, deadline: float) -> None:
     from ray import serve
 
     progress = Progress(serve.status, {application.name for application in schema.applications}, _print_line)
-    steps: tuple[Callable[[], bool], ...] = (progress, lambda: _answers(f"{url}/readyz"))
+    steps: tuple[Callable[[], bool], ...] = (progress, lambda: answers(f"{url}/readyz"))
     for done in steps:
         while not done():
             if time.monotonic() > deadline:
@@ -170,7 +170,8 @@ def _cause(application: Any) -> str:
     return _why(application).strip().splitlines()[-1]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether an address on this machine answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # our own loopback address
             return bool(answer.status == 200)

@@ -55,6 +55,19 @@ UnicodeText = Annotated[str, AfterValidator(_encodable)]
 """Text without lone surrogates: JSON can spell them, but no tokenizer can read them."""
 
 
+def given_one(body: BaseModel, names: Sequence[str], path: str) -> str:
+    """The one of the fields ``names`` that ``body``, which is at ``path``, has.
+
+    Raises:
+        InvalidRequest: It has none of them, or several.
+    """
+    given = [name for name in names if getattr(body, name) is not None]
+    if len(given) != 1:
+        code = "invalid_value" if given else "missing_required_parameter"
+        raise InvalidRequest(f"{path} needs exactly one of: {', '.join(names)}.", path, code)
+    return given[0]
+
+
 def validated(kind: type[BodyT], raw: Json) -> BodyT:
     """``raw`` as a body.
 

@@ -37,11 +37,14 @@ class ChatFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltChat:
-    """A chat request and what its answer repeats; see :class:`~router.asgi.format.BuiltRequest`."""
+class BuiltFromChat:
+    """What of :class:`~router.asgi.format.BuiltRequest` is the same for every format that spells chat in its own way.
+
+    Attributes:
+        chat: The request, as chat has it.
+    """
 
     chat: Chat
-    meta: ResponseMeta
 
     @property
     def model(self) -> str:
@@ -58,6 +61,17 @@ class BuiltChat:
         """Whether the answer goes out as events."""
         return self.chat.stream
 
+    def located(self, error: VlmError) -> VlmError:
+        """``error`` with the path of a field of the body."""
+        return self.chat.located(error)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltChat(BuiltFromChat):
+    """A chat request and what its answer repeats."""
+
+    meta: ResponseMeta
+
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
         return completion_json(completion, self.meta, self.chat.options)
@@ -65,7 +79,3 @@ class BuiltChat:
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
         return EventWriter(self.meta, self.chat.options, self.chat.include_usage, self.chat.request.n)
-
-    def located(self, error: VlmError) -> VlmError:
-        """``error`` with the path of a field of the body."""
-        return self.chat.located(error)

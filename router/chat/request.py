@@ -145,14 +145,15 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     """
     raw = read_object(body)
     turn = read_turn(raw)
-    chat = validated(ChatBody, raw if turn is None else without_history(raw, turn))
+    read = raw if turn is None else without_history(raw, turn)
+    chat = validated(ChatBody, read)
     if turn is None:
         raise no_user_message("messages")
     drop = config.drop_params if chat.drop_params is None else chat.drop_params
     dropped = [*unused_tools(raw, chat.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
     check_stream_options(chat.stream_options, stream=bool(chat.stream))
     form = form_of(chat, chat.response_format, "response_format")
-    unread = unread_fields(chat, without_history(raw, turn), IMPOSSIBLE)
+    unread = unread_fields(chat, read, IMPOSSIBLE)
     without_effect = [*unread, *_overruled(chat), *(f"{SCHEMA}.{name}" for name in form.beyond)]
     return ParsedChat(
         body=chat,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from router.asgi.validation import given_one
 from router.chat.schema import HAIR, Reference, Region, TaskBody
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
@@ -56,12 +57,7 @@ def _box(region: Region, path: str, size: ImageSize) -> Box:
 
 def _given(region: Region, path: str) -> str:
     """The name of the one shape that is given."""
-    given = [name for name in type(region).model_fields if getattr(region, name) is not None]
-    if len(given) == 1:
-        return given[0]
-    names = ", ".join(type(region).model_fields)
-    code = "invalid_value" if given else "missing_required_parameter"
-    raise InvalidRequest(f"{path} needs exactly one of: {names}.", path, code)
+    return given_one(region, tuple(type(region).model_fields), path)
 
 
 def _normalised(region: Region, name: str, path: str, size: ImageSize) -> list[float]:

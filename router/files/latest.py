@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Gives each who asks the result of a run that began after they asked, and runs no two at a time.
+    """Gives each caller the result of a run that began after its call, with one run at a time.
 
-    So all who ask during one run share the next: however many ask, the work is done over and over at most.
+    All callers during one run share the next one, however many they are.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -29,7 +29,7 @@ class Latest(Generic[T]):
     async def _run_after(self, earlier: asyncio.Task[T] | None) -> T:
         if earlier is not None:
             await asyncio.wait({earlier})
-        self._running, self._next = self._next, None  # whoever asks from here on needs another run
+        self._running, self._next = self._next, None  # calls from here on need another run
         return await self._work()
 
 

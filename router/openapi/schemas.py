@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 COMPONENT = "#/components/schemas/{model}"
 GROUNDING: Json = {"$ref": "https://grounding.invalid/GroundingJson"}
-"""Stands for the grounding object, which is no type of pydantic's, until :func:`component_schemas` puts it in."""
+"""Stands for the grounding object, which is not a pydantic type, until :func:`component_schemas` puts it in."""
 
 
 def Says(description: str) -> FieldInfo:  # noqa: N802  # reads as a part of a type

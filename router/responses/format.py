@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from router.chat.format import BuiltFromChat
 from router.chat.reasoning import reasons, with_effort
-from router.chat.request import Chat, build_chat
+from router.chat.request import build_chat
 from router.config import RouterConfig
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, new_meta, response_json
 from vlm.errors import VlmError
-from vlm.types import Completion, Request
+from vlm.types import Completion
 
 EFFORT = "reasoning.effort"
 SUMMARY = "reasoning.summary"
@@ -40,31 +41,14 @@ class ResponsesFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltResponse:
-    """A request for a response, and what the response repeats; see :class:`~router.asgi.format.BuiltRequest`.
+class BuiltResponse(BuiltFromChat):
+    """A request for a response.
 
     Attributes:
-        chat: The request, as chat has it.
         head: What the response repeats.
     """
 
-    chat: Chat
     head: ResponseHead
-
-    @property
-    def model(self) -> str:
-        """Canonical name of the model."""
-        return self.chat.model
-
-    @property
-    def request(self) -> Request:
-        """The request to the model."""
-        return self.chat.request
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer goes out as events."""
-        return self.chat.stream
 
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
@@ -76,6 +60,6 @@ class BuiltResponse:
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""
-        found = self.chat.located(error)
+        found = BuiltFromChat.located(self, error)
         param = "max_output_tokens" if found.param == "max_tokens" else found.param
         return type(found)(found.message, param, found.code)

@@ -11,7 +11,7 @@ from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
-from router.asgi.validation import validated
+from router.asgi.validation import given_one, validated
 from router.chat.history import Spelling, Turn, read_turn, without_history
 from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
 from router.chat.request import IMPOSSIBLE as IMPOSSIBLE_IN_CHAT
@@ -217,9 +217,5 @@ def _images(wanted: ResponsesBody, turn: Turn) -> tuple[ImageReference, ...]:
 
 def _image(part: InputImage | InputFile, path: str) -> ImageReference:
     sources = ("image_url", "file_id") if isinstance(part, InputImage) else ("file_id", "file_data", "file_url")
-    given = [(name, value) for name in sources if (value := getattr(part, name)) is not None]
-    if len(given) != 1:
-        code = "invalid_value" if given else "missing_required_parameter"
-        raise InvalidRequest(f"{path} needs exactly one of: {', '.join(sources)}.", path, code)
-    [(name, value)] = given
-    return ImageReference(value, f"{path}.{name}", is_file=name == "file_id")
+    name = given_one(part, sources, path)
+    return ImageReference(getattr(part, name), f"{path}.{name}", is_file=name == "file_id")

@@ -23,6 +23,7 @@ from router.responses.request import IMPOSSIBLE as IMPOSSIBLE_IN_RESPONSES
 from router.responses.request import LOGPROBS, RENAMED, STORED
 from router.responses.response import MAX_ECHOED_BYTES
 from router.responses.schema import MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE, ResponsesBody
+from tests.docs.json_keys import keys_of
 from vlm.grounding_json import to_json
 from vlm.models.cards import cards
 from vlm.models.plain_words import MAX_CHARS, MAX_PREFIX_WORDS, RULES
@@ -31,17 +32,6 @@ from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Timings,
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/api.md").read_text("utf-8")
 FOUND = Grounding("detect", "<OD>", None, (4, 3), (Detection("box", "dog", box=Box(0, 0, 1, 1), score=0.5),))
-
-
-def keys_of(value: Any) -> Iterator[str]:
-    """The keys of all objects within a JSON value."""
-    if isinstance(value, dict):
-        yield from value
-        for inner in value.values():
-            yield from keys_of(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from keys_of(inner)
 
 
 def response() -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +12,7 @@ from router.moondream.format import ROUTES
 from router.moondream.request import IMPOSSIBLE
 from router.moondream.response import metrics_json, reasoning_json, segment_json
 from router.moondream.schema import BODIES, Settings
+from tests.docs.json_keys import keys_of
 from tests.router.moondream.asking import found, point, polygon
 from vlm.models.cards import cards
 
@@ -21,16 +20,6 @@ PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text("utf-8")
 SECTION = PAGE[PAGE.index("\n## Moondream's client") :].split("\n## ")[1]
 OUTLINE = found(polygon(((0, 0), (1, 0), (1, 1))))
 REASONED = found(point(0, 0, 0, 1), reasoning="a")
-
-
-def keys_of(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-        for inner in value.values():
-            yield from keys_of(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from keys_of(inner)
 
 
 KEYS = {*metrics_json(OUTLINE), *keys_of(segment_json(OUTLINE.grounding)), *keys_of(reasoning_json(REASONED.grounding))}

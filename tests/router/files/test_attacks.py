@@ -235,7 +235,7 @@ async def test_a_file_that_is_not_an_image_any_more_is_refused(tmp_path: Path) -
 
 
 def test_digests_tell_nothing_to_who_does_not_have_the_key() -> None:
-    """Ids are no secrets: nobody may find out from one whose file it is, or whether it has a content that they know."""
+    """Ids are not secrets: nobody may learn from one whose file it is, or whether it has a content that they know."""
     assert store_module._digest(b"a" * 32, "scope", IMAGE) != store_module._digest(b"b" * 32, "scope", IMAGE)
 
 
