@@ -29,8 +29,8 @@ from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.ray import RayBackend
 from router.catalogue import entry, task_entries
 from router.chat.format import ChatFormat
-from router.chat.model_name import read_model_name
 from router.config import RouterConfig
+from router.conversation.model_name import read_model_name
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.files.objects import open_objects

@@ -76,31 +76,38 @@ ROOMS: dict[str, set[str]] = {
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # Uploaded files: it knows no format of requests, and not where answers come from.
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
+    # What the formats share that ask in messages: it knows none of them.
+    "router/conversation": {
+        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
+        "vlm/grounding_schema", "router/config", "router/asgi",
+    },
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
-        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
-        "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
-        "router/images",
+        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "vlm/grounding_formats", "router/config",
+        "router/asgi", "router/conversation", "router/images",
     },
     # Moondream's own API; takes what is not chat's alone (names of models, limits, our own keys) from there.
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
+        "router/conversation",
     },
     # OpenAI's Responses API: chat in another spelling.
     "router/responses": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
+        "router/conversation",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
-        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat", "router/files",
-        "router/moondream", "router/responses",
+        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat",
+        "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/fetch", "router/files", "router/images",
-        "router/moondream", "router/openapi", "router/responses", "router/server", "vlm/grounding_schema",
+        "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
+        "router/files", "router/images", "router/moondream", "router/openapi", "router/responses", "router/server",
+        "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
@@ -119,7 +126,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
-        "router/chat", "router/config", "training", "tests",
+        "router/config", "router/conversation", "training", "tests",
     },
     "examples": {"vlm", "vlm/__init__", "vlm/errors", "vlm/types", "vlm/engine", "vlm/image", "vlm/loading"},
 }  # fmt: skip

@@ -24,8 +24,8 @@ from docs.generate.gallery_page import Entry, render_page
 from docs.generate.images import png
 from docs.generate.questions import QUESTIONS, Question
 from router.asgi.validation import validated
-from router.chat.schema import TaskBody
-from router.chat.tasks import read_task
+from router.conversation.fields import TaskBody
+from router.conversation.tasks import read_task
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.image.annotate import draw

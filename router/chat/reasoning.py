@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.chat.prompt import Prompt
 from router.chat.request import Chat
-from router.chat.schema import Effort
+from router.conversation.fields import Effort
+from router.conversation.prompt import Prompt
 from vlm.models.cards import card_of
 from vlm.types import Request, Task
 

@@ -16,16 +16,17 @@ from typing import Any, Literal
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import unread_keys, validated
-from router.chat.history import Turn, read_turn, without_history
 from router.chat.image_parts import image_references
-from router.chat.model_name import ModelName, read_model_name, task_of, uses_text
-from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
 from router.chat.response import ResponseOptions
-from router.chat.response_format import ContentForm, read_form
-from router.chat.schema import ChatBody, Effort, ImagePart, ModelBody, Part, ResponseFormat, TaskBody, TextPart
-from router.chat.tasks import ImageSize, read_task
-from router.chat.tools import TOOL_FIELDS, unused_tools
+from router.chat.schema import ChatBody, ImagePart, Part, TextPart
 from router.config import RouterConfig
+from router.conversation.fields import Effort, ModelBody, ResponseFormat, TaskBody
+from router.conversation.history import Spelling, Turn, read_turn, without_history
+from router.conversation.model_name import ModelName, read_model_name, task_of, uses_text
+from router.conversation.question import Question, check_number, no_user_message, prompt_of, unused_parts
+from router.conversation.response_format import ContentForm, read_form
+from router.conversation.tasks import ImageSize, read_task
+from router.conversation.tools import TOOL_FIELDS, unused_tools
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.types import Request, Sampling
@@ -37,6 +38,7 @@ MAX_REPORTED = 32
 MAX_NAME = 128
 """Characters of one of these names: keys are the client's."""
 RAW_TASK = "raw"
+SPELLING = Spelling(field="messages", text="text", images=("image_url", "file"))
 SCHEMA = "response_format.json_schema.schema"
 EXAMPLE = '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
 HOW_TO_SEND = "Send it as an image_url part of a user message."
@@ -144,7 +146,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
         InvalidRequest: With the path of the field at fault.
     """
     raw = read_object(body)
-    turn = read_turn(raw)
+    turn = read_turn(raw, SPELLING)
     read = raw if turn is None else without_history(raw, turn)
     chat = validated(ChatBody, read)
     if turn is None:

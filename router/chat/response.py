@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from router.asgi.errors import encode
-from router.chat.json_schema import JsonSchema
-from router.chat.response_format import Content
+from router.conversation.json_schema import JsonSchema
+from router.conversation.response_format import Content
 from vlm.grounding_formats import render
 from vlm.grounding_json import objects_json, to_json
 from vlm.types import Chunk, Completion, Timings
@@ -25,7 +25,7 @@ class ResponseOptions:
     """How the client wants its answer.
 
     Attributes:
-        content: What ``message.content`` holds; see :class:`~router.chat.response_format.ContentForm`.
+        content: What ``message.content`` holds; see :class:`~router.conversation.response_format.ContentForm`.
         include_raw: Put the model's own output into the grounding object.
         logprobs: Report each token's log-probability.
         schema: The client's JSON schema for the content, whose properties are the only ones if it forbids others.

@@ -1,49 +1,27 @@
-"""The chat request's JSON: which fields exist, their types and their ranges.
+"""The chat request's JSON beyond ``router.conversation.fields``: its messages, and how it spells what all formats have.
 
 What the fields mean together is in ``router.chat.request``.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field
 
 from router.asgi.validation import Checked, UnicodeText
-from vlm.sampling import MAX_BIASES, MAX_TOP_LOGPROBS
-from vlm.types import MAX_CHOICES, MAX_TASKS, CaptionLength
-
-MAX_LABELS = 64
-MAX_REFERENCES = 64
-MAX_STOPS = 4
-MAX_PARTS = 64
-"""Of a message."""
-MAX_MESSAGES = 4096
-"""Chat interfaces resend the whole conversation; all but two of its messages are skipped. The number of items in the
-body bounds the work in any case."""
-
-
-IMAGE_URL = r"^([dD][aA][tT][aA]:|[hH][tT][tT][pP][sS]?:)"
-"""How the URL of an image begins; what is wrong with others, the loader says better than a pattern."""
-DECIMAL_ID = "^(0|[1-9][0-9]{0,9})$"
-
-
-Url = Annotated[
-    str,
-    Field(
-        description="A data URL with base64 (data:image/png;base64,...), or an http or https URL that the server "
-        "downloads. PNG, JPEG, WebP, GIF or BMP.",
-        json_schema_extra={"pattern": IMAGE_URL},
-    ),
-]
-
-
-def _one_given(*names: str) -> dict[str, Any]:
-    """Exactly one of these fields has a value, which is checked where they are read."""
-    given: dict[str, Any] = {"not": {"type": "null"}}
-    return {"oneOf": [{"required": [name], "properties": {name: given}} for name in names]}
+from router.conversation.fields import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    Effort,
+    MaxTokens,
+    ModelBody,
+    ResponseFormat,
+    Url,
+    one_given,
+    optional,
+)
+from vlm.types import MAX_CHOICES
 
 
 class TextPart(Checked):
@@ -56,7 +34,7 @@ class TextPart(Checked):
 class ImageUrl(Checked):
     """Where an image is: a URL, or an uploaded file in its place."""
 
-    model_config = ConfigDict(json_schema_extra=_one_given("url", "file_id"))
+    model_config = ConfigDict(json_schema_extra=one_given("url", "file_id"))
 
     url: Url | None = None
     file_id: str | None = Field(default=None, description="The id of an uploaded file of the caller.")
@@ -73,7 +51,7 @@ class ImagePart(Checked):
 class FileFields(Checked):
     """An uploaded file, or its content."""
 
-    model_config = ConfigDict(json_schema_extra=_one_given("file_id", "file_data"))
+    model_config = ConfigDict(json_schema_extra=one_given("file_id", "file_data"))
 
     file_id: str | None = Field(default=None, description="The id of an uploaded file of the caller.")
     file_data: Url | None = Field(default=None, description="A data URL with base64.")
@@ -93,34 +71,6 @@ def _as_parts(content: object) -> object:
     return [] if content is None else content
 
 
-def _as_stops(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _as_task(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _token_id(key: str) -> str:
-    if not re.fullmatch(DECIMAL_ID, key):
-        raise PydanticCustomError("token_id", "must have token ids as keys, whole numbers such as 17")
-    return key
-
-
-def _empty_if_null(value: object) -> object:
-    return [] if value is None else value
-
-
-def _false_if_null(value: object) -> object:
-    return False if value is None else value
-
-
-def _normal_if_null(value: object) -> object:
-    return "normal" if value is None else value
-
-
-Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-TaskName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 # Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
 PartList = Annotated[list[Part], Field(max_length=MAX_PARTS)]
@@ -134,190 +84,11 @@ class Message(Checked):
     content: ContentParts = Field(default_factory=list)
 
 
-HAIR = 0.01
-"""How far outside the image a location may be, as a share of the image's side: it then means the edge. Sums of rounded
-numbers end there, and so do boxes that other models give. What is farther away is meant for another image."""
-
-
-def _within(share: float) -> float:
-    if not -HAIR <= share <= 1 + HAIR:
-        raise PydanticCustomError("outside", "must be from 0 to 1")
-    return min(max(share, 0.0), 1.0)
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-MaxObjects = Annotated[int, Field(ge=1, le=1000)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-TopP = Annotated[float, Field(ge=0, le=1)]
-MaxTokens = Annotated[int, Field(ge=1, lt=2**31)]
-Coordinate = Annotated[float, AfterValidator(_within), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
-SharePair = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
-ShareCorners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
-PixelPair = Annotated[list[float], Field(min_length=2, max_length=2)]
-PixelCorners = Annotated[list[float], Field(min_length=4, max_length=4)]
-
-
-class Region(Checked):
-    """A box, [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2: from 0 to 1, or in pixels of the upright image."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_one_given("box", "box_px"))
-
-    box: ShareCorners | None = None
-    box_px: PixelCorners | None = None
-
-
-class Reference(Region):
-    """A box or a point, in either frame."""
-
-    model_config = ConfigDict(json_schema_extra=_one_given("box", "box_px", "point", "point_px"))
-
-    point: SharePair | None = None
-    point_px: PixelPair | None = None
-
-
-Labels = Annotated[list[Word], Field(max_length=MAX_LABELS)]
-References = Annotated[list[Reference], Field(max_length=MAX_REFERENCES)]
-
-
-class TaskBody(Checked):
-    """What to do with the image. A key that the task does not use is reported in x_gigarouter.ignored."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: TaskName = Field(description="A task of the model, as GET /v1/models lists them.")
-    labels: Annotated[Labels, FailFast(), BeforeValidator(_empty_if_null, json_schema_input_type=Labels | None)] = (
-        Field(
-            default_factory=list,
-            description="What to look for; each label is a generation of its own.",
-            json_schema_extra={"default": []},
-        )
-    )
-    text: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
-        default=None,
-        description="The question, the text to ground or segment, or the beginning of a caption; else the prompt.",
-    )
-    region: Region | None = Field(default=None, description="The part of the image that the task is about.")
-    length: Annotated[CaptionLength, BeforeValidator(_normal_if_null, json_schema_input_type=CaptionLength | None)] = (
-        Field(default="normal", description="Length of a caption.")
-    )
-    max_objects: MaxObjects | None = Field(
-        default=None, description="Maximum number of objects for each label, where the model has one."
-    )
-    threshold: Share | None = Field(default=None, description="Leave out objects with a lower score.")
-    reasoning: Annotated[bool, BeforeValidator(_false_if_null, json_schema_input_type=bool | None)] = Field(
-        default=False, description="Reason before answering, where the model can."
-    )
-    references: Annotated[
-        References, FailFast(), BeforeValidator(_empty_if_null, json_schema_input_type=References | None)
-    ] = Field(
-        default_factory=list,
-        description="The locations that a question is about.",
-        json_schema_extra={"default": []},
-    )
-
-
 class StreamOptions(Checked):
     """Options of a stream."""
 
     include_usage: bool | None = Field(
         default=None, description="Send one more event, with usage.", json_schema_extra={"default": False}
-    )
-
-
-class NamedSchema(Checked):
-    """A JSON schema: of the grounding object or of a part of it, or of {"text": ...}; others are refused."""
-
-    name: Word = Field(description="Does not matter.")
-    description: str | None = Field(default=None, description="Does not matter.")
-    strict: bool | None = Field(default=None, description="Does not matter.")
-    schema_: dict[str, Any] | None = Field(
-        default=None, alias="schema", description="By default that of the grounding object."
-    )
-
-
-class ResponseFormat(Checked):
-    """The form of the content."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = Field(default=None, description="Required by the type json_schema.")
-
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-TokenId = Annotated[str, AfterValidator(_token_id), Field(json_schema_extra={"pattern": DECIMAL_ID})]
-Biases = Annotated[
-    dict[TokenId, Annotated[float, Field(json_schema_extra={"minimum": -100, "maximum": 100})]],
-    Field(max_length=MAX_BIASES, json_schema_extra={"additionalProperties": False}),
-]
-StopStrings = Annotated[list[Word], Field(max_length=MAX_STOPS)]
-AnyTask = Annotated[TaskBody, BeforeValidator(_as_task, json_schema_input_type=TaskName | TaskBody)]
-AnyTasks = Annotated[list[AnyTask], Field(min_length=1, max_length=MAX_TASKS)]
-
-
-def _field(description: str, *, default: object = None) -> Any:
-    """A field that may be left out or null; ``default`` is what it then means, where that does not depend."""
-    extra: Any = None if default is None else {"default": default}
-    return Field(default=None, description=description, json_schema_extra=extra)
-
-
-# The keys of vlm.grounding_formats.FORMATS; a test compares them.
-GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
-
-
-class ModelBody(Checked):
-    """What every format of conversations takes: the model, how its tokens are chosen, and our own fields."""
-
-    model: Word = Field(
-        description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption."
-    )
-    stream: bool | None = _field("Send the answer as server-sent events.", default=False)
-    temperature: Temperature | None = _field("0 is greedy.")
-    top_p: TopP | None = _field("Sample from the most likely tokens that together have this probability.")
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = _field(
-        "The same seed gives the same answer, whatever else is in the batch; random by default."
-    )
-    stop: Annotated[StopStrings, BeforeValidator(_as_stops, json_schema_input_type=Word | StopStrings)] | None = _field(
-        "The answer ends before the first of these strings."
-    )
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = _field(
-        "Divides the logits of tokens that occurred before, in the prompt too."
-    )
-    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=64)] | None = _field(
-        "No n-gram of this size occurs twice; 0 turns it off."
-    )
-    num_beams: Annotated[int, Field(ge=1, le=8)] | None = _field(
-        "Beams of a beam search; above 1 it cannot be combined with a temperature above 0."
-    )
-    length_penalty: Annotated[float, Field(ge=-8, le=8)] | None = _field(
-        "A beam's log-probability is divided by its length to this power."
-    )
-    early_stopping: bool | None = _field("End the search once num_beams answers are complete.")
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = _field(
-        "Report so many of the likeliest tokens of each step too; above 0 it needs logprobs.", default=0
-    )
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = _field(
-        "Subtracted from a token's logit for each time that it is in the answer so far.", default=0
-    )
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = _field(
-        "Subtracted once if the token is in the answer so far.", default=0
-    )
-    logit_bias: Biases | None = _field("Added to the logits of the model's token ids: -100 is never, 100 always.")
-    top_k: Annotated[int, Field(ge=-1)] | None = _field(
-        "Sample from so many of the most likely tokens; 0 and -1 mean all.", default=0
-    )
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = _field(
-        "Leave out tokens whose probability is below this share of the most likely one's.", default=0
-    )
-    task: AnyTask | None = _field(
-        "A task, by name or with its arguments; raw returns the model's own output as the content. By default the "
-        "prompt decides."
-    )
-    tasks: AnyTasks | None = _field("Several tasks about the image, in place of task.")
-    include_raw: bool | None = _field(
-        "Put the model's own output, special tokens included, into grounding.raw.", default=False
-    )
-    grounding_format: GroundingFormat | None = _field("Give the objects in this format too.")
-    drop_params: bool | None = _field(
-        "Ignore fields that cannot be honoured instead of refusing the request; the default is the operator's."
     )
 
 
@@ -328,14 +99,14 @@ class ChatBody(ModelBody):
         description="The conversation. Its last user message is the prompt, and the newest user message with an image "
         "has the images, up to 16. All others are skipped, whatever they hold."
     )
-    stream_options: StreamOptions | None = _field("Only with stream.")
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = _field(
+    stream_options: StreamOptions | None = optional("Only with stream.")
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = optional(
         "Number of answers. Above 1 it cannot be combined with tasks, several labels or several images.", default=1
     )
-    max_tokens: MaxTokens | None = _field("Maximum number of tokens to generate, reasoning included.")
-    max_completion_tokens: MaxTokens | None = _field("The same; it wins where both are sent.")
-    logprobs: bool | None = _field("Report the log-probability of each token.", default=False)
-    reasoning_effort: Effort | None = _field(
+    max_tokens: MaxTokens | None = optional("Maximum number of tokens to generate, reasoning included.")
+    max_completion_tokens: MaxTokens | None = optional("The same; it wins where both are sent.")
+    logprobs: bool | None = optional("Report the log-probability of each token.", default=False)
+    reasoning_effort: Effort | None = optional(
         "Above minimal, a model that can reason does so before it answers a question."
     )
-    response_format: ResponseFormat | None = _field("The form of the content.", default={"type": "text"})
+    response_format: ResponseFormat | None = optional("The form of the content.", default={"type": "text"})

@@ -13,10 +13,10 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
-from router.chat.model_name import read_model_name
-from router.chat.prompt import check_length
 from router.chat.request import some_of
 from router.config import RouterConfig
+from router.conversation.model_name import read_model_name
+from router.conversation.prompt import check_length
 from router.moondream.schema import BODIES, MoondreamBody, QueryBody, Settings
 from router.moondream.tasks import path_of, sampling_of, task_of
 from vlm.errors import InvalidImage, InvalidRequest, ModelNotFound, UnsupportedTask, VlmError

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked, UnicodeText
-from router.chat.schema import MAX_REFERENCES, MaxObjects, MaxTokens, Share, Temperature, TopP, Url, Word
+from router.conversation.fields import MAX_REFERENCES, MaxObjects, MaxTokens, Share, Temperature, TopP, Url, Word
 from vlm.types import CaptionLength
 
 

@@ -9,8 +9,9 @@ from pydantic import ConfigDict, Field
 
 from router.asgi.validation import Checked
 from router.chat.request import IMPOSSIBLE
-from router.chat.schema import MAX_MESSAGES, ChatBody, ContentParts, NamedSchema, ResponseFormat
-from router.chat.tools import CHOICES, NOT_DEMANDED, OFFERS
+from router.chat.schema import ChatBody, ContentParts
+from router.conversation.fields import MAX_MESSAGES, NamedSchema, ResponseFormat
+from router.conversation.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import ChatCompletion, ChatCompletionChunk
 from router.openapi.error_codes import OF_REQUESTS
 from router.openapi.operation import JSON, Answer, Events, Json, Operation

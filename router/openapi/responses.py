@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from router.asgi.validation import Checked
-from router.chat.schema import MAX_MESSAGES, MAX_PARTS
-from router.chat.tools import CHOICES, NOT_DEMANDED, OFFERS
+from router.conversation.fields import MAX_MESSAGES, MAX_PARTS
+from router.conversation.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import (
     CompletionTokensDetails,
     Count,

@@ -12,8 +12,6 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import given_one, validated
-from router.chat.history import Spelling, Turn, read_turn, without_history
-from router.chat.question import Question, check_number, no_user_message, prompt_of, unused_parts
 from router.chat.request import IMPOSSIBLE as IMPOSSIBLE_IN_CHAT
 from router.chat.request import (
     ParsedChat,
@@ -25,9 +23,11 @@ from router.chat.request import (
     unread_fields,
     unused_messages,
 )
-from router.chat.schema import NamedSchema, ResponseFormat
-from router.chat.tools import unused_tools
 from router.config import RouterConfig
+from router.conversation.fields import NamedSchema, ResponseFormat
+from router.conversation.history import Spelling, Turn, read_turn, without_history
+from router.conversation.question import Question, check_number, no_user_message, prompt_of, unused_parts
+from router.conversation.tools import unused_tools
 from router.responses.schema import InputFile, InputImage, InputText, PlainFormat, ResponsesBody
 from vlm.errors import InvalidRequest
 

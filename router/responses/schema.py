@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, FailFast, Field, JsonValue, StringConstraints
 
 from router.asgi.validation import Checked, UnicodeText
-from router.chat.schema import MAX_MESSAGES, Effort, MaxTokens, ModelBody, Word
+from router.conversation.fields import MAX_MESSAGES, MAX_PARTS, Effort, MaxTokens, ModelBody, Word
 
 MAX_METADATA = 16
 """Number of entries of ``metadata``, as at OpenAI: they are part of every answer."""
@@ -56,7 +56,7 @@ def _as_items(value: object) -> object:
 
 InputPart = Annotated[InputText | InputImage | InputFile, Field(discriminator="type")]
 # Without FailFast pydantic would keep an error for each bad item; lists within lists may hold very many.
-InputParts = Annotated[list[InputPart], FailFast(), Field(max_length=64), BeforeValidator(_as_parts)]
+InputParts = Annotated[list[InputPart], FailFast(), Field(max_length=MAX_PARTS), BeforeValidator(_as_parts)]
 
 
 class InputMessage(Checked):

@@ -16,9 +16,10 @@ from router.backends.base import ModelStatus
 from router.catalogue import entry
 from router.chat.request import IMPOSSIBLE
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json
-from router.chat.schema import MAX_LABELS, MAX_REFERENCES, ChatBody, Reference, TaskBody
-from router.chat.tools import TOOL_FIELDS
+from router.chat.schema import ChatBody
 from router.config import RouterConfig
+from router.conversation.fields import MAX_LABELS, MAX_REFERENCES, Reference, TaskBody
+from router.conversation.tools import TOOL_FIELDS
 from router.responses.request import IMPOSSIBLE as IMPOSSIBLE_IN_RESPONSES
 from router.responses.request import LOGPROBS, RENAMED, STORED
 from router.responses.response import MAX_ECHOED_BYTES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.chat.schema import MAX_REFERENCES
+from router.conversation.fields import MAX_REFERENCES
 from router.moondream.format import ROUTES
 from router.moondream.request import IMPOSSIBLE
 from router.moondream.response import metrics_json, reasoning_json, segment_json

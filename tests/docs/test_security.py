@@ -12,8 +12,8 @@ import pytest
 
 from deployments.local import object_store
 from router.asgi.body import MAX_JSON_DEPTH, MAX_JSON_ITEMS
-from router.chat.schema import MAX_LABELS, MAX_REFERENCES
 from router.config import RouterConfig
+from router.conversation.fields import MAX_LABELS, MAX_REFERENCES
 from router.fetch import fetcher, pinned, resolver, turns, url
 from router.files import objects, routes, store, sweeper, upload
 from vlm.engine.blocks import MAX_BEAMS

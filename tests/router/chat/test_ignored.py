@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from router.chat.request import IMPOSSIBLE, MAX_REPORTED, Chat
 from router.chat.schema import ChatBody
-from router.chat.tools import TOOL_FIELDS
 from router.config import RouterConfig
+from router.conversation.tools import TOOL_FIELDS
 from tests.router.world import URL, body, image_part, read_chat, text_part, user
 from vlm.errors import VlmError
 from vlm.grounding_schema import grounding_schema

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from router.chat.request import IMPOSSIBLE, parse_chat
-from router.chat.schema import ChatBody, TaskBody
-from router.chat.tools import TOOL_FIELDS
+from router.chat.schema import ChatBody
 from router.config import RouterConfig
+from router.conversation.fields import TaskBody
+from router.conversation.tools import TOOL_FIELDS
 from tests.router import clients
 from tests.router.openapi.documents import Json, served, validator
 from tests.router.world import body, image_part, user

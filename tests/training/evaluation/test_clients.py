@@ -23,9 +23,9 @@ from starlette.routing import Route
 from router.app import create_app
 from router.asgi.validation import validated
 from router.backends.base import LocalBackend
-from router.chat.schema import TaskBody
-from router.chat.tasks import read_task
 from router.config import RouterConfig
+from router.conversation.fields import TaskBody
+from router.conversation.tasks import read_task
 from tests.listening import listening
 from tests.router.world import FakeBackend, words
 from training.data.drawing import draw, png

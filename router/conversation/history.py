@@ -23,8 +23,6 @@ class Spelling:
     images: tuple[str, ...]
 
 
-CHAT = Spelling(field="messages", text="text", images=("image_url", "file"))
-
 _UNREAD: Json = {"role": "assistant"}
 """Stands for a message that is not read, so that the others keep their positions in the body."""
 
@@ -41,7 +39,7 @@ class Turn:
 
     text: int
     images: int | None
-    spelling: Spelling = CHAT
+    spelling: Spelling
 
     def unused(self, messages: list[Any]) -> list[int]:
         """Positions of the messages that are not used, or not wholly: the text beside an older image is not read."""
@@ -51,7 +49,7 @@ class Turn:
         return at == self.images and not any(_is_part(part, self.spelling.text) for part in _parts(message))
 
 
-def read_turn(raw: Json, spelling: Spelling = CHAT) -> Turn | None:
+def read_turn(raw: Json, spelling: Spelling) -> Turn | None:
     """The messages of a body that are read; None where there is no user message, or no list of messages."""
     messages = raw.get(spelling.field)
     users = [at for at, message in enumerate(messages) if _is_user(message)] if isinstance(messages, list) else []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from router.chat.json_schema import JsonSchema
-from router.chat.schema import ResponseFormat
+from router.conversation.fields import ResponseFormat
+from router.conversation.json_schema import JsonSchema
 from vlm.errors import InvalidRequest
 from vlm.grounding_schema import grounding_schema
 

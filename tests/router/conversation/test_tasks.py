@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.asgi.errors import encode
-from router.chat.schema import TaskBody
-from router.chat.tasks import read_task
 from router.config import RouterConfig
+from router.conversation.fields import TaskBody
+from router.conversation.tasks import read_task
 from tests.images import data_url, oriented
 from tests.router.world import SIZE, body, image_part, read_chat, user
 from vlm.errors import InvalidRequest

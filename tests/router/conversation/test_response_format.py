@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from router.chat.json_schema import MAX_REQUIRED, JsonSchema
 from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of
-from router.chat.response_format import ContentForm, read_form
-from router.chat.schema import GroundingFormat, NamedSchema, ResponseFormat
+from router.conversation.fields import GroundingFormat, NamedSchema, ResponseFormat
+from router.conversation.json_schema import MAX_REQUIRED, JsonSchema
+from router.conversation.response_format import ContentForm, read_form
 from tests.router.world import FakeBackend, body, client, events, geometry, post, script, several, words
 from vlm.errors import InvalidRequest
 from vlm.grounding_formats import FORMATS

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.asgi.format import ImageReference
-from router.chat.prompt import Prompt, check_length, has_data_url, read_prompt
 from router.config import RouterConfig
+from router.conversation.prompt import Prompt, check_length, has_data_url, read_prompt
 from vlm.errors import InvalidRequest
 from vlm.types import MAX_IMAGES
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.history import Turn, read_turn, without_history
-from router.chat.request import Chat
+from router.chat.request import SPELLING, Chat
 from router.config import RouterConfig
+from router.conversation.history import Turn, read_turn, without_history
 from tests.images import plain
 from tests.router.clients import OTHER_URL, langchain_agent, open_webui_later
 from tests.router.world import IMAGE, URL, body, image_part, read_chat, text_part, user
@@ -109,15 +109,15 @@ def test_what_is_read_is_validated_at_its_place() -> None:
 
 
 def test_without_a_user_message_there_is_nothing_to_read() -> None:
-    assert read_turn({"messages": [said("system", "hi")]}) is None
-    assert read_turn({"messages": "hi"}) is None
-    assert read_turn({}) is None
+    assert read_turn({"messages": [said("system", "hi")]}, SPELLING) is None
+    assert read_turn({"messages": "hi"}, SPELLING) is None
+    assert read_turn({}, SPELLING) is None
 
 
 def test_the_positions_of_messages_stay() -> None:
     raw = {"messages": [said("tool", 1), user(image_part(URL)), said("tool", 2), said("user", "hi")], "model": "m"}
-    turn = read_turn(raw)
-    assert turn == Turn(text=3, images=1)
+    turn = read_turn(raw, SPELLING)
+    assert turn == Turn(text=3, images=1, spelling=SPELLING)
     trimmed = without_history(raw, turn)
     assert [one is raw["messages"][at] for at, one in enumerate(trimmed["messages"])] == [False, True, False, True]
     assert OTHER_URL != URL

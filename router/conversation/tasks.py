@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.asgi.validation import given_one
-from router.chat.schema import HAIR, Reference, Region, TaskBody
+from router.conversation.fields import HAIR, Reference, Region, TaskBody
 from vlm.errors import InvalidRequest
 from vlm.types import Box, Point, Task
 
@@ -16,7 +16,7 @@ ImageSize = Callable[[], tuple[int, int]]
 """(width, height) of the upright image in pixels, read only if there are pixels to normalise."""
 
 HAIR_PX = 1.0
-"""How many pixels outside the image a location may be in any case; see :data:`~router.chat.schema.HAIR`."""
+"""How many pixels outside the image a location may be in any case; see :data:`~router.conversation.fields.HAIR`."""
 
 
 def read_task(body: TaskBody, path: str, size: ImageSize) -> Task:

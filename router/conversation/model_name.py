@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.chat.prompt import Prompt
 from router.config import RouterConfig
+from router.conversation.prompt import Prompt
 from vlm.models.cards import canonical_name, cards
 from vlm.types import Task
 
