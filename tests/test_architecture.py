@@ -79,12 +79,12 @@ ROOMS: dict[str, set[str]] = {
     # What the formats share that ask in messages: it knows none of them.
     "router/conversation": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
-        "vlm/grounding_schema", "router/config", "router/asgi",
+        "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
     },
     # A format of requests and answers: it does not know who answers.
     "router/chat": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "vlm/grounding_json", "vlm/grounding_formats", "router/config",
-        "router/asgi", "router/conversation", "router/images",
+        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
+        "router/images",
     },
     # Moondream's own API; takes what is not chat's alone (names of models, limits, our own keys) from there.
     "router/moondream": {

@@ -13,17 +13,14 @@ from typing import Any
 
 from router.asgi.errors import error_body
 from router.asgi.sse import DONE, event
-from router.chat.response import (
-    ResponseMeta,
+from router.chat.response import ChatHead, choices_of, reasoning_json, usage_json
+from router.conversation.answer import (
     ResponseOptions,
-    choices_of,
     content_of,
+    early_text,
     extras_json,
-    grounding_of,
+    found_json,
     logprobs_json,
-    reasoning_json,
-    rendered_json,
-    usage_json,
 )
 from vlm.errors import VlmError
 from vlm.types import Chunk, Completion
@@ -35,7 +32,7 @@ Json = dict[str, Any]
 class EventWriter:
     """Writes the events of one answer; see :class:`~router.asgi.format.EventWriter`."""
 
-    meta: ResponseMeta
+    head: ChatHead
     options: ResponseOptions
     include_usage: bool = False
     n: int = 1
@@ -53,7 +50,7 @@ class EventWriter:
 
     def _deltas(self, chunk: Chunk) -> Iterator[bytes]:
         """What a chunk adds: always its reasoning; its text only where the content is text that may be sent early."""
-        text = chunk.text if self.options.content == "answer" and _may_have_text(chunk) else ""
+        text = early_text(chunk, self.options)
         logprobs = logprobs_json(chunk, self.options)
         if chunk.reasoning:  # an event of its own: many clients read only one of the two from each event
             yield self._choice(reasoning_json(chunk.reasoning), index=chunk.index, **({} if text else logprobs))
@@ -68,10 +65,10 @@ class EventWriter:
                 yield self._choice({"content": content_of(one, self.options)}, index=index)
             last = index + 1 == len(choices)
             yield self._choice(
-                {"grounding": grounding_of(one, self.options), **rendered_json(one, self.options)},
+                found_json(one, self.options),
                 index=index,
                 finish_reason=one.finish_reason,
-                beside={"x_gigarouter": extras_json(completion, self.meta)} if last else None,
+                beside={"x_gigarouter": extras_json(completion, self.head.meta)} if last else None,
             )
         if self.include_usage:
             yield event({**self._head(), "choices": [], "usage": usage_json(completion)})
@@ -83,7 +80,7 @@ class EventWriter:
 
     def _head(self) -> Json:
         usage = {"usage": None} if self.include_usage else {}
-        return {**self.meta.json("chat.completion.chunk"), **usage}
+        return {**self.head.json("chat.completion.chunk"), **usage}
 
     def _choice(
         self,
@@ -99,7 +96,3 @@ class EventWriter:
         if token_ids is not None:
             choice["token_ids"] = token_ids
         return event({**self._head(), "choices": [choice], **(beside or {})})
-
-
-def _may_have_text(chunk: Chunk) -> bool:
-    return chunk.completion is None or chunk.completion.has_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from router.chat.events import EventWriter
 from router.chat.reasoning import with_effort
 from router.chat.request import Chat, ParsedChat, build_chat, parse_chat
-from router.chat.response import Json, ResponseMeta, completion_json
+from router.chat.response import ChatHead, Json, completion_json
 from router.config import RouterConfig
 from vlm.errors import VlmError
 from vlm.types import Completion, Request
@@ -30,10 +30,7 @@ class ChatFormat:
         """See :class:`~router.asgi.format.Format`."""
         chat = build_chat(parsed, images, self._config)
         chat = with_effort(chat, parsed.question.prompt, parsed.effort, EFFORT)
-        meta = ResponseMeta(
-            chat.model, request_id, self._config.system_fingerprint, chat.ignored, chat.resolution, chat.path_of
-        )
-        return BuiltChat(chat, meta)
+        return BuiltChat(chat, ChatHead(chat.meta(request_id), self._config.system_fingerprint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +65,18 @@ class BuiltFromChat:
 
 @dataclass(frozen=True, slots=True)
 class BuiltChat(BuiltFromChat):
-    """A chat request and what its answer repeats."""
+    """A chat request.
 
-    meta: ResponseMeta
+    Attributes:
+        head: What its answer repeats.
+    """
+
+    head: ChatHead
 
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
-        return completion_json(completion, self.meta, self.chat.options)
+        return completion_json(completion, self.head, self.chat.options)
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.meta, self.chat.options, self.chat.include_usage, self.chat.request.n)
+        return EventWriter(self.head, self.chat.options, self.chat.include_usage, self.chat.request.n)

@@ -17,9 +17,9 @@ from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import unread_keys, validated
 from router.chat.image_parts import image_references
-from router.chat.response import ResponseOptions
 from router.chat.schema import ChatBody, ImagePart, Part, TextPart
 from router.config import RouterConfig
+from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import Effort, ModelBody, ResponseFormat, TaskBody
 from router.conversation.history import Spelling, Turn, read_turn, without_history
 from router.conversation.model_name import ModelName, read_model_name, task_of, uses_text
@@ -118,6 +118,10 @@ class Chat:
     how_to_send: str
     resolution: Literal["model", "plain"] | None = None
     reasoning_param: str | None = None
+
+    def meta(self, request_id: str) -> ResponseMeta:
+        """What its answer says about it."""
+        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of)
 
     def path_of(self, name: str) -> str:
         """The path in the body of a field of ``Request``, as the model calls it."""

@@ -1,42 +1,23 @@
-"""A completion as OpenAI's JSON, with the grounding object beside the text, and the rule for what ``content`` holds."""
+"""A completion as the JSON of chat completions, with the grounding object beside the text."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from router.asgi.errors import encode
-from router.conversation.json_schema import JsonSchema
-from router.conversation.response_format import Content
-from vlm.grounding_formats import render
-from vlm.grounding_json import objects_json, to_json
-from vlm.types import Chunk, Completion, Timings
+from router.conversation.answer import (
+    ResponseMeta,
+    ResponseOptions,
+    content_of,
+    extras_json,
+    found_json,
+    logprobs_json,
+)
+from vlm.types import Completion
 
 Json = dict[str, Any]
-
-_TIMINGS = tuple(one.name for one in fields(Timings))
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseOptions:
-    """How the client wants its answer.
-
-    Attributes:
-        content: What ``message.content`` holds; see :class:`~router.conversation.response_format.ContentForm`.
-        include_raw: Put the model's own output into the grounding object.
-        logprobs: Report each token's log-probability.
-        schema: The client's JSON schema for the content, whose properties are the only ones if it forbids others.
-        grounding_format: Render the objects in this format too, a key of ``vlm.grounding_formats.FORMATS``.
-    """
-
-    content: Content = "answer"
-    include_raw: bool = False
-    logprobs: bool = False
-    schema: JsonSchema | None = None
-    grounding_format: str | None = None
 
 
 def _new_id() -> str:
@@ -48,25 +29,17 @@ def _now() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseMeta:
+class ChatHead:
     """What every event of one answer repeats.
 
     Attributes:
-        model: Canonical name.
-        request_id: As in the header.
+        meta: What the answer says about the request.
         fingerprint: The operator's name of the build.
-        ignored: What of the request has no effect, as far as the router knows.
-        resolution: How the router found the task; None where the model did.
-        path_of: The path in the body of what a model calls by the name of a field of ``Request``.
         id, created: OpenAI's.
     """
 
-    model: str
-    request_id: str
+    meta: ResponseMeta
     fingerprint: str | None = None
-    ignored: tuple[str, ...] = ()
-    resolution: str | None = None
-    path_of: Callable[[str], str] = str
     id: str = field(default_factory=_new_id)
     created: int = field(default_factory=_now)
 
@@ -76,18 +49,18 @@ class ResponseMeta:
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.model,
+            "model": self.meta.model,
             "system_fingerprint": self.fingerprint,
         }
 
 
-def completion_json(completion: Completion, meta: ResponseMeta, options: ResponseOptions) -> Json:
+def completion_json(completion: Completion, head: ChatHead, options: ResponseOptions) -> Json:
     """The body of a whole answer."""
     return {
-        **meta.json("chat.completion"),
+        **head.json("chat.completion"),
         "choices": [_choice_json(index, one, options) for index, one in enumerate(choices_of(completion))],
         "usage": usage_json(completion),
-        "x_gigarouter": extras_json(completion, meta),
+        "x_gigarouter": extras_json(completion, head.meta),
     }
 
 
@@ -102,8 +75,7 @@ def _choice_json(index: int, completion: Completion, options: ResponseOptions) -
         "content": content_of(completion, options),
         "refusal": None,
         **reasoning_json(completion.reasoning),
-        "grounding": grounding_of(completion, options),
-        **rendered_json(completion, options),
+        **found_json(completion, options),
     }
     return {
         "index": index,
@@ -113,60 +85,9 @@ def _choice_json(index: int, completion: Completion, options: ResponseOptions) -
     }
 
 
-def content_of(completion: Completion, options: ResponseOptions) -> str:
-    """The text of the answer, as the client wants it."""
-    match options.content:
-        case "raw":
-            return completion.grounding.raw
-        case "grounding":
-            grounding = grounding_of(completion, options)
-            return _encoded(grounding if options.schema is None else options.schema.kept(grounding))
-        case "text":
-            return _encoded({"text": _answer(completion, options)})
-        case "json":
-            return _encoded(_object(completion, options))
-        case "answer":
-            return _answer(completion, options)
-
-
-def _answer(completion: Completion, options: ResponseOptions) -> str:
-    """The text, or the objects as compact JSON if the answer has no text."""
-    if completion.has_text:
-        return completion.text
-    if options.grounding_format is not None:
-        return _encoded(render(completion.grounding, options.grounding_format))
-    return _encoded(objects_json(completion.grounding))
-
-
-def _encoded(value: Any) -> str:
-    return encode(value).decode()
-
-
 def reasoning_json(reasoning: str | None) -> Json:
     """The reasoning before the content, under the name that vLLM and others use; no key where there is none."""
     return {} if reasoning is None else {"reasoning_content": reasoning}
-
-
-def _object(completion: Completion, options: ResponseOptions) -> Json:
-    """Any answer as a JSON object: the grounding where it has objects or several answers, else the text."""
-    if completion.has_text and not (completion.grounding.detections or completion.parts):
-        return {"text": completion.text}
-    return grounding_of(completion, options)
-
-
-def grounding_of(completion: Completion, options: ResponseOptions) -> Json:
-    """The grounding object; of several tasks the first one's, with those of all in its ``parts``."""
-    parts = [part.grounding for part in completion.parts]
-    return to_json(completion.grounding, include_raw=options.include_raw, parts=parts)
-
-
-def rendered_json(completion: Completion, options: ResponseOptions) -> Json:
-    """The objects in the format that was asked for, beside the grounding; no key where none was."""
-    name = options.grounding_format
-    if name is None:
-        return {}
-    parts = [render(part.grounding, name) for part in completion.parts]
-    return {"grounding_format": {"name": name, "value": render(completion.grounding, name), "parts": parts}}
 
 
 def usage_json(completion: Completion) -> Json:
@@ -184,41 +105,3 @@ def usage_json(completion: Completion) -> Json:
         },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
-
-
-def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
-    """The part of an answer that is this router's own: not in OpenAI's format."""
-    return {
-        "request_id": meta.request_id,
-        "task_resolution": meta.resolution or completion.resolution,
-        "image_cache": _image_cache(completion),
-        "ignored": [*dict.fromkeys((*meta.ignored, *map(meta.path_of, completion.ignored)))],
-        "timings": {name: round(getattr(completion.timings, name), 3) for name in _TIMINGS},
-    }
-
-
-def _image_cache(completion: Completion) -> str | None:
-    """Whether the images were encoded before, all of them or some; null without an image."""
-    if completion.grounding.image_size is None:
-        return None
-    cached, all_tokens = completion.usage.cached_tokens, completion.usage.image_tokens
-    return "miss" if not cached else "hit" if cached >= all_tokens else "partial"
-
-
-def logprobs_json(answer: Completion | Chunk, options: ResponseOptions) -> Json:
-    """The choice's ``logprobs``, and beside them ``token_ids``."""
-    if not options.logprobs:
-        return {"logprobs": None}
-    steps = answer.top_logprobs or ((),) * len(answer.logprobs)
-    tokens = zip(answer.token_bytes, answer.logprobs, steps, strict=True)
-    content = [
-        {**_token_json(piece, logprob), "top_logprobs": [_token_json(one.token_bytes, one.logprob) for one in step]}
-        for piece, logprob, step in tokens
-    ]
-    return {"logprobs": {"content": content, "refusal": None}, "token_ids": list(answer.token_ids)}
-
-
-def _token_json(token_bytes: bytes, logprob: float) -> Json:
-    """A token with its text; bytes that are not whole characters are spelled ``\\xf0\\x9f``, as OpenAI does."""
-    text = token_bytes.decode("utf-8", "backslashreplace")
-    return {"token": text, "logprob": logprob, "bytes": list(token_bytes)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from router.chat.response import ResponseMeta, extras_json
+from router.conversation.answer import ResponseMeta, extras_json
 from router.moondream.request import MoondreamRequest
 from vlm.types import Box, Completion, Detection, Grounding, Point, Polygon
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from router.asgi.errors import error_body
 from router.asgi.sse import named_event
-from router.chat.response import ResponseOptions, content_of
+from router.conversation.answer import ResponseOptions, content_of, early_text
 from router.responses.response import (
     ResponseHead,
     error_json,
@@ -94,8 +94,8 @@ class EventWriter:
         self._unsent += logprobs_of(chunk, self._options)
         if chunk.reasoning:
             yield from self._grow(self._reasoning, chunk.reasoning)
-        if chunk.text and self._options.content == "answer" and _may_have_text(chunk):
-            yield from self._grow(_MESSAGE, chunk.text)
+        if text := early_text(chunk, self._options):
+            yield from self._grow(_MESSAGE, text)
         if chunk.completion is not None:
             yield from self._closing(chunk.completion)
 
@@ -155,7 +155,3 @@ class EventWriter:
     def _event(self, kind: str, **body: Any) -> bytes:
         number, self._events = self._events, self._events + 1
         return named_event({"type": kind, "sequence_number": number, **body})
-
-
-def _may_have_text(chunk: Chunk) -> bool:
-    return chunk.completion is None or chunk.completion.has_text

@@ -11,7 +11,7 @@ from router.chat.request import build_chat
 from router.config import RouterConfig
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
-from router.responses.response import Json, ResponseHead, echo_of, new_meta, response_json
+from router.responses.response import Json, ResponseHead, echo_of, response_json
 from vlm.errors import VlmError
 from vlm.types import Completion
 
@@ -36,8 +36,7 @@ class ResponsesFormat:
         in_summary = parsed.body.reasoning is not None and parsed.body.reasoning.summary is not None
         if in_summary and not reasons(chat.request):
             chat = replace(chat, ignored=(*chat.ignored, SUMMARY))
-        meta = new_meta(chat, request_id, self._config.system_fingerprint)
-        return BuiltResponse(chat, ResponseHead(meta, echo_of(parsed.body), in_summary))
+        return BuiltResponse(chat, ResponseHead(chat.meta(request_id), echo_of(parsed.body), in_summary))
 
 
 @dataclass(frozen=True, slots=True)

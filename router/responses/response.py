@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.asgi.errors import encode
-from router.chat.request import Chat
-from router.chat.response import (
+from router.conversation.answer import (
     ResponseMeta,
     ResponseOptions,
     content_of,
     extras_json,
-    grounding_of,
+    found_json,
     logprobs_json,
-    rendered_json,
 )
 from router.responses.schema import Reasoning, ResponsesBody, SchemaFormat, TextSettings
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
@@ -41,20 +39,31 @@ def _new_id() -> str:
     return uuid.uuid4().hex
 
 
+def _new_response_id() -> str:
+    return f"resp_{_new_id()}"
+
+
+def _now() -> int:
+    return int(time.time())
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
     """What every state of one response repeats.
 
     Attributes:
-        meta: The response's id, model and time, and what the answer says about the request.
+        meta: What the answer says about the request.
         echo: The settings of the request, as the answer repeats them.
         in_summary: Whether the reasoning is the summary of its item, and not its content.
+        id, created: OpenAI's.
         item_id: What the ids of its items end in.
     """
 
     meta: ResponseMeta
     echo: Json
     in_summary: bool = False
+    id: str = field(default_factory=_new_response_id)
+    created: int = field(default_factory=_now)
     item_id: str = field(default_factory=_new_id)
 
     @property
@@ -70,9 +79,9 @@ class ResponseHead:
     def json(self, status: str, output: Sequence[Json] = (), **known: Any) -> Json:
         """The Response object in a state; ``known`` are the fields that are null in other states."""
         return {
-            "id": self.meta.id,
+            "id": self.id,
             "object": "response",
-            "created_at": self.meta.created,
+            "created_at": self.created,
             "status": status,
             "completed_at": None,
             "error": None,
@@ -85,12 +94,6 @@ class ResponseHead:
         }
 
 
-def new_meta(chat: Chat, request_id: str, fingerprint: str | None) -> ResponseMeta:
-    """The meta data of a new response."""
-    new_id = f"resp_{_new_id()}"
-    return ResponseMeta(chat.model, request_id, fingerprint, chat.ignored, chat.resolution, chat.path_of, id=new_id)
-
-
 def response_json(completion: Completion, head: ResponseHead, options: ResponseOptions) -> Json:
     """The body of a whole answer, which is also the last state of a streamed one."""
     cut = completion.finish_reason == "length"
@@ -99,7 +102,7 @@ def response_json(completion: Completion, head: ResponseHead, options: ResponseO
         status_of(completion),
         [*reasoning, message_item(head, completion, options)],
         usage=usage_json(completion),
-        completed_at=None if cut else int(time.time()),
+        completed_at=None if cut else _now(),
         incomplete_details={"reason": "max_output_tokens"} if cut else None,
         x_gigarouter=extras_json(completion, head.meta),
     )
@@ -116,8 +119,7 @@ def message_item(head: ResponseHead, completion: Completion, options: ResponseOp
         **open_message(head),
         "status": status_of(completion),
         "content": [text_part(content_of(completion, options), completion, options)],
-        "grounding": grounding_of(completion, options),
-        **rendered_json(completion, options),
+        **found_json(completion, options),
     }
 
 

@@ -15,9 +15,10 @@ from router.asgi.room import UNCOUNTED_BYTES
 from router.backends.base import ModelStatus
 from router.catalogue import entry
 from router.chat.request import IMPOSSIBLE
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json
+from router.chat.response import ChatHead, completion_json
 from router.chat.schema import ChatBody
 from router.config import RouterConfig
+from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import MAX_LABELS, MAX_REFERENCES, Reference, TaskBody
 from router.conversation.tools import TOOL_FIELDS
 from router.responses.request import IMPOSSIBLE as IMPOSSIBLE_IN_RESPONSES
@@ -39,7 +40,9 @@ def response() -> dict[str, Any]:
     tokens: dict[str, Any] = {"token_bytes": (b"a",), "top_logprobs": ((TopLogprob(1, -0.5, b"a"),),)}
     usage, timings = Usage(1, 2, 3), Timings(0.1, 0.2, 0.3, 0.4)
     completion = Completion("", (1,), (-0.5,), FOUND, "stop", usage, timings, "task", has_text=False, **tokens)
-    return completion_json(completion, ResponseMeta("florence-2-base", "req_1"), ResponseOptions(logprobs=True))
+    return completion_json(
+        completion, ChatHead(ResponseMeta("florence-2-base", "req_1")), ResponseOptions(logprobs=True)
+    )
 
 
 def codes() -> set[str]:

@@ -15,7 +15,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from router.chat.response import ResponseOptions, grounding_of
+from router.conversation.answer import ResponseOptions, grounding_of
 from tests.router.conftest import Live
 from tests.router.world import CHAT, body, check_error, chosen_script, geometry, of_choices, script, words
 from vlm.errors import EngineFailure, ModelNotReady, Overloaded

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 
 from router.chat.events import EventWriter
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json
+from router.chat.response import ChatHead, completion_json
+from router.conversation.answer import ResponseMeta, ResponseOptions
 from tests.router.world import BALL, body, chosen_script, events, geometry, of_choices, post, with_reasoning, words
 from tests.router.world import FakeBackend as Backend
 from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
 
-META = ResponseMeta("blip-large", "req_1", id="chatcmpl-1", created=1)
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1"), id="chatcmpl-1", created=1)
 SQUARE, STAR = words("a red square"), words("a star")
 
 
 def written(completion: Completion, options: ResponseOptions = ResponseOptions(), *, joined: bool = False) -> Any:
     """The events of a streamed answer; ``joined``: as a replica sends it whose chunks come in quick succession."""
-    writer = EventWriter(META, options, include_usage=True, n=len(completion.choices))
+    writer = EventWriter(HEAD, options, include_usage=True, n=len(completion.choices))
     chunks = chosen_script(completion)
     sent = [Chunk.joined(chunks)] if joined else chunks
     text = writer.opening() + b"".join(event for chunk in sent for event in writer.events(chunk))
@@ -42,7 +43,7 @@ def written(completion: Completion, options: ResponseOptions = ResponseOptions()
 def test_the_events_of_each_choice_make_its_whole_answer(
     answer: Completion, options: ResponseOptions, joined: bool
 ) -> None:
-    whole = completion_json(answer, META, options)
+    whole = completion_json(answer, HEAD, options)
     *sent, usage = written(answer, options, joined=joined)
     assert [(one["choices"][0]["index"], one["choices"][0]["delta"].get("role")) for one in sent[:2]] == [
         (0, "assistant"),

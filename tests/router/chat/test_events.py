@@ -16,7 +16,8 @@ from router.asgi.chunks import sse, whole
 from router.asgi.deadline import until, within
 from router.asgi.sse import KEEP_ALIVE, keep_alive
 from router.chat.events import EventWriter
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json
+from router.chat.response import ChatHead, completion_json
+from router.conversation.answer import ResponseMeta, ResponseOptions
 from tests.clock import CLOCKED
 from tests.router.world import BALL, Step, events, geometry, script, several, with_reasoning, words
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded
@@ -30,7 +31,7 @@ def anyio_backend() -> object:
     return CLOCKED
 
 
-META = ResponseMeta("blip-large", "req_1", "fp_1", id="chatcmpl-1", created=1)
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1"), "fp_1", id="chatcmpl-1", created=1)
 
 
 async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None]:
@@ -48,7 +49,7 @@ async def _arrived(chunk: Chunk) -> Chunk:
 
 async def stream_text(*steps: Step, options: ResponseOptions = ResponseOptions(), include_usage: bool = False) -> str:
     chunks = play(*steps)
-    writer = EventWriter(META, options, include_usage)
+    writer = EventWriter(HEAD, options, include_usage)
     return b"".join([event async for event in sse(_arrived(await anext(chunks)), chunks, writer)]).decode()
 
 
@@ -117,7 +118,7 @@ async def test_geometry_alone_streams_no_tokens() -> None:
 )
 async def test_a_stream_equals_the_whole_answer(completion: Completion, options: ResponseOptions) -> None:
     text = await stream_text(*script(completion), options=options)
-    choice = completion_json(completion, META, options)["choices"][0]
+    choice = completion_json(completion, HEAD, options)["choices"][0]
     assert joined(text) == choice["message"]["content"]
     reasoning = [delta["reasoning_content"] for delta in deltas(text) if "reasoning_content" in delta]
     assert "".join(reasoning) == choice["message"].get("reasoning_content", "")

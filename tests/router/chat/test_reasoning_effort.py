@@ -31,7 +31,7 @@ def read(request: dict[str, Any]) -> BuiltChat:
 def test_a_model_that_can_reason_does() -> None:
     built = read(body(QUESTION, model="moondream-2", reasoning_effort="low"))
     assert (built.request.task, built.request.prompt) == (Task("query", text=QUESTION, reasoning=True), "")
-    assert (built.meta.resolution, built.meta.ignored) == ("plain", ())
+    assert (built.head.meta.resolution, built.head.meta.ignored) == ("plain", ())
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_it_means_what_it_means_in_responses(text: str | None, fields: dict[str,
     built = read(body(text, **fields, reasoning_effort=effort))
     other = read_responses(asked(text, **fields, reasoning={"effort": effort}))
     assert built.request == other.request
-    assert built.meta.resolution == other.head.meta.resolution
+    assert built.head.meta.resolution == other.head.meta.resolution
     spelled = [name.replace("reasoning.effort", "reasoning_effort") for name in other.chat.ignored]
-    assert [name.replace("messages", "input") for name in built.meta.ignored] == spelled
+    assert [name.replace("messages", "input") for name in built.head.meta.ignored] == spelled
 
 
 def test_an_error_names_the_effort_or_the_text() -> None:

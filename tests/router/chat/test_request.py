@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.chat.request import IMPOSSIBLE, Chat
-from router.chat.response import ResponseOptions
 from router.config import RouterConfig
+from router.conversation.answer import ResponseOptions
 from tests.router.world import IMAGE, body, image_part, read_chat, text_part, user
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.types import Box, Request, Sampling, Task

@@ -1,43 +1,21 @@
-"""The JSON of whole answers, and the rule for ``content``."""
+"""The JSON of whole answers in chat."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of, grounding_of, usage_json
+from router.chat.response import ChatHead, completion_json, usage_json
+from router.conversation.answer import ResponseMeta, ResponseOptions, grounding_of
 from tests.router.world import BALL, geometry, several, with_reasoning, words
-from vlm.types import Box, Completion, Detection, Grounding, Point, TopLogprob, Usage
+from vlm.types import Usage
 
-META = ResponseMeta("blip-large", "req_1", "fp_1", ignored=("user",), id="chatcmpl-1", created=1)
-
-BALL_JSON = {
-    "id": 0,
-    "image": 0,
-    "kind": "box",
-    "label": "ball",
-    "text": None,
-    "score": None,
-    "score_type": None,
-    "box": [0.1, 0.2, 0.5, 0.6],
-    "box_px": [64.0, 96.0, 320.0, 288.0],
-    "point": None,
-    "point_px": None,
-    "quad": None,
-    "quad_px": None,
-    "polygons": None,
-    "polygons_px": None,
-    "spans": [],
-}
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1", ignored=("user",)), "fp_1", id="chatcmpl-1", created=1)
 
 
 def test_every_field_of_a_whole_answer() -> None:
-    assert completion_json(words(), META, ResponseOptions()) == {
+    assert completion_json(words(), HEAD, ResponseOptions()) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
@@ -86,7 +64,7 @@ def test_every_field_of_a_whole_answer() -> None:
 
 
 def test_the_reasoning_stands_beside_the_answer() -> None:
-    answer = completion_json(with_reasoning(), META, ResponseOptions())
+    answer = completion_json(with_reasoning(), HEAD, ResponseOptions())
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("A shape, red, of four sides.", "a red square")
     assert message["grounding"]["reasoning"] == message["reasoning_content"]
@@ -95,68 +73,16 @@ def test_the_reasoning_stands_beside_the_answer() -> None:
 
 def test_of_several_answers_the_reasoning_is_that_of_the_first_text() -> None:
     first_text = several(geometry(BALL), with_reasoning(), words("another one"))
-    message = completion_json(first_text, META, ResponseOptions())["choices"][0]["message"]
+    message = completion_json(first_text, HEAD, ResponseOptions())["choices"][0]["message"]
     assert message["reasoning_content"] == message["grounding"]["parts"][1]["reasoning"]
-    without_reasoning = completion_json(several(geometry(BALL), words(), with_reasoning()), META, ResponseOptions())
+    without_reasoning = completion_json(several(geometry(BALL), words(), with_reasoning()), HEAD, ResponseOptions())
     assert "reasoning_content" not in without_reasoning["choices"][0]["message"]
-
-
-def test_without_an_image_its_cache_is_null() -> None:
-    completion = replace(words(), grounding=replace(words().grounding, image_size=None))
-    answer = completion_json(completion, META, ResponseOptions())
-    assert answer["x_gigarouter"]["image_cache"] is None
-
-
-def test_objects_stand_beside_the_text_normalised_and_in_pixels() -> None:
-    grounding = completion_json(geometry(), META, ResponseOptions())["choices"][0]["message"]["grounding"]
-    assert grounding["objects"][0] == BALL_JSON
-    kite = grounding["objects"][1]
-    assert (kite["id"], kite["point"], kite["point_px"]) == (1, [0.25, 0.75], [160.0, 360.0])
-    assert (kite["score"], kite["score_type"], kite["box"]) == (0.5, "token_prob", None)
-
-
-@pytest.mark.parametrize(
-    ("completion", "options", "content"),
-    [
-        (words(), ResponseOptions(), "a red square"),
-        (words("a ball", BALL), ResponseOptions(), "a ball"),
-        (words(), ResponseOptions("json"), {"text": "a red square"}),
-        (words(), ResponseOptions("raw"), "a red square</s>"),
-        (geometry(), ResponseOptions("raw"), "ball<loc_100></s>"),
-        (
-            geometry(BALL),
-            ResponseOptions(),
-            {"objects": [{name: BALL_JSON[name] for name in ("label", "box", "box_px")}]},
-        ),
-    ],
-)
-def test_content(completion: Completion, options: ResponseOptions, content: object) -> None:
-    sent = content_of(completion, options)
-    assert (sent if isinstance(content, str) else json.loads(sent)) == content
-
-
-@pytest.mark.parametrize(
-    ("completion", "options"),
-    [
-        (words(), ResponseOptions("grounding")),
-        (geometry(), ResponseOptions("grounding")),
-        (geometry(), ResponseOptions("json")),
-        (words("a ball", BALL), ResponseOptions("json")),
-        (geometry(), ResponseOptions("grounding", include_raw=True)),
-        (several(), ResponseOptions("grounding")),
-        (several(), ResponseOptions("json")),
-        (several(words(), words()), ResponseOptions("json")),
-    ],
-)
-def test_content_as_the_whole_grounding(completion: Completion, options: ResponseOptions) -> None:
-    message = completion_json(completion, META, options)["choices"][0]["message"]
-    assert json.loads(message["content"]) == message["grounding"]
 
 
 @pytest.mark.parametrize("include_raw", [False, True])
 def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_content(include_raw: bool) -> None:
     options = ResponseOptions(include_raw=include_raw)
-    answer = completion_json(several(), META, options)
+    answer = completion_json(several(), HEAD, options)
     message = answer["choices"][0]["message"]
     alone = [grounding_of(part, options) for part in several().parts]
     assert message["content"] == "a red square"
@@ -167,142 +93,11 @@ def test_of_several_tasks_each_has_its_grounding_and_the_first_text_is_the_conte
     assert len(answer["choices"]) == 1
 
 
-def test_without_any_text_the_content_is_the_geometry_of_the_first_task() -> None:
-    silent = replace(geometry(BALL), parts=(geometry(BALL), geometry()))
-    assert [found["label"] for found in json.loads(content_of(silent, ResponseOptions()))["objects"]] == ["ball"]
-
-
-def test_nothing_found_is_an_empty_list() -> None:
-    nothing = replace(geometry(), grounding=replace(geometry().grounding, detections=()))
-    assert content_of(nothing, ResponseOptions()) == '{"objects":[]}'
-
-
-def test_content_is_compact_json_without_escapes() -> None:
-    assert content_of(words("ein grünes Café"), ResponseOptions("json")) == '{"text":"ein grünes Café"}'
-
-
-def test_raw_is_present_only_on_request() -> None:
-    def raw(options: ResponseOptions) -> Any:
-        return completion_json(words(), META, options)["choices"][0]["message"]["grounding"]["raw"]
-
-    assert raw(ResponseOptions()) is None
-    assert raw(ResponseOptions(include_raw=True)) == "a red square</s>"
-
-
-def test_logprobs_have_each_tokens_text_and_bytes() -> None:
-    choice = completion_json(words(), META, ResponseOptions(logprobs=True))["choices"][0]
-    assert choice["token_ids"] == [11, 12, 2]
-    assert choice["logprobs"]["refusal"] is None
-    assert choice["logprobs"]["content"][0] == {
-        "token": "a",
-        "logprob": -0.5,
-        "bytes": [97],
-        "top_logprobs": [],
-    }
-    assert len(choice["logprobs"]["content"]) == 3
-
-
-def test_the_likeliest_tokens_of_each_step() -> None:
-    step = (TopLogprob(11, -0.5, b"a"), TopLogprob(4, -1.25, b"the"))
-    answer = replace(words(), top_logprobs=(step, step[1:], ()))
-    content = completion_json(answer, META, ResponseOptions(logprobs=True))["choices"][0]["logprobs"]["content"]
-    the = {"token": "the", "logprob": -1.25, "bytes": [116, 104, 101]}
-    assert [one["top_logprobs"] for one in content] == [
-        [{"token": "a", "logprob": -0.5, "bytes": [97]}, the],
-        [the],
-        [],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("piece", "token"),
-    [
-        (" é".encode(), " é"),
-        (" 😀".encode()[:3], " \\xf0\\x9f"),
-        ("😀".encode()[2:], "\\x98\\x80"),
-        (b"", ""),
-    ],
-)
-def test_a_part_of_a_character_is_spelled_as_openai_does(piece: bytes, token: str) -> None:
-    answer = replace(words(), token_ids=(7,), logprobs=(-0.5,), token_bytes=(piece,))
-    [entry] = completion_json(answer, META, ResponseOptions(logprobs=True))["choices"][0]["logprobs"]["content"]
-    assert (entry["token"], entry["bytes"]) == (token, list(piece))
-
-
-def test_what_the_model_ignored_is_added_once() -> None:
-    completion = replace(words(), ignored=("prompt", "user"))
-    assert completion_json(completion, META, ResponseOptions())["x_gigarouter"]["ignored"] == ["user", "prompt"]
-    located = replace(META, path_of=lambda name: {"prompt": "messages[0].content"}.get(name, name))
-    told = completion_json(completion, located, ResponseOptions())["x_gigarouter"]["ignored"]
-    assert told == ["user", "messages[0].content"]
-
-
 def test_every_answer_has_its_own_id() -> None:
-    one, two = ResponseMeta("m", "r"), ResponseMeta("m", "r")
+    one, two = ChatHead(ResponseMeta("m", "r")), ChatHead(ResponseMeta("m", "r"))
     assert one.id != two.id
     assert one.id.startswith("chatcmpl-")
     assert one.created > 1_700_000_000
-
-
-units = st.floats(0, 1)
-points = st.builds(Point, units, units)
-corners = st.tuples(points, points, points, points)
-
-
-def _boxed(kind: str, **shape: Any) -> Detection:
-    around = [point for value in shape.values() for point in (value if kind == "quad" else sum(value, ()))]
-    return Detection(kind, box=Box.spanning(tuple(around)), **shape)  # type: ignore[arg-type]  # kind is one of the two
-
-
-detections = st.one_of(
-    st.builds(lambda a, b, label: Detection("box", label, box=Box.spanning((a, b))), points, points, st.text()),
-    st.builds(lambda p, score: Detection("point", score=score, point=p), points, st.none() | units),
-    st.builds(lambda quad: _boxed("quad", quad=quad), corners),
-    st.builds(lambda polygons: _boxed("polygon", polygons=tuple(polygons)), st.lists(corners, min_size=1, max_size=3)),
-)
-sizes = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
-
-
-def flat(shape: Any) -> list[float]:
-    return [shape] if not isinstance(shape, list) else [number for inner in shape for number in flat(inner)]
-
-
-@given(st.lists(detections, max_size=5), sizes, st.sampled_from(["answer", "json", "grounding"]))
-def test_invariants_of_the_grounding_object(found: list[Detection], size: tuple[int, int], content: Any) -> None:
-    completion = replace(geometry(), grounding=Grounding("detect", "<OD>", None, size, tuple(found)))
-    answer = completion_json(completion, META, ResponseOptions(content))
-    objects = answer["choices"][0]["message"]["grounding"]["objects"]
-    assert [one["id"] for one in objects] == list(range(len(found)))
-    for one in objects:
-        assert (one["score"] is None) == (one["score_type"] is None)
-        assert one[one["kind"] if one["kind"] != "polygon" else "polygons"] is not None
-        assert one["box"] is not None or one["kind"] == "point"
-        if one["box"] is not None:
-            x1, y1, x2, y2 = one["box"]
-            assert x1 <= x2
-            assert y1 <= y2
-        for name in ("box", "point", "quad", "polygons"):
-            _check_frames(flat(one[name]), flat(one[f"{name}_px"]), size)
-    json.loads(answer["choices"][0]["message"]["content"])
-
-
-def _check_frames(norm: list[Any], pixels: list[Any], size: tuple[int, int]) -> None:
-    if norm == [None]:
-        assert pixels == [None]
-        return
-    assert len(norm) == len(pixels)
-    for index, (part, pixel) in enumerate(zip(norm, pixels, strict=True)):
-        side = size[index % 2]
-        assert 0 <= part <= 1
-        assert abs(pixel - part * side) <= 0.006 + 1e-6 * side  # two decimals of a pixel, six of a side
-        assert pixel == round(pixel, 2)
-
-
-def test_a_task_of_geometry_keeps_its_text_in_the_grounding() -> None:
-    """Its spans need the text that they point into, but its content is the objects."""
-    grounded = replace(geometry(), grounding=replace(geometry().grounding, task="ground", text="a ball and a kite"))
-    content = json.loads(content_of(grounded, ResponseOptions()))
-    assert [found["label"] for found in content["objects"]] == ["ball", "kite"]
 
 
 def test_every_count_of_tokens_has_its_own_key() -> None:

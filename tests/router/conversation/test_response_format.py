@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from router.chat.response import ResponseMeta, ResponseOptions, completion_json, content_of
+from router.conversation.answer import ResponseOptions, content_of, found_json
 from router.conversation.fields import GroundingFormat, NamedSchema, ResponseFormat
 from router.conversation.json_schema import MAX_REQUIRED, JsonSchema
 from router.conversation.response_format import ContentForm, read_form
@@ -210,9 +210,7 @@ async def test_a_text_stays_a_text_and_the_form_of_the_response_comes_first() ->
 
 
 def test_each_task_has_its_own_value() -> None:
-    meta = ResponseMeta("florence-2-base", "req_1")
-    answer = completion_json(several(), meta, ResponseOptions(grounding_format="qwen"))
-    parts = answer["choices"][0]["message"]["grounding_format"]["parts"]
+    parts = found_json(several(), ResponseOptions(grounding_format="qwen"))["grounding_format"]["parts"]
     assert [len(part) for part in parts] == [1, 0, 0]
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.asgi.chunks import sse
-from router.chat.response import ResponseOptions
+from router.conversation.answer import ResponseOptions
 from router.responses.events import EventWriter
-from router.responses.response import ResponseHead, new_meta, response_json
+from router.responses.response import ResponseHead, response_json
 from tests.router.responses.clients import asked, read
 from tests.router.world import BALL, Step, geometry, script, several, with_reasoning, words
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded
@@ -24,7 +24,7 @@ from vlm.types import Chunk, Completion, TopLogprob
 
 Json = dict[str, Any]
 
-HEAD = ResponseHead(new_meta(read(asked()).chat, "req_1", None), {"store": False})
+HEAD = ResponseHead(read(asked()).chat.meta("req_1"), {"store": False})
 IN_SUMMARY = replace(HEAD, in_summary=True)
 
 

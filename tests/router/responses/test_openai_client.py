@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
 
-from router.chat.response import ResponseOptions, grounding_of
+from router.conversation.answer import ResponseOptions, grounding_of
 from tests.router.conftest import Live
 from tests.router.responses.clients import asked, input_text, user
 from tests.router.world import BALL, geometry, script, with_reasoning, words

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.asgi.format import ImageReference
-from router.chat.response import ResponseOptions
 from router.config import RouterConfig
+from router.conversation.answer import ResponseOptions
 from router.responses.request import IMPOSSIBLE, parse_responses
 from tests.images import plain
 from tests.router.clients import OTHER_URL

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import pytest
 from openai.types.responses import Response, ResponseError
 
-from router.chat.response import ResponseOptions, completion_json
+from router.chat.response import usage_json as chat_usage
 from router.config import RouterConfig
+from router.conversation.answer import ResponseOptions
 from router.responses.response import IMAGE_CODES, MAX_ECHOED_BYTES, message_item, response_json
 from tests.router.responses.clients import RESPONSES, asked, post, read
 from tests.router.world import (
@@ -66,7 +67,7 @@ async def test_the_answer_is_that_of_chat(
 def test_usage() -> None:
     built = read(asked())
     usage = response_json(with_reasoning(), built.head, ResponseOptions())["usage"]
-    chat = completion_json(with_reasoning(), built.head.meta, ResponseOptions())["usage"]
+    chat = chat_usage(with_reasoning())
     assert (usage["input_tokens"], usage["output_tokens"]) == (chat["prompt_tokens"], chat["completion_tokens"])
     assert usage["input_tokens_details"] == {**chat["prompt_tokens_details"], "cache_write_tokens": 0}
     assert usage["output_tokens_details"] == chat["completion_tokens_details"]
