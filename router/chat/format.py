@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from router.chat.events import EventWriter
 from router.chat.reasoning import with_effort
-from router.chat.request import Chat, ParsedChat, build_chat, parse_chat
+from router.chat.request import ConversationRequest, ParsedConversation, build_request, parse_chat
 from router.chat.response import ChatHead, Json, completion_json
 from router.config import RouterConfig
 from vlm.errors import VlmError
@@ -22,49 +22,49 @@ class ChatFormat:
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
 
-    def parse(self, body: bytes) -> ParsedChat:
+    def parse(self, body: bytes) -> ParsedConversation:
         """See :class:`~router.asgi.format.Format`."""
         return parse_chat(body, self._config)
 
-    def build(self, parsed: ParsedChat, images: Sequence[bytes], request_id: str) -> BuiltChat:
+    def build(self, parsed: ParsedConversation, images: Sequence[bytes], request_id: str) -> BuiltChat:
         """See :class:`~router.asgi.format.Format`."""
-        chat = build_chat(parsed, images, self._config)
-        chat = with_effort(chat, parsed.question.prompt, parsed.effort, EFFORT)
-        return BuiltChat(chat, ChatHead(chat.meta(request_id), self._config.system_fingerprint))
+        asked = build_request(parsed, images, self._config)
+        asked = with_effort(asked, parsed, EFFORT)
+        return BuiltChat(asked, ChatHead(asked.meta(request_id), self._config.system_fingerprint))
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltFromChat:
-    """What of :class:`~router.asgi.format.BuiltRequest` is the same for every format that spells chat in its own way.
+class BuiltConversation:
+    """What of :class:`~router.asgi.format.BuiltRequest` is the same for every format of conversations.
 
     Attributes:
-        chat: The request, as chat has it.
+        asked: The conversation.
     """
 
-    chat: Chat
+    asked: ConversationRequest
 
     @property
     def model(self) -> str:
         """Canonical name of the model."""
-        return self.chat.model
+        return self.asked.model
 
     @property
     def request(self) -> Request:
         """The request to the model."""
-        return self.chat.request
+        return self.asked.request
 
     @property
     def stream(self) -> bool:
         """Whether the answer goes out as events."""
-        return self.chat.stream
+        return self.asked.stream
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""
-        return self.chat.located(error)
+        return self.asked.located(error)
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltChat(BuiltFromChat):
+class BuiltChat(BuiltConversation):
     """A chat request.
 
     Attributes:
@@ -75,8 +75,8 @@ class BuiltChat(BuiltFromChat):
 
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
-        return completion_json(completion, self.head, self.chat.options)
+        return completion_json(completion, self.head, self.asked.options)
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.head, self.chat.options, self.chat.include_usage, self.chat.request.n)
+        return EventWriter(self.head, self.asked.options, self.asked.include_usage, self.asked.request.n)

@@ -7,41 +7,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.chat.request import Chat
-from router.conversation.fields import Effort
-from router.conversation.prompt import Prompt
+from router.chat.request import ConversationRequest, ParsedConversation
 from vlm.models.cards import card_of
 from vlm.types import Request, Task
 
 QUESTION = "query"
 
 
-def with_effort(chat: Chat, prompt: Prompt, effort: Effort | None, path: str) -> Chat:
-    """The same request with reasoning where ``effort`` asks for it; reported as ignored where it makes no difference.
+def with_effort(asked: ConversationRequest, parsed: ParsedConversation, path: str) -> ConversationRequest:
+    """The same request with reasoning where an effort asks for it; reported as ignored where it makes no difference.
 
     That is where there can be none, and where the task asks for reasoning and the effort is none.
 
     Args:
-        chat: The request. Reasoning is for a task that is a question, and for plain words, which are one to a model
+        asked: The request. Reasoning is for a task that is a question, and for plain words, which are one to a model
             that can reason.
-        prompt: The text of the conversation.
-        effort: What the client wants.
+        parsed: The conversation that it was, with the effort that the client wants.
         path: Where the body says so.
     """
+    effort, prompt, request = parsed.effort, parsed.question.prompt, asked.request
     if effort is None:
-        return chat
-    request = chat.request
+        return asked
     if effort in ("none", "minimal"):
-        return replace(chat, ignored=(*chat.ignored, path)) if reasons(request) else chat
-    if card_of(chat.model).reasoning and request.task is not None and request.task.name == QUESTION:
+        return replace(asked, ignored=(*asked.ignored, path)) if reasons(request) else asked
+    if card_of(asked.model).reasoning and request.task is not None and request.task.name == QUESTION:
         if request.task.reasoning:
-            return chat
-        return replace(chat, request=replace(request, task=replace(request.task, reasoning=True)), reasoning_param=path)
-    if card_of(chat.model).reasoning and _is_plain(request) and prompt.text.strip() and not prompt.native:
+            return asked
+        return replace(
+            asked, request=replace(request, task=replace(request.task, reasoning=True)), reasoning_param=path
+        )
+    if card_of(asked.model).reasoning and _is_plain(request) and prompt.text.strip() and not prompt.native:
         task = Task(QUESTION, text=prompt.text, reasoning=True)
-        asked = replace(request, prompt="", task=task)
-        return replace(chat, request=asked, resolution="plain", reasoning_param=path)
-    return replace(chat, ignored=(*chat.ignored, path))
+        return replace(asked, request=replace(request, prompt="", task=task), resolution="plain", reasoning_param=path)
+    return replace(asked, ignored=(*asked.ignored, path))
 
 
 def reasons(request: Request) -> bool:

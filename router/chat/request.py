@@ -57,8 +57,8 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedChat:
-    """A body whose fields are valid, before its image has been loaded.
+class ParsedConversation:
+    """A conversation whose fields are valid, before its image has been loaded.
 
     Attributes:
         body: The fields that all formats have.
@@ -89,8 +89,8 @@ class ParsedChat:
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
-    """A chat request that can be sent to a model.
+class ConversationRequest:
+    """A conversation as a request that can be sent to a model.
 
     Attributes:
         model: Canonical name.
@@ -143,7 +143,7 @@ class Chat:
         return type(error)(message, param, error.code)
 
 
-def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
+def parse_chat(body: bytes, config: RouterConfig) -> ParsedConversation:
     """The first phase of reading a request: what can be known without its image. CPU work only.
 
     Raises:
@@ -161,7 +161,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     form = form_of(chat, chat.response_format, "response_format")
     unread = unread_fields(chat, read, IMPOSSIBLE)
     without_effect = [*unread, *_overruled(chat), *(f"{SCHEMA}.{name}" for name in form.beyond)]
-    return ParsedChat(
+    return ParsedConversation(
         body=chat,
         question=_question(raw, chat, turn, config),
         form=form,
@@ -174,38 +174,38 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedChat:
     )
 
 
-def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig) -> Chat:
+def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: RouterConfig) -> ConversationRequest:
     """The second phase, once the image is there. CPU work only.
 
     Raises:
         InvalidRequest, InvalidImage: With the path of the field at fault.
     """
-    chat, form, question = parsed.body, parsed.form, parsed.question
-    name = read_model_name(chat.model, config)
+    body, form, question = parsed.body, parsed.form, parsed.question
+    name = read_model_name(body.model, config)
     request = Request(
         images[0] if len(images) == 1 else None,
         question.prompt.text,
         sampling=_sampling(parsed),
-        stream=bool(chat.stream),
+        stream=bool(body.stream),
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
     )
     named_task = _is_named(name, parsed)
-    return Chat(
+    return ConversationRequest(
         model=name.model,
         request=(
             replace(request, prompt="", task=task_of(name.task or "", question.prompt))
             if named_task
-            else _with_tasks(request, chat, cache(lambda: _size_of(images, config, question)))
+            else _with_tasks(request, body, cache(lambda: _size_of(images, config, question)))
         ),
         options=ResponseOptions(
             form.content,
-            include_raw=bool(chat.include_raw) or form.content == "raw",
+            include_raw=bool(body.include_raw) or form.content == "raw",
             logprobs=parsed.logprobs,
             schema=form.schema,
-            grounding_format=chat.grounding_format,
+            grounding_format=body.grounding_format,
         ),
-        stream=bool(chat.stream),
+        stream=bool(body.stream),
         include_usage=parsed.include_usage,
         ignored=_ignored(parsed, name, named_task=named_task),
         image_params=tuple(reference.param for reference in question.images) or (question.conversation,),
@@ -215,14 +215,14 @@ def build_chat(parsed: ParsedChat, images: Sequence[bytes], config: RouterConfig
     )
 
 
-def _is_named(name: ModelName, parsed: ParsedChat) -> bool:
+def _is_named(name: ModelName, parsed: ParsedConversation) -> bool:
     """Whether the task is that of the model's name: a task of the body comes first, and so does a native prompt."""
-    chat, native = parsed.body, parsed.question.prompt.native
-    return name.task is not None and not native and chat.tasks is None and _named_in_body(chat) is None
+    body, native = parsed.body, parsed.question.prompt.native
+    return name.task is not None and not native and body.tasks is None and _named_in_body(body) is None
 
 
-def _named_in_body(chat: ModelBody) -> TaskBody | None:
-    return None if chat.task is None or chat.task.name == RAW_TASK else chat.task
+def _named_in_body(body: ModelBody) -> TaskBody | None:
+    return None if body.task is None or body.task.name == RAW_TASK else body.task
 
 
 # Fields without effect
@@ -284,7 +284,7 @@ def unused_messages(raw: Json, turn: Turn) -> list[str]:
     return [*some_of([f"{field}[{at}]" for at in turn.unused(raw[field])])]
 
 
-def _ignored(parsed: ParsedChat, model: ModelName, *, named_task: bool) -> tuple[str, ...]:
+def _ignored(parsed: ParsedConversation, model: ModelName, *, named_task: bool) -> tuple[str, ...]:
     other_task = ("model",) if model.task is not None and not named_task else ()
     without_text = named_task and not uses_text(model.task or "")
     question = parsed.question
@@ -311,36 +311,36 @@ def is_raw(body: ModelBody) -> bool:
     return body.task is not None and body.task.name == RAW_TASK
 
 
-def _with_tasks(request: Request, chat: ModelBody, size: ImageSize) -> Request:
-    if chat.tasks is not None:
-        if chat.task is not None:
+def _with_tasks(request: Request, body: ModelBody, size: ImageSize) -> Request:
+    if body.tasks is not None:
+        if body.task is not None:
             raise InvalidRequest("task and tasks cannot be sent together: send one of them.", "tasks", "invalid_value")
-        parts = (read_task(body, f"tasks[{index}]", size) for index, body in enumerate(chat.tasks))
+        parts = (read_task(one, f"tasks[{index}]", size) for index, one in enumerate(body.tasks))
         return replace(request, tasks=tuple(parts))
-    task = _named_in_body(chat)
+    task = _named_in_body(body)
     return request if task is None else replace(request, task=read_task(task, "task", size))
 
 
-def _sampling(parsed: ParsedChat) -> Sampling:
-    chat = parsed.body
+def _sampling(parsed: ParsedConversation) -> Sampling:
+    body = parsed.body
     return Sampling(
         max_tokens=parsed.max_tokens,
-        temperature=chat.temperature,
-        top_p=chat.top_p,
-        seed=chat.seed,
-        stop=tuple(chat.stop or ()),
-        repetition_penalty=chat.repetition_penalty,
-        no_repeat_ngram_size=chat.no_repeat_ngram_size,
-        num_beams=chat.num_beams,
-        length_penalty=chat.length_penalty,
-        early_stopping=chat.early_stopping,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stop=tuple(body.stop or ()),
+        repetition_penalty=body.repetition_penalty,
+        no_repeat_ngram_size=body.no_repeat_ngram_size,
+        num_beams=body.num_beams,
+        length_penalty=body.length_penalty,
+        early_stopping=body.early_stopping,
         logprobs=parsed.logprobs,
-        top_logprobs=chat.top_logprobs or 0,
-        frequency_penalty=chat.frequency_penalty or 0.0,
-        presence_penalty=chat.presence_penalty or 0.0,
-        logit_bias=tuple((int(token), bias) for token, bias in (chat.logit_bias or {}).items()),
-        top_k=chat.top_k or 0,
-        min_p=chat.min_p or 0.0,
+        top_logprobs=body.top_logprobs or 0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        top_k=body.top_k or 0,
+        min_p=body.min_p or 0.0,
     )
 
 

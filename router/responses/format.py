@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from router.chat.format import BuiltFromChat
+from router.chat.format import BuiltConversation
 from router.chat.reasoning import reasons, with_effort
-from router.chat.request import build_chat
+from router.chat.request import build_request
 from router.config import RouterConfig
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
@@ -31,16 +31,16 @@ class ResponsesFormat:
 
     def build(self, parsed: ParsedResponses, images: Sequence[bytes], request_id: str) -> BuiltResponse:
         """See :class:`~router.asgi.format.Format`."""
-        chat = build_chat(parsed.chat, images, self._config)
-        chat = with_effort(chat, parsed.chat.question.prompt, parsed.chat.effort, EFFORT)
+        asked = build_request(parsed.conversation, images, self._config)
+        asked = with_effort(asked, parsed.conversation, EFFORT)
         in_summary = parsed.body.reasoning is not None and parsed.body.reasoning.summary is not None
-        if in_summary and not reasons(chat.request):
-            chat = replace(chat, ignored=(*chat.ignored, SUMMARY))
-        return BuiltResponse(chat, ResponseHead(chat.meta(request_id), echo_of(parsed.body), in_summary))
+        if in_summary and not reasons(asked.request):
+            asked = replace(asked, ignored=(*asked.ignored, SUMMARY))
+        return BuiltResponse(asked, ResponseHead(asked.meta(request_id), echo_of(parsed.body), in_summary))
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltResponse(BuiltFromChat):
+class BuiltResponse(BuiltConversation):
     """A request for a response.
 
     Attributes:
@@ -51,14 +51,14 @@ class BuiltResponse(BuiltFromChat):
 
     def response_json(self, completion: Completion) -> Json:
         """The body of a whole answer."""
-        return response_json(completion, self.head, self.chat.options)
+        return response_json(completion, self.head, self.asked.options)
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.head, self.chat.options)
+        return EventWriter(self.head, self.asked.options)
 
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""
-        found = BuiltFromChat.located(self, error)
+        found = BuiltConversation.located(self, error)
         param = "max_output_tokens" if found.param == "max_tokens" else found.param
         return type(found)(found.message, param, found.code)

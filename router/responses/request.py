@@ -14,7 +14,7 @@ from router.asgi.format import ImageReference
 from router.asgi.validation import given_one, validated
 from router.chat.request import IMPOSSIBLE as IMPOSSIBLE_IN_CHAT
 from router.chat.request import (
-    ParsedChat,
+    ParsedConversation,
     check_stream_options,
     form_of,
     impossible_fields,
@@ -67,16 +67,16 @@ class ParsedResponses:
 
     Attributes:
         body: The body.
-        chat: The same as chat reads it.
+        conversation: The same as all formats read it.
     """
 
     body: ResponsesBody
-    chat: ParsedChat
+    conversation: ParsedConversation
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
         """The images that have to be loaded."""
-        return self.chat.images
+        return self.conversation.images
 
 
 def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
@@ -100,7 +100,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
         *_without_effect(wanted),
         *(f"{FORMAT}.schema.{name}" for name in form.beyond),
     ]
-    parsed = ParsedChat(
+    parsed = ParsedConversation(
         body=wanted,
         question=_question(raw, wanted, turn, config),
         form=form,

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from router.app import create_app
 from router.backends.base import Backend, ModelStatus, unknown
-from router.chat.request import Chat, build_chat, parse_chat
+from router.chat.request import ConversationRequest, build_request, parse_chat
 from router.config import RouterConfig
 from router.images import read_image
 from tests.images import data_url, plain
@@ -128,11 +128,11 @@ def chosen_script(completion: Completion) -> tuple[Chunk, ...]:
     return (*(Chunk(choices=(piece,)) for piece in pieces), Chunk(completion=completion))
 
 
-def read_chat(request: bytes, config: RouterConfig) -> Chat:
+def read_chat(request: bytes, config: RouterConfig) -> ConversationRequest:
     """A chat request read from end to end, as the endpoint does it in two phases."""
     parsed = parse_chat(request, config)
     images = [read_image(image.url, config.image_limits, image.param) for image in parsed.images]
-    return build_chat(parsed, images, config)
+    return build_request(parsed, images, config)
 
 
 class FakeBackend:

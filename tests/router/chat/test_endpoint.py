@@ -142,7 +142,7 @@ async def test_the_deadline_holds_while_the_body_is_awaited() -> None:
     assert sent[0]["status"] == 408
 
 
-STEPS = ("router.chat.format.parse_chat", "router.images.read_image", "router.chat.format.build_chat")
+STEPS = ("router.chat.format.parse_chat", "router.images.read_image", "router.chat.format.build_request")
 """The work on the CPU that reading a request takes."""
 
 

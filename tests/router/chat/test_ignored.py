@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import IMPOSSIBLE, MAX_REPORTED, Chat
+from router.chat.request import IMPOSSIBLE, MAX_REPORTED, ConversationRequest
 from router.chat.schema import ChatBody
 from router.config import RouterConfig
 from router.conversation.tools import TOOL_FIELDS
@@ -19,7 +19,7 @@ from vlm.errors import VlmError
 from vlm.grounding_schema import grounding_schema
 
 
-def read(request: dict[str, Any]) -> Chat:
+def read(request: dict[str, Any]) -> ConversationRequest:
     return read_chat(json.dumps(request).encode(), RouterConfig())
 
 

@@ -55,7 +55,7 @@ def test_it_means_what_it_means_in_responses(text: str | None, fields: dict[str,
     other = read_responses(asked(text, **fields, reasoning={"effort": effort}))
     assert built.request == other.request
     assert built.head.meta.resolution == other.head.meta.resolution
-    spelled = [name.replace("reasoning.effort", "reasoning_effort") for name in other.chat.ignored]
+    spelled = [name.replace("reasoning.effort", "reasoning_effort") for name in other.asked.ignored]
     assert [name.replace("messages", "input") for name in built.head.meta.ignored] == spelled
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import IMPOSSIBLE, Chat
+from router.chat.request import IMPOSSIBLE, ConversationRequest
 from router.config import RouterConfig
 from router.conversation.answer import ResponseOptions
 from tests.router.world import IMAGE, body, image_part, read_chat, text_part, user
@@ -18,7 +18,7 @@ from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.types import Box, Request, Sampling, Task
 
 
-def read(request: dict[str, Any]) -> Chat:
+def read(request: dict[str, Any]) -> ConversationRequest:
     return read_chat(json.dumps(request).encode(), RouterConfig())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import Chat
+from router.chat.request import ConversationRequest
 from router.config import RouterConfig
 from tests.images import plain
 from tests.router.clients import OTHER_URL
@@ -21,7 +21,7 @@ OTHER = plain(320, 200)
 TWO = user(text_part("Image 1:"), image_part(), text_part("Image 2:"), image_part(OTHER_URL), text_part("<OD>"))
 
 
-def read(request: dict[str, Any]) -> Chat:
+def read(request: dict[str, Any]) -> ConversationRequest:
     return read_chat(json.dumps(request).encode(), RouterConfig())
 
 

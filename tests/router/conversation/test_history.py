@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import SPELLING, Chat
+from router.chat.request import SPELLING, ConversationRequest
 from router.config import RouterConfig
 from router.conversation.history import Turn, read_turn, without_history
 from tests.images import plain
@@ -24,7 +24,7 @@ json_values = st.recursive(
 )
 
 
-def read(request: dict[str, Any]) -> Chat:
+def read(request: dict[str, Any]) -> ConversationRequest:
     return read_chat(json.dumps({**request, "tools": None}).encode(), RouterConfig())
 
 

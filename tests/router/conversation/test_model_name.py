@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import Chat
+from router.chat.request import ConversationRequest
 from router.config import RouterConfig
 from router.conversation.model_name import ModelName, read_model_name
 from tests.router.clients import open_webui
@@ -18,7 +18,7 @@ from vlm.types import Task
 CONFIG = RouterConfig(default_model="blip-large")
 
 
-def read(request: dict[str, Any], config: RouterConfig = CONFIG) -> Chat:
+def read(request: dict[str, Any], config: RouterConfig = CONFIG) -> ConversationRequest:
     return read_chat(json.dumps(request).encode(), config)
 
 

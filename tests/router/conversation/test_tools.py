@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import Chat
+from router.chat.request import ConversationRequest
 from router.config import RouterConfig
 from tests.router.clients import SEARCH, langchain_agent, open_webui
 from tests.router.world import FakeBackend, body, check_error, post, read_chat
@@ -16,7 +16,7 @@ from vlm.errors import InvalidRequest
 DROPPING = RouterConfig(drop_params=True)
 
 
-def read(request: dict[str, Any], config: RouterConfig = RouterConfig()) -> Chat:
+def read(request: dict[str, Any], config: RouterConfig = RouterConfig()) -> ConversationRequest:
     return read_chat(json.dumps(request).encode(), config)
 
 

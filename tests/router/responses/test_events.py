@@ -24,7 +24,7 @@ from vlm.types import Chunk, Completion, TopLogprob
 
 Json = dict[str, Any]
 
-HEAD = ResponseHead(read(asked()).chat.meta("req_1"), {"store": False})
+HEAD = ResponseHead(read(asked()).asked.meta("req_1"), {"store": False})
 IN_SUMMARY = replace(HEAD, in_summary=True)
 
 

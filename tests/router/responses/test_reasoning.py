@@ -18,7 +18,7 @@ def test_a_question_in_plain_words() -> None:
     built = read(asked("What is it?", model="moondream-2", reasoning={"effort": "low"}))
     assert (built.request.task, built.request.prompt) == (Task("query", text="What is it?", reasoning=True), "")
     assert built.head.meta.resolution == "plain"
-    assert built.chat.ignored == ()
+    assert built.asked.ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_question_in_plain_words() -> None:
 )
 def test_a_task_that_is_a_question(fields: dict[str, Any], task: Task, resolution: str | None) -> None:
     built = read(asked("What is it?", **{"model": "moondream-2", "reasoning": {"effort": "high"}, **fields}))
-    assert (built.request.task, built.head.meta.resolution, built.chat.ignored) == (task, resolution, ())
+    assert (built.request.task, built.head.meta.resolution, built.asked.ignored) == (task, resolution, ())
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_what_cannot_reason_is_answered_without(text: str | None, fields: dict[s
     plain = {"model": "moondream-2", **fields}
     built = read(asked(text, reasoning={"effort": "medium"}, **plain))
     assert built.request == read(asked(text, **plain)).request
-    assert built.chat.ignored[-1] == EFFORT
+    assert built.asked.ignored[-1] == EFFORT
 
 
 @pytest.mark.parametrize("effort", [None, "none", "minimal"])
 def test_no_effort_is_no_reasoning(effort: str | None) -> None:
     built = read(asked("What is it?", model="moondream-2", reasoning={"effort": effort}))
-    assert (built.request.task, built.chat.ignored) == (None, ())
+    assert (built.request.task, built.asked.ignored) == (None, ())
 
 
 def test_a_task_may_ask_for_it_as_in_chat() -> None:
@@ -89,4 +89,4 @@ def test_a_summary_is_reported_where_nothing_reasons() -> None:
 def test_an_effort_of_none_is_overruled_by_the_task(effort: str) -> None:
     for fields in ({"task": {"name": "query", "reasoning": True}}, {"tasks": [{"name": "query", "reasoning": True}]}):
         built = read(asked("?", model="moondream-2", reasoning={"effort": effort}, **fields))
-        assert built.chat.ignored == (EFFORT,)
+        assert built.asked.ignored == (EFFORT,)

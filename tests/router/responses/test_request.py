@@ -41,14 +41,14 @@ json_values = st.recursive(
 def test_the_smallest_request() -> None:
     built = read(asked())
     assert built.request == Request(IMAGE, stream=False)
-    assert built.chat.options == ResponseOptions()
-    assert (built.model, built.stream, built.chat.ignored) == ("blip-large", False, ())
+    assert built.asked.options == ResponseOptions()
+    assert (built.model, built.stream, built.asked.ignored) == ("blip-large", False, ())
 
 
 def test_input_may_be_a_text() -> None:
     built = read({"model": "moondream-2", "input": "Why is the sky blue?"})
     assert built.request == Request(None, "Why is the sky blue?", stream=False)
-    assert built.chat.prompt_param == "input"
+    assert built.asked.prompt_param == "input"
     error = built.located(InvalidRequest("It needs an image.", "image", "invalid_value"))
     assert (error.param, error.code) == ("input", "invalid_value")
     assert error.message == "It needs an image. Send it as an input_image part of a user message."
@@ -93,8 +93,8 @@ def test_the_request_to_the_model_is_that_of_chat(
     chat = read_chat(json.dumps(body(text, **in_chat)).encode(), RouterConfig())
     built = read(asked(text, **settings))
     assert (built.request, built.model, built.stream) == (chat.request, chat.model, chat.stream)
-    assert built.chat.options == chat.options
-    assert [name.replace("input", "messages") for name in built.chat.ignored] == list(chat.ignored)
+    assert built.asked.options == chat.options
+    assert [name.replace("input", "messages") for name in built.asked.ignored] == list(chat.ignored)
 
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -102,7 +102,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "require
 
 def test_a_schema_is_accepted_by_what_it_requires() -> None:
     built = read(ai_sdk(SCHEMA))
-    assert built.chat.options.content == "text"
+    assert built.asked.options.content == "text"
     assert built.head.echo["text"]["format"] == {
         "type": "json_schema", "strict": True, "name": "response", "schema": SCHEMA,
     }  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_schema_is_accepted_by_what_it_requires() -> None:
 def test_openai_agents() -> None:
     built = read(openai_agents())
     assert built.request == Request(IMAGE, "What is it?", stream=False)
-    assert built.chat.ignored == ("instructions", "tools")
+    assert built.asked.ignored == ("instructions", "tools")
 
 
 def test_a_later_question_is_about_the_image_that_was_sent_before() -> None:
@@ -122,15 +122,15 @@ def test_a_later_question_is_about_the_image_that_was_sent_before() -> None:
     assert built.request.image == IMAGE
     assert built.request.task == Task("query", text="And the colour?", reasoning=True)
     assert built.request.sampling == Sampling(temperature=0.0)
-    assert built.chat.image_params == ("input[0].content[1].image_url",)
-    assert built.chat.prompt_param == "input[5].content"
-    assert built.chat.ignored == ("instructions", "tools", *(f"input[{at}]" for at in range(5)))
+    assert built.asked.image_params == ("input[0].content[1].image_url",)
+    assert built.asked.prompt_param == "input[5].content"
+    assert built.asked.ignored == ("instructions", "tools", *(f"input[{at}]" for at in range(5)))
 
 
 def test_pydantic_ai() -> None:
     built = read(pydantic_ai_later())
     assert (built.request.image, built.request.prompt) == (IMAGE, "And?")
-    assert built.chat.ignored == ("instructions", "input[0]", "input[1]", "input[2]")
+    assert built.asked.ignored == ("instructions", "input[0]", "input[1]", "input[2]")
     with pytest.raises(InvalidRequest, match="moondream-2 does not support tools") as caught:
         read(pydantic_ai_tool_output())
     assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_parameter")
@@ -139,7 +139,7 @@ def test_pydantic_ai() -> None:
 def test_the_ai_sdk() -> None:
     built = read(ai_sdk())
     assert (built.request.image, built.request.prompt) == (IMAGE, "<OD>")
-    assert built.chat.ignored == ("user", "include[0]", "input[0]", "input[1]", "input[2]")
+    assert built.asked.ignored == ("user", "include[0]", "input[0]", "input[1]", "input[2]")
 
 
 # The conversation
@@ -149,7 +149,7 @@ def test_the_newest_image_counts() -> None:
     items = [user(input_image()), user(input_image(OTHER_URL)), {"role": "user", "content": "hm?"}]
     built = read(asked(input=items))
     assert built.request.image == plain(320, 200)
-    assert built.chat.ignored == ("input[0]",)
+    assert built.asked.ignored == ("input[0]",)
 
 
 @given(st.lists(json_values, max_size=4), st.lists(json_values, max_size=4))
@@ -212,7 +212,7 @@ def test_an_uploaded_file_is_an_image() -> None:
     ],
 )  # fmt: skip
 def test_what_has_no_effect_is_reported(fields: dict[str, Any], ignored: list[str]) -> None:
-    assert list(read(asked(**fields)).chat.ignored) == ignored
+    assert list(read(asked(**fields)).asked.ignored) == ignored
 
 
 def test_what_chat_cannot_honour_is_not_honoured_here() -> None:

@@ -107,7 +107,7 @@ def test_large_settings_are_not_repeated(instructions: object) -> None:
     built = read(asked(instructions=instructions, text={"format": named}))
     assert built.head.echo["instructions"] is None
     assert built.head.echo["text"]["format"] == {**named, "schema": {}}
-    assert built.chat.options.content == "text"
+    assert built.asked.options.content == "text"
 
 
 @pytest.mark.parametrize("completion", [*COMPLETIONS, replace(words(), finish_reason="length")])
@@ -116,7 +116,7 @@ def test_openais_type_accepts_it(completion: Completion, fields: dict[str, Any],
     built = read(asked("<OD>", **fields))
     answer = built.response_json(completion)
     Response.model_validate_json(json.dumps(answer), strict=True)
-    assert Response.model_validate(answer).output_text == message_item(built.head, completion, built.chat.options)[
+    assert Response.model_validate(answer).output_text == message_item(built.head, completion, built.asked.options)[
         "content"][0]["text"]  # fmt: skip
 
 
