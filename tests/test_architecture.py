@@ -76,25 +76,17 @@ ROOMS: dict[str, set[str]] = {
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # Uploaded files: it knows no format of requests, and not where answers come from.
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
-    # What the formats share that ask in messages: it knows none of them.
+    # What the formats share in which a request is a conversation: it knows none of them, and not who answers.
     "router/conversation": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
-    },
-    # A format of requests and answers: it does not know who answers.
-    "router/chat": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
         "router/images",
     },
-    # Moondream's own API; takes what is not chat's alone (names of models, limits, our own keys) from there.
+    # Formats of requests and answers: they do not know each other.
+    "router/chat": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
+    "router/responses": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
     "router/moondream": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
-        "router/conversation",
-    },
-    # OpenAI's Responses API: chat in another spelling.
-    "router/responses": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/chat",
-        "router/conversation",
+        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.

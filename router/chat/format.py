@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.chat.events import EventWriter
-from router.chat.reasoning import with_effort
-from router.chat.request import ConversationRequest, ParsedConversation, build_request, parse_chat
+from router.chat.request import parse_chat
 from router.chat.response import ChatHead, Json, completion_json
 from router.config import RouterConfig
-from vlm.errors import VlmError
-from vlm.types import Completion, Request
+from router.conversation.reasoning import with_effort
+from router.conversation.request import BuiltConversation, ParsedConversation, build_request
+from vlm.types import Completion
 
 EFFORT = "reasoning_effort"
 
@@ -31,36 +31,6 @@ class ChatFormat:
         asked = build_request(parsed, images, self._config)
         asked = with_effort(asked, parsed, EFFORT)
         return BuiltChat(asked, ChatHead(asked.meta(request_id), self._config.system_fingerprint))
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltConversation:
-    """What of :class:`~router.asgi.format.BuiltRequest` is the same for every format of conversations.
-
-    Attributes:
-        asked: The conversation.
-    """
-
-    asked: ConversationRequest
-
-    @property
-    def model(self) -> str:
-        """Canonical name of the model."""
-        return self.asked.model
-
-    @property
-    def request(self) -> Request:
-        """The request to the model."""
-        return self.asked.request
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer goes out as events."""
-        return self.asked.stream
-
-    def located(self, error: VlmError) -> VlmError:
-        """``error`` with the path of a field of the body."""
-        return self.asked.located(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,146 +1,31 @@
-"""OpenAI's chat request, checked and turned into a ``vlm.types.Request``.
+"""The body of a chat completion, checked and read as a conversation: its question, and which fields have no effect.
 
-Decides what its fields mean together, which are ignored, and which a small vision model can never honour. Native
-prompts pass through unchanged, because only the model's processor can interpret them. A format that spells the same
-request in another way has a ``parse`` of its own, and shares the rest.
+Native prompts pass through unchanged, because only the model's processor can interpret them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
-from router.asgi.validation import unread_keys, validated
+from router.asgi.validation import validated
 from router.chat.image_parts import image_references
 from router.chat.schema import ChatBody, ImagePart, Part, TextPart
 from router.config import RouterConfig
-from router.conversation.answer import ResponseMeta, ResponseOptions
-from router.conversation.fields import Effort, ModelBody, ResponseFormat, TaskBody
 from router.conversation.history import Spelling, Turn, read_turn, without_history
-from router.conversation.model_name import ModelName, read_model_name, task_of, uses_text
+from router.conversation.ignored import IMPOSSIBLE, dropped_fields, some_of, unread_fields, unused_messages
 from router.conversation.question import Question, check_number, no_user_message, prompt_of, unused_parts
-from router.conversation.response_format import ContentForm, read_form
-from router.conversation.tasks import ImageSize, read_task
-from router.conversation.tools import TOOL_FIELDS, unused_tools
-from router.images import upright_size_of
-from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.types import Request, Sampling
+from router.conversation.request import ParsedConversation, check_stream_options
+from router.conversation.response_format import form_of, is_raw
 
 Json = dict[str, Any]
 
-MAX_REPORTED = 32
-"""Names of fields, and again of messages, that are listed as ignored; the number of others stands behind them."""
-MAX_NAME = 128
-"""Characters of one of these names: keys are the client's."""
-RAW_TASK = "raw"
 SPELLING = Spelling(field="messages", text="text", images=("image_url", "file"))
 SCHEMA = "response_format.json_schema.schema"
 EXAMPLE = '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
 HOW_TO_SEND = "Send it as an image_url part of a user message."
-
-IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
-    "audio": (),
-    "modalities": (["text"],),
-    "prediction": (),
-    "web_search_options": (),
-    "models": (),
-}
-"""Known fields that cannot be honoured, and their values that are harmless."""
-
-
-# The two phases of reading
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedConversation:
-    """A conversation whose fields are valid, before its image has been loaded.
-
-    Attributes:
-        body: The fields that all formats have.
-        question: What of the conversation is the request.
-        form: What the answer's ``content`` holds.
-        ignored: Fields and messages of the body that have no effect.
-        max_tokens: Maximum number of tokens to generate.
-        n: Number of answers.
-        logprobs: Report each token's log-probability.
-        include_usage: Whether a stream ends with an event of token counts.
-        effort: How much the model should reason.
-    """
-
-    body: ModelBody
-    question: Question
-    form: ContentForm
-    ignored: tuple[str, ...]
-    max_tokens: int | None = None
-    n: int = 1
-    logprobs: bool = False
-    include_usage: bool = False
-    effort: Effort | None = None
-
-    @property
-    def images(self) -> tuple[ImageReference, ...]:
-        """The images that have to be loaded."""
-        return self.question.images
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationRequest:
-    """A conversation as a request that can be sent to a model.
-
-    Attributes:
-        model: Canonical name.
-        request: The request to the model.
-        options: How the client wants its answer.
-        stream: Whether the answer goes out as events.
-        include_usage: Whether a stream ends with an event of token counts.
-        ignored: Fields of the body that have no effect.
-        image_params, prompt_param: Paths of the images and of the text in the body, for errors that are found later;
-            without an image, where it would be.
-        how_to_send: What to do about a missing image.
-        resolution: How the router found the task, where the body does not name it; None where it does, or the model
-            finds it.
-        reasoning_param: Path of what asked for reasoning, other than the task.
-    """
-
-    model: str
-    request: Request
-    options: ResponseOptions
-    stream: bool
-    include_usage: bool
-    ignored: tuple[str, ...]
-    image_params: tuple[str, ...]
-    prompt_param: str
-    how_to_send: str
-    resolution: Literal["model", "plain"] | None = None
-    reasoning_param: str | None = None
-
-    def meta(self, request_id: str) -> ResponseMeta:
-        """What its answer says about it."""
-        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of)
-
-    def path_of(self, name: str) -> str:
-        """The path in the body of a field of ``Request``, as the model calls it."""
-        if name == "task.reasoning":
-            return self.reasoning_param or (self.prompt_param if self.resolution else name)
-        if self.resolution == "model" and name == "task":
-            return "model"
-        return self.prompt_param if name == "prompt" or (self.resolution and name.startswith("task.")) else name
-
-    def located(self, error: VlmError) -> VlmError:
-        """``error`` with the path of a field of the body in place of a field of ``Request``."""
-        message, param = error.message, error.param and self.path_of(error.param)
-        if param == "image" or (param is None and isinstance(error, InvalidImage)):
-            param = self.image_params[0]
-            if self.request.image is None and not self.request.images:
-                message = f"{message} {self.how_to_send}"
-        elif found := re.fullmatch(r"images\[(\d+)\]", param or ""):
-            param = self.image_params[int(found[1])]
-        return type(error)(message, param, error.code)
 
 
 def parse_chat(body: bytes, config: RouterConfig) -> ParsedConversation:
@@ -155,8 +40,7 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedConversation:
     chat = validated(ChatBody, read)
     if turn is None:
         raise no_user_message("messages")
-    drop = config.drop_params if chat.drop_params is None else chat.drop_params
-    dropped = [*unused_tools(raw, chat.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
+    dropped = dropped_fields(raw, chat, IMPOSSIBLE, config)
     check_stream_options(chat.stream_options, stream=bool(chat.stream))
     form = form_of(chat, chat.response_format, "response_format")
     unread = unread_fields(chat, read, IMPOSSIBLE)
@@ -174,91 +58,6 @@ def parse_chat(body: bytes, config: RouterConfig) -> ParsedConversation:
     )
 
 
-def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: RouterConfig) -> ConversationRequest:
-    """The second phase, once the image is there. CPU work only.
-
-    Raises:
-        InvalidRequest, InvalidImage: With the path of the field at fault.
-    """
-    body, form, question = parsed.body, parsed.form, parsed.question
-    name = read_model_name(body.model, config)
-    request = Request(
-        images[0] if len(images) == 1 else None,
-        question.prompt.text,
-        sampling=_sampling(parsed),
-        stream=bool(body.stream),
-        n=parsed.n,
-        images=tuple(images) if len(images) > 1 else (),
-    )
-    named_task = _is_named(name, parsed)
-    return ConversationRequest(
-        model=name.model,
-        request=(
-            replace(request, prompt="", task=task_of(name.task or "", question.prompt))
-            if named_task
-            else _with_tasks(request, body, cache(lambda: _size_of(images, config, question)))
-        ),
-        options=ResponseOptions(
-            form.content,
-            include_raw=bool(body.include_raw) or form.content == "raw",
-            logprobs=parsed.logprobs,
-            schema=form.schema,
-            grounding_format=body.grounding_format,
-        ),
-        stream=bool(body.stream),
-        include_usage=parsed.include_usage,
-        ignored=_ignored(parsed, name, named_task=named_task),
-        image_params=tuple(reference.param for reference in question.images) or (question.conversation,),
-        prompt_param=question.prompt_param,
-        how_to_send=question.how_to_send,
-        resolution="model" if named_task else None,
-    )
-
-
-def _is_named(name: ModelName, parsed: ParsedConversation) -> bool:
-    """Whether the task is that of the model's name: a task of the body comes first, and so does a native prompt."""
-    body, native = parsed.body, parsed.question.prompt.native
-    return name.task is not None and not native and body.tasks is None and _named_in_body(body) is None
-
-
-def _named_in_body(body: ModelBody) -> TaskBody | None:
-    return None if body.task is None or body.task.name == RAW_TASK else body.task
-
-
-# Fields without effect
-
-
-def impossible_fields(raw: Json, impossible: Mapping[str, tuple[object, ...]], *, drop: bool) -> list[str]:
-    """Names of fields that cannot be honoured; an error unless they may be ignored.
-
-    Args:
-        raw: The body.
-        impossible: The names of such fields, each with its harmless values.
-        drop: Whether they may be ignored.
-
-    Raises:
-        InvalidRequest: With the path of the field.
-    """
-    found = [name for name, harmless in impossible.items() if not _is_harmless(raw.get(name), harmless)]
-    if found and not drop:
-        raise InvalidRequest(
-            f"{found[0]} is not supported by these models; leave it out, or send drop_params: true to have it ignored.",
-            found[0],
-            "unsupported_parameter",
-        )
-    return found
-
-
-def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:
-    """Whether a value is None or one of ``harmless``; true is not 1, although Python finds them equal."""
-    return value is None or (value in harmless and not isinstance(value, bool))
-
-
-def unread_fields(body: ModelBody, read: Json, known: Collection[str]) -> list[str]:
-    """Paths of the keys of a body, without its history, that are not in its model, about tools or ``known``."""
-    return [name for name in unread_keys(body, read) if name not in known and name not in TOOL_FIELDS]
-
-
 def _overruled(chat: ChatBody) -> Iterator[str]:
     """Known fields that another one overrules, and the ``detail`` of images: each model has one resolution."""
     if chat.max_tokens is not None and chat.max_completion_tokens not in (None, chat.max_tokens):
@@ -269,98 +68,6 @@ def _overruled(chat: ChatBody) -> Iterator[str]:
         for at, part in enumerate(message.content):
             if isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto"):
                 yield f"messages[{number}].content[{at}].image_url.detail"
-
-
-def some_of(names: Sequence[str]) -> Iterator[str]:
-    """The first names, each not in full if it is long, and the number of others."""
-    yield from (name[:MAX_NAME] for name in names[:MAX_REPORTED])
-    if len(names) > MAX_REPORTED:
-        yield f"and {len(names) - MAX_REPORTED} more"
-
-
-def unused_messages(raw: Json, turn: Turn) -> list[str]:
-    """Paths of the first messages of a conversation that are not used."""
-    field = turn.spelling.field
-    return [*some_of([f"{field}[{at}]" for at in turn.unused(raw[field])])]
-
-
-def _ignored(parsed: ParsedConversation, model: ModelName, *, named_task: bool) -> tuple[str, ...]:
-    other_task = ("model",) if model.task is not None and not named_task else ()
-    without_text = named_task and not uses_text(model.task or "")
-    question = parsed.question
-    text = (question.prompt_param,) if without_text and question.prompt.text.strip() else question.unused_text
-    return (*other_task, *parsed.ignored, *text)
-
-
-# The request to the model, and the form of the answer
-
-
-def check_stream_options(options: object, *, stream: bool) -> None:
-    """Raise InvalidRequest if there are options for a stream, but no stream."""
-    if options is not None and not stream:
-        raise InvalidRequest("stream_options is allowed only with stream: true.", "stream_options", "invalid_value")
-
-
-def form_of(body: ModelBody, wanted: ResponseFormat | None, path: str) -> ContentForm:
-    """What the answer's content holds; the format that the client wants is at ``path``."""
-    return ContentForm("raw") if is_raw(body) else read_form(wanted, path)
-
-
-def is_raw(body: ModelBody) -> bool:
-    """Whether the model's own output is wanted."""
-    return body.task is not None and body.task.name == RAW_TASK
-
-
-def _with_tasks(request: Request, body: ModelBody, size: ImageSize) -> Request:
-    if body.tasks is not None:
-        if body.task is not None:
-            raise InvalidRequest("task and tasks cannot be sent together: send one of them.", "tasks", "invalid_value")
-        parts = (read_task(one, f"tasks[{index}]", size) for index, one in enumerate(body.tasks))
-        return replace(request, tasks=tuple(parts))
-    task = _named_in_body(body)
-    return request if task is None else replace(request, task=read_task(task, "task", size))
-
-
-def _sampling(parsed: ParsedConversation) -> Sampling:
-    body = parsed.body
-    return Sampling(
-        max_tokens=parsed.max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        stop=tuple(body.stop or ()),
-        repetition_penalty=body.repetition_penalty,
-        no_repeat_ngram_size=body.no_repeat_ngram_size,
-        num_beams=body.num_beams,
-        length_penalty=body.length_penalty,
-        early_stopping=body.early_stopping,
-        logprobs=parsed.logprobs,
-        top_logprobs=body.top_logprobs or 0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
-        top_k=body.top_k or 0,
-        min_p=body.min_p or 0.0,
-    )
-
-
-def _size_of(images: Sequence[bytes], config: RouterConfig, question: Question) -> tuple[int, int]:
-    """The size of all images, in which a point or box in pixels is meant."""
-    where = question.conversation
-    if not images:
-        message = f"A point or box in pixels needs an image. {question.how_to_send}"
-        raise InvalidRequest(message, where, "invalid_value")
-    sizes = {
-        upright_size_of(image, config.image_limits, reference.param)
-        for image, reference in zip(images, question.images, strict=True)
-    }
-    if len(sizes) > 1:
-        message = "A point or box in pixels needs images of one size, and these differ: give it from 0 to 1."
-        raise InvalidRequest(message, where, "invalid_value")
-    return sizes.pop()
-
-
-# The conversation
 
 
 def _question(raw: Json, chat: ChatBody, turn: Turn, config: RouterConfig) -> Question:

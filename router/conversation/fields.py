@@ -1,6 +1,6 @@
 """The JSON that every format of conversations has: which fields there are, their types and their ranges.
 
-What the fields mean together is in ``router.chat.request``.
+What they mean together is in ``router.conversation.request``.
 """
 
 from __future__ import annotations

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from router.conversation.fields import ResponseFormat
+from router.conversation.fields import ModelBody, ResponseFormat
 from router.conversation.json_schema import JsonSchema
 from vlm.errors import InvalidRequest
 from vlm.grounding_schema import grounding_schema
 
 Content = Literal["answer", "json", "text", "grounding", "raw"]
 
+RAW_TASK = "raw"
+"""The task whose content is the model's own output."""
 TEXT = "text"
 _TEXT_ALONE = JsonSchema({"type": "object", "properties": {TEXT: {"type": "string"}}})
 
@@ -36,6 +38,16 @@ class ContentForm:
     content: Content = "answer"
     schema: JsonSchema | None = None
     beyond: tuple[str, ...] = ()
+
+
+def form_of(body: ModelBody, wanted: ResponseFormat | None, path: str) -> ContentForm:
+    """What the answer's content holds; the format that the client wants is at ``path``."""
+    return ContentForm("raw") if is_raw(body) else read_form(wanted, path)
+
+
+def is_raw(body: ModelBody) -> bool:
+    """Whether the model's own output is wanted."""
+    return body.task is not None and body.task.name == RAW_TASK
 
 
 def read_form(wanted: ResponseFormat | None, path: str = "response_format") -> ContentForm:

@@ -13,8 +13,8 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import validated
-from router.chat.request import some_of
 from router.config import RouterConfig
+from router.conversation.ignored import some_of
 from router.conversation.model_name import read_model_name
 from router.conversation.prompt import check_length
 from router.moondream.schema import BODIES, MoondreamBody, QueryBody, Settings

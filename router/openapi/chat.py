@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from router.asgi.validation import Checked
-from router.chat.request import IMPOSSIBLE
 from router.chat.schema import ChatBody, ContentParts
 from router.conversation.fields import MAX_MESSAGES, NamedSchema, ResponseFormat
+from router.conversation.ignored import IMPOSSIBLE
 from router.conversation.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import ChatCompletion, ChatCompletionChunk
 from router.openapi.error_codes import OF_REQUESTS

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from router.chat.format import BuiltConversation
-from router.chat.reasoning import reasons, with_effort
-from router.chat.request import build_request
 from router.config import RouterConfig
+from router.conversation.reasoning import reasons, with_effort
+from router.conversation.request import BuiltConversation, build_request
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, response_json

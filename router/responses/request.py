@@ -1,4 +1,4 @@
-"""A request for a response, checked and read as chat reads the same request under other names.
+"""A request for a response, checked and read as a conversation.
 
 Nothing is stored here, so what refers to earlier responses is refused, with words that say what to send instead.
 """
@@ -12,22 +12,14 @@ from typing import Any
 from router.asgi.body import read_object
 from router.asgi.format import ImageReference
 from router.asgi.validation import given_one, validated
-from router.chat.request import IMPOSSIBLE as IMPOSSIBLE_IN_CHAT
-from router.chat.request import (
-    ParsedConversation,
-    check_stream_options,
-    form_of,
-    impossible_fields,
-    is_raw,
-    some_of,
-    unread_fields,
-    unused_messages,
-)
 from router.config import RouterConfig
 from router.conversation.fields import NamedSchema, ResponseFormat
 from router.conversation.history import Spelling, Turn, read_turn, without_history
+from router.conversation.ignored import IMPOSSIBLE as IMPOSSIBLE_ANYWHERE
+from router.conversation.ignored import dropped_fields, some_of, unread_fields, unused_messages
 from router.conversation.question import Question, check_number, no_user_message, prompt_of, unused_parts
-from router.conversation.tools import unused_tools
+from router.conversation.request import ParsedConversation, check_stream_options
+from router.conversation.response_format import form_of, is_raw
 from router.responses.schema import InputFile, InputImage, InputText, PlainFormat, ResponsesBody
 from vlm.errors import InvalidRequest
 
@@ -57,7 +49,7 @@ STORED: Mapping[str, str] = {
 }
 """Fields that need storage, and why they are refused. Without them the answer would be to another question."""
 
-IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {**IMPOSSIBLE_IN_CHAT, "n": (1,), "moderation": ()}
+IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {**IMPOSSIBLE_ANYWHERE, "n": (1,), "moderation": ()}
 """Known fields that cannot be honoured, and their values that are harmless."""
 
 
@@ -104,7 +96,7 @@ def parse_responses(body: bytes, config: RouterConfig) -> ParsedResponses:
         body=wanted,
         question=_question(raw, wanted, turn, config),
         form=form,
-        ignored=(*some_of(without_effect), *_dropped(raw, wanted, config), *_history(raw, turn)),
+        ignored=(*some_of(without_effect), *dropped_fields(raw, wanted, IMPOSSIBLE, config), *_history(raw, turn)),
         max_tokens=wanted.max_output_tokens,
         logprobs=_wants_logprobs(wanted),
         effort=None if wanted.reasoning is None else wanted.reasoning.effort,
@@ -137,12 +129,6 @@ def _check_storage(wanted: ResponsesBody) -> None:
             raise InvalidRequest(f"{name} is not supported: {why}", name, "unsupported_parameter")
 
 
-def _dropped(raw: Json, wanted: ResponsesBody, config: RouterConfig) -> list[str]:
-    """Fields that cannot be honoured; an error unless they may be ignored."""
-    drop = config.drop_params if wanted.drop_params is None else wanted.drop_params
-    return [*unused_tools(raw, wanted.model, drop=drop), *impossible_fields(raw, IMPOSSIBLE, drop=drop)]
-
-
 def _without_effect(wanted: ResponsesBody) -> Iterator[str]:
     """Paths of the fields that are known, and change nothing."""
     effects: Mapping[str, object] = {
@@ -169,7 +155,7 @@ def _wants_logprobs(wanted: ResponsesBody) -> bool:
 
 
 def _format(wanted: ResponsesBody) -> ResponseFormat | None:
-    """``text.format`` as chat has it."""
+    """``text.format`` as all formats read it."""
     given = None if wanted.text is None else wanted.text.format
     if given is None:
         return None

@@ -14,12 +14,12 @@ from router.asgi.errors import TABLE
 from router.asgi.room import UNCOUNTED_BYTES
 from router.backends.base import ModelStatus
 from router.catalogue import entry
-from router.chat.request import IMPOSSIBLE
 from router.chat.response import ChatHead, completion_json
 from router.chat.schema import ChatBody
 from router.config import RouterConfig
 from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import MAX_LABELS, MAX_REFERENCES, Reference, TaskBody
+from router.conversation.ignored import IMPOSSIBLE
 from router.conversation.tools import TOOL_FIELDS
 from router.responses.request import IMPOSSIBLE as IMPOSSIBLE_IN_RESPONSES
 from router.responses.request import LOGPROBS, RENAMED, STORED

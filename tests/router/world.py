@@ -14,8 +14,9 @@ from starlette.types import ASGIApp
 
 from router.app import create_app
 from router.backends.base import Backend, ModelStatus, unknown
-from router.chat.request import ConversationRequest, build_request, parse_chat
+from router.chat.request import parse_chat
 from router.config import RouterConfig
+from router.conversation.request import ConversationRequest, build_request
 from router.images import read_image
 from tests.images import data_url, plain
 from vlm.types import Box, Chunk, Completion, Detection, Grounding, Point, Request, Timings, Usage

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import IMPOSSIBLE, MAX_REPORTED, ConversationRequest
 from router.chat.schema import ChatBody
 from router.config import RouterConfig
+from router.conversation.ignored import IMPOSSIBLE, MAX_REPORTED
+from router.conversation.request import ConversationRequest
 from router.conversation.tools import TOOL_FIELDS
 from tests.router.world import URL, body, image_part, read_chat, text_part, user
 from vlm.errors import VlmError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import ConversationRequest
 from router.config import RouterConfig
+from router.conversation.request import ConversationRequest
 from tests.images import plain
 from tests.router.clients import OTHER_URL
 from tests.router.world import IMAGE, FakeBackend, body, geometry, image_part, post, read_chat, text_part, user, words

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import SPELLING, ConversationRequest
+from router.chat.request import SPELLING
 from router.config import RouterConfig
 from router.conversation.history import Turn, read_turn, without_history
+from router.conversation.request import ConversationRequest
 from tests.images import plain
 from tests.router.clients import OTHER_URL, langchain_agent, open_webui_later
 from tests.router.world import IMAGE, URL, body, image_part, read_chat, text_part, user

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import ConversationRequest
 from router.config import RouterConfig
 from router.conversation.model_name import ModelName, read_model_name
+from router.conversation.request import ConversationRequest
 from tests.router.clients import open_webui
 from tests.router.world import FakeBackend, body, check_error, post, read_chat
 from vlm.errors import InvalidRequest, UnsupportedTask

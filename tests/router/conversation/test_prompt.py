@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.chat.request import ConversationRequest
 from router.config import RouterConfig
 from router.conversation.prompt import Prompt, has_data_url, read_prompt
+from router.conversation.request import ConversationRequest
 from tests.router.clients import ATTACHED, docling, home_assistant, litellm, open_webui, open_webui_later
 from tests.router.world import URL, body, image_part, read_chat, text_part, user
 from vlm.errors import InvalidRequest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import ConversationRequest
 from router.config import RouterConfig
+from router.conversation.request import ConversationRequest
 from tests.router.clients import SEARCH, langchain_agent, open_webui
 from tests.router.world import FakeBackend, body, check_error, post, read_chat
 from vlm.errors import InvalidRequest

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from router.chat.request import IMPOSSIBLE, parse_chat
+from router.chat.request import parse_chat
 from router.chat.schema import ChatBody
 from router.config import RouterConfig
 from router.conversation.fields import TaskBody
+from router.conversation.ignored import IMPOSSIBLE
 from router.conversation.tools import TOOL_FIELDS
 from tests.router import clients
 from tests.router.openapi.documents import Json, served, validator

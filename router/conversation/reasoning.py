@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.chat.request import ConversationRequest, ParsedConversation
+from router.conversation.request import ConversationRequest, ParsedConversation
 from vlm.models.cards import card_of
 from vlm.types import Request, Task
 
