@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,31 +23,26 @@ def _new_id() -> str:
     return f"chatcmpl-{uuid.uuid4().hex}"
 
 
-def _now() -> int:
-    return int(time.time())
-
-
 @dataclass(frozen=True, slots=True)
 class ChatHead:
     """What every event of one answer repeats.
 
     Attributes:
-        meta: What the answer says about the request.
+        meta: What the answers of all formats say.
         fingerprint: The operator's name of the build.
-        id, created: OpenAI's.
+        id: OpenAI's.
     """
 
     meta: ResponseMeta
     fingerprint: str | None = None
     id: str = field(default_factory=_new_id)
-    created: int = field(default_factory=_now)
 
     def json(self, kind: str) -> Json:
         """The keys that come before ``choices``."""
         return {
             "id": self.id,
             "object": kind,
-            "created": self.created,
+            "created": self.meta.created,
             "model": self.meta.model,
             "system_fingerprint": self.fingerprint,
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from router.asgi.errors import encode
@@ -37,9 +38,13 @@ class ResponseOptions:
     grounding_format: str | None = None
 
 
+def _now() -> int:
+    return int(time.time())
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseMeta:
-    """What an answer says about its request.
+    """What every format's answer says of itself and of its request.
 
     Attributes:
         model: Canonical name.
@@ -47,6 +52,7 @@ class ResponseMeta:
         ignored: What of the request has no effect, as far as the router knows.
         resolution: How the router found the task; None where the model did.
         path_of: The path in the body of what a model calls by the name of a field of ``Request``.
+        created: When the answer began, in seconds since 1970.
     """
 
     model: str
@@ -54,6 +60,7 @@ class ResponseMeta:
     ignored: tuple[str, ...] = ()
     resolution: str | None = None
     path_of: Callable[[str], str] = str
+    created: int = field(default_factory=_now)
 
 
 def content_of(completion: Completion, options: ResponseOptions) -> str:

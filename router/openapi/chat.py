@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,8 +10,8 @@ from router.asgi.validation import Checked
 from router.chat.schema import ChatBody, ContentParts
 from router.conversation.fields import MAX_MESSAGES, NamedSchema, ResponseFormat
 from router.conversation.ignored import IMPOSSIBLE
-from router.conversation.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import ChatCompletion, ChatCompletionChunk
+from router.openapi.conversation import unsupported
 from router.openapi.error_codes import OF_REQUESTS
 from router.openapi.operation import JSON, Answer, Events, Json, Operation
 from router.openapi.parts import CONFIG, JSON_BODY
@@ -20,11 +19,6 @@ from router.openapi.rules import ABOVE_0, ABOVE_1, GIVEN, TRUE, excludes, has, n
 from vlm.types import MAX_IMAGES
 
 SEVERAL_LABELS = has("labels", {"type": "array", "minItems": 2})
-HARMLESS: Mapping[str, list[Any]] = {
-    **{name: list(values) for name, values in IMPOSSIBLE.items()},
-    **{name: list(NOT_DEMANDED) for name in CHOICES},
-}
-"""The values of fields that are refused, with which they are not; null never is."""
 RULES = (
     needs("stream_options", GIVEN, "stream", TRUE),
     needs("top_logprobs", ABOVE_0, "logprobs", TRUE),
@@ -68,19 +62,9 @@ class SimpleFormat(ResponseFormat):
 AnyFormat = Annotated[SimpleFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
-def _properties() -> Json:
-    """The fields that are read beside :class:`~router.chat.schema.ChatBody`."""
-    offers: Json = {name: {"description": "Ignored and reported: the models cannot call tools."} for name in OFFERS}
-    refused = {
-        name: {"enum": [None, *values], "description": "Other values are refused, or with drop_params ignored."}
-        for name, values in HARMLESS.items()
-    }
-    return {**offers, **refused}
-
-
 def _complete(schema: Json) -> None:
     """Add to pydantic's schema of a request what pydantic does not check."""
-    schema["properties"] |= _properties()
+    schema["properties"] |= unsupported(IMPOSSIBLE)
     schema["allOf"] = list(RULES)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -10,7 +9,6 @@ from typing_extensions import TypedDict
 
 from router.asgi.validation import Checked
 from router.conversation.fields import MAX_MESSAGES, MAX_PARTS
-from router.conversation.tools import CHOICES, NOT_DEMANDED, OFFERS
 from router.openapi.answers import (
     CompletionTokensDetails,
     Count,
@@ -22,6 +20,7 @@ from router.openapi.answers import (
     Token,
     UnixSeconds,
 )
+from router.openapi.conversation import unsupported
 from router.openapi.error_codes import OF_REQUESTS, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Events, Json, Operation, Parameter
 from router.openapi.parts import JSON_BODY
@@ -33,11 +32,6 @@ from vlm.types import MAX_IMAGES
 
 # What is sent
 
-HARMLESS: Mapping[str, list[Any]] = {
-    **{name: list(values) for name, values in IMPOSSIBLE.items()},
-    **{name: list(NOT_DEMANDED) for name in CHOICES},
-}
-"""The values of fields that are refused, with which they are not; null never is."""
 RULES = (
     needs("stream_options", GIVEN, "stream", TRUE),
     needs("top_logprobs", ABOVE_0, "include", {"type": "array", "contains": {"const": LOGPROBS}}),
@@ -79,16 +73,11 @@ Items = Annotated[
 
 def _complete(schema: Json) -> None:
     """Add to pydantic's schema of a request what pydantic does not check."""
-    offers: Json = {name: {"description": "Ignored and reported: the models cannot call tools."} for name in OFFERS}
-    dropped: Json = {
-        name: {"enum": [None, *values], "description": "Other values are refused, or with drop_params ignored."}
-        for name, values in HARMLESS.items()
-    }
     renamed: Json = {
         name: {"enum": [None, False], "description": f"Of chat; here {here}."} for name, here in RENAMED.items()
     }
     stored: Json = {name: {"enum": [None, False], "description": f"Refused: {why}"} for name, why in STORED.items()}
-    schema["properties"] |= {**offers, **dropped, **renamed, **stored}
+    schema["properties"] |= {**unsupported(IMPOSSIBLE), **renamed, **stored}
     schema["allOf"] = list(RULES)
 
 

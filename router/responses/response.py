@@ -43,19 +43,15 @@ def _new_response_id() -> str:
     return f"resp_{_new_id()}"
 
 
-def _now() -> int:
-    return int(time.time())
-
-
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
     """What every state of one response repeats.
 
     Attributes:
-        meta: What the answer says about the request.
+        meta: What the answers of all formats say.
         echo: The settings of the request, as the answer repeats them.
         in_summary: Whether the reasoning is the summary of its item, and not its content.
-        id, created: OpenAI's.
+        id: OpenAI's.
         item_id: What the ids of its items end in.
     """
 
@@ -63,7 +59,6 @@ class ResponseHead:
     echo: Json
     in_summary: bool = False
     id: str = field(default_factory=_new_response_id)
-    created: int = field(default_factory=_now)
     item_id: str = field(default_factory=_new_id)
 
     @property
@@ -81,7 +76,7 @@ class ResponseHead:
         return {
             "id": self.id,
             "object": "response",
-            "created_at": self.created,
+            "created_at": self.meta.created,
             "status": status,
             "completed_at": None,
             "error": None,
@@ -102,7 +97,7 @@ def response_json(completion: Completion, head: ResponseHead, options: ResponseO
         status_of(completion),
         [*reasoning, message_item(head, completion, options)],
         usage=usage_json(completion),
-        completed_at=None if cut else _now(),
+        completed_at=None if cut else int(time.time()),
         incomplete_details={"reason": "max_output_tokens"} if cut else None,
         x_gigarouter=extras_json(completion, head.meta),
     )

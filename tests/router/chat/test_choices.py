@@ -16,7 +16,7 @@ from vlm.types import Chunk, Completion
 
 pytestmark = pytest.mark.anyio
 
-HEAD = ChatHead(ResponseMeta("blip-large", "req_1"), id="chatcmpl-1", created=1)
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1", created=1), id="chatcmpl-1")
 SQUARE, STAR = words("a red square"), words("a star")
 
 

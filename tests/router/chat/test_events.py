@@ -31,7 +31,7 @@ def anyio_backend() -> object:
     return CLOCKED
 
 
-HEAD = ChatHead(ResponseMeta("blip-large", "req_1"), "fp_1", id="chatcmpl-1", created=1)
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1", created=1), "fp_1", id="chatcmpl-1")
 
 
 async def play(*steps: Step, pause_s: float = 0.0) -> AsyncGenerator[Chunk, None]:

@@ -11,7 +11,7 @@ from router.conversation.answer import ResponseMeta, ResponseOptions, grounding_
 from tests.router.world import BALL, geometry, several, with_reasoning, words
 from vlm.types import Usage
 
-HEAD = ChatHead(ResponseMeta("blip-large", "req_1", ignored=("user",)), "fp_1", id="chatcmpl-1", created=1)
+HEAD = ChatHead(ResponseMeta("blip-large", "req_1", ignored=("user",), created=1), "fp_1", id="chatcmpl-1")
 
 
 def test_every_field_of_a_whole_answer() -> None:
@@ -97,7 +97,7 @@ def test_every_answer_has_its_own_id() -> None:
     one, two = ChatHead(ResponseMeta("m", "r")), ChatHead(ResponseMeta("m", "r"))
     assert one.id != two.id
     assert one.id.startswith("chatcmpl-")
-    assert one.created > 1_700_000_000
+    assert one.meta.created > 1_700_000_000
 
 
 def test_every_count_of_tokens_has_its_own_key() -> None:
