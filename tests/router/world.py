@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -169,6 +169,18 @@ class FakeBackend:
 
     async def models(self) -> Sequence[ModelStatus]:
         return self.statuses
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A request and the error that it must get, some of whose words are ``words``."""
+
+    name: str
+    request: object
+    code: str | None
+    param: str | None
+    status: int = 400
+    words: str = ""
 
 
 def client(backend: Backend, config: RouterConfig | None = None) -> httpx.AsyncClient:

@@ -18,22 +18,13 @@ from agents import (
     function_tool,
     set_tracing_disabled,
 )
-from pydantic import BaseModel
 
 from tests.clients.python import world
+from tests.clients.python.shapes import Detection
 
 KINDS = pytest.mark.parametrize("kind", [OpenAIChatCompletionsModel, OpenAIResponsesModel])
 
 set_tracing_disabled(True)
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
 
 
 @pytest.fixture

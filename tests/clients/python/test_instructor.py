@@ -9,25 +9,11 @@ import pytest
 
 instructor = pytest.importorskip("instructor")
 
-from pydantic import BaseModel  # noqa: E402  # after the skip
-
-from tests.clients.python import world  # noqa: E402
+from tests.clients.python import world  # noqa: E402  # after the skip
+from tests.clients.python.shapes import Detection, Text  # noqa: E402
 from tests.clients.python.stub import Stub  # noqa: E402
 
 MODES = pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "MD_JSON"])
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
-
-
-class Text(BaseModel):
-    text: str
 
 
 def client(url: str, mode: str | None, kind: Any = openai.OpenAI) -> Any:

@@ -13,9 +13,9 @@ pytest.importorskip("langchain_openai")
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
 
 from tests.clients.python import world
+from tests.clients.python.shapes import Detection, Invoice, Text
 from tests.clients.python.stub import OVERLOADED, Stub
 
 
@@ -25,25 +25,6 @@ def model(url: str, name: str, **settings: Any) -> ChatOpenAI:
 
 def human(text: str = "", url: str | None = None) -> HumanMessage:
     return HumanMessage(world.user(text, url)["content"])
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    """What is in the image."""
-
-    objects: list[Found]
-
-
-class Text(BaseModel):
-    text: str
-
-
-class Invoice(BaseModel):
-    total: float
 
 
 def test_a_caption(url: str) -> None:

@@ -10,19 +10,9 @@ import pytest
 
 litellm = pytest.importorskip("litellm")
 
-from pydantic import BaseModel  # noqa: E402  # after the skip
-
-from tests.clients.python import world  # noqa: E402
+from tests.clients.python import world  # noqa: E402  # after the skip
+from tests.clients.python.shapes import Detection  # noqa: E402
 from tests.clients.python.stub import OVERLOADED, Stub  # noqa: E402
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
 
 
 def asked(url: str, model: str, *messages: Any, **fields: Any) -> dict[str, Any]:

@@ -12,19 +12,10 @@ pytest.importorskip("llama_index.llms.openai_like")
 
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel
 
 from tests.clients.python import world
+from tests.clients.python.shapes import Detection
 from tests.clients.python.stub import OVERLOADED, Stub
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
 
 
 def model(url: str, name: str, **settings: Any) -> OpenAILike:

@@ -13,6 +13,7 @@ openai = pytest.importorskip("openai")
 from pydantic import BaseModel  # noqa: E402  # after the skip
 
 from tests.clients.python import world  # noqa: E402
+from tests.clients.python.shapes import Detection, Found, Invoice, Text  # noqa: E402
 from tests.clients.python.stub import OVERLOADED, Refusal, Stub  # noqa: E402
 
 KEY = "any"
@@ -108,26 +109,9 @@ def test_the_stream_helper(client: Any) -> None:
 # Structured output
 
 
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
-
-
 class Counted(BaseModel):
     objects: list[Found]
     count: int | None = None
-
-
-class Text(BaseModel):
-    text: str
-
-
-class Invoice(BaseModel):
-    total: float
 
 
 def test_parse_objects(client: Any) -> None:

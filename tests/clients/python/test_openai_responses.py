@@ -9,27 +9,9 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
-from pydantic import BaseModel  # noqa: E402  # after the skip
-
-from tests.clients.python import world  # noqa: E402
+from tests.clients.python import world  # noqa: E402  # after the skip
+from tests.clients.python.shapes import Detection, Invoice, Text  # noqa: E402
 from tests.clients.python.stub import OVERLOADED, Stub  # noqa: E402
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
-
-
-class Text(BaseModel):
-    text: str
-
-
-class Invoice(BaseModel):
-    total: float
 
 
 @pytest.fixture

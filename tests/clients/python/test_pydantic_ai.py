@@ -9,28 +9,15 @@ import pytest
 
 pytest.importorskip("pydantic_ai")
 
-from pydantic import BaseModel
 from pydantic_ai import Agent, BinaryContent, ImageUrl, ModelHTTPError, NativeOutput, PromptedOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.clients.python import world
+from tests.clients.python.shapes import Detection, Text
 from tests.clients.python.stub import OVERLOADED, Stub
 
 KINDS = pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel])
-
-
-class Found(BaseModel):
-    label: str
-    box: list[float]
-
-
-class Detection(BaseModel):
-    objects: list[Found]
-
-
-class Text(BaseModel):
-    text: str
 
 
 def model(kind: Any, url: str, name: str, **settings: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from tests.router.world import (
     CHAT,
     IMAGE,
     URL,
+    Bad,
     FakeBackend,
     body,
     check_error,
@@ -29,17 +30,6 @@ pytestmark = pytest.mark.anyio
 
 CONFIG = RouterConfig(max_body_bytes=200_000, max_image_bytes=20_000, max_image_pixels=1_000_000, max_prompt_chars=1000)
 URL_PATH = "messages[0].content[0].image_url.url"
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A request and the error that it must get."""
-
-    name: str
-    request: object
-    code: str | None
-    param: str | None
-    status: int = 400
 
 
 def without(name: str) -> dict[str, Any]:

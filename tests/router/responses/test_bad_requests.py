@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from router.config import RouterConfig
 from router.responses.request import RENAMED
 from tests.router.responses.clients import RESPONSES, asked, input_image, input_text, post, user
-from tests.router.world import URL, FakeBackend, check_error, client
+from tests.router.world import URL, Bad, FakeBackend, check_error, client
 
 pytestmark = pytest.mark.anyio
 
@@ -20,18 +19,6 @@ CONFIG = RouterConfig(max_body_bytes=200_000, max_image_bytes=20_000, max_image_
 FIRST = "input[0].content[0]"
 PDF = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.7 " + b"x" * 64).decode()
 FORMAT = "text.format"
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A request and the error that it must get."""
-
-    name: str
-    request: object
-    code: str | None
-    param: str | None
-    status: int = 400
-    words: str = ""
 
 
 def without(name: str) -> dict[str, Any]:
