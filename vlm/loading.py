@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from vlm import models
 from vlm.checkpoint.files import REVISION_MISSING, Checkpoint
+from vlm.checkpoint.parameters import allocate_buffers, empty, place, shapes
 from vlm.checkpoint.synthesis import write_weights
 from vlm.checkpoint.unfit import MISSING_FILE
 from vlm.checkpoint.weight_rules import load_weights
@@ -121,12 +123,11 @@ def _origin(family: str, name: str) -> str | None:
 def info(loaded: LoadedModel) -> ModelInfo:
     """What a loaded model is: its family, where it came from, its size, and how it runs."""
     model = loaded.model
-    assert isinstance(model, nn.Module)  # the engine's contract does not say so, but every family's model is one
     return ModelInfo(
         family=loaded.family,
         checkpoint=loaded.source,
         revision=loaded.revision,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in _module(model).parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
     )
@@ -136,19 +137,36 @@ def _load_model(
     family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> VisionLanguageModel:
     """The family's model with the checkpoint's weights."""
-    model = allocate(family, checkpoint.config, dtype, device)
+    _set_up(device)
+    model = family.empty(checkpoint.config)
+    module = _module(model)
+    place(module, empty(shapes(module), dtype, device))
     load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
+    allocate_buffers(module, dtype, device)
     model.finish(checkpoint)
     return model.eval()
 
 
 def allocate(family: Family, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> ModelModule:
     """The family's model without values; memory is allocated once, on the device itself."""
+    _set_up(device)
+    model = family.empty(config)
+    module = _module(model)
+    place(module, empty(shapes(module), dtype, device))
+    allocate_buffers(module, dtype, device)
+    return model
+
+
+def _set_up(device: torch.device) -> None:
     if device.type == "cuda":
         # cuDNN plans its attention for each shape that it has not seen, which can take a second, and nearly every
         # decode step has a new shape: rows come and go, and tables grow. The other kernels need no plan.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    return family.empty(config).to(dtype).to_empty(device=device)
+
+
+def _module(model: VisionLanguageModel) -> nn.Module:
+    assert isinstance(model, nn.Module)  # the engine's contract does not say so, but every family's model is one
+    return model
 
 
 def families() -> Iterator[tuple[str, Family]]:
@@ -167,17 +185,28 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
     Raises:
         CheckpointError: No family serves it; the message also names families that could not be imported.
     """
-    found = {name: _imported(name) for name in _folders()}
-    known = {name: family for name, family in found.items() if isinstance(family, Family)}
-    for name, family in known.items():
-        if checkpoint.model_type in family.model_types:
+    found: dict[str, Family | Exception] = {}
+    for name in _likeliest_first(_folders(), checkpoint.model_type):
+        family = found[name] = _imported(name)
+        if isinstance(family, Family) and checkpoint.model_type in family.model_types:
             return name, family
+    known = {name: family for name, family in found.items() if isinstance(family, Family)}
     served = ", ".join(sorted(kind for family in known.values() for kind in family.model_types))
     broken = {name: error for name, error in found.items() if isinstance(error, Exception)}
     raise CheckpointError(
         f"{checkpoint.folder}/config.json has model_type {checkpoint.model_type!r}; this project serves {served}."
         + "".join(f" {_path(name)} could not be imported: {_reason(error)}" for name, error in broken.items())
     ) from next(iter(broken.values()), None)
+
+
+def _likeliest_first(names: Iterable[str], model_type: str) -> list[str]:
+    """In the order in which to import families, until one serves the model: those named as it is come first."""
+    return sorted(names, key=lambda name: _common_beginning(name, model_type), reverse=True)
+
+
+def _common_beginning(one: str, other: str) -> int:
+    """Number of characters with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _folders() -> Iterator[str]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
-from vlm.loading import _dtype, allocate, families, find_device, info, load
+from vlm.loading import _dtype, _set_up, families, find_device, find_family, info, load
 from vlm.models.cards import Card, cards
+from vlm.models.family import Family
 from vlm.types import Completion, ModelInfo
 
 BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
@@ -54,10 +57,44 @@ def test_attention_on_a_gpu_is_not_planned_by_cudnn(
 ) -> None:
     enabled: list[bool] = []
     monkeypatch.setattr("torch.backends.cuda.enable_cudnn_sdp", enabled.append)
-    monkeypatch.setattr("torch.nn.Module.to_empty", lambda module, **_: module)
-    blip = dict(families())["blip"]
-    allocate(blip, blip.sizes["tiny"], torch.bfloat16, torch.device(device))
+    _set_up(torch.device(device))
     assert enabled == expected
+
+
+IMPORTED = """
+import sys
+from vlm import Engine, Request, load
+from vlm.engine.config import EngineConfig
+from vlm.image.sample import sample_image
+
+with Engine(load(sys.argv[1], device="cpu"), EngineConfig(cache_bytes=1 << 26)) as engine:
+    engine.answer(Request(sample_image(0)))
+print(*sys.modules)
+"""
+
+
+def test_no_model_waits_for_what_it_does_not_need() -> None:
+    """torch's compiler and transformers each take as long to import as torch itself."""
+    for folder in sorted(path for path in MINIATURES.iterdir() if path.is_dir()):
+        run = subprocess.run([sys.executable, "-c", IMPORTED, folder], capture_output=True, text=True, check=True)
+        imported = set(run.stdout.split())
+        assert "torch" in imported
+        assert imported.isdisjoint({"torch._dynamo", "transformers", "huggingface_hub", "vlm.reference", "ray"})
+
+
+def test_only_the_family_that_serves_a_checkpoint_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    known = dict(families())
+
+    def record(name: str) -> Family:
+        imported.append(name)
+        return known[name]
+
+    monkeypatch.setattr("vlm.loading._imported", record)
+    for name, family in known.items():
+        find_family(Checkpoint(BLIP, "", None, {"model_type": family.model_types[0]}))
+        assert imported.pop() == name
+        assert not imported
 
 
 def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:
