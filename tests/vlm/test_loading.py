@@ -97,6 +97,38 @@ def test_only_the_family_that_serves_a_checkpoint_is_imported(monkeypatch: pytes
         assert not imported
 
 
+@pytest.mark.parametrize("folder", [BLIP, FLORENCE], ids=["blip", "florence2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shared_weights_are_the_same_and_are_mapped(folder: Path, dtype: str, tmp_path: Path) -> None:
+    own = load(folder, device="cpu", dtype=dtype)
+    for _ in range(2):
+        shared = load(folder, device="cpu", dtype=dtype, weights_cache=tmp_path)
+        assert isinstance(own.model, torch.nn.Module)
+        assert isinstance(shared.model, torch.nn.Module)
+        ours = dict(shared.model.named_parameters())
+        assert all(torch.equal(ours[name], parameter) for name, parameter in own.model.named_parameters())
+        assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size >= sum(parameter.nbytes for parameter in ours.values())
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused_though_it_was_in_the_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "blip"
+    shutil.copytree(BLIP, folder)
+    cache = tmp_path / "cache"
+    load(folder, device="cpu", weights_cache=cache)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="is cut short or damaged"):
+        load(folder, device="cpu", weights_cache=cache)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_is_too_small_is_not_used(tmp_path: Path) -> None:
+    load(BLIP, device="cpu", weights_cache=str(tmp_path), weights_cache_bytes=1000)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has model_type 'clip'; this project serves ") as caught:
         load(with_config(BLIP, tmp_path, model_type="clip"), device="cpu")
