@@ -19,6 +19,9 @@ from vlm.errors import ConfigError
 DECODE_PROCESSES = 2
 """A replica's images come from strangers, so that it decodes them in processes unless its config says 0 itself."""
 
+WEIGHTS_CACHE_BYTES = 32 * 1024**3
+"""All four published models in float32 take 17 GB, and in bfloat16 half of it."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -31,6 +34,10 @@ class ModelConfig(BaseModel):
         revision: Commit of the hub repository; a folder has none.
         dtype, device: As :func:`vlm.loading.load` takes them.
         threads: Number of torch threads on the CPU; 0 keeps torch's own number.
+        weights_cache: A folder in which the replicas of a node share the weights
+            (:mod:`vlm.checkpoint.weights_cache`): an absolute path, which may begin with ``~``. By default each has a
+            copy of its own.
+        weights_cache_bytes: Maximum size of that folder; the models of a node may share it.
         engine: Limits and memory of the engine. ``decode_processes`` is DECODE_PROCESSES unless it is given.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
@@ -43,6 +50,8 @@ class ModelConfig(BaseModel):
     dtype: str = "auto"
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
+    weights_cache: str | None = None
+    weights_cache_bytes: int = Field(default=WEIGHTS_CACHE_BYTES, ge=1)
     engine: EngineConfig = EngineConfig(decode_processes=DECODE_PROCESSES)
     allow_unauthenticated_cluster: bool = False
 
@@ -65,6 +74,14 @@ class ModelConfig(BaseModel):
             return read(value)
         except ConfigError as error:
             raise ConfigError(f"engine.{error.message}", f"engine.{error.param}") from None
+
+    @field_validator("weights_cache")
+    @classmethod
+    def _is_the_same_for_all(cls, value: str | None) -> str | None:
+        """Replicas have other working directories."""
+        if value is None or Path(value).expanduser().is_absolute():
+            return value
+        raise ConfigError(f"weights_cache must be an absolute path, or begin with ~, not {value!r}.", "weights_cache")
 
     @property
     def source(self) -> str:

@@ -93,6 +93,14 @@ def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    loaded = load(config.source, revision=config.revision, dtype=config.dtype, device=config.device, report=log.info)
+    loaded = load(
+        config.source,
+        revision=config.revision,
+        dtype=config.dtype,
+        device=config.device,
+        report=log.info,
+        weights_cache=config.weights_cache,
+        weights_cache_bytes=config.weights_cache_bytes,
+    )
     configured = replace(info(loaded), checkpoint=config.checkpoint)  # not its path on this machine
     return Engine(loaded, config.engine), configured

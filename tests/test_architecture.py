@@ -114,7 +114,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "router/app", "router/config", "training", "tests",
+        "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
@@ -130,6 +130,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
         "vlm/engine/cuda_graphs.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
+        "vlm/checkpoint/parameters.py", "vlm/checkpoint/weights_cache.py",
         "vlm/checkpoint/synthesis.py", "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
         "deployments/replica.py", "training/",

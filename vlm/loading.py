@@ -5,21 +5,26 @@ Families are the folders of ``vlm.models``; each says in its ``model.py`` which 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vlm import models
 from vlm.checkpoint.files import REVISION_MISSING, Checkpoint
+from vlm.checkpoint.parameters import allocate_buffers, empty, place, shapes
 from vlm.checkpoint.synthesis import write_weights
 from vlm.checkpoint.unfit import MISSING_FILE
 from vlm.checkpoint.weight_rules import load_weights
+from vlm.checkpoint.weights_cache import MAX_BYTES, Layout, WeightsCache, identity
 from vlm.errors import CheckpointError
 from vlm.models.base import LoadedModel, VisionLanguageModel
 from vlm.models.cards import cards, cards_of
@@ -38,6 +43,8 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     report: Callable[[str], None] | None = None,
+    weights_cache: str | Path | None = None,
+    weights_cache_bytes: int = MAX_BYTES,
 ) -> LoadedModel:
     """Load a checkpoint.
 
@@ -47,6 +54,9 @@ def load(
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
         report: Gets a line every few seconds while loading, and one when the model is loaded. Not used for a
             checkpoint that is open already, which has a report of its own.
+        weights_cache: A folder in which processes of this machine share the weights
+            (:mod:`vlm.checkpoint.weights_cache`), or None for a copy of this process's own.
+        weights_cache_bytes: Maximum size of that folder.
 
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
@@ -56,7 +66,8 @@ def load(
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, revision, report)
     name, family = find_family(checkpoint)
     began = time.perf_counter()
-    model = _load_model(family, checkpoint, kind, where)
+    cache = None if weights_cache is None else WeightsCache(Path(weights_cache).expanduser(), weights_cache_bytes)
+    model = _load_model(family, checkpoint, kind, where, cache)
     processor = build_processor(name, family, checkpoint)
     loaded = LoadedModel(model, processor, name, checkpoint.source, checkpoint.revision)
     seconds = time.perf_counter() - began
@@ -121,34 +132,71 @@ def _origin(family: str, name: str) -> str | None:
 def info(loaded: LoadedModel) -> ModelInfo:
     """What a loaded model is: its family, where it came from, its size, and how it runs."""
     model = loaded.model
-    assert isinstance(model, nn.Module)  # the engine's contract does not say so, but every family's model is one
     return ModelInfo(
         family=loaded.family,
         checkpoint=loaded.source,
         revision=loaded.revision,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in _module(model).parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
     )
 
 
 def _load_model(
-    family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+    family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, cache: WeightsCache | None
 ) -> VisionLanguageModel:
-    """The family's model with the checkpoint's weights."""
-    model = allocate(family, checkpoint.config, dtype, device)
-    load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
+    """The family's model with the checkpoint's weights: in memory of its own, or mapped where the cache can be used."""
+    _set_up(device)
+    model = family.empty(checkpoint.config)
+    module = _module(model)
+    sizes = shapes(module)
+
+    def fill(tensors: Mapping[str, Tensor]) -> None:
+        place(module, tensors)
+        load_weights(model, family.native_tensors(checkpoint.tensors()), family.rules, family.ignored)
+
+    shared = None if cache is None else cache.parameters(_layout(family, checkpoint, sizes, dtype), fill)
+    if shared is None:
+        fill(empty(sizes, dtype, device))
+    else:
+        place(module, {key: tensor.to(device) for key, tensor in shared.items()})
+    allocate_buffers(module, dtype, device)
     model.finish(checkpoint)
     return model.eval()
 
 
 def allocate(family: Family, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> ModelModule:
     """The family's model without values; memory is allocated once, on the device itself."""
+    _set_up(device)
+    model = family.empty(config)
+    module = _module(model)
+    place(module, empty(shapes(module), dtype, device))
+    allocate_buffers(module, dtype, device)
+    return model
+
+
+def _set_up(device: torch.device) -> None:
     if device.type == "cuda":
         # cuDNN plans its attention for each shape that it has not seen, which can take a second, and nearly every
         # decode step has a new shape: rows come and go, and tables grow. The other kernels need no plan.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    return family.empty(config).to(dtype).to_empty(device=device)
+
+
+def _layout(family: Family, checkpoint: Checkpoint, sizes: Mapping[str, torch.Size], dtype: torch.dtype) -> Layout:
+    """How the weights lie in the cache; another checkpoint, or other code that converts it, has another file."""
+    code = [_code_of(family.native_tensors), _code_of(load_weights)]
+    key = repr((identity(checkpoint), tuple(family.rules), family.ignored, code))
+    return Layout(checkpoint.model_type, key, sizes, dtype)
+
+
+def _code_of(function: Callable[..., object]) -> str:
+    """A hash of the file in which the function is."""
+    return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(function))).read_bytes()).hexdigest()
+
+
+def _module(model: VisionLanguageModel) -> nn.Module:
+    assert isinstance(model, nn.Module)  # the engine's contract does not say so, but every family's model is one
+    return model
 
 
 def families() -> Iterator[tuple[str, Family]]:
@@ -167,17 +215,28 @@ def find_family(checkpoint: Checkpoint) -> tuple[str, Family]:
     Raises:
         CheckpointError: No family serves it; the message also names families that could not be imported.
     """
-    found = {name: _imported(name) for name in _folders()}
-    known = {name: family for name, family in found.items() if isinstance(family, Family)}
-    for name, family in known.items():
-        if checkpoint.model_type in family.model_types:
+    found: dict[str, Family | Exception] = {}
+    for name in _likeliest_first(_folders(), checkpoint.model_type):
+        family = found[name] = _imported(name)
+        if isinstance(family, Family) and checkpoint.model_type in family.model_types:
             return name, family
+    known = {name: family for name, family in found.items() if isinstance(family, Family)}
     served = ", ".join(sorted(kind for family in known.values() for kind in family.model_types))
     broken = {name: error for name, error in found.items() if isinstance(error, Exception)}
     raise CheckpointError(
         f"{checkpoint.folder}/config.json has model_type {checkpoint.model_type!r}; this project serves {served}."
         + "".join(f" {_path(name)} could not be imported: {_reason(error)}" for name, error in broken.items())
     ) from next(iter(broken.values()), None)
+
+
+def _likeliest_first(names: Iterable[str], model_type: str) -> list[str]:
+    """In the order in which to import families, until one serves the model: those named as it is come first."""
+    return sorted(names, key=lambda name: _common_beginning(name, model_type), reverse=True)
+
+
+def _common_beginning(one: str, other: str) -> int:
+    """Number of characters with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _folders() -> Iterator[str]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
 from vlm.errors import CheckpointError
-from vlm.loading import _dtype, allocate, families, find_device, info, load
+from vlm.loading import _dtype, _set_up, families, find_device, find_family, info, load
 from vlm.models.cards import Card, cards
+from vlm.models.family import Family
 from vlm.types import Completion, ModelInfo
 
 BLIP, FLORENCE = MINIATURES / "blip-large", MINIATURES / "florence-2-base"
@@ -54,10 +57,76 @@ def test_attention_on_a_gpu_is_not_planned_by_cudnn(
 ) -> None:
     enabled: list[bool] = []
     monkeypatch.setattr("torch.backends.cuda.enable_cudnn_sdp", enabled.append)
-    monkeypatch.setattr("torch.nn.Module.to_empty", lambda module, **_: module)
-    blip = dict(families())["blip"]
-    allocate(blip, blip.sizes["tiny"], torch.bfloat16, torch.device(device))
+    _set_up(torch.device(device))
     assert enabled == expected
+
+
+IMPORTED = """
+import sys
+from vlm import Engine, Request, load
+from vlm.engine.config import EngineConfig
+from vlm.image.sample import sample_image
+
+with Engine(load(sys.argv[1], device="cpu"), EngineConfig(cache_bytes=1 << 26)) as engine:
+    engine.answer(Request(sample_image(0)))
+print(*sys.modules)
+"""
+
+
+def test_no_model_waits_for_what_it_does_not_need() -> None:
+    """torch's compiler and transformers each take as long to import as torch itself."""
+    for folder in sorted(path for path in MINIATURES.iterdir() if path.is_dir()):
+        run = subprocess.run([sys.executable, "-c", IMPORTED, folder], capture_output=True, text=True, check=True)
+        imported = set(run.stdout.split())
+        assert "torch" in imported
+        assert imported.isdisjoint({"torch._dynamo", "transformers", "huggingface_hub", "vlm.reference", "ray"})
+
+
+def test_only_the_family_that_serves_a_checkpoint_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    known = dict(families())
+
+    def record(name: str) -> Family:
+        imported.append(name)
+        return known[name]
+
+    monkeypatch.setattr("vlm.loading._imported", record)
+    for name, family in known.items():
+        find_family(Checkpoint(BLIP, "", None, {"model_type": family.model_types[0]}))
+        assert imported.pop() == name
+        assert not imported
+
+
+@pytest.mark.parametrize("folder", [BLIP, FLORENCE], ids=["blip", "florence2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shared_weights_are_the_same_and_are_mapped(folder: Path, dtype: str, tmp_path: Path) -> None:
+    own = load(folder, device="cpu", dtype=dtype)
+    for _ in range(2):
+        shared = load(folder, device="cpu", dtype=dtype, weights_cache=tmp_path)
+        assert isinstance(own.model, torch.nn.Module)
+        assert isinstance(shared.model, torch.nn.Module)
+        ours = dict(shared.model.named_parameters())
+        assert all(torch.equal(ours[name], parameter) for name, parameter in own.model.named_parameters())
+        assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size >= sum(parameter.nbytes for parameter in ours.values())
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused_though_it_was_in_the_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "blip"
+    shutil.copytree(BLIP, folder)
+    cache = tmp_path / "cache"
+    load(folder, device="cpu", weights_cache=cache)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="is cut short or damaged"):
+        load(folder, device="cpu", weights_cache=cache)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_is_too_small_is_not_used(tmp_path: Path) -> None:
+    load(BLIP, device="cpu", weights_cache=str(tmp_path), weights_cache_bytes=1000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_model_type_names_what_is_served(tmp_path: Path) -> None:

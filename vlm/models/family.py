@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vlm.checkpoint.files import Checkpoint
 from vlm.checkpoint.weight_rules import NOTHING, Parameters, Rule, Tensors, unchanged
@@ -21,14 +23,6 @@ from vlm.models.processor import Processor
 
 class ModelModule(VisionLanguageModel, Parameters, Protocol):
     """A model as its family makes it: a torch module without values, which ``vlm/loading.py`` fills."""
-
-    def to(self, dtype: torch.dtype) -> Self:
-        """As in nn.Module."""
-        ...
-
-    def to_empty(self, *, device: torch.device) -> Self:
-        """As in nn.Module: allocate every parameter and buffer, without values."""
-        ...
 
     def eval(self) -> Self:
         """As in nn.Module."""
@@ -80,5 +74,25 @@ class Family:
 
     def empty(self, config: Mapping[str, Any]) -> ModelModule:
         """The model for a config.json on the meta device: shapes without memory. Raises CheckpointError."""
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialisation():
             return self.model(config)
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Modules that are made within it draw no initial values: the checkpoint's replace them.
+
+    On the meta device there is nothing to draw, but torch would still import its compiler for it, which takes as long
+    as the import of torch itself.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
