@@ -1,6 +1,6 @@
 """What Serve's controller reports of the applications, and what it says about a model.
 
-``ray.serve.status`` makes objects of the same report, for which it pickles a class of each deployment: 25 ms of CPU time
+``ray.serve.status`` makes objects of the same report and pickles a class of each deployment for that: 25 ms of CPU time
 for five applications, where the plain values take half a millisecond. The router asks once a second.
 """
 
