@@ -75,8 +75,12 @@ class Front:
             await self._let_in(scope, receive, send)
 
     async def _check_and_run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = Incoming(scope, receive)
-        send = Outgoing(scope, send, self._config.request_timeout_s + READING_GRACE_S)
+        outgoing = Outgoing(scope, send, self._config.request_timeout_s + READING_GRACE_S)
+        with suppress(ClientDisconnect):
+            async with outgoing.limited():
+                await self._check_and_answer(scope, Incoming(scope, receive), outgoing)
+
+    async def _check_and_answer(self, scope: Scope, incoming: Incoming, send: Send) -> None:
         exchange = Exchange(scope, send)
         answer = Answer(exchange, incoming, send)
         try:
@@ -87,8 +91,6 @@ class Front:
                 await self._run(scope, Arrived(b"", incoming), answer, exchange)
             else:
                 await self._read_and_run(scope, incoming, answer, exchange)
-        except ClientDisconnect:
-            return
         except VlmError as error:
             # Without the traceback, whose frames hold the part of the body that had arrived.
             await self._refuse(error.with_traceback(None), exchange, incoming)
