@@ -13,6 +13,7 @@ from typing import Any
 from deployments.config import ModelConfig
 from deployments.replica import Replica
 from serve_args.cluster_auth import require_token
+from serve_args.cluster_environment import Values, own, require_same
 
 REFUSAL_MARGIN = 32
 """Requests that Serve lets through beyond the engine's capacity.
@@ -22,6 +23,20 @@ share. Beyond ``max_ongoing_requests`` Serve holds requests back instead, whoeve
 deadline. Each request takes one place or more, so an engine never holds more requests than its capacity; the margin
 lets it refuse a burst of this many besides.
 """
+
+
+class CheckedReplica(Replica):
+    """Refuses to start on a node where requests would cross otherwise than where the application was built."""
+
+    def __init__(self, config: ModelConfig, built_with: Values) -> None:
+        """Compare, and load the checkpoint.
+
+        Raises:
+            ConfigError: The node's variables differ; Serve reports the message as the application's.
+            CheckpointError: The checkpoint cannot be loaded.
+        """
+        require_same(built_with)
+        super().__init__(config)
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -38,4 +53,4 @@ def build(args: Mapping[str, Any]) -> Any:
     config = ModelConfig.from_args(args)
     require_token(allow_without=config.allow_unauthenticated_cluster)
     deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + REFUSAL_MARGIN)
-    return deployment(Replica).bind(config)
+    return deployment(CheckedReplica).bind(config, own())

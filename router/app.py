@@ -58,6 +58,7 @@ from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from router.server import HttpServer
 from serve_args.cluster_auth import require_token
+from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
@@ -189,7 +190,13 @@ MAX_QUEUED_REQUESTS = 400
 class Router:
     """The class that Serve makes replicas of; each builds its own ASGI application when it starts."""
 
-    def __init__(self, config: RouterConfig) -> None:
+    def __init__(self, config: RouterConfig, built_with: Values) -> None:
+        """``built_with``: the variables of the process that built the application.
+
+        Raises:
+            ConfigError: This process has others.
+        """
+        require_same(built_with)
         self._config = config
         _prepare_process()
 
@@ -249,7 +256,7 @@ def build(args: Mapping[str, Any]) -> Any:
     """The router as a Serve application, named ``Router`` in a Serve config.
 
     ``args`` are the fields of :class:`~router.config.RouterConfig`; an unknown one is an error, and so is a cluster
-    that asks for no token.
+    that asks for no token, or whose nodes would let requests take different ways.
     """
     from ray import serve
 
@@ -260,4 +267,5 @@ def build(args: Mapping[str, Any]) -> Any:
     )
     if config.listen:
         return deployment(ListeningRouter).bind(config)
-    return deployment(serve.ingress()(Router)).bind(config)
+    require_same_on_every_node()
+    return deployment(serve.ingress()(Router)).bind(config, own())

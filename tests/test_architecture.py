@@ -104,6 +104,7 @@ ROOMS: dict[str, set[str]] = {
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
         "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },
@@ -125,7 +126,10 @@ ROOMS: dict[str, set[str]] = {
 
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "ray": ("deployments/", "router/app.py", "router/backends/ray.py", "serve_args/cluster_auth.py"),
+    "ray": (
+        "deployments/", "router/app.py", "router/backends/applications.py", "router/backends/ray.py",
+        "serve_args/cluster_auth.py", "serve_args/cluster_environment.py",
+    ),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
@@ -163,7 +167,7 @@ NEEDS_TORCH = (
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
     "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py",
 )  # fmt: skip
-ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py")
+ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py", "serve_args/cluster_environment.py")
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts
 BROAD_EXCEPTS = (
     "vlm/decoding/child.py", "vlm/decoding/threads.py", "vlm/engine/core.py", "vlm/engine/prepare.py",

@@ -138,6 +138,8 @@ def _without_token() -> bool:
 
 def _set_environment() -> None:
     """Must come before the import of Ray. What the user has set stays, except for where Ray listens."""
+    from serve_args.cluster_environment import ONE_LOOP
+
     # Ray's processes run whatever reaches their ports, and other users of this machine can reach them, so a token is
     # needed. Without one of the user's own, each start makes a new one, which never leaves this process tree.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -146,9 +148,8 @@ def _set_environment() -> None:
     # Without "clusters", which is Ray's default on Windows and macOS alone, the node's own address is the loopback. All
     # ports then listen there and nowhere else (the exception is in deployments.local.loopback).
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    # A request then stays in one event loop of each process that it passes, instead of two.
-    os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
-    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
+    for name, value in ONE_LOOP.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would hold similar lines back and print them a minute later
     os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run

@@ -26,13 +26,13 @@ async def whole(chunks: AsyncIterable[Chunk]) -> Completion:
 async def sse(
     first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: EventWriter
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a whole answer. ``first`` is its first chunk, which may have arrived already."""
+    """The events of a whole answer, those of one chunk together. ``first`` is its first chunk, perhaps here already."""
     yield writer.opening()
     try:
         chunk = await first
         while chunk is not None:
-            for event in writer.events(chunk):
-                yield event
+            if events := b"".join(writer.events(chunk)):
+                yield events
             if chunk.completion is not None:
                 return
             chunk = await anext(rest, None)

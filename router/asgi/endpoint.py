@@ -26,7 +26,7 @@ from router.asgi.metering import Meter, Tally, ignore
 from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
 from router.asgi.outgoing import READING_GRACE_S
 from router.asgi.room import SHARE_KEY, Share
-from router.asgi.sse import keep_alive
+from router.asgi.sse import kept_alive
 from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
 from router.config import RouterConfig
@@ -113,10 +113,21 @@ class Endpoint(Generic[ParsedT]):
                 raise EngineFailure("The model gave no answer.")
             writer = built.event_writer()
             scope[FAILURE_KEY] = writer.failure
-            events = keep_alive(sse(first, chunks, writer), self._config.keep_alive_s)
-            await _send_until(deadline + READING_GRACE_S, events, built, scope, send)
+            events = sse(first, chunks, writer)
+            await self._send_until(deadline + READING_GRACE_S, events, built, scope, send)
         finally:
             await give_up(first)
+
+    async def _send_until(
+        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, scope: Scope, send: Send
+    ) -> None:
+        try:
+            async with asyncio.timeout_at(end):
+                await _send_all(events, built, self._config.keep_alive_s, send)
+        except TimeoutError:
+            logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
+        finally:
+            await events.aclose()
 
 
 def requester_of(scope: Scope) -> Requester:
@@ -136,19 +147,7 @@ async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> 
             raise built.located(error) from error
 
 
-async def _send_until(
-    end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, scope: Scope, send: Send
-) -> None:
-    try:
-        async with asyncio.timeout_at(end):
-            await _send_all(events, built, send)
-    except TimeoutError:
-        logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
-    finally:
-        await events.aclose()
-
-
-async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, send: Send) -> None:
+async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, keep_alive_s: float, send: Send) -> None:
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
         "cache-control": "no-cache",
@@ -157,8 +156,13 @@ async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, se
     }
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": raw})
-    async for event in events:
+
+    async def write(event: bytes) -> None:
         await send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async with kept_alive(write, keep_alive_s) as write_event:
+        async for event in events:
+            await write_event(event)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,13 +1,14 @@
 """What stands in front of everything: it decides whether a request is let in, and reads its body first.
 
 It runs in the process that clients connect to, before Ray Serve reads anything of the request (:mod:`router.ingress`),
-and once more in the router's own application, for a server where it does not. A request that has passed it passes it
-again unchanged, and each process has limits of its own, so neither needs to know of the other.
+and once more in the router's own application, for a server where it does not. Each process has limits of its own.
+Behind HAProxy both are in one process: a request then passes the second at once, if it has the settings of the first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -42,6 +43,11 @@ EXPOSED_HEADERS = ("x-request-id", "x-gigarouter-model", "openai-processing-ms",
 
 POLICY_VIOLATION = 1008
 
+PASSED_KEY = "gigarouter.front"
+"""Where a front leaves its mark in the scope of a request."""
+_PROCESS = new_id()
+"""Makes the marks of this process differ from all others', since a scope may be sent on to another process."""
+
 
 class Front:
     """ASGI middleware around a whole server."""
@@ -55,20 +61,26 @@ class Front:
         self._arriving = RequestCount(config.max_open_bodies)
         self._serving = RequestCount(config.max_requests)
         self._lingering = RequestCount(LINGERING)
+        self._mark = _PROCESS + hashlib.sha256(config.model_dump_json().encode()).hexdigest()
         self._let_in = _with_cors(self._check_and_run, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await _refuse_websocket(scope, send)
-        elif scope["type"] != "http":
+        elif scope["type"] != "http" or scope.get(PASSED_KEY) == self._mark:
             await self._app(scope, receive, send)
         else:
+            scope[PASSED_KEY] = self._mark
             scope["headers"] = clean(scope["headers"], self._session_header)
             await self._let_in(scope, receive, send)
 
     async def _check_and_run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = Incoming(scope, receive)
-        send = Outgoing(scope, send, self._config.request_timeout_s + READING_GRACE_S)
+        outgoing = Outgoing(scope, send, self._config.request_timeout_s + READING_GRACE_S)
+        with suppress(ClientDisconnect):
+            async with outgoing.limited():
+                await self._check_and_answer(scope, Incoming(scope, receive), outgoing)
+
+    async def _check_and_answer(self, scope: Scope, incoming: Incoming, send: Send) -> None:
         exchange = Exchange(scope, send)
         answer = Answer(exchange, incoming, send)
         try:
@@ -79,8 +91,6 @@ class Front:
                 await self._run(scope, Arrived(b"", incoming), answer, exchange)
             else:
                 await self._read_and_run(scope, incoming, answer, exchange)
-        except ClientDisconnect:
-            return
         except VlmError as error:
             # Without the traceback, whose frames hold the part of the body that had arrived.
             await self._refuse(error.with_traceback(None), exchange, incoming)

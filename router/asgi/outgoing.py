@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope, Send
@@ -35,28 +37,41 @@ class Outgoing:
         self._scope = scope
         self._send = send
         self._seconds = seconds
-        self._end: float | None = None
+        self._limit = asyncio.timeout(None)
+        self._started = False
 
-    async def __call__(self, message: Message) -> None:
-        """Pass a message on.
+    @asynccontextmanager
+    async def limited(self) -> AsyncIterator[None]:
+        """Around all that makes and sends the answer: one limit for it, since one for each message would cost more than
+        the messages of a stream.
 
         Raises:
             starlette.requests.ClientDisconnect: The client has not read the answer in time; the server closes the
                 connection of one that does not get to its end.
         """
-        if self._end is None:
-            self._end = asyncio.get_running_loop().time() + self._seconds
         try:
-            async with asyncio.timeout_at(self._end):
-                await self._in_parts(message)
+            async with self._limit:
+                yield
         except TimeoutError as error:
+            if not self._limit.expired():
+                raise
             logger.warning("%s: cut off, because the client does not read its answer", self._scope[REQUEST_ID_KEY])
             raise ClientDisconnect from error
 
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on; the time of :meth:`limited` begins with the first."""
+        if not self._started:
+            self._started = True
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
+        await self._in_parts(message)
+
     async def _in_parts(self, message: Message) -> None:
         body = message.get("body", b"")
+        if len(body) <= PART_BYTES:
+            await self._send(message)
+            return
         starts = range(0, len(body), PART_BYTES)
         for start in starts[:-1]:
             part = body[start : start + PART_BYTES]
             await self._send({"type": message["type"], "body": part, "more_body": True})
-        await self._send({**message, "body": body[starts[-1] :]} if len(starts) > 1 else message)
+        await self._send({**message, "body": body[starts[-1] :]})

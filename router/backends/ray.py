@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from router.backends.applications import Reported, applications_in, controller_report
 from router.backends.base import ModelStatus, unknown
 from router.backends.model_info import ModelInfos
 from router.backends.snapshot import Snapshot
@@ -35,10 +36,17 @@ class RayBackend:
     A model that is deployed or deleted while the router runs appears or vanishes within ``max_age_s``.
     """
 
-    def __init__(self, serve: Any = None, *, own_name: str = ROUTER_APPLICATION, max_age_s: float = 1.0) -> None:
-        """``serve`` is the module ``ray.serve``, or a substitute in a test."""
+    def __init__(
+        self,
+        serve: Any = None,
+        report: Callable[[], Mapping[str, Reported]] = controller_report,
+        *,
+        own_name: str = ROUTER_APPLICATION,
+        max_age_s: float = 1.0,
+    ) -> None:
+        """``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test."""
         self._serve = serve or importlib.import_module("ray.serve")
-        self._applications = Snapshot(lambda: read_applications(self._serve, own_name), max_age_s)
+        self._applications = Snapshot(lambda: applications_in(report(), own_name), max_age_s)
         self._infos = ModelInfos(self._describe)
         self._handles: dict[str, Handles] = {}
 
@@ -148,58 +156,6 @@ class Handles:
         images = (request.image or b"", *request.images)
         by_reference = sum(map(len, images)) > MAX_GRPC_BYTES
         return (self.generate if request.stream else self.answer)[by_reference]
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """What Serve reports of one model.
-
-    Attributes:
-        version: When it was deployed (Unix time), or None while it has no replica, or may have one of the last version.
-    """
-
-    status: ModelStatus
-    version: float | None
-
-
-def read_applications(serve: Any, own_name: str) -> dict[str, Application]:
-    """What Serve reports of every application but the router's own. Blocks."""
-    applications = serve.status().applications
-    return {
-        name: Application(status_of(name, reported), version_of(reported))
-        for name, reported in applications.items()
-        if name != own_name
-    }
-
-
-def status_of(name: str, application: Any) -> ModelStatus:
-    """Ready when running, or when every deployment has a replica that runs.
-
-    The second is a rolling update, one that failed, or a lost replica: refusing then would turn it into an outage.
-    The first includes a model scaled to zero, which a request starts again.
-    """
-    state, replicas = _text(application.status), _running_replicas(application)
-    still_up = state in ("DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY") and bool(replicas) and all(replicas)
-    return ModelStatus(name, ready=state == "RUNNING" or still_up, detail=state.lower().replace("_", " "))
-
-
-def version_of(application: Any) -> float | None:
-    """See :class:`Application`. To ask a model that is scaled to zero would start it."""
-    settled = _text(application.status) == "RUNNING" and any(_running_replicas(application))
-    return float(application.last_deployed_time_s) if settled else None
-
-
-def _running_replicas(application: Any) -> list[int]:
-    """Number of running replicas of each deployment."""
-    return [_running(deployment.replica_states) for deployment in application.deployments.values()]
-
-
-def _running(replica_states: Mapping[Any, int]) -> int:
-    return sum(count for state, count in replica_states.items() if _text(state) == "RUNNING")
-
-
-def _text(state: Any) -> str:
-    return str(getattr(state, "value", state))
 
 
 def ray_errors() -> tuple[type[Exception], ...]:

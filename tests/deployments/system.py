@@ -101,9 +101,9 @@ class System:
         owners = {
             inode: _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
             for process in self.tree()
-            for inode in _sockets(process)
+            for inode in sockets_of(process)
         }
-        return {(address, owners[inode]) for address, inode in _open_ports() if inode in owners}
+        return {(address, owners[inode]) for address, inode in open_ports() if inode in owners}
 
     @property
     def folder(self) -> Path:
@@ -141,7 +141,7 @@ class System:
             os.kill(process, signal.SIGKILL)
 
 
-def _sockets(process: int) -> set[str]:
+def sockets_of(process: int) -> set[str]:
     """Inodes of the process's sockets."""
     found = set()
     for descriptor in Path(f"/proc/{process}/fd").glob("*"):
@@ -152,7 +152,7 @@ def _sockets(process: int) -> set[str]:
     return found
 
 
-def _open_ports() -> Iterator[tuple[str, str]]:
+def open_ports() -> Iterator[tuple[str, str]]:
     """(address, inode) of every TCP socket that listens, and every UDP socket that anybody can send to."""
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{protocol}").read_text("ascii").splitlines()[1:]:

@@ -21,6 +21,7 @@ import router.app
 from deployments.config import DECODE_PROCESSES, ModelConfig
 from deployments.replica import Replica
 from router.config import RouterConfig
+from serve_args.cluster_environment import own
 from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
 from vlm.models.cards import cards
@@ -268,14 +269,14 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     assert deployment.name == "Replica"
     assert deployment.max_ongoing_requests >= 500 + 700 + 16
     engine = EngineConfig(max_batch=500, max_waiting=700, decode_processes=DECODE_PROCESSES)
-    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine),)
+    assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine), own())
 
 
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:
     deployment = router.app.build({"max_prompt_chars": 7})._bound_deployment
     assert deployment.name == "Router"
     assert deployment.max_ongoing_requests > 2 * EngineConfig().capacity
-    assert deployment.init_args == (RouterConfig(max_prompt_chars=7),)
+    assert deployment.init_args == (RouterConfig(max_prompt_chars=7), own())
 
 
 def test_a_config_is_read_without_torch_and_without_ray() -> None:

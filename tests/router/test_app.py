@@ -11,6 +11,7 @@ import yaml
 from router.app import OneRequestId, Router, build, create_app
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
+from serve_args.cluster_environment import own
 from tests.router.world import FakeBackend, check_error, client
 from vlm.errors import ConfigError, ModelNotReady
 
@@ -128,7 +129,7 @@ def test_build_is_an_application_with_one_deployment() -> None:
     built = build({"request_timeout_s": 7})
     assert isinstance(built, serve.Application)
     assert built._bound_deployment.name == "Router"
-    assert built._bound_deployment.init_args == (RouterConfig(request_timeout_s=7),)
+    assert built._bound_deployment.init_args == (RouterConfig(request_timeout_s=7), own())
 
 
 RAYS_CONCURRENCY = 1000
@@ -151,7 +152,7 @@ def test_health_checks_find_a_place_in_the_router_whatever_else_waits(name: str)
 
 def test_a_replica_builds_its_own_application() -> None:
     pytest.importorskip("ray.serve")
-    assert isinstance(Router(RouterConfig()).__serve_build_asgi_app__(), OneRequestId)
+    assert isinstance(Router(RouterConfig(), own()).__serve_build_asgi_app__(), OneRequestId)
 
 
 async def test_behind_serve_the_request_id_is_serves_to_add() -> None:

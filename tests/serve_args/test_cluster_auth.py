@@ -29,6 +29,7 @@ def on_cluster(monkeypatch: pytest.MonkeyPatch, *, token: bool, connected: bool 
     from ray._private.authentication import authentication_utils
 
     monkeypatch.setattr(ray, "is_initialized", lambda: connected)
+    monkeypatch.setattr("serve_args.cluster_environment._of_every_node", list)  # there are no nodes to ask
     monkeypatch.setattr(authentication_utils, "is_token_auth_enabled", lambda: token)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from router.asgi.front import LINGER_S, LINGERING, Front
+from router.asgi.front import LINGER_S, LINGERING, PASSED_KEY, Front
 from router.asgi.intake import PACE_S
 from router.asgi.room import UNCOUNTED_BYTES
 from router.config import RouterConfig
@@ -502,3 +502,38 @@ async def test_other_protocols_pass() -> None:
 
     await Connection({"type": "lifespan"}).through(Front(app, RouterConfig()))
     assert seen == ["lifespan"]
+
+
+# Two fronts
+
+
+async def test_a_second_front_with_the_same_settings_lets_pass_what_the_first_has_let_in() -> None:
+    app, config = Application(), RouterConfig(max_requests=1)
+    client = await sending(10).through(Front(Front(app, config), RouterConfig(max_requests=1)))
+    assert client.status == 200
+    [message] = app.messages
+    assert message["body"] == bytes(10)
+    ids = [value for name, value in client.scope["headers"] if name == b"x-request-id"]
+    assert len(ids) == 1
+
+
+async def test_a_second_front_with_settings_of_its_own_applies_them() -> None:
+    client = await sending(2 * KIB).through(
+        Front(Front(Application(), RouterConfig(max_body_bytes=KIB)), RouterConfig())
+    )
+    assert (client.status, client.code) == (413, "request_too_large")
+
+
+async def test_the_mark_of_another_process_is_none() -> None:
+    import subprocess
+    import sys
+
+    config = RouterConfig(max_body_bytes=KIB)
+    marks = (
+        "from router.asgi.front import Front; from router.config import RouterConfig; "
+        f"print(Front(None, RouterConfig(max_body_bytes={KIB}))._mark)"
+    )
+    foreign = subprocess.run([sys.executable, "-c", marks], capture_output=True, text=True, check=True).stdout.strip()
+    client = sending(2 * KIB)
+    client.scope[PASSED_KEY] = foreign
+    assert (await client.through(Front(Application(), config))).status == 413

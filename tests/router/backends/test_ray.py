@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from router.backends.applications import applications_in, status_of, version_of
 from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
 from router.backends.model_info import ModelInfos
-from router.backends.ray import MAX_GRPC_BYTES, RayBackend, read_applications, status_of, translated, version_of
+from router.backends.ray import MAX_GRPC_BYTES, RayBackend, translated
 from router.backends.snapshot import Snapshot
 from tests.clock import CLOCKED
 from tests.router.world import script, words
@@ -188,26 +189,27 @@ class Handle:
 
 
 def application(status: str = "RUNNING", deployed_s: float = 1.0, **replicas: int) -> Any:
-    return SimpleNamespace(
-        status=status,
-        last_deployed_time_s=deployed_s,
-        deployments={"Replica": SimpleNamespace(replica_states=replicas)},
-    )
+    """What Serve's controller reports of an application with one deployment."""
+    return {"status": status, "last_deployed_time_s": deployed_s, "deployments": {"Replica": deployment(**replicas)}}
+
+
+def deployment(**replicas: int) -> Any:
+    return {"replicas": [{"state": state} for state, count in replicas.items() for _ in range(count)]}
 
 
 class Serve:
-    """The part of ``ray.serve`` that the router uses; ``info`` is what its replicas report."""
+    """The part of ``ray.serve`` that the router uses, and its controller; ``info`` is what its replicas report."""
 
     def __init__(self, *steps: Chunk | Exception, **applications: Any) -> None:
         self.applications: dict[str, Any] = {"router": application(RUNNING=1), **applications}
         self.handles: list[Handle] = []
         self.steps = steps
         self.info: ModelInfo | Exception = INFO
-        self.status_calls = 0
+        self.reports = 0
 
-    def status(self) -> Any:
-        self.status_calls += 1
-        return SimpleNamespace(applications=dict(self.applications))
+    def report(self) -> Mapping[str, Any]:
+        self.reports += 1
+        return dict(self.applications)
 
     def get_app_handle(self, name: str) -> Handle:
         from ray.serve.exceptions import RayServeException
@@ -225,7 +227,7 @@ def _needs_ray(request: pytest.FixtureRequest) -> None:
 
 
 def on_ray(serve: Serve, max_age_s: float = 60.0) -> RayBackend:
-    return RayBackend(serve, max_age_s=max_age_s)
+    return RayBackend(serve, serve.report, max_age_s=max_age_s)
 
 
 async def test_ray_passes_requests_and_chunks_on() -> None:
@@ -242,7 +244,7 @@ async def test_ray_keeps_its_handles() -> None:
     for model in ("blip", "florence", "blip", "blip"):
         await collected(backend, model)
     assert len(serve.handles) == 2
-    assert serve.status_calls == 1
+    assert serve.reports == 1
 
 
 async def test_ray_chooses_how_a_request_crosses_by_the_size_of_its_images() -> None:
@@ -343,11 +345,9 @@ async def test_ray_call_is_cancelled_with_the_task_that_waits_for_it(stream: boo
 
     stuck = Stuck(())
     handle = SimpleNamespace(remote=lambda request: stuck)
-    serve = SimpleNamespace(
-        status=Serve(blip=application()).status,
-        get_app_handle=lambda name: SimpleNamespace(options=lambda **_: handle),
-    )
-    waiting = asyncio.create_task(collected(RayBackend(serve), "blip", replace(REQUEST, stream=stream)))
+    serve = SimpleNamespace(get_app_handle=lambda name: SimpleNamespace(options=lambda **_: handle))
+    backend = RayBackend(serve, Serve(blip=application()).report)
+    waiting = asyncio.create_task(collected(backend, "blip", replace(REQUEST, stream=stream)))
     await asyncio.sleep(0.05)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -470,21 +470,21 @@ def test_an_application_is_ready_only_if_each_of_its_deployments_has_a_replica(s
         ((down, down), False),
         ((), False),
     ):
-        deployments = {f"part {index}": SimpleNamespace(replica_states=one) for index, one in enumerate(states)}
-        reported = SimpleNamespace(status=state, deployments=deployments)
+        deployments = {f"part {index}": deployment(**one) for index, one in enumerate(states)}
+        reported = {"status": state, "deployments": deployments}
         assert status_of("blip", reported).ready is ready, states
 
 
 def test_status_of_what_ray_itself_reports() -> None:
     schema = pytest.importorskip("ray.serve.schema")
     common = pytest.importorskip("ray.serve._private.common")
-    deployment = SimpleNamespace(replica_states={common.ReplicaState.RUNNING: 2})
-    reported = SimpleNamespace(status=schema.ApplicationStatus.DEPLOYING, deployments={"Replica": deployment})
+    replicas = [{"state": common.ReplicaState.RUNNING}] * 2
+    reported = {"status": schema.ApplicationStatus.DEPLOYING, "deployments": {"Replica": {"replicas": replicas}}}
     assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail="deploying")
 
 
-def test_read_applications() -> None:
-    assert set(read_applications(Serve(blip=application()), "router")) == {"blip"}
+def test_the_router_itself_is_no_model() -> None:
+    assert set(applications_in(Serve(blip=application()).report(), "router")) == {"blip"}
 
 
 # What is loaded

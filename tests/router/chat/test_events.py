@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import until, within
-from router.asgi.sse import KEEP_ALIVE, keep_alive
 from router.chat.events import EventWriter
 from router.chat.response import ChatHead, completion_json
 from router.conversation.answer import ResponseMeta, ResponseOptions
@@ -170,38 +169,6 @@ async def test_nothing_follows_the_end() -> None:
     text = await stream_text(*script(words()), Chunk("more"), RuntimeError("never reached"))
     assert text.endswith("[DONE]\n\n")
     assert "more" not in text
-
-
-async def tick(*pauses: float) -> AsyncGenerator[bytes, None]:
-    for pause in pauses:
-        await asyncio.sleep(pause)
-        yield b"tick"
-
-
-async def test_keep_alive_sends_comments_while_events_are_awaited() -> None:
-    sent = [event async for event in keep_alive(tick(0.0, 70.0, 10.0), 20.0)]
-    assert sent == [b"tick", *[KEEP_ALIVE] * 3, b"tick", b"tick"]
-    assert KEEP_ALIVE.startswith(b":")
-
-
-async def test_keep_alive_passes_errors_on() -> None:
-    async def broken() -> AsyncGenerator[bytes, None]:
-        yield b"tick"
-        raise Overloaded("Full.")
-
-    beats = keep_alive(broken(), 1.0)
-    assert await anext(beats) == b"tick"
-    with pytest.raises(Overloaded):
-        await anext(beats)
-
-
-async def test_keep_alive_closes_its_events() -> None:
-    for pause in (60.0, 0.0):  # it is given up while it works, and while it waits to be asked for more
-        events = tick(pause, 0.0)
-        beats = keep_alive(events, 1.0)
-        await anext(beats)
-        await beats.aclose()
-        assert await anext(events, None) is None
 
 
 def soon(seconds: float) -> float:
