@@ -56,7 +56,7 @@ def serve(connection: socket.socket, limit: Callable[[int], None]) -> None:
     while True:
         size, memory_bytes = receive_task(connection)
         limit(memory_bytes)
-        _answer(connection, preprocess, bytes(receive(connection, size)))
+        _answer(connection, preprocess, receive(connection, size))
 
 
 def _answer(connection: socket.socket, preprocess: Preprocess, image: bytes) -> None:

@@ -67,7 +67,6 @@ class DecodingProcess:
             self._socket.close()
             raise
         try:
-            self._socket.settimeout(START_S)
             self._exchange(pickled, 0, time.monotonic() + START_S)
         except (OSError, Gone):
             self.close()
@@ -113,8 +112,7 @@ class DecodingProcess:
 
     def _exchange(self, data: bytes, memory_bytes: int, deadline: float) -> tuple[Header, bytearray]:
         try:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-6))
-            send_task(self._socket, data, memory_bytes)
+            send_task(self._socket, data, memory_bytes, deadline)
             return receive_reply(self._socket, deadline)
         except (Ended, ConnectionError) as error:
             self._process.kill()  # it may only have written nonsense
