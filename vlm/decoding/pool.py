@@ -139,7 +139,8 @@ class DecodePool:
             usable = self._answer(job, ready)
         finally:
             self._queue.finished(job)
-            _fail(job, EngineFailure("The image could not be prepared."))  # of use only if a bug ends this thread
+            if not job.result.done():  # a bug ends this thread
+                _fail(job, EngineFailure("The image could not be prepared."))
         if usable and ready.tasks < self._images_per_process:
             return ready  # whether it still runs is asked once there is an image for it
         ready.close()

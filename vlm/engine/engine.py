@@ -349,7 +349,7 @@ class _Stream:
             assert error is not None
             raise error
         self.ended = chunks[-1].completion is not None
-        return Chunk.joined(chunks)
+        return chunks[0] if len(chunks) == 1 else Chunk.joined(chunks)
 
 
 def _with_each(holds: Iterable[Hold], one: Callable[[Request, Hold], Answer]) -> Callable[[Request], Answer]:
