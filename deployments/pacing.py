@@ -56,7 +56,7 @@ class _Held:
             self._timer = self._loop.call_at(self._due, self.release)
 
     def take(self) -> Chunk:
-        joined = Chunk.joined(self.chunks)
+        joined = self.chunks[0] if len(self.chunks) == 1 else Chunk.joined(self.chunks)
         self.chunks = []
         self.ready.clear()
         self.cancel_timer()

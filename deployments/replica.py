@@ -53,14 +53,14 @@ class Replica:
                 async for chunk in chunks:
                     yield chunk
         except VlmError as error:
-            if isinstance(error, EngineFailure):
-                log.error("a request failed: %s", error)  # noqa: TRY400  # the engine has logged the traceback
-            yield Chunk(error=error)
+            yield _refusal(error)
 
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
-        async with aclosing(self.generate(request)) as chunks:
-            return Chunk.joined([chunk async for chunk in chunks])
+        try:
+            return Chunk.whole(await self._engine.complete(request))
+        except VlmError as error:
+            return _refusal(error)
 
     async def describe(self) -> ModelInfo:
         """What this replica has loaded."""
@@ -83,6 +83,12 @@ class Replica:
         # Serve calls this itself, once, after the last request has drained.
         if hasattr(self, "_engine"):
             self._engine.stop()
+
+
+def _refusal(error: VlmError) -> Chunk:
+    if isinstance(error, EngineFailure):
+        log.error("a request failed: %s", error)
+    return Chunk(error=error)
 
 
 def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:

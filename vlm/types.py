@@ -338,6 +338,19 @@ class Chunk:
     choices: tuple[Chunk, ...] = ()
 
     @classmethod
+    def whole(cls, completion: Completion) -> Self:
+        """The one chunk of an answer that comes all at once."""
+        return cls(
+            text=completion.text,
+            token_ids=completion.token_ids,
+            logprobs=completion.logprobs,
+            completion=completion,
+            reasoning=completion.reasoning or "",
+            token_bytes=completion.token_bytes,
+            top_logprobs=completion.top_logprobs,
+        )
+
+    @classmethod
     def joined(cls, chunks: Sequence[Chunk]) -> Self:
         """Join consecutive chunks, at least one."""
         return cls(

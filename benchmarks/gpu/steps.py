@@ -16,7 +16,7 @@ from benchmarks.gpu.models import never_ending
 from benchmarks.gpu.records import Scale, peak_memory_gib, peak_reserved_gib, seconds, synchronize, write
 from vlm.engine.blocks import CachePlan
 from vlm.engine.core import Core
-from vlm.engine.prepare import Known, Preparer
+from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.image.sample import sample_image
 from vlm.models.base import LoadedModel, normalised, pixel_table
@@ -57,10 +57,10 @@ def _running(loaded: LoadedModel, rows: int, beams: int, scale: Scale) -> Core:
     sampling = Sampling(max_tokens=tokens, num_beams=beams, early_stopping=False, length_penalty=1.0, temperature=0)
     preparer = Preparer(model, loaded.processor, core.scheduler.pool.total, ProcessorCache(0))
     request = Request(sample_image(0), sampling=sampling, stream=False)
-    image = Known(b"", loaded.processor.preprocess(sample_image(0)), time.perf_counter())
+    image = loaded.processor.preprocess(sample_image(0))
     for warm_up in (True, False):
         for _ in range(rows):
-            core.submit(preparer.prepare(request, image))
+            core.submit(preparer.draft(request).finished(image))
         while core.busy if warm_up else core.scheduler.waiting:
             core.step()
     return core

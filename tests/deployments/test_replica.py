@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +74,30 @@ def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> N
     assert completion is not None
     assert tuple(token for chunk in chunks for token in chunk.token_ids) == completion.token_ids
     assert tuple(logprob for chunk in chunks for logprob in chunk.logprobs) == completion.logprobs
+
+
+def test_an_answer_that_does_not_stream_is_one_chunk_with_all_that_the_others_have(replica: Replica) -> None:
+    async def work(request: Request) -> tuple[Chunk, Chunk]:
+        streamed = Chunk.joined([chunk async for chunk in replica.generate(request)])
+        return await replica.answer(replace(request, stream=False)), streamed
+
+    request = Request(hand_drawn(), sampling=Sampling(logprobs=True, top_logprobs=2))
+    for asked in (request, replace(request, tasks=(Task("caption"), Task("caption", length="long")))):
+        whole, streamed = run(partial(work, asked))
+        assert whole.completion is not None
+        assert streamed.completion is not None
+        assert whole.completion.token_ids == streamed.completion.token_ids
+        assert replace(whole, completion=None) == replace(streamed, completion=None)
+
+
+def test_an_answer_that_does_not_stream_carries_its_error(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    assert isinstance(run(lambda: replica.answer(Request(b"no image", stream=False))).error, InvalidImage)
+    assert caplog.records == []
+    replica.__del__()
+    chunk = run(lambda: replica.answer(Request(hand_drawn(), stream=False)))
+    assert isinstance(chunk.error, EngineFailure)
+    assert [record.getMessage() for record in caplog.records] == [f"a request failed: {chunk.error.message}"]
 
 
 def test_errors_of_the_engine_reach_the_caller(replica: Replica) -> None:

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ def serve(connection: socket.socket, limit: Callable[[int], None]) -> None:
     while True:
         size, memory_bytes = receive_task(connection)
         limit(memory_bytes)
-        _answer(connection, preprocess, bytes(receive(connection, size)))
+        _answer(connection, preprocess, receive(connection, size))
 
 
 def _answer(connection: socket.socket, preprocess: Preprocess, image: bytes) -> None:
@@ -96,8 +97,7 @@ def _limits(cpu_s: float) -> Callable[[int], None]:
     memory_at_start = _data_bytes()
 
     def limit(memory_bytes: int) -> None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _set_soft_limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + cpu_s) + 1)
+        _set_soft_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + cpu_s) + 1)
         if sys.platform == "linux":  # elsewhere the limit is not kept
             _set_soft_limit(resource.RLIMIT_DATA, memory_at_start + SPARE_BYTES + memory_bytes)
 

@@ -108,7 +108,7 @@ class DecodePool:
 
         Args:
             image: The encoded image.
-            cost: See :func:`vlm.decoding.cost.decoding_bytes`.
+            cost: See :attr:`vlm.decoding.cost.Announced.memory_bytes`.
 
         Returns:
             The result, or InvalidImage or EngineFailure. Cancelling it gives the image up at any time.
@@ -139,10 +139,12 @@ class DecodePool:
             usable = self._answer(job, ready)
         finally:
             self._queue.finished(job)
-            _fail(job, EngineFailure("The image could not be prepared."))  # of use only if a bug ends this thread
-        if not usable:
-            ready.close()
-        return self._ready(ready if usable else None)
+            if not job.result.done():  # a bug ends this thread
+                _fail(job, EngineFailure("The image could not be prepared."))
+        if usable and ready.tasks < self._images_per_process:
+            return ready  # whether it still runs is asked once there is an image for it
+        ready.close()
+        return self._ready(None)
 
     def _ready(self, process: DecodingProcess | None) -> DecodingProcess | None:
         """``process`` if it is still good, else a new one; None if the pool stops or none starts."""

@@ -32,7 +32,7 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 1024**2), "MALLOC_TRIM_THRESHOLD
 # Without them, some installations of Python do not find their own libraries.
 _OF_THE_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
-_PIXELS = {"<f4": np.float32, "|u1": np.uint8}
+_PIXELS = {name: np.dtype(name) for name in ("<f4", "|u1")}
 _MAX_DIMENSIONS = 4  # crops, channels, rows and columns
 _MAX_SIDE = 2**31 - 1
 
@@ -67,7 +67,6 @@ class DecodingProcess:
             self._socket.close()
             raise
         try:
-            self._socket.settimeout(START_S)
             self._exchange(pickled, 0, time.monotonic() + START_S)
         except (OSError, Gone):
             self.close()
@@ -113,8 +112,7 @@ class DecodingProcess:
 
     def _exchange(self, data: bytes, memory_bytes: int, deadline: float) -> tuple[Header, bytearray]:
         try:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-6))
-            send_task(self._socket, data, memory_bytes)
+            send_task(self._socket, data, memory_bytes, deadline)
             return receive_reply(self._socket, deadline)
         except (Ended, ConnectionError) as error:
             self._process.kill()  # it may only have written nonsense
@@ -152,7 +150,7 @@ def _fits(shape: list[object], dtype: str, pixels: bytearray) -> bool:
     sides = [side for side in shape if isinstance(side, int) and 0 < side <= _MAX_SIDE]
     if dtype not in _PIXELS or not len(sides) == len(shape) <= _MAX_DIMENSIONS:
         return False
-    return prod(sides) * np.dtype(dtype).itemsize == len(pixels)
+    return prod(sides) * _PIXELS[dtype].itemsize == len(pixels)
 
 
 def _error(header: Header) -> Exception:

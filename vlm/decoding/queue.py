@@ -47,6 +47,7 @@ class DecodeQueue:
 
     def __init__(self, processes: int, memory_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         """``processes``: number of processes that take from it; ``memory_bytes``: the budget."""
+        self._processes = processes
         self._small_bytes = memory_bytes // SMALL_FRACTION
         self._budget = max(memory_bytes - processes * self._small_bytes, self._small_bytes)
         self._used = 0  # by big images
@@ -63,8 +64,9 @@ class DecodeQueue:
         with self._changed:
             if self._closed:
                 return False
-            heapq.heappush(self._waiting[self._is_small(job)], (order, next(self._count), job))
-            self._changed.notify_all()
+            small = self._is_small(job)
+            heapq.heappush(self._waiting[small], (order, next(self._count), job))
+            self._changed.notify(1 if small else self._processes)  # not every one takes a big one
         return True
 
     def take(self, *, only_small: bool) -> Job | None:

@@ -18,6 +18,7 @@ Header = Mapping[str, Any]
 
 _TASK = struct.Struct("!QQ")
 _REPLY = struct.Struct("!IQ")
+_TIMEVAL = struct.Struct("@ll")
 
 MAX_HEADER_BYTES = 64 * 1024
 """Longer than any message of an error, and than the traceback of a bug."""
@@ -25,15 +26,21 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PIXEL_BYTES = 256 * 1024**2
 """More than any model reads of one image, so that a broken process cannot make the engine's allocate without end."""
 
+_USUAL_BYTES = 64 * 1024
+"""What is asked for first of a reply: most of them come whole, with one call of the system."""
+
 
 class Ended(Exception):
     """The other side has closed the socket, or wrote what it must not."""
 
 
-def send_task(to: socket.socket, data: bytes, memory_bytes: int = 0) -> None:
-    """Send an image, or at the beginning what decodes it. Raises OSError; TimeoutError by the socket's timeout."""
-    to.sendall(_TASK.pack(len(data), memory_bytes))
-    to.sendall(data)
+def send_task(to: socket.socket, data: bytes, memory_bytes: int, deadline: float) -> None:
+    """Send an image, or at the beginning what decodes it. Raises OSError; TimeoutError at the deadline."""
+    try:
+        _wait_until(deadline, to, socket.SO_SNDTIMEO)
+        _send(to, _TASK.pack(len(data), memory_bytes), memoryview(data))
+    except BlockingIOError as error:
+        raise TimeoutError from error
 
 
 def receive_task(source: socket.socket) -> tuple[int, int]:
@@ -42,11 +49,21 @@ def receive_task(source: socket.socket) -> tuple[int, int]:
     return size, memory_bytes
 
 
+def receive(source: socket.socket, size: int) -> bytes:
+    """Exactly ``size`` bytes, however long they take. Raises Ended."""
+    try:
+        data = source.recv(size, socket.MSG_WAITALL)
+    except ConnectionError as error:
+        raise Ended from error
+    if len(data) < size:
+        raise Ended
+    return data
+
+
 def send_reply(to: socket.socket, header: Header, pixels: memoryview = memoryview(b"")) -> None:
     """Send a result, or an error without pixels."""
     text = json.dumps(header).encode()
-    to.sendall(_REPLY.pack(len(text), pixels.nbytes) + text)
-    to.sendall(pixels)
+    _send(to, _REPLY.pack(len(text), pixels.nbytes) + text, pixels)
 
 
 def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytearray]:
@@ -56,10 +73,12 @@ def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytea
         TimeoutError: It was not there at ``deadline``, a time of ``time.monotonic``.
         Ended: The process ended, or wrote something else.
     """
-    lengths = _REPLY.unpack(receive(source, _REPLY.size, deadline))
-    if lengths[0] > MAX_HEADER_BYTES or lengths[1] > MAX_PIXEL_BYTES:
-        raise Ended
-    text, pixels = (receive(source, length, deadline) for length in lengths)
+    try:
+        text, pixels = _parts(source, deadline)
+    except BlockingIOError as error:
+        raise TimeoutError from error
+    except ConnectionError as error:
+        raise Ended from error
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:  # the second one of thousands of brackets
@@ -69,18 +88,56 @@ def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytea
     return header, pixels
 
 
-def receive(source: socket.socket, size: int, deadline: float | None = None) -> bytearray:
-    """Exactly ``size`` bytes. Raises Ended, and TimeoutError at the deadline."""
-    data = bytearray(size)
-    rest = memoryview(data)
+def _parts(source: socket.socket, deadline: float) -> tuple[bytes, bytearray]:
+    """The header's text and the pixels."""
+    data = _at_least(_REPLY.size, b"", source, deadline)
+    length, size = _REPLY.unpack_from(data)
+    if length > MAX_HEADER_BYTES or size > MAX_PIXEL_BYTES:
+        raise Ended
+    start = _REPLY.size + length
+    data = _at_least(start, data, source, deadline)
+    pixels, there = bytearray(size), memoryview(data)[start:]
+    if len(there) > size:
+        raise Ended
+    pixels[: len(there)] = there
+    rest = memoryview(pixels)[len(there) :]
     while rest:
-        if deadline is not None:
-            source.settimeout(max(deadline - time.monotonic(), 1e-6))
-        try:
-            count = source.recv_into(rest)
-        except ConnectionError as error:
-            raise Ended from error
-        if not count:
-            raise Ended
-        rest = rest[count:]
+        _wait_until(deadline, source, socket.SO_RCVTIMEO)
+        rest = rest[_some(source.recv_into(rest, 0, socket.MSG_WAITALL)) :]
+    return data[_REPLY.size : start], pixels
+
+
+def _at_least(size: int, data: bytes, source: socket.socket, deadline: float) -> bytes:
+    """``data`` and what follows it: so many bytes, and perhaps more."""
+    while len(data) < size:
+        _wait_until(deadline, source, socket.SO_RCVTIMEO)
+        piece = source.recv(_USUAL_BYTES)
+        _some(len(piece))
+        data += piece
     return data
+
+
+def _some(count: int) -> int:
+    """The number of bytes that were received. Raises Ended if there were none."""
+    if not count:
+        raise Ended
+    return count
+
+
+def _send(to: socket.socket, header: bytes, data: memoryview) -> None:
+    """Both parts, with one call of the system if the socket has room for them."""
+    sent = to.sendmsg([header, data])
+    if sent < len(header):
+        to.sendall(header[sent:])
+    if sent < len(header) + len(data):
+        to.sendall(data[max(sent - len(header), 0) :])
+
+
+def _wait_until(deadline: float, connection: socket.socket, which: int) -> None:
+    """Limit how long the next call waits, which then raises BlockingIOError.
+
+    The limit is the kernel's own. With ``settimeout``, Python asks before each call whether it would wait, which is a
+    second call, and after each of the two this thread waits for the interpreter's lock.
+    """
+    seconds, microseconds = divmod(max(int(1e6 * (deadline - time.monotonic())), 1), 1_000_000)
+    connection.setsockopt(socket.SOL_SOCKET, which, _TIMEVAL.pack(seconds, microseconds))

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlm.engine.merging import about_one_image, across_images, ignored_by_all, merged
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.types import Chunk, Completion, Detection, Grounding, Request
+from vlm.types import Completion, Detection, Grounding, Request
 
 MAX_GENERATIONS = 64
 """Maximum number of generations of one request: one for each image, each task, and each label of a task."""
@@ -29,8 +29,8 @@ def is_compound(request: Request) -> bool:
     return bool(request.images or request.tasks) or len(_labels(request)) > 1
 
 
-async def answer(request: Request, ask: Ask) -> Chunk:
-    """Answer a compound request as one chunk; its generations run at the same time.
+async def complete(request: Request, ask: Ask) -> Completion:
+    """Answer a request; the generations of a compound one run at the same time.
 
     Args:
         request: Has several images, several tasks, or a task with several labels.
@@ -39,17 +39,16 @@ async def answer(request: Request, ask: Ask) -> Chunk:
     Raises:
         VlmError: The first failure; its ``param`` names the task (``"tasks[1].labels"``) or image (``"images[2]"``).
     """
-    completion = await _complete(request, ask)
-    reasoning = completion.reasoning or ""
-    return Chunk(
-        completion.text,
-        completion.token_ids,
-        completion.logprobs,
-        completion,
-        reasoning,
-        token_bytes=completion.token_bytes,
-        top_logprobs=completion.top_logprobs,
-    )
+    if not is_compound(request):
+        return await ask(request)
+    singles = split(request)
+    if request.images:
+        works = [_complete_image(single, ask, f"images[{index}]") for index, single in enumerate(singles)]
+    elif request.tasks:
+        works = [_complete_part(single, ask, f"tasks[{index}]") for index, single in enumerate(singles)]
+    else:
+        works = [complete(single, ask) for single in singles]
+    return merge(request, await _all(works))
 
 
 def generations(request: Request) -> int:
@@ -128,23 +127,10 @@ def label_of(request: Request) -> str | None:
 # --- answering ------------------------------------------------------------------------------------
 
 
-async def _complete(request: Request, ask: Ask) -> Completion:
-    if not is_compound(request):
-        return await ask(request)
-    singles = split(request)
-    if request.images:
-        works = [_complete_image(single, ask, f"images[{index}]") for index, single in enumerate(singles)]
-    elif request.tasks:
-        works = [_complete_part(single, ask, f"tasks[{index}]") for index, single in enumerate(singles)]
-    else:
-        works = [_complete(single, ask) for single in singles]
-    return merge(request, await _all(works))
-
-
 async def _complete_part(request: Request, ask: Ask, name: str) -> Completion:
     """The answer to one of several tasks; the ``param`` of an error names that task."""
     try:
-        return await _complete(request, ask)
+        return await complete(request, ask)
     except VlmError as error:
         raise type(error)(error.message, _within(name, error.param), error.code) from error
 
@@ -152,7 +138,7 @@ async def _complete_part(request: Request, ask: Ask, name: str) -> Completion:
 async def _complete_image(request: Request, ask: Ask, name: str) -> Completion:
     """The answer about one of several images; the ``param`` of an error that is the image's names that image."""
     try:
-        return await _complete(request, ask)
+        return await complete(request, ask)
     except VlmError as error:
         of_image = error.param == "image" or (error.param is None and isinstance(error, InvalidImage))
         raise type(error)(error.message, name if of_image else error.param, error.code) from error

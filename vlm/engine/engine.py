@@ -1,8 +1,8 @@
 """The engine as its users see it: ``async for chunk in engine.generate(request)``, or ``engine.answer(request)``.
 
-One thread owns the device and runs :class:`~vlm.engine.core.Core`. Worker threads prepare requests, and processes or
-threads decode images. Clients live in event loops of their own, which the device thread notifies and never waits for.
-Closing a client's generator frees all that its request holds.
+One thread owns the device and runs :class:`~vlm.engine.core.Core`. Processes or threads decode images. Clients live
+in event loops of their own, which the device thread notifies and never waits for. Closing a client's generator frees
+all that its request holds.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Literal, Self, cast, overload
+from typing import Literal, Self, TypeVar, cast, overload
 
-from vlm.decoding.pool import STOPPING, DecodePool
-from vlm.decoding.threads import DecodeThreads
+from vlm.decoding.pool import STOPPING
 from vlm.engine import choices, compose
 from vlm.engine.blocking import BlockingCalls
 from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
+from vlm.engine.intake import Intake, decoder_of
 from vlm.engine.places import Demand, Hold, Places
-from vlm.engine.prepare import ImageNeeded, Known, Preparer
+from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, Overloaded, VlmError
 from vlm.models.base import LoadedModel
-from vlm.models.processor import Processor
 from vlm.types import Chunk, Completion, Request
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 BROKEN = "The device failed, so this engine answers no more requests."
 
@@ -66,15 +66,15 @@ class Engine:
         log.info("%s: %s", loaded.source, plan.granted(config.max_batch))
         self._core = Core(loaded, plan, config.max_prefill, config.encoder_cache_bytes)
         self._images = ProcessorCache(config.processor_cache_bytes)
-        self._decoder = _decoder(loaded.processor, config)
-        self._preparer = Preparer(model, loaded.processor, self._core.scheduler.pool.total, self._images)
+        self._decoder = decoder_of(loaded.processor, config)
+        preparer = Preparer(model, loaded.processor, self._core.scheduler.pool.total, self._images)
+        self._intake = Intake(preparer, self._images, self._decoder, config.prepare_threads)
         self._demand = partial(Demand.of, plan=plan, defaults=model.defaults)
         self._places = Places(plan.slots + config.max_waiting, config.caller_share)
         self._blocking = BlockingCalls(self._places.for_one_caller, self._demand)
         self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._streams: dict[Sequence, _Stream] = {}  # only the device thread uses it
-        self._workers = ThreadPoolExecutor(config.prepare_threads, thread_name_prefix="prepare")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
 
@@ -87,13 +87,13 @@ class Engine:
     def stop(self) -> None:
         """End every request with EngineFailure and stop the device thread; stopping again does nothing."""
         self._refuse_requests()
+        self._intake.stop()
         self._decoder.stop()
         self._inbox.put(_Stop())
         if self._thread.ident is None:
             self._run()  # never started, so the requests that wait are ended here
         else:
             self._thread.join()
-        self._workers.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -118,7 +118,14 @@ class Engine:
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request as a whole. Raises as :meth:`generate` does."""
-        return await _completion(self.generate(replace(request, stream=False)))
+        whole = replace(request, stream=False) if request.stream else request
+        if request.n > 1:
+            return await _completion(self.generate(whole))
+        holds = self._accept(request)
+        try:
+            return await compose.complete(whole, _with_each(holds, self._complete_one))
+        finally:
+            self._places.give_back(holds)
 
     def answer(self, request: Request) -> Completion:
         """Answer a request and wait for it; for callers that are not asynchronous.
@@ -176,10 +183,11 @@ class Engine:
         """
         holds = self._accept(request)
         try:
-            generate_one = self._generating(holds)
             if compose.is_compound(request):
-                yield await compose.answer(request, lambda one: _completion(generate_one(replace(one, stream=False))))
+                whole = replace(request, stream=False)
+                yield Chunk.whole(await compose.complete(whole, _with_each(holds, self._complete_one)))
                 return
+            generate_one = _with_each(holds, self._generate_one)
             chunks = generate_one(request) if request.n == 1 else choices.generate(request, generate_one)
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -208,11 +216,6 @@ class Engine:
         closed = [loop for loop in loops if loop.is_closed()]
         return sum(map(self._places.give_back_all, closed))
 
-    def _generating(self, holds: Iterable[Hold]) -> choices.GenerateOne:
-        """What generates each answer of a request, with one of its ``holds``."""
-        left = list(holds)  # all alike, so any of them is as good
-        return lambda request: self._generate_one(request, left.pop())
-
     async def _generate_one(self, request: Request, hold: Hold) -> AsyncGenerator[Chunk, None]:
         """The chunks of one generation, which gives its places back when it ends."""
         try:
@@ -225,10 +228,23 @@ class Engine:
         finally:
             self._places.give_back([hold])
 
+    async def _complete_one(self, request: Request, hold: Hold) -> Completion:
+        """The answer of one generation, which comes with one chunk; it gives its places back when it ends."""
+        try:
+            sequence, stream = await self._begin(request)
+            try:
+                completion = (await stream.receive()).completion
+            finally:
+                self._leave(sequence)
+        finally:
+            self._places.give_back([hold])
+        assert completion is not None, "an answer that does not stream has one chunk"
+        return completion
+
     async def _begin(self, request: Request) -> tuple[Sequence, _Stream]:
         """Prepare a request for one generation, and submit it."""
         stream = _Stream(asyncio.get_running_loop())
-        sequence = await self._prepared(request)
+        sequence = await self._intake.prepared(request)
         with self._lock:
             self._check_open()
             self._inbox.put(_Submit(sequence, stream))
@@ -239,21 +255,6 @@ class Engine:
         if sequence.finish_reason is None:
             self._inbox.put(_Abort(sequence))
 
-    async def _prepared(self, request: Request) -> Sequence:
-        """The prepared request. It occupies no worker thread while its image is decoded."""
-        try:
-            return await self._prepare(request)
-        except ImageNeeded as error:
-            needed = error.with_traceback(None)  # its frames would keep the engine and this request alive
-        image = await self._images.get(needed.key, lambda: self._decoder.submit(request.image or b"", needed.cost))
-        return await self._prepare(request, Known(needed.key, image, needed.began))
-
-    def _prepare(self, request: Request, known: Known | None = None) -> asyncio.Future[Sequence]:
-        """Have a worker thread prepare the request."""
-        with self._lock:
-            self._check_open()
-            return asyncio.wrap_future(self._workers.submit(self._prepare_in_thread, request, known))
-
     def _check_open(self) -> None:
         if self._core.broken:
             raise EngineFailure(BROKEN)
@@ -263,10 +264,6 @@ class Engine:
     def _refuse_requests(self) -> None:
         with self._lock:
             self._stopping = True
-
-    def _prepare_in_thread(self, request: Request, known: Known | None) -> Sequence:
-        self._check_open()  # so that a long queue of requests does not outlive stop()
-        return self._preparer.prepare(request, known)
 
     def _run(self) -> None:
         """The device thread: take commands (waiting for one only when idle), step, notify."""
@@ -329,14 +326,6 @@ class Engine:
             self._core.abort(sequence)
 
 
-def _decoder(processor: Processor, config: EngineConfig) -> DecodePool | DecodeThreads:
-    if not config.decode_processes:
-        return DecodeThreads(processor.preprocess, config.prepare_threads)
-    return DecodePool(
-        processor.preprocess, config.decode_processes, config.decode_timeout_s, config.decode_memory_bytes
-    )
-
-
 class _Stream:
     """One client's events, from the device thread to its event loop. Chunks that it is slow to read are joined."""
 
@@ -360,7 +349,13 @@ class _Stream:
             assert error is not None
             raise error
         self.ended = chunks[-1].completion is not None
-        return Chunk.joined(chunks)
+        return chunks[0] if len(chunks) == 1 else Chunk.joined(chunks)
+
+
+def _with_each(holds: Iterable[Hold], one: Callable[[Request, Hold], Answer]) -> Callable[[Request], Answer]:
+    """What answers each generation of a request with one of its ``holds``, which are all alike."""
+    left = list(holds)
+    return lambda request: one(request, left.pop())
 
 
 async def _completion(chunks: AsyncGenerator[Chunk, None]) -> Completion:

@@ -1,7 +1,7 @@
 """Makes a sequence of a request: tokenises its text, joins it with its image, and resolves its sampling.
 
-Runs in worker threads before the request reaches a batch, so a wrong request is refused here and affects no other. It
-is refused before its image is decoded, wherever it is wrong without it.
+This is done before the request reaches a batch, so a wrong request is refused here and affects no other. It is refused
+before its image is decoded, wherever it is wrong without its pixels.
 """
 
 from __future__ import annotations
@@ -11,46 +11,82 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-from vlm.decoding.cost import decoding_bytes
+from vlm.decoding.cost import announced
 from vlm.engine import compose
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
-from vlm.models.processor import Inputs, ModelFacts, ProcessedImage, Processor
+from vlm.models.processor import NO_PIXELS, Inputs, ModelFacts, ProcessedImage, Processor
 from vlm.types import Request, Sampling
 
 log = logging.getLogger(__name__)
 
+UNPREPARED = "The request could not be prepared."
+
+
+QUICK_BYTES = 256 * 1024
+"""Largest image of a request that an event loop prepares itself: to hash and to scan it takes up to a millisecond."""
+
+QUICK_CHARACTERS = 1000
+"""Most text of such a request, which takes the tokenizers up to half a millisecond."""
+
+
+def is_quick(request: Request) -> bool:
+    """Whether an event loop may wait for the request to be prepared, which mostly takes less than handing it over."""
+    task, sampling = request.task, request.sampling
+    texts = (request.prompt, *sampling.stop, *(() if task is None else (task.text or "", *task.labels)))
+    ids = len(sampling.forced_tokens or ())
+    return len(request.image or b"") <= QUICK_BYTES and sum(map(len, texts)) + ids <= QUICK_CHARACTERS
+
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A request's image, decoded while the request waited.
+class Draft:
+    """A request that is prepared but for the pixels of its image.
 
     Attributes:
+        sequence: What becomes of it.
         key: Hash of the encoded image.
-        image: The preprocessed image.
+        cost: Estimate of the bytes that decoding the image holds; None if there is nothing to decode.
         began: Time of ``time.perf_counter`` at which preparing the request began.
     """
 
+    sequence: Sequence
     key: bytes
-    image: ProcessedImage
+    cost: int | None
     began: float
 
+    def finished(self, image: ProcessedImage | None = None) -> Sequence:
+        """The sequence, with the pixels of ``image`` if they were missing.
 
-class ImageNeeded(Exception):
-    """The request is right as far as can be told without its image, which must be decoded now.
+        Raises:
+            EngineFailure: The image is not of the size that its scan tells, so its pixels are not of this request.
+        """
+        sequence = self.sequence
+        if image is not None:
+            if image.size != sequence.inputs.image_size:
+                raise EngineFailure(UNPREPARED)
+            sequence.inputs = replace(sequence.inputs, pixels=image.pixels)
+        sequence.arrived = time.perf_counter()
+        sequence.prepare_ms = 1000 * (sequence.arrived - self.began)
+        return sequence
 
-    Attributes:
-        key: Hash of the encoded image.
-        cost: Estimate of the bytes that decoding it holds.
-        began: As :attr:`Known.began`.
-    """
 
-    def __init__(self, key: bytes, cost: int, began: float) -> None:
-        super().__init__(key, cost, began)
-        self.key, self.cost, self.began = key, cost, began
+class _Lookup:
+    """What a processor gets of an image before it is decoded: the cached pixels, or the size that its scan tells."""
+
+    def __init__(self, kept: ProcessedImage | None, *, few_parts: bool) -> None:
+        self._kept = kept
+        self._few_parts = few_parts
+        self.cost: int | None = None
+
+    def __call__(self, image: bytes) -> ProcessedImage:
+        if self._kept is not None:
+            return self._kept
+        found = announced(image, few_parts=self._few_parts)
+        self.cost = found.memory_bytes
+        return ProcessedImage(NO_PIXELS, found.size)
 
 
 class Preparer:
@@ -70,25 +106,25 @@ class Preparer:
         self._blocks = blocks
         self._images = images
 
-    def prepare(self, request: Request, known: Known | None = None) -> Sequence:
-        """Prepare a request for one generation.
+    def draft(self, request: Request, *, few_parts: bool = False) -> Draft:
+        """Prepare a request for one generation, but for the pixels of its image if they are not cached.
 
         Args:
             request: Asks for one thing; see :mod:`vlm.engine.compose` for others.
-            known: Its image, once it has been decoded.
+            few_parts: As for :func:`~vlm.decoding.cost.announced`.
 
         Raises:
             InvalidRequest: The request cannot be answered; also InvalidImage and UnsupportedTask.
-            ImageNeeded: Its image must be decoded; prepare again with it.
             EngineFailure: The processor raised something else, which is a bug.
         """
-        began = time.perf_counter() if known is None else known.began
-        key = hashlib.sha256(request.image or b"").digest() if known is None else known.key
-        inputs = self._inputs(request, key, began, known)
+        began = time.perf_counter()
+        key = hashlib.sha256(request.image or b"").digest()
+        lookup = _Lookup(self._images.find(key), few_parts=few_parts)
+        inputs = self._inputs(request, lookup)
         sampling = self._resolve(request.sampling, inputs)
-        unused = request.sampling.unused(sampling, chooses_tokens=inputs.chooses_tokens)
-        inputs = replace(inputs, ignored=(*inputs.ignored, *unused))
-        return Sequence(
+        if unused := request.sampling.unused(sampling, chooses_tokens=inputs.chooses_tokens):
+            inputs = replace(inputs, ignored=(*inputs.ignored, *unused))
+        sequence = Sequence(
             inputs,
             sampling,
             OutputText(self._processor.decode, inputs, sampling.stop, stream=request.stream),
@@ -96,26 +132,19 @@ class Preparer:
             caller=request.caller,
             stream=request.stream,
             prefix=self._prefix(inputs),
-            prepare_ms=1000 * (time.perf_counter() - began),
             threshold=None if request.task is None else request.task.threshold,
             label=compose.label_of(request),
         )
+        return Draft(sequence, key, lookup.cost, began)
 
-    def _inputs(self, request: Request, key: bytes, began: float, known: Known | None) -> Inputs:
-        def preprocess(image: bytes) -> ProcessedImage:
-            if known is not None:
-                return known.image
-            if (kept := self._images.find(key)) is not None:
-                return kept
-            raise ImageNeeded(key, decoding_bytes(image), began)
-
+    def _inputs(self, request: Request, lookup: _Lookup) -> Inputs:
         try:
-            return self._processor.prepare(request, preprocess)
-        except (VlmError, ImageNeeded):
+            return self._processor.prepare(request, lookup)
+        except VlmError:
             raise
         except Exception as error:
             log.exception("a request could not be prepared")
-            raise EngineFailure("The request could not be prepared.") from error
+            raise EngineFailure(UNPREPARED) from error
 
     def _resolve(self, requested: Sampling, inputs: Inputs) -> Sampling:
         """Fill in the checkpoint's defaults, and bound ``max_tokens`` by the context."""
@@ -125,7 +154,8 @@ class Preparer:
         check_beams(model, beams)
         room = self._room(inputs, beams)
         check_token_ids(model, resolved)
-        return replace(resolved, max_tokens=min(room, resolved.max_tokens or room, inputs.limit or room))
+        max_tokens = min(room, resolved.max_tokens or room, inputs.limit or room)
+        return resolved if max_tokens == resolved.max_tokens else replace(resolved, max_tokens=max_tokens)
 
     def _prefix(self, inputs: Inputs) -> int:
         return 0 if inputs.pixels is None else self._model.cache.prefix_positions

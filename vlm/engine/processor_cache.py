@@ -10,7 +10,8 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from vlm.models.processor import ProcessedImage
@@ -62,7 +63,7 @@ class ProcessorCache:
                 return found
             pending = self._join(key, decode)
         try:
-            return await asyncio.wrap_future(_copy(pending.result))
+            return await _own(pending.result)
         finally:
             self._leave(pending)
 
@@ -95,20 +96,25 @@ class ProcessorCache:
             self.used -= oldest.pixels.nbytes
 
 
-def _copy(result: Future[ProcessedImage]) -> Future[ProcessedImage]:
-    """A future of its own for each request: cancelling it leaves the image to the others."""
-    own: Future[ProcessedImage] = Future()
+def _own(result: Future[ProcessedImage]) -> asyncio.Future[ProcessedImage]:
+    """A future for one request: cancelling it leaves the image to the others."""
+    loop = asyncio.get_running_loop()
+    own: asyncio.Future[ProcessedImage] = loop.create_future()
 
     def ended(_: Future[ProcessedImage]) -> None:
-        try:
-            if result.cancelled():
-                own.cancel()
-            elif (error := result.exception()) is not None:
-                own.set_exception(error)
-            else:
-                own.set_result(result.result())
-        except InvalidStateError:  # the request has left
-            return
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(_settle, own, result)
 
     result.add_done_callback(ended)
     return own
+
+
+def _settle(own: asyncio.Future[ProcessedImage], result: Future[ProcessedImage]) -> None:
+    if own.done():  # the request has left
+        return
+    if result.cancelled():
+        own.cancel()
+    elif (error := result.exception()) is not None:
+        own.set_exception(error)
+    else:
+        own.set_result(result.result())

@@ -104,8 +104,8 @@ def _may_lack_rows(image: Image.Image, found: ImageScan) -> bool:
 
 
 def _ends_in_grey(image: Image.Image) -> bool:
-    corner = image.crop((image.width - 1, image.height - 1, image.width, image.height)).tobytes()
-    return all(value in _MISSING for value in corner)
+    corner = image.getpixel((image.width - 1, image.height - 1))
+    return all(value in _MISSING for value in (corner if isinstance(corner, tuple) else (corner,)))
 
 
 def _ends_alike(image: Image.Image, file: bytes, found: ImageScan) -> bool:

@@ -71,6 +71,9 @@ class ProcessedImage:
     size: tuple[int, int]
 
 
+NO_PIXELS: Bytes = np.empty((0, 0, 0), dtype=np.uint8)
+"""Stands for the pixels of an image that has yet to be decoded."""
+
 Preprocess = Callable[[bytes], ProcessedImage]
 """Decodes and preprocesses an encoded image. Raises InvalidImage."""
 
@@ -168,7 +171,9 @@ class Processor(Protocol):
 
         Args:
             request: For one task and at most one label.
-            preprocess: Used in place of :meth:`preprocess`, so that the engine can cache its results.
+            preprocess: Used in place of :meth:`preprocess`. The engine's returns what it has cached, or the image's
+                size with :data:`NO_PIXELS`: the pixels take their place in the result once they are decoded. So nothing
+                but :attr:`Inputs.pixels` may depend on them.
 
         Raises:
             InvalidRequest: The request cannot be answered; also InvalidImage and UnsupportedTask.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.compose import MAX_GENERATIONS, answer, check_generations, generations, is_compound, merge, split
+from vlm.engine.compose import MAX_GENERATIONS, check_generations, complete, generations, is_compound, merge, split
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
 from vlm.grounding_json import to_json
 from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Request, Sampling, Task, Timings, Usage
@@ -70,10 +70,7 @@ class Fake:
 
 
 def ask(request: Request, fake: Fake) -> Completion:
-    chunk = asyncio.run(answer(request, fake))
-    assert chunk.completion is not None
-    assert (chunk.text, chunk.token_ids) == (chunk.completion.text, chunk.completion.token_ids)
-    return chunk.completion
+    return asyncio.run(complete(request, fake))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +174,7 @@ def answers_to_a_label(draw: st.DrawFn) -> Completion:
 
 
 @given(st.lists(answers_to_a_label(), min_size=2, max_size=5))
-def test_merged_labels_keep_each_answer(answers: list[Completion]) -> None:
+def test_merged_labels_keep_each_complete(answers: list[Completion]) -> None:
     labels = tuple(f"label {index}" for index in range(len(answers)))
     whole = merge(Request(b"", task=Task("detect", labels=labels)), answers)
     found = [(label, one, answer) for label, answer in zip(labels, answers, strict=True)
@@ -228,7 +225,7 @@ def test_a_part_that_fails_ends_the_others(what: str, error: VlmError, param: st
 
     async def alone() -> int:
         with pytest.raises(VlmError) as caught:
-            await asyncio.wait_for(answer(Request(b"", tasks=parts), fake), 10)
+            await asyncio.wait_for(complete(Request(b"", tasks=parts), fake), 10)
         assert type(caught.value) is type(error)
         assert (caught.value.message, caught.value.param, caught.value.code) == ("No.", param, error.code)
         return len(asyncio.all_tasks())
@@ -250,7 +247,7 @@ def test_a_client_that_leaves_ends_every_part(turns: int) -> None:
     fake = Fake(never=None)
 
     async def leaves() -> int:
-        work: Coroutine[Any, Any, Any] = answer(
+        work: Coroutine[Any, Any, Any] = complete(
             Request(b"", tasks=(CAPTION, LABELLED, Task("caption", labels=("never",)))), fake
         )
         task = asyncio.create_task(work)
@@ -272,7 +269,7 @@ def test_all_are_asked_at_the_same_time() -> None:
         await asyncio.wait_for(together.wait(), 5)
         return completion("met")
 
-    asyncio.run(answer(Request(b"", tasks=(CAPTION, DETECT, LABELLED)), meet))
+    asyncio.run(complete(Request(b"", tasks=(CAPTION, DETECT, LABELLED)), meet))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.vlm.engine.world import (
     least_bytes,
     miniature,
 )
+from vlm.engine import prepare
 from vlm.engine.blocks import blocks_for
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
@@ -224,7 +225,8 @@ def test_work_for_a_client_that_leaves_stops_at_once() -> None:
     assert forwards.calls <= 20
 
 
-def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten() -> None:
+def test_a_client_that_leaves_while_its_image_is_prepared_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "QUICK_BYTES", 0)  # so that a thread prepares it
     started, finish = threading.Event(), threading.Event()
 
     def slowly(request: Request, *_: object) -> None:
@@ -480,8 +482,9 @@ def test_the_places_of_a_closed_event_loop_are_given_back_when_they_are_needed()
     assert not left.done()
 
 
-def test_stopping_ends_running_waiting_and_preparing_requests() -> None:
+def test_stopping_ends_running_waiting_and_preparing_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread prepares, and is busy with the last image when the engine stops."""
+    monkeypatch.setattr(prepare, "QUICK_BYTES", 0)  # so that the thread prepares all of them
     last, stopped = threading.Event(), threading.Event()
 
     def slowly(request: Request, *_: object) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.images import hand_drawn
 from tests.oracle import MINIATURES, ask_all
 from tests.vlm.engine.test_compose import CAPTION, DETECT, a_box, completion
-from vlm.engine.compose import answer, check_generations, generations, is_compound, merge, split
+from vlm.engine.compose import check_generations, complete, generations, is_compound, merge, split
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
 from vlm.grounding_json import objects_json, to_json
 from vlm.types import MAX_IMAGES, Completion, Request, Task, Usage
@@ -126,7 +126,7 @@ def test_an_error_of_an_image_names_it(error: VlmError, param: str | None) -> No
         raise AssertionError("the others are cancelled")
 
     with pytest.raises(type(error)) as caught:
-        asyncio.run(answer(Request(None, images=IMAGES), ask))
+        asyncio.run(complete(Request(None, images=IMAGES), ask))
     assert (caught.value.message, caught.value.param, caught.value.code) == ("No.", param, error.code)
 
 

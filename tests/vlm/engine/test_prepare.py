@@ -1,18 +1,24 @@
-"""How long an answer may become: the room that the prompt, the task and a beam search leave in the context."""
+"""How long an answer may become, which requests an event loop prepares itself, and how pixels join what is prepared."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
 
+from tests.images import plain
+from tests.vlm.engine.world import BLIP, faulty_processor, miniature
 from vlm.engine.blocks import longest_with_beams
-from vlm.engine.prepare import Preparer
+from vlm.engine.config import EngineConfig
+from vlm.engine.engine import Engine
+from vlm.engine.prepare import QUICK_BYTES, QUICK_CHARACTERS, Preparer, is_quick
 from vlm.engine.processor_cache import ProcessorCache
-from vlm.errors import InvalidRequest
+from vlm.errors import EngineFailure, InvalidRequest
 from vlm.models.processor import CacheSpec, Inputs, Processor
-from vlm.types import Request, Sampling
+from vlm.types import Request, Sampling, Task
 
 CONTEXT, BLOCKS = 40, 6
 DEFAULTS = Sampling(
@@ -46,7 +52,7 @@ class Prompts:
 def room(prompt: int, limit: int | None = None, **sampling: Any) -> int | None:
     facts = Facts(CacheSpec(layers=1, kv_heads=1, head_dim=1, max_positions=CONTEXT), DEFAULTS)
     preparer = Preparer(facts, cast(Processor, Prompts(prompt, limit)), BLOCKS, ProcessorCache(0))
-    return preparer.prepare(Request(None, sampling=Sampling(**sampling))).sampling.max_tokens
+    return preparer.draft(Request(None, sampling=Sampling(**sampling))).sequence.sampling.max_tokens
 
 
 def test_the_last_token_needs_no_position() -> None:
@@ -70,3 +76,47 @@ def test_a_search_is_bounded_by_the_blocks_that_its_beams_may_take() -> None:
     longest = longest_with_beams(BLOCKS, 10, 4)
     assert longest < CONTEXT
     assert room(10, num_beams=4) == longest - 10 + 1
+
+
+# --- in the event loop or in a thread --------------------------------------------------------------
+
+LONG = "a" * QUICK_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("request_", "quick"),
+    [
+        (Request(None), True),
+        (Request(bytes(QUICK_BYTES), LONG), True),
+        (Request(bytes(QUICK_BYTES + 1)), False),
+        (Request(None, LONG + "a"), False),
+        (Request(None, LONG, task=Task("query", text="?")), False),
+        (Request(None, LONG, task=Task("detect", labels=("x",))), False),
+        (Request(None, LONG, sampling=Sampling(stop=(".",))), False),
+        (Request(None, LONG, sampling=Sampling(forced_tokens=(1,))), False),
+    ],
+)
+def test_what_an_event_loop_prepares_itself(request_: Request, quick: bool) -> None:
+    assert is_quick(request_) == quick
+
+
+def test_an_image_of_many_parts_is_prepared_in_a_thread() -> None:
+    threads = set[str]()
+    loaded = faulty_processor(miniature(BLIP), "prepare", lambda *_: threads.add(threading.current_thread().name))
+    photo = plain(30, 20, "JPEG")
+    with Engine(loaded, EngineConfig(cache_bytes=2**26)) as engine:
+        plainly = asyncio.run(engine.complete(Request(photo)))
+        assert threads == {"MainThread"}
+        many = asyncio.run(engine.complete(Request(photo[:2] + b"\xff\xfe\0\2" * 300 + photo[2:])))
+    assert [name for name in threads if name.startswith("prepare")]
+    assert many.text == plainly.text
+
+
+def test_pixels_of_another_size_than_the_scan_tells_are_not_used() -> None:
+    loaded = miniature(BLIP)
+    preparer = Preparer(loaded.model, loaded.processor, BLOCKS, ProcessorCache(0))
+    image = plain(30, 20)
+    made = loaded.processor.preprocess(image)
+    assert preparer.draft(Request(image)).finished(made).inputs.pixels is made.pixels
+    with pytest.raises(EngineFailure):
+        preparer.draft(Request(image)).finished(replace(made, size=(20, 30)))

@@ -28,7 +28,7 @@ from vlm.layers.attention import Growing
 from vlm.loading import families, load, synthesize
 from vlm.models.base import LoadedModel, Sampled, VisionLanguageModel, normalised, pixel_table
 from vlm.models.cards import Card, TaskCard
-from vlm.models.processor import Inputs, Parsed, Processor
+from vlm.models.processor import NO_PIXELS, Inputs, Parsed, ProcessedImage, Processor
 from vlm.types import Box, Completion, Detection, Point, Request, Sampling, Task
 
 FAMILIES = dict(families())
@@ -114,6 +114,17 @@ def test_tasks_asked_together_are_each_alone(subject: Subject) -> None:
 def test_the_card_names_beams_where_there_are_some(subject: Subject) -> None:
     for card in subject.cards:
         assert card.beam_search == subject.loaded.model.beam_search
+
+
+def test_nothing_but_the_pixels_depends_on_the_pixels(subject: Subject) -> None:
+    processor = subject.loaded.processor
+    for request in requests(subject, len(subject.tasks)):
+        whole = processor.prepare(request)
+        size = whole.image_size
+        assert size is not None
+        draft = processor.prepare(request, lambda _, size=size: ProcessedImage(NO_PIXELS, size))  # type: ignore[misc]
+        assert draft.pixels is NO_PIXELS
+        assert replace(draft, pixels=None) == replace(whole, pixels=None)
 
 
 def features_of(loaded: LoadedModel, inputs: abc.Sequence[Inputs]) -> list[Tensor]:

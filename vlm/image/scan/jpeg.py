@@ -27,6 +27,7 @@ _READABLE = {_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS, _ARITHMETIC, _PROGRE
 _FRAMES = set(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
 _METADATA = {*range(0xE0, 0xF0), 0xFE, 0xDC}  # APP0 to APP15, comments, and the number of lines, which no decoder reads
 _NEEDED = {*_READABLE, _SOS, _DHT, _DQT, _DRI, _DAC}
+_KNOWN = _NEEDED | _FRAMES | _METADATA
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # a marker, or a run of FF that may end in one
 _ALL_COEFFICIENTS = (1 << 64) - 1
@@ -132,7 +133,7 @@ class _Walk:
             if marker == _TEM:
                 at += 2
                 continue
-            if marker not in _NEEDED | _FRAMES | _METADATA:
+            if marker not in _KNOWN:
                 if pixels:
                     return
                 raise damaged()
@@ -152,6 +153,8 @@ class _Walk:
             within: Whether these are pixels, in which a long run of FF is refused; elsewhere it is skipped.
         """
         data = self._data
+        if at + 1 < len(data) and data[at] == 0xFF and data[at + 1] in _KNOWN:  # as between most segments
+            return at, at
         while found := _MARKER.search(data, at):
             start = found.start()
             if data[start + 1] != 0xFF:

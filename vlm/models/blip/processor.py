@@ -128,6 +128,8 @@ class BlipProcessor:
         return Parsed(text=self.decode((*prefix, *token_ids)).strip(), truncated=not finished)
 
     def _prompt_ids(self, prefix: str) -> tuple[int, ...]:
+        if not prefix:  # as in most requests
+            return (self.start,)
         ids = self.tokenizer.encode(replace_surrogates(prefix)).ids  # [CLS] .. [SEP]
         prompt = (self.start, *ids[1:-1])
         if len(prompt) >= self.max_positions:
