@@ -11,8 +11,7 @@ import time
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from vlm.engine.beams import Hypothesis
 from vlm.engine.blocks import BlockPool, CachePlan
@@ -21,7 +20,7 @@ from vlm.engine.config import EngineStats
 from vlm.engine.output import TextDelta
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken, not_finite
 from vlm.engine.scheduler import Batch, Scheduler
-from vlm.engine.sequence import Beam, Sequence
+from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
@@ -29,6 +28,7 @@ from vlm.types import Chunk, FinishReason
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class Core:
         # Both halves run before either is committed: a sequence that ends moves the last slot, which may just be
         # starting.
         running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
-        decoded = self._attempt(partial(self._runner.decode, batch.decode), running)
-        prefilled = self._attempt(partial(self._runner.prefill, batch), batch.prefill)
+        decoded = self._attempt(running, self._runner.decode, batch.decode)
+        prefilled = self._attempt(batch.prefill, self._runner.prefill, batch)
         self._commit_prefixes(batch, computed=prefilled is not None)
         return [*self._commit_all(running, decoded), *self._commit_all(batch.prefill, prefilled)]
 
@@ -106,12 +106,14 @@ class Core:
         """End every sequence with an error."""
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
 
-    def _attempt(self, work: Callable[[], list[T]], sequences: abc.Sequence[Sequence]) -> list[T] | None:
-        """The result of ``work`` on these sequences, or None if it raised; other sequences are not affected."""
+    def _attempt(
+        self, sequences: abc.Sequence[Sequence], work: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> list[T] | None:
+        """The result of ``work`` for these sequences, or None if it raised; other sequences are not affected."""
         if not sequences:
             return []
         try:
-            return work()
+            return work(*args, **kwargs)
         except Exception as error:
             log.exception("a step of %d sequences failed", len(sequences))
             self.broken = self.broken or device_is_broken(error)
@@ -123,7 +125,7 @@ class Core:
         return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit_one(one, new)]
 
     def _commit_one(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        events = self._attempt(partial(self._commit, sequence, chosen), [sequence])
+        events = self._attempt([sequence], self._commit, sequence, chosen)
         return self._fail([sequence], "The model's answer could not be read.") if events is None else events
 
     def _fail(self, sequences: abc.Sequence[Sequence], message: str) -> list[Event]:
@@ -165,27 +167,28 @@ class Core:
         return [self._finish(sequence, delta)]
 
     def _append(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        (beam,) = sequence.beams
-        forced = beam.forced_token() is not None
         sequence.generated.append(chosen.token)
-        if sequence.wants_logprobs and chosen.logprob is not None:
+        if chosen.logprob is not None and sequence.wants_logprobs:
             if math.isnan(chosen.logprob):
                 raise ArithmeticError(not_finite(self._model.dtype))
             sequence.logprobs.append(chosen.logprob)
             sequence.likeliest.append(chosen.likeliest)
         delta = sequence.output.append(chosen.token)
-        sequence.finish_reason = self._finish_reason(beam, chosen.token, forced)
+        sequence.finish_reason = self._finish_reason(sequence)
         if sequence.finish_reason is not None:
             return [self._finish(sequence, delta)]
         return [Event(sequence, next_chunk(sequence, delta, self._processor))] if delta and sequence.stream else []
 
-    def _finish_reason(self, beam: Beam, token: int, forced: bool) -> FinishReason | None:
-        ended = token in self._model.eos_token_ids and not forced
-        if ended or beam.sequence.output.stopped:
+    def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
+        """Why the last token has ended the answer; None if it goes on."""
+        last = len(sequence.generated) - 1
+        if sequence.output.stopped:
             return "stop"
-        if beam.budget:
+        if sequence.generated[last] in self._model.eos_token_ids and sequence.forced_token(last) is None:
+            return "stop"
+        if last + 1 < (sequence.sampling.max_tokens or 0):
             return None
-        return "stop" if len(beam.generated) == beam.inputs.limit else "length"  # at the task's limit it is complete
+        return "stop" if last + 1 == sequence.inputs.limit else "length"  # at the task's limit it is complete
 
     def _finish(self, sequence: Sequence, delta: TextDelta) -> Event:
         self.scheduler.remove(sequence)

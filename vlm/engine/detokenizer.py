@@ -64,6 +64,10 @@ class Detokenizer:
         self._cut()
         return self._emit(len(self.text) if self.stopped else self._certain())
 
+    def hold(self, token: int) -> None:
+        """Add a token whose text nobody needs before :meth:`finish`, which then decodes all such tokens at once."""
+        self._ids.append(token)
+
     def finish(self) -> str:
         """End the text; returns the rest of it, with an unfinished character as U+FFFD."""
         if not self.stopped:

@@ -8,79 +8,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def add_biases(logits: Tensor, rows: Tensor, tokens: Tensor, biases: Tensor) -> None:
-    """Add each of ``biases`` float32 ``[n]`` to the logit of its row and token, int64 ``[n]`` each, in place."""
-    logits.index_put_((rows, tokens), biases, accumulate=True)
+Where = tuple[Tensor, Tensor]
+"""Rows and tokens, int64 ``[n]`` each: which logits are changed."""
 
 
-def penalise_repeats(logits: Tensor, history: Tensor, lengths: Tensor, penalties: Tensor) -> None:
-    """Divide positive and multiply negative logits of tokens in each row's history, in place.
+def add_biases(logits: Tensor, where: Where, biases: Tensor) -> None:
+    """Add ``biases`` float32 ``[n]`` to logits of ``[batch, vocabulary]``, in place."""
+    logits.index_put_(where, biases, accumulate=True)
 
-    Args:
-        logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, valid up to ``lengths`` ``[batch]``.
-        lengths: int64 ``[batch]``.
-        penalties: float32 ``[batch]``; 1 is no penalty (Keskar et al. 2019, arXiv:1909.05858).
+
+def penalise_repeats(logits: Tensor, where: Where, penalties: Tensor) -> None:
+    """Divide positive and multiply negative logits by ``penalties`` float32 ``[n]``, in place.
+
+    1 is no penalty (Keskar et al. 2019, arXiv:1909.05858). No pair of a row and a token may come twice.
     """
-    seen = _occurring(logits, history, torch.arange(history.shape[1], device=history.device) < lengths[:, None])
-    factors = penalties[:, None]
-    logits.copy_(torch.where(seen, torch.where(logits > 0, logits / factors, logits * factors), logits))
+    found = logits[where]
+    logits[where] = torch.where(found > 0, found / penalties, found * penalties)
 
 
-def penalise_counts(logits: Tensor, history: Tensor, written: Tensor, frequency: Tensor, presence: Tensor) -> None:
-    """Subtract ``frequency`` for each time that a row has written a token, and ``presence`` once, in place.
+def penalise_counts(logits: Tensor, where: Where, times: Tensor, frequency: Tensor, presence: Tensor) -> None:
+    """Subtract ``frequency`` for each of the ``times`` that a row has written a token, and ``presence`` once, in place.
 
-    These are OpenAI's penalties, with vLLM's reading of "the text so far": the answer, without the prompt.
-
-    Args:
-        logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``.
-        written: bool of the same shape: which positions of it are the answer.
-        frequency, presence: float32 ``[batch]``.
+    All three are float32 ``[n]``, and no pair of a row and a token may come twice. These are OpenAI's penalties, with
+    vLLM's reading of "the text so far": the answer, without the prompt.
     """
-    counts = _counts(logits, history, written)
-    logits -= frequency[:, None] * counts + presence[:, None] * (counts > 0)
+    logits[where] -= frequency * times + presence
 
 
-def ban_repeated_ngrams(logits: Tensor, history: Tensor, lengths: Tensor, size: int) -> None:
-    """Set to -inf each token that would repeat an n-gram of ``size`` in its row's history, in place.
-
-    Args:
-        logits: float32 ``[batch, vocabulary]``.
-        history: int64 ``[batch, longest]``, valid up to ``lengths``.
-        lengths: int64 ``[batch]``; length 0 is no ban in that row.
-        size: At least 1.
-    """
-    if history.shape[1] < size:
-        return
-    windows = history.unfold(1, size, 1)  # [batch, starts, size]
-    starts = torch.arange(windows.shape[1], device=history.device)
-    ends = lengths[:, None] - size + 1 + torch.arange(size - 1, device=history.device)
-    suffix = history.gather(1, ends.clamp(min=0))  # the last size - 1 tokens of each row
-    repeats = (windows[:, :, :-1] == suffix[:, None]).all(dim=-1) & (starts + size <= lengths[:, None])
-    logits.masked_fill_(_occurring(logits, windows[:, :, -1], repeats), -torch.inf)
-
-
-def _occurring(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """bool ``[batch, vocabulary]``: True at each row's ``tokens`` ``[batch, n]``, of which only those ``where`` count.
-
-    Ids beyond the vocabulary, with which a model notes what it generates besides tokens, count nowhere.
-    """
-    batch, vocabulary = logits.shape
-    found = torch.zeros(batch, vocabulary + 1, dtype=torch.bool, device=logits.device)
-    counted = torch.where(where, tokens, vocabulary).clamp(max=vocabulary)
-    found.scatter_(1, counted, True)  # the last column is for what does not count
-    return found[:, :vocabulary]
-
-
-def _counts(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """float32 ``[batch, vocabulary]``: how often each token is among a row's ``tokens``, as in :func:`_occurring`."""
-    batch, vocabulary = logits.shape
-    counts = torch.zeros(batch, vocabulary + 1, device=logits.device)
-    counted = torch.where(where, tokens, vocabulary).clamp(max=vocabulary)
-    counts.scatter_add_(1, counted, torch.ones(counted.shape, device=logits.device))
-    return counts[:, :vocabulary]
+def ban(logits: Tensor, where: Where) -> None:
+    """Set logits to -inf, in place."""
+    logits[where] = -torch.inf
 
 
 def keep_likeliest(logits: Tensor, counts: Tensor, largest: int) -> None:

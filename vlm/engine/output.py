@@ -25,6 +25,10 @@ class TextDelta:
         return bool(self.text or self.reasoning)
 
 
+NOTHING = TextDelta()
+"""The delta of a token that makes no text certain."""
+
+
 class OutputText:
     """The growing text of one answer.
 
@@ -49,12 +53,14 @@ class OutputText:
             decode: Token ids to text, without special tokens.
             inputs: The request's.
             stop: Strings before which the answer ends.
-            stream: Whether :meth:`append` is to return the reasoning; parsing reads it from the tokens in any case.
+            stream: Whether the text is needed as it grows. Otherwise it is made at the end, or to find stop strings,
+                and there is no reasoning: parsing reads that from the tokens in any case.
         """
         echo = inputs.prompt_ids[len(inputs.prompt_ids) - inputs.echo :]
         self.in_answer = inputs.reasoning_end_id is None
         self._reasoning_end_id = inputs.reasoning_end_id
         self._has_text = inputs.has_text
+        self._grows = inputs.has_text and (stream or bool(stop))
         self._answer = Detokenizer(decode, echo, stop)
         # The reasoning is not stripped, because spans point into it.
         self._reasoning = None if self.in_answer or not stream else Detokenizer(decode, strip=False)
@@ -73,10 +79,13 @@ class OutputText:
     def append(self, token: int) -> TextDelta:
         """Add a token; returns the text that has become certain."""
         if self.in_answer:
-            return TextDelta(self._answer.push(token)) if self._has_text else TextDelta()
+            if self._grows:
+                return TextDelta(self._answer.push(token))
+            self._answer.hold(token)
+            return NOTHING
         self.in_answer = token == self._reasoning_end_id
         if self._reasoning is None:
-            return TextDelta()
+            return NOTHING
         return TextDelta(reasoning=self._reasoning.finish() if self.in_answer else self._reasoning.push(token))
 
     def finish(self) -> TextDelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import abc
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from vlm.engine.cuda_graphs import Step as DecodeStep
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.kv_cache import KVCache, Prompt
 from vlm.engine.read_back import read_back
-from vlm.engine.sampler import Ranked, Sampler, SamplerOutput
+from vlm.engine.sampler import Sampler, SamplerOutput
 from vlm.engine.scheduler import Batch, Copy, Decode, PrefixJob
 from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.attention import AttentionContext
@@ -54,7 +55,7 @@ class ModelRunner:
         self.images = EncoderCache(encoder_cache_bytes)
         self._cache = KVCache(model.cache, plan, model.dtype, model.device)
         self._pixel_table = pixel_table(model, loaded.processor)
-        self._sampler = Sampler(plan.rows, model.cache.max_positions, model.device, model.eos_token_ids)
+        self._sampler = Sampler(model.device, model.eos_token_ids)
         self._next: Tensor | None = None  # [rows, 1, width], what the next step reads; allocated by the first
         self._rows = plan.rows
         self._graphs: DecodeGraphs | None = None
@@ -73,8 +74,6 @@ class ModelRunner:
         prompts = self._embed(sequences)
         hidden = self.model.forward(prompts.embeddings, self._context(sequences, prompts))
         beams = [beam for sequence in sequences for beam in sequence.beams]
-        for beam in beams:
-            self._sampler.start(beam)
         # All beams of a sequence continue the same prompt: one (index of the sequence, last position) for each beam.
         ends = [(index, length - 1) for index, length in enumerate(prompts.lengths) for _ in sequences[index].beams]
         indices, last = upload(ends, hidden.device).unbind(1)
@@ -102,7 +101,6 @@ class ModelRunner:
         changed = [row for row, source in enumerate(work.sources) if source != row]
         if changed and self._next is not None:
             sources, targets = upload([[work.sources[row] for row in changed], changed], self._next.device)
-            self._sampler.move(sources, targets)
             self._next[targets] = self._next[sources]
         self._copy(work.copies)
 
@@ -151,7 +149,6 @@ class ModelRunner:
             return outputs[0].sampled
 
         step = self.model.decode(hidden, beams, sample)
-        self._sampler.record(outputs[0], step.tokens, beams)
         self._keep(step, beams[0].row)
         return _chosen(step, outputs[0], beams)
 
@@ -164,22 +161,36 @@ class ModelRunner:
 def _chosen(step: Step, output: SamplerOutput, beams: abc.Sequence[Beam]) -> list[Chosen]:
     """How each sequence continues, in the order of their first beams."""
     searches = [one.parts for one in output.ranked]
-    parts = [step.tokens, output.finite, step.logprobs, *_top_parts(step, output), *chain(*searches)]
-    tokens, finite, chances, top_tokens, top_logprobs, taken, *lists = read_back(parts)
-    likeliest = {} if output.top is None else output.top.by_row(top_tokens, top_logprobs, taken)
+    parts = [step.tokens, output.largest, step.logprobs, *_top_parts(step, output), *chain(*searches)]
+    tokens, largest, chances, top_tokens, top_logprobs, taken, *lists = read_back(parts)
+    finite = [*map(math.isfinite, largest)]
     logprobs: list[float | None] = [None] * len(tokens) if chances is None else chances
-    ranked = {row: tuple(found) for one in _regrouped(lists, searches) for row, found in Ranked.continuations(*one)}
+    if output.top is None and not searches:
+        return [Chosen(*one) for one in zip(tokens, logprobs, finite, strict=True)]
+    likeliest = {} if output.top is None else output.top.by_row(top_tokens, top_logprobs, taken)
+    ranked = {
+        row: tuple(_with_likeliest(found, row, likeliest) if likeliest else found)
+        for one, own in zip(output.ranked, _regrouped(lists, searches), strict=True)
+        for row, found in one.continuations(*own)
+    }
     return [
         Chosen(
             token,
             logprob,
             all(finite[row : row + len(beam.sequence.beams)]),
-            tuple(replace(one, likeliest=likeliest.get(row + one.parent, ())) for one in ranked.get(row, ())),
+            ranked.get(row, ()),
             likeliest.get(row, ()),
         )
         for row, (beam, token, logprob) in enumerate(zip(beams, tokens, logprobs, strict=True))
         if beam is beam.sequence.beams[0]
     ]
+
+
+def _with_likeliest(
+    found: abc.Iterable[Continuation], row: int, likeliest: dict[int, Likeliest]
+) -> abc.Iterator[Continuation]:
+    """Continuations of a search whose first beam is in ``row``, each with the likeliest tokens of its beam."""
+    return (replace(one, likeliest=likeliest.get(row + one.parent, ())) for one in found)
 
 
 def _top_parts(step: Step, output: SamplerOutput) -> tuple[Tensor | None, ...]:

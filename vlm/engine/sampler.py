@@ -18,25 +18,19 @@ together: :func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` ke
 from __future__ import annotations
 
 import math
-from collections import abc
+from collections import Counter, abc
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from itertools import groupby, repeat
+from dataclasses import dataclass, field
+from itertools import chain, groupby, repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlm.engine.beams import Continuation, Likeliest
-from vlm.engine.logits import (
-    add_biases,
-    ban_repeated_ngrams,
-    keep_likeliest,
-    penalise_counts,
-    penalise_repeats,
-    sample_nucleus,
-)
-from vlm.engine.sequence import Beam
+from vlm.engine.beams import BeamSearch, Continuation, Likeliest
+from vlm.engine.logits import add_biases, ban, keep_likeliest, penalise_counts, penalise_repeats, sample_nucleus
+from vlm.engine.repeats import repeating
+from vlm.engine.sequence import Beam, Sequence
 from vlm.layers.upload import upload
 from vlm.models.base import Sampled
 from vlm.types import Sampling
@@ -51,13 +45,13 @@ class Ranked:
     """The best continuations of searches with the same number of beams, best first: tensors ``[searches, kept]``.
 
     Attributes:
-        rows: Rows of the batch, int64 ``[searches, beams]``.
+        first_rows: The row of each search's first beam.
         parents, tokens, scores, ends: As in :class:`~vlm.engine.beams.Continuation`.
         logprobs: Raw log-probabilities, or None if no sequence of the batch wants them.
         next_parents, next_tokens: Those that continue the search, int64 ``[searches, beams]``.
     """
 
-    rows: Tensor
+    first_rows: tuple[int, ...]
     parents: Tensor
     tokens: Tensor
     scores: Tensor
@@ -69,12 +63,11 @@ class Ranked:
     @property
     def parts(self) -> tuple[Tensor | None, ...]:
         """What :meth:`continuations` needs on the host."""
-        return self.rows[:, 0], self.parents, self.tokens, self.logprobs, self.scores, self.ends
+        return self.parents, self.tokens, self.logprobs, self.scores, self.ends
 
-    @staticmethod
-    def continuations(first_rows: list[int], *parts: list[Any] | None) -> Iterator[tuple[int, list[Continuation]]]:
+    def continuations(self, *parts: list[Any] | None) -> Iterator[tuple[int, list[Continuation]]]:
         """Each search's first row and continuations, from :attr:`parts` as lists."""
-        for index, row in enumerate(first_rows):
+        for index, row in enumerate(self.first_rows):
             columns = (repeat(None) if part is None else part[index] for part in parts)
             yield row, [Continuation(*one) for one in zip(*columns, strict=False)]
 
@@ -117,59 +110,44 @@ class SamplerOutput:
 
     Attributes:
         sampled: One token a row.
-        finite: bool ``[batch]``: whether the row's logits are finite; a model may overflow in a narrow dtype.
+        largest: float32 ``[batch]``: each row's largest logit. It is NaN or infinite if one of them is NaN or infinite,
+            or all are ruled out: a model may overflow in a narrow dtype.
         ranked: For beam searches, the continuations to choose from.
         top: The likeliest tokens, or None if no row wants them.
     """
 
     sampled: Sampled
-    finite: Tensor
+    largest: Tensor
     ranked: tuple[Ranked, ...] = ()
     top: TopTokens | None = None
 
 
 class Sampler:
-    """Per-row histories on the device, and one ``sample`` call a step."""
+    """One ``sample`` call a step. It keeps nothing of a row, because the host knows what each has read and written."""
 
-    def __init__(
-        self, rows: int, max_positions: int, device: torch.device, eos_token_ids: Collection[int] = frozenset()
-    ) -> None:
-        """Allocate the histories.
-
-        Args:
-            rows: Maximum number of beams in one step.
-            max_positions: Longest sequence; its last token is chosen but never read, so a history holds one more.
-            device: The model's.
-            eos_token_ids: Ids that end an answer.
-        """
+    def __init__(self, device: torch.device, eos_token_ids: Collection[int] = frozenset()) -> None:
+        """``device`` is the model's, and ``eos_token_ids`` end an answer."""
         self.device = device
-        self._history = torch.zeros(rows, max_positions + 1, dtype=torch.long, device=device)
         self._eos = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=device)
-
-    def start(self, beam: Beam) -> None:
-        """Record what a beam that starts has read, and after a preemption what it has generated."""
-        ids = [*beam.inputs.prompt_ids, *beam.generated]
-        self._history[beam.row, : len(ids)] = upload(ids, self.device)
-
-    def move(self, sources: Tensor, targets: Tensor) -> None:
-        """Rows ``targets`` continue what rows ``sources`` were, both int64 ``[n]``."""
-        self._history[targets] = self._history[sources]
 
     def sample(self, logits: Tensor, beams: abc.Sequence[Beam]) -> SamplerOutput:
         """Choose one token a row.
 
         Args:
-            logits: float32 ``[batch, vocabulary]``; changed in place.
-            beams: The batch, in consecutive rows.
+            logits: float32 ``[batch, vocabulary]``; may be changed in place.
+            beams: One a row.
         """
         settings = _BatchSettings.of(beams)
-        finite = logits.amax(dim=-1).isfinite()
+        if settings.plain:
+            largest, tokens = logits.max(dim=-1)
+            return SamplerOutput(Sampled(tokens, None), largest)
+        return self._sample(logits, beams, settings)
+
+    def _sample(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> SamplerOutput:
+        largest = logits.amax(dim=-1)
         logprobs = torch.log_softmax(logits, dim=-1) if settings.logprobs else None
         top = TopTokens.of(logprobs, settings.top) if settings.top and logprobs is not None else None
-        searches = _searches(beams)
-        groups = [upload(rows, self.device) for rows in searches]
-        for rows in groups:
-            logits[rows] = torch.log_softmax(logits[rows], dim=-1)
+        logits = self._searched(logits, settings.searched)
         self._penalise(logits, beams, settings)
         tokens = self._choose(logits, beams, settings)
         if settings.forced:
@@ -177,76 +155,51 @@ class Sampler:
             tokens = torch.where(forced == _NOT_FORCED, tokens, forced)
             _force(logits, forced)
         chosen = None if logprobs is None else logprobs.gather(1, tokens[:, None])[:, 0]
-        ranked = tuple(
-            self._rank(logits, logprobs, [[beams[row] for row in group] for group in same], rows)
-            for same, rows in zip(searches, groups, strict=True)
-        )
-        for one in ranked:
-            tokens[one.rows] = one.next_tokens
-        return SamplerOutput(Sampled(tokens, chosen), finite, ranked, top)
+        ranked = tuple(self._ranked(logits, logprobs, tokens, same) for same in _searches(beams, settings.searched))
+        return SamplerOutput(Sampled(tokens, chosen), largest, ranked, top)
 
-    def record(self, output: SamplerOutput, tokens: Tensor, beams: abc.Sequence[Beam]) -> None:
-        """Record each row's new token: ``tokens`` int64 ``[batch]`` is what the model has made of ``output``."""
-        first = beams[0].row
-        for one in output.ranked:
-            parents = one.rows.gather(1, one.next_parents)
-            self._history[first + one.rows] = self._history[first + parents]
-        rows = torch.arange(first, first + len(beams), device=self.device)
-        ends = upload([beam.known for beam in beams], self.device)
-        self._history[rows, ends] = tokens
+    def _searched(self, logits: Tensor, searched: list[int]) -> Tensor:
+        """The logits, with log-probabilities in the rows of beam searches."""
+        if len(searched) == len(logits):
+            return torch.log_softmax(logits, dim=-1)
+        if searched:
+            rows = _index(searched, self.device)
+            logits[rows] = torch.log_softmax(logits[rows], dim=-1)
+        return logits
 
-    def _rank(
-        self, logits: Tensor, logprobs: Tensor | None, searches: abc.Sequence[abc.Sequence[Beam]], rows: Tensor
-    ) -> Ranked:
-        scores = upload([_scores(group) for group in searches], self.device)
-        last = upload([group[0].budget == 1 for group in searches], self.device)
-        return rank(logits[rows] + scores[..., None], rows, last, self._eos, logprobs)
+    def _ranked(self, logits: Tensor, logprobs: Tensor | None, tokens: Tensor, same: dict[int, Sequence]) -> Ranked:
+        """The continuations of searches with the same number of beams, by first row; sets their rows of ``tokens``."""
+        searches = [_search(sequence) for sequence in same.values()]
+        width = searches[0].width
+        rows = _index([*chain(*(range(first, first + width) for first in same))], self.device)
+        scores = upload([search.scores for search in searches], self.device)
+        last = upload([sequence.beams[0].budget == 1 for sequence in same.values()], self.device)
+        own = None if logprobs is None else logprobs[rows].view(*scores.shape, -1)
+        ranked = rank(logits[rows].view(*scores.shape, -1) + scores[..., None], last, self._eos, own, tuple(same))
+        tokens[rows] = ranked.next_tokens.flatten()
+        return ranked
 
     def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> None:
+        vocabulary = logits.shape[1]
         if settings.biases:
-            self._add_biases(logits, settings.biases)
-        if not settings.reads_history:
-            return
-        first, lengths = beams[0].row, [beam.known for beam in beams]
-        history = self._history[first : first + len(beams), : max(lengths)]
-        known = upload(lengths, self.device)
-        if settings.penalties:
-            rows = upload([*settings.penalties], self.device)
-            penalised = logits[rows]
-            penalties = upload([*settings.penalties.values()], self.device)
-            penalise_repeats(penalised, history[rows], known[rows], penalties)
-            logits[rows] = penalised
-        if settings.counts:
-            self._penalise_counts(logits, history, beams, settings.counts)
-        for size, banning in settings.ngrams.items():
-            rows = upload(banning, self.device)
-            banned = logits[rows]
-            ban_repeated_ngrams(banned, history[rows], known[rows], size)
-            logits[rows] = banned
+            add_biases(logits, *self._uploaded(settings.biases))
+        if repeats := list(_repeats(beams, settings.penalties, vocabulary)):
+            penalise_repeats(logits, *self._uploaded(repeats))
+        if counts := list(_counts(beams, settings.counts, vocabulary)):
+            penalise_counts(logits, *self._uploaded(counts))
+        if banned := list(_banned(beams, settings.ngrams, vocabulary)):
+            ban(logits, *self._uploaded(banned))
 
-    def _add_biases(self, logits: Tensor, biases: list[tuple[int, int, float]]) -> None:
-        rows, tokens, values = zip(*biases, strict=True)
-        indices = upload([rows, tokens], self.device)
-        add_biases(logits, indices[0], indices[1], upload(values, self.device))
-
-    def _penalise_counts(
-        self,
-        logits: Tensor,
-        history: Tensor,
-        beams: abc.Sequence[Beam],
-        penalties: dict[int, tuple[float, float]],
-    ) -> None:
-        ranges = [(row, len(beams[row].inputs.prompt_ids), beams[row].known) for row in penalties]
-        rows, starts, ends = upload(ranges, self.device).unbind(1)
-        positions = torch.arange(history.shape[1], device=self.device)
-        written = (positions >= starts[:, None]) & (positions < ends[:, None])
-        frequency, presence = upload([*penalties.values()], self.device).unbind(1)
-        penalised = logits[rows]
-        penalise_counts(penalised, history[rows], written, frequency, presence)
-        logits[rows] = penalised
+    def _uploaded(self, entries: abc.Sequence[tuple[float, ...]]) -> tuple[Any, ...]:
+        """Of entries that begin with a row and a token: where they are, and float32 ``[n]`` of each other column."""
+        rows, tokens, *values = zip(*entries, strict=True)
+        where = upload([rows, tokens], self.device).unbind()
+        return where, *(upload(values, self.device, torch.float32) if values else ())
 
     def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> Tensor:
-        tokens = logits.argmax(dim=-1)
+        if len(settings.searched) == len(beams):
+            return logits.new_zeros(len(beams), dtype=torch.long)  # a search chooses for all its rows together
+        tokens = logits.max(dim=-1).indices
         if not settings.sampled:
             return tokens
         samplings = [beams[row].sequence.sampling for row in settings.sampled]
@@ -277,21 +230,45 @@ class Sampler:
         return upload(shares, self.device) if any(shares) else None
 
 
-def _searches(beams: abc.Sequence[Beam]) -> list[list[list[int]]]:
-    """Rows of the beam searches, ``[searches, beams]`` for each number of beams."""
-    first = beams[0].row
-    groups = [
-        [beam.row - first for beam in group]
-        for sequence, group in groupby(beams, key=lambda beam: beam.sequence)
-        if sequence.search is not None
-    ]
-    return [list(same) for _, same in groupby(sorted(groups, key=len), key=len)]
+def _index(rows: list[int], device: torch.device) -> slice | Tensor:
+    """What selects ``rows``: a slice if they are consecutive, so that nothing is copied."""
+    first, end = rows[0], rows[0] + len(rows)
+    return slice(first, end) if rows == [*range(first, end)] else upload(rows, device)
 
 
-def _scores(group: abc.Sequence[Beam]) -> list[float]:
-    search = group[0].sequence.search
-    assert search is not None
-    return search.scores
+def _searches(beams: abc.Sequence[Beam], searched: list[int]) -> list[dict[int, Sequence]]:
+    """The sequences that search, by their first rows: a group for each number of beams."""
+    first = {beams[row].sequence: row for row in reversed(searched)}
+    inorder = sorted(((row, one) for one, row in first.items()), key=lambda entry: (entry[1].num_beams, entry[0]))
+    return [dict(same) for _, same in groupby(inorder, key=lambda entry: entry[1].num_beams)]
+
+
+def _search(sequence: Sequence) -> BeamSearch:
+    assert sequence.search is not None
+    return sequence.search
+
+
+def _repeats(
+    beams: abc.Sequence[Beam], penalties: dict[int, float], vocabulary: int
+) -> Iterator[tuple[int, int, float]]:
+    """Row, token and penalty of each token that a row has read or written."""
+    for row, penalty in penalties.items():
+        yield from ((row, token, penalty) for token in {*beams[row].ids} if token < vocabulary)
+
+
+def _counts(
+    beams: abc.Sequence[Beam], penalties: dict[int, tuple[float, float]], vocabulary: int
+) -> Iterator[tuple[int, int, int, float, float]]:
+    """Row, token and how often the row has written it, and the row's frequency and presence penalty."""
+    for row, (frequency, presence) in penalties.items():
+        written = Counter(beams[row].generated)
+        yield from ((row, token, times, frequency, presence) for token, times in written.items() if token < vocabulary)
+
+
+def _banned(beams: abc.Sequence[Beam], sizes: dict[int, int], vocabulary: int) -> Iterator[tuple[int, int]]:
+    """Row and token where the token would repeat an n-gram of the row."""
+    for row, size in sizes.items():
+        yield from ((row, token) for token in repeating(beams[row].ids, size) if token < vocabulary)
 
 
 def _force(logits: Tensor, forced: Tensor) -> None:
@@ -301,74 +278,82 @@ def _force(logits: Tensor, forced: Tensor) -> None:
     logits.scatter_(1, forced.clamp(min=0)[:, None], torch.where(has, 0.0, logits[:, 0])[:, None])
 
 
-def rank(scores: Tensor, rows: Tensor, last: Tensor, eos: Tensor, logprobs: Tensor | None) -> Ranked:
+def rank(
+    scores: Tensor, last: Tensor, eos: Tensor, logprobs: Tensor | None, first_rows: tuple[int, ...] = ()
+) -> Ranked:
     """Rank the continuations of all beams of a search together, as transformers' beam search does.
 
     Args:
         scores: float32 ``[searches, beams, vocabulary]`` of each beam with each next token.
-        rows: int64 ``[searches, beams]``: the beams' rows in ``logprobs``.
         last: bool ``[searches]``: whether the next token is the last that the search may have.
         eos: int64 ids that end an answer.
-        logprobs: Raw log-probabilities float32 ``[batch, vocabulary]`` of the next token, or None.
+        logprobs: Raw log-probabilities of the shape of ``scores``, or None.
+        first_rows: The row of each search's first beam.
     """
     _, beams, vocabulary = scores.shape
     best, index = scores.flatten(1).topk(max(2, 1 + len(eos)) * beams, dim=1)
     parents, tokens = index // vocabulary, index % vocabulary
     ends = torch.isin(tokens, eos) | last[:, None]
     survivors = ends.int().argsort(dim=1, stable=True)[:, :beams]
-    chances = None if logprobs is None else logprobs[rows.gather(1, parents), tokens]
-    return Ranked(rows, parents, tokens, best, ends, chances, parents.gather(1, survivors), tokens.gather(1, survivors))
+    chances = None if logprobs is None else logprobs.flatten(1).gather(1, index)
+    following = parents.gather(1, survivors), tokens.gather(1, survivors)
+    return Ranked(first_rows, parents, tokens, best, ends, chances, *following)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _BatchSettings:
     """Which rows of a batch use which feature, so that the others do not pay for it.
 
     Attributes:
+        plain: Whether each row takes its likeliest token and wants nothing else.
         logprobs: Whether any sequence wants log-probabilities.
         top: How many of the likeliest tokens a row wants, for rows that want any.
         biases: Row, token id and bias of each entry of a ``logit_bias``.
-        penalties: Repetition penalty by row.
+        penalties: Repetition penalty by row, for rows where it is not 1.
         counts: Frequency and presence penalty by row, for rows where one of them is not 0.
-        ngrams: Rows by the size of the n-grams that they must not repeat.
+        ngrams: The size of the n-grams that a row must not repeat, by row.
         sampled: Rows whose temperature is above 0.
+        searched: Rows of beam searches.
         forced: One token a row, or ``_NOT_FORCED``; empty if no row is forced.
     """
 
-    logprobs: bool
-    top: dict[int, int]
-    biases: list[tuple[int, int, float]]
-    penalties: dict[int, float]
-    counts: dict[int, tuple[float, float]]
-    ngrams: dict[int, list[int]]
-    sampled: list[int]
-    forced: list[int]
-
-    @property
-    def reads_history(self) -> bool:
-        """Whether a row's choice depends on what it has read or written."""
-        return bool(self.penalties or self.counts or self.ngrams)
+    plain: bool = True
+    logprobs: bool = False
+    top: dict[int, int] = field(default_factory=dict)
+    biases: list[tuple[int, int, float]] = field(default_factory=list)
+    penalties: dict[int, float] = field(default_factory=dict)
+    counts: dict[int, tuple[float, float]] = field(default_factory=dict)
+    ngrams: dict[int, int] = field(default_factory=dict)
+    sampled: list[int] = field(default_factory=list)
+    searched: list[int] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, beams: abc.Sequence[Beam]) -> _BatchSettings:
-        samplings = [beam.sequence.sampling for beam in beams]
-        sizes = [how.no_repeat_ngram_size or 0 for how in samplings]
-        forced = [token if (token := beam.forced_token()) is not None else _NOT_FORCED for beam in beams]
-        return cls(
-            logprobs=any(beam.sequence.wants_logprobs for beam in beams),
-            top={row: how.top_logprobs for row, how in enumerate(samplings) if how.top_logprobs},
-            biases=[(row, token, bias) for row, how in enumerate(samplings) for token, bias in how.logit_bias],
-            penalties={
-                row: how.repetition_penalty
-                for row, how in enumerate(samplings)
-                if how.repetition_penalty is not None and how.repetition_penalty != 1.0
-            },
-            counts={
-                row: (how.frequency_penalty, how.presence_penalty)
-                for row, how in enumerate(samplings)
-                if how.frequency_penalty or how.presence_penalty
-            },
-            ngrams={size: [row for row, own in enumerate(sizes) if own == size] for size in sorted({*sizes} - {0})},
-            sampled=[row for row, how in enumerate(samplings) if how.temperature],
-            forced=forced if any(token != _NOT_FORCED for token in forced) else [],
-        )
+        settings = cls()
+        for row, beam in enumerate(beams):
+            if not beam.sequence.takes_likeliest or beam.sequence.wants_logprobs:
+                settings._add(row, beam, len(beams))
+        return settings
+
+    def _add(self, row: int, beam: Beam, rows: int) -> None:
+        sequence = beam.sequence
+        how = sequence.sampling
+        self.plain = False
+        self.logprobs = self.logprobs or sequence.wants_logprobs
+        if how.top_logprobs:
+            self.top[row] = how.top_logprobs
+        self.biases += [(row, token, bias) for token, bias in how.logit_bias]
+        if how.repetition_penalty is not None and how.repetition_penalty != 1.0:
+            self.penalties[row] = how.repetition_penalty
+        if how.frequency_penalty or how.presence_penalty:
+            self.counts[row] = how.frequency_penalty, how.presence_penalty
+        if how.no_repeat_ngram_size:
+            self.ngrams[row] = how.no_repeat_ngram_size
+        if how.temperature:
+            self.sampled.append(row)
+        if sequence.search is not None:
+            self.searched.append(row)
+        if (token := beam.forced_token()) is not None:
+            self.forced = self.forced or [_NOT_FORCED] * rows
+            self.forced[row] = token

@@ -29,6 +29,13 @@ from vlm.engine.prefix_cache import Prefix, PrefixCache
 from vlm.engine.sequence import Beam, Sequence
 from vlm.engine.waiting import WaitingQueue
 
+GATHERED = 8
+"""Sequences that are not streamed start together: one for each so many that run, because a start delays all of these,
+and several starts in one step take little longer than one."""
+
+PATIENCE = 4
+"""Maximum number of steps for which a sequence that could start waits for others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -114,6 +121,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
         self._moves: list[Move] = []
+        self._gathering = 0  # steps, in a row, in which sequences that could start have waited for others
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -140,8 +148,18 @@ class Scheduler:
         self.prefixes.begin()
         copies = self._grow()
         decode = self._decode(copies)
+        if self._gathers():
+            return Batch(decode, ())
         started, prefixes, prefix_copies = self._admit(len(decode.beams))
         return Batch(decode, tuple(started), tuple(prefixes), tuple(prefix_copies))
+
+    def _gathers(self) -> bool:
+        """Whether those that wait are to start in a later step, with others that may come."""
+        ready = min(len(self.waiting), self.slots - len(self.running))
+        few = 0 < ready < len(self.running) // GATHERED
+        gathers = few and self._gathering < PATIENCE and not any(one.stream for one in self.waiting)
+        self._gathering = self._gathering + 1 if gathers else 0
+        return gathers
 
     def _decode(self, copies: list[Copy]) -> Decode:
         beams = tuple(beam for sequence in self.running for beam in sequence.beams)

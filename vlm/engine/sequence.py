@@ -41,6 +41,7 @@ class Sequence:
         image_cached: Whether its image had been encoded before; None until it first runs.
         arrived, started, first_token: Times on the clock of ``time.perf_counter``, in seconds.
         generator: Source of its uniform numbers, so that what it samples does not depend on the rest of the batch.
+        takes_likeliest: Whether each of its tokens is the likeliest one, whatever came before.
     """
 
     inputs: Inputs
@@ -67,10 +68,12 @@ class Sequence:
     started: float | None = None
     first_token: float | None = None
     generator: random.Random = field(init=False)
+    takes_likeliest: bool = field(init=False)
 
     def __post_init__(self) -> None:
         seed = self.sampling.seed  # as text, because random.Random ignores the sign of an int
         self.generator = random.Random(None if seed is None else str(seed))  # noqa: S311  sampling tokens, not secrets
+        self.takes_likeliest = self.num_beams == 1 and _takes_likeliest(self.sampling)
 
     @property
     def num_beams(self) -> int:
@@ -159,8 +162,13 @@ class Beam:
         return self.sequence.inputs
 
     @property
+    def ids(self) -> list[int]:
+        """The token ids read and generated, without a prefix."""
+        return [*self.sequence.inputs.prompt_ids, *self.generated]
+
+    @property
     def known(self) -> int:
-        """Number of token ids read and generated, without a prefix."""
+        """Their number."""
         return len(self.sequence.inputs.prompt_ids) + len(self.generated)
 
     @property
@@ -178,3 +186,17 @@ class Beam:
     def forced_token(self) -> int | None:
         """The token that must come next whatever the model chooses, or None."""
         return self.sequence.forced_token(len(self.generated))
+
+
+def _takes_likeliest(how: Sampling) -> bool:
+    changes = (
+        how.temperature,
+        how.logit_bias,
+        how.repetition_penalty not in (None, 1.0),
+        how.frequency_penalty,
+        how.presence_penalty,
+        how.no_repeat_ngram_size,
+        how.forced_tokens,
+        how.forced_last_token is not None,
+    )
+    return not any(changes)

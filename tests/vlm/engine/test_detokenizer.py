@@ -72,6 +72,18 @@ def test_pieces_joined_are_the_whole_text(name: str, data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
+def test_held_tokens_give_the_same_text(name: str, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, tokenizer(name).get_vocab_size() - 1), max_size=30))
+    echo = data.draw(st.integers(0, len(ids)))
+    growing, held = Detokenizer(decode_of(name), ids[:echo]), Detokenizer(decode_of(name), ids[:echo])
+    pieces = pieces_of(growing, ids[echo:])
+    for token in ids[echo:]:
+        held.hold(token)
+    assert held.finish() == held.text == "".join(pieces)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
 def test_pieces_that_are_not_stripped_are_all_that_was_decoded(name: str, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer(name).get_vocab_size() - 1), max_size=30))
     text = Detokenizer(decode_of(name), strip=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vlm.engine.output import OutputText, TextDelta
+from vlm.engine.output import NOTHING, OutputText, TextDelta
 from vlm.models.processor import Inputs
 
 END = 0
@@ -52,7 +52,31 @@ def test_reasoning_that_does_not_end_leaves_no_answer() -> None:
 
 def test_reasoning_is_left_out_where_nothing_is_streamed() -> None:
     output = OutputText(decode, REASONING, stream=False)
-    assert deltas(output, 1, END, 3) == [TextDelta(), TextDelta(), TextDelta("c"), TextDelta()]
+    assert deltas(output, 1, END, 3) == [NOTHING, NOTHING, NOTHING, TextDelta("c")]
+
+
+def test_text_that_nobody_reads_as_it_grows_is_decoded_once() -> None:
+    decoded: list[int] = []
+
+    def counted(token_ids: Sequence[int]) -> str:
+        decoded.append(len(token_ids))
+        return decode(token_ids)
+
+    output = OutputText(counted, PLAIN, stream=False)
+    del decoded[:]
+    assert deltas(output, 1, 2, 3) == [NOTHING, NOTHING, NOTHING, TextDelta("abc")]
+    assert sum(decoded) == 3
+    assert output.text == "abc"
+
+
+def test_a_stop_string_is_found_where_nothing_is_streamed() -> None:
+    output = OutputText(decode, PLAIN, ("b",), stream=False)
+    stopped = []
+    for token in (1, 2):
+        output.append(token)
+        stopped.append(output.stopped)
+    assert stopped == [False, True]
+    assert output.text == "a"
 
 
 def test_geometry_has_no_text_and_no_stop_string() -> None:

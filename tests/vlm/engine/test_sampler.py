@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
-from vlm.engine.logits import ban_repeated_ngrams, penalise_repeats, sample_nucleus
+from vlm.engine.logits import sample_nucleus
 from vlm.engine.output import OutputText
-from vlm.engine.sampler import Sampler
+from vlm.engine.repeats import repeating
+from vlm.engine.sampler import Sampler, _BatchSettings
 from vlm.engine.sequence import Beam, Sequence
 from vlm.models.base import Sampled
 from vlm.models.processor import Inputs
@@ -31,15 +32,6 @@ seeds = st.integers(0, 2**31)
 
 def logits_of(rows: int, seed: int, vocabulary: int = VOCABULARY) -> Tensor:
     return 3 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
-
-
-def padded(rows: Rows[Rows[int]], seed: int) -> tuple[Tensor, Tensor]:
-    """Histories as the sampler keeps them: what stands behind their ends is left over from others."""
-    longest = max(map(len, rows))
-    noise = torch.randint(0, VOCABULARY, (len(rows), longest), generator=torch.Generator().manual_seed(seed))
-    for row, ids in zip(noise, rows, strict=True):
-        row[: len(ids)] = torch.tensor(ids)
-    return noise, torch.tensor([len(ids) for ids in rows])
 
 
 def started(history: Rows[int], sampling: Sampling = PLAIN, prompt: int = 1) -> Sequence:
@@ -59,17 +51,29 @@ def beam(row: int, history: Rows[int], sampling: Sampling = PLAIN, prompt: int =
 
 
 def sample(logits: Tensor, beams: Rows[Beam]) -> Sampled:
-    sampler = Sampler(rows=8, max_positions=40, device=CPU)
-    for one in beams:
-        sampler.start(one)
-    return sampler.sample(logits.clone(), beams).sampled
+    return Sampler(CPU).sample(logits.clone(), beams).sampled
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 6))
+def test_the_tokens_that_would_repeat_an_ngram_are_found(ids: list[int], size: int) -> None:
+    """Few tokens, so that n-grams overlap and repeat themselves."""
+    ngrams = {tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)}
+    would = {token for token in range(4) if len(ids) >= size - 1 and (*ids[len(ids) - size + 1 :], token) in ngrams}
+    assert {*repeating(ids, size)} == would
+
+
+def penalised(beams: Rows[Beam], logits: Tensor) -> Tensor:
+    """The logits after all penalties and bans."""
+    sampler: Any = Sampler(CPU)
+    changed = logits.clone()
+    sampler._penalise(changed, beams, _BatchSettings.of(beams))
+    return changed
 
 
 @given(histories, seeds, st.integers(1, 4))
 def test_ngrams_are_banned_as_transformers_does(rows: list[list[int]], seed: int, size: int) -> None:
     logits = logits_of(len(rows), seed)
-    ours = logits.clone()
-    ban_repeated_ngrams(ours, *padded(rows, seed), size)
+    ours = penalised([beam(row, ids, Sampling(no_repeat_ngram_size=size)) for row, ids in enumerate(rows)], logits)
     for index, ids in enumerate(rows):
         theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([ids]), logits[index : index + 1].clone())
         assert torch.equal(ours[index], theirs[0])
@@ -78,12 +82,19 @@ def test_ngrams_are_banned_as_transformers_does(rows: list[list[int]], seed: int
 @given(histories, seeds, st.lists(st.floats(0.1, 5), min_size=5, max_size=5))
 def test_repeats_are_penalised_as_transformers_does(rows: list[list[int]], seed: int, penalties: list[float]) -> None:
     logits = logits_of(len(rows), seed)
-    ours = logits.clone()
-    penalise_repeats(ours, *padded(rows, seed), torch.tensor(penalties[: len(rows)]))
+    samplings = [Sampling(repetition_penalty=one) for one in penalties[: len(rows)]]
+    ours = penalised([beam(row, *one) for row, one in enumerate(zip(rows, samplings, strict=True))], logits)
     for index, ids in enumerate(rows):
         processor = RepetitionPenaltyLogitsProcessor(penalty=penalties[index])
         theirs = processor(torch.tensor([ids]), logits[index : index + 1].clone())
         torch.testing.assert_close(ours[index], theirs[0])
+
+
+def test_ids_beyond_the_vocabulary_change_nothing() -> None:
+    """A model notes with them what it generates besides tokens."""
+    ids, logits = [VOCABULARY, VOCABULARY + 3, VOCABULARY], logits_of(1, 4)
+    how = Sampling(no_repeat_ngram_size=1, repetition_penalty=2.0, presence_penalty=1.0)
+    assert torch.equal(penalised([beam(0, ids, how)], logits), logits)
 
 
 @given(seeds, st.floats(0.05, 1))
@@ -175,42 +186,47 @@ def test_log_probabilities_that_no_row_wants_are_not_computed() -> None:
     assert sample(logits_of(1, 1), [beam(0, [1])]).logprobs is None
 
 
-def test_the_sampler_records_its_choices_and_moves_rows() -> None:
-    """Row 1 chooses its likeliest token, becomes row 0, and may not choose it again."""
-    sampler, logits = Sampler(rows=2, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
+def test_a_search_beside_others_leaves_their_bans_alone() -> None:
+    """Row 1 may not choose the likeliest token, which it has written; the search in rows 2 and 3 does not change that,
+    nor the search's choice with other rows before and behind it."""
     best, second = VOCABULARY - 1, VOCABULARY - 2
-    one = beam(1, [3], Sampling(no_repeat_ngram_size=1))
-    sampler.start(one)
-    found = sampler.sample(logits.clone(), [one])
-    assert int(found.sampled.tokens) == best
-    sampler.record(found, found.sampled.tokens, [one])
-    one.generated.append(best)
-    sampler.move(torch.tensor([1]), torch.tensor([0]))
-    one.row = 0
-    assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
-
-
-def test_a_search_that_starts_behind_others_leaves_their_histories_alone() -> None:
-    """Row 1 may not choose the likeliest token, which it has written; a search in rows 2 and 3 does not change that."""
-    sampler, logits = Sampler(rows=4, max_positions=10, device=CPU), torch.arange(float(VOCABULARY))[None]
-    best, second = VOCABULARY - 1, VOCABULARY - 2
-    other, one = beam(0, [3]), beam(1, [best], Sampling(no_repeat_ngram_size=1))
     searching = started([5], Sampling(num_beams=2, length_penalty=1.0)).beams
-    for row, its in enumerate(searching, start=2):
-        its.row = row
-    for running in (other, one, *searching):
-        sampler.start(running)
-    found = sampler.sample(logits_of(2, 1), searching)
-    sampler.record(found, found.sampled.tokens, searching)
-    assert int(sampler.sample(logits.clone(), [one]).sampled.tokens) == second
+    banned = [beam(1, [best], Sampling(no_repeat_ngram_size=1)), beam(4, [best], Sampling(no_repeat_ngram_size=1))]
+    likely = torch.arange(float(VOCABULARY))[None]
+    logits = torch.cat([likely, likely, logits_of(2, 1), likely])
+    found = Sampler(CPU).sample(logits.clone(), [beam(0, [3]), banned[0], *searching, banned[1]])
+    alone = Sampler(CPU).sample(logits[2:4].clone(), searching)
+    assert found.sampled.tokens.tolist() == [best, second, *alone.sampled.tokens.tolist(), second]
+    assert found.ranked[0].first_rows == (2,)
 
 
-def test_a_history_holds_the_last_token_of_the_longest_sequence() -> None:
-    sampler: Any = Sampler(rows=1, max_positions=3, device=CPU)
-    one = beam(0, [1, 2, 3])
-    sampler.start(one)
-    found = sampler.sample(logits_of(1, 1), [one])
-    sampler.record(found, found.sampled.tokens, [one])
+@given(seeds, st.permutations([1, 1, 2, 3, 3, 2]))
+def test_searches_of_several_widths_are_ranked_as_alone(seed: int, widths: list[int]) -> None:
+    """Also where the searches with the same number of beams are not side by side, and some rows do not search."""
+    sequences = [started([5], Sampling(num_beams=width, length_penalty=1.0, logprobs=True)) for width in widths]
+    logits = logits_of(sum(widths), seed)
+    found = Sampler(CPU).sample(logits.clone(), [one for sequence in sequences for one in sequence.beams])
+    ranked = {
+        row: [part if part is None else part[index] for part in group.parts]
+        for group in found.ranked
+        for index, row in enumerate(group.first_rows)
+    }
+    row = 0
+    for sequence, width in zip(sequences, widths, strict=True):
+        alone = Sampler(CPU).sample(logits[row : row + width].clone(), sequence.beams)
+        torch.testing.assert_close(found.sampled.tokens[row : row + width], alone.sampled.tokens)
+        for group in alone.ranked:
+            torch.testing.assert_close(ranked.pop(row), [part if part is None else part[0] for part in group.parts])
+        row += width
+    assert not ranked
+
+
+@pytest.mark.parametrize("worst", [float("nan"), float("inf"), float("-inf")])
+def test_the_largest_logit_tells_whether_a_row_is_finite(worst: float) -> None:
+    logits = torch.stack([torch.zeros(VOCABULARY), torch.full((VOCABULARY,), worst)])
+    for how in (Sampling(), Sampling(no_repeat_ngram_size=1)):
+        found = Sampler(CPU).sample(logits.clone(), [beam(0, [1], how), beam(1, [1], how)])
+        assert found.largest.isfinite().tolist() == [True, False]
 
 
 def test_without_a_seed_two_requests_differ() -> None:

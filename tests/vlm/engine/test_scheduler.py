@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for, longest_with_beams
-from vlm.engine.scheduler import Batch, Scheduler
+from vlm.engine.scheduler import GATHERED, PATIENCE, Batch, Scheduler
 from vlm.engine.sequence import Beam, Sequence
 from vlm.types import Sampling
 
@@ -89,6 +89,64 @@ def test_first_come_first_served() -> None:
     assert decoding(schedule.schedule()) == (first, second)
     schedule.remove(first)
     assert schedule.schedule().prefill == (third,)
+
+
+def unstreamed(count: int, max_tokens: int = 50) -> list[Sequence]:
+    found = [sequence(max_tokens=max_tokens) for _ in range(count)]
+    for one in found:
+        one.stream = False
+    return found
+
+
+def with_running(count: int) -> Scheduler:
+    """So many run already."""
+    schedule = scheduler(blocks=200, rows=40, max_prefill=40)
+    added(schedule, *unstreamed(count))
+    assert len(schedule.schedule().prefill) == count
+    return schedule
+
+
+def test_answers_that_are_not_streamed_start_together() -> None:
+    """One for every 8 that run: the second of two that wait does not come before the third step."""
+    schedule = with_running(2 * GATHERED)
+    (first,) = added(schedule, *unstreamed(1))
+    assert not schedule.schedule().prefill
+    assert not schedule.schedule().prefill
+    (second,) = added(schedule, *unstreamed(1))
+    assert schedule.schedule().prefill == (first, second)
+
+
+def test_nobody_waits_for_others_for_long() -> None:
+    schedule = with_running(2 * GATHERED)
+    for one in unstreamed(2):
+        schedule.add(one)
+        steps = [schedule.schedule().prefill for _ in range(PATIENCE + 1)]
+        assert steps == [()] * PATIENCE + [(one,)]
+
+
+def test_a_streamed_answer_starts_at_once_and_takes_others_along() -> None:
+    schedule = with_running(2 * GATHERED)
+    (quiet,) = added(schedule, *unstreamed(1))
+    assert not schedule.schedule().prefill
+    (streamed,) = added(schedule, sequence())
+    assert schedule.schedule().prefill == (quiet, streamed)
+
+
+@pytest.mark.parametrize("running", [0, 1, 2 * GATHERED - 1])
+def test_one_starts_at_once_beside_few_others(running: int) -> None:
+    schedule = with_running(running)
+    (one,) = added(schedule, *unstreamed(1))
+    assert schedule.schedule().prefill == (one,)
+
+
+def test_the_last_free_slot_is_given_out_though_many_wait() -> None:
+    """What could start counts, and not what waits: with one slot free, only one could."""
+    schedule = with_running(40)
+    (last, *others) = added(schedule, *unstreamed(10))
+    schedule.remove(schedule.running[0])
+    steps = [schedule.schedule().prefill for _ in range(PATIENCE + 2)]
+    assert steps == [()] * PATIENCE + [(last,), ()]
+    assert [*schedule.waiting] == others
 
 
 def test_a_short_prompt_does_not_overtake_a_long_one() -> None:

@@ -91,10 +91,7 @@ def test_a_row_gets_as_many_as_it_wants() -> None:
         beam(row, [1, 1, 2], Sampling(logprobs=True, top_logprobs=count, **(biased if row == 2 else {})))  # type: ignore[arg-type]
         for row, count in enumerate(wanted)
     ]
-    sampler = Sampler(rows=8, max_positions=40, device=CPU)
-    for one in beams:
-        sampler.start(one)
-    top = sampler.sample(logits.clone(), beams).top
+    top = Sampler(CPU).sample(logits.clone(), beams).top
     assert top is not None
     found = top.by_row(top.tokens.tolist(), top.logprobs.tolist(), [True] * 4)
     for row, count in enumerate(wanted):
@@ -108,9 +105,7 @@ def test_a_token_that_is_ruled_out_is_not_reported() -> None:
     logits = torch.full((1, 4), -torch.inf)
     logits[0, 2] = 1.0
     one = beam(0, [1], Sampling(logprobs=True, top_logprobs=3))
-    sampler = Sampler(rows=1, max_positions=9, device=CPU)
-    sampler.start(one)
-    top = sampler.sample(logits, [one]).top
+    top = Sampler(CPU).sample(logits, [one]).top
     assert top is not None
     assert top.by_row(top.tokens.tolist(), top.logprobs.tolist(), [True]) == {0: ((2, 0.0),)}
     assert top.by_row(top.tokens.tolist(), top.logprobs.tolist(), [False]) == {}

@@ -130,8 +130,8 @@ class FirstCome:
     def __init__(self) -> None:
         self._queue: deque[Sequence] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._queue)
+    def __len__(self) -> int:
+        return len(self._queue)
 
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._queue)
