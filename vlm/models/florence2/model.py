@@ -106,7 +106,7 @@ class Florence2(TokenModel):
         needs_mask = min(lengths) < max(lengths)
         return self.bart.encode(padded, upload(lengths, self.device) if needs_mask else None), lengths
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""
         return self.bart.decoder.cross_keys_values(layer, encoded)
 
