@@ -64,6 +64,8 @@ class Florence2(TokenModel):
             raise CheckpointError(
                 f"{checkpoint.folder}/tokenizer.json has no <s> or no </s>: it is not the tokenizer of Florence-2."
             )
+        # The vision tower's grids have their channels last; otherwise each call would convert the weights.
+        self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types leave it out
         settings = {**checkpoint.config.get("text_config", {}), **checkpoint.generation}
         self.eos_token_ids = frozenset({end})
         self.defaults = Sampling(
