@@ -18,12 +18,12 @@ class Prefix(Bidirectional):
 
     def __init__(self, positions: int) -> None:
         super().__init__(positions)
-        self.cache: dict[int, tuple[Tensor, Tensor]] = {}
+        self.cache: dict[int, Tensor] = {}
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """Keep the keys and values of a layer."""
-        self.cache[layer] = (keys, values)
-        return keys, values
+        self.cache[layer] = keys_values
+        return keys_values
 
 
 class Continuation(Bidirectional):
@@ -38,7 +38,7 @@ class Continuation(Bidirectional):
         self.mask = torch.cat([image_mask, torch.ones(queries, queries, dtype=torch.bool).tril()], dim=1)[None, None]
         self._prefix, self._images = prefix, list(images)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """The keys and values of the image, then those of the sequences."""
-        image = [part[self._images].to(keys.dtype) for part in self._prefix.cache[layer]]
-        return torch.cat([image[0], keys], dim=2), torch.cat([image[1], values], dim=2)
+        image = self._prefix.cache[layer][self._images].to(keys_values.dtype)
+        return torch.cat([image, keys_values], dim=1)

@@ -20,9 +20,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vlm.engine.blocks import blocks_for
-from vlm.engine.kv_cache import DecodeContext, DecodeShape, KVCache
-from vlm.layers.attention import AttentionContext, Sharing
+from vlm.engine.blocks import BLOCK_SIZE, blocks_for
+from vlm.engine.kv_cache import DecodeContext, DecodeShape, KVCache, sharing
+from vlm.layers.attention import AttentionContext
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,6 @@ class DecodeGraphs:
         self._record: Recorder | None = record
         self._seen: Counter[DecodeShape] = Counter()
         self._recordings: OrderedDict[DecodeShape, Recording] = OrderedDict()
-        self._sharings: dict[tuple[int, int], Sharing | None] = {}  # recordings read them, so they are kept
 
     def hidden(self, embeddings: Tensor, step: Step) -> Tensor:
         """Hidden states ``[rows, 1, width]`` of a step; they are valid until the next one.
@@ -115,7 +114,7 @@ class DecodeGraphs:
             step: What to compute.
         """
         rows = len(step.tables)
-        exact = self._cache.decode_shape(step.tables, step.slots)
+        exact = self._cache.decode_shape(step.positions, step.slots)
         if self._record is None or exact.beams is None:
             return self._forward(embeddings[:rows], self._cache.decode(step.tables, step.positions, step.slots))
         shape = padded(exact, self._cache)
@@ -137,7 +136,6 @@ class DecodeGraphs:
         self._seen[shape] += 1
         if self._record is None or self._seen[shape] <= STEPS_BEFORE_RECORDING:
             return None
-        self._context(shape)  # what it takes from the host must be on the device before
         try:
             recording = self._record(lambda: self._forward(embeddings, self._context(shape)))
         except RuntimeError as error:
@@ -154,10 +152,7 @@ class DecodeGraphs:
         return recording
 
     def _context(self, shape: DecodeShape) -> DecodeContext:
-        key = shape.rows, shape.beams or 1
-        if key not in self._sharings:
-            self._sharings[key] = self._cache.sharing([row // key[1] for row in range(shape.rows)])
-        return DecodeContext(self._cache, shape, self._sharings[key])
+        return DecodeContext(self._cache, shape, sharing(shape.beams or 1))
 
 
 def _is_of_recording(error: torch.AcceleratorError) -> bool:
@@ -171,7 +166,8 @@ def padded(exact: DecodeShape, cache: KVCache) -> DecodeShape:
     room = min(plan.rows // beams, plan.slots if spec.cross_positions else plan.rows)
     groups = max(groups, min(_rounded_up(groups, between=1), room))
     blocks = min(_rounded_up(exact.blocks, between=3), blocks_for(spec.max_positions))
-    shape = replace(exact, rows=groups * beams, blocks=blocks, slots=groups if exact.slots else 0)
+    slots = groups if exact.slots else 0
+    shape = replace(exact, rows=groups * beams, positions=blocks * BLOCK_SIZE, masked=True, slots=slots)
     if not exact.cross_masked:
         return shape
     positions = -(-exact.cross_positions // CROSS_POSITIONS) * CROSS_POSITIONS

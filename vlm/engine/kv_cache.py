@@ -3,21 +3,24 @@
     self attention    pool[layer][block][position in block][head]    a row's table lists its blocks in order
     cross attention   cross[layer][slot][head][position]             slots [0, m) run, so a batch is a slice
 
-Position ``p`` of a row is at flat index ``table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE`` of the pool. The beams
-of a sequence have a row each, but share its slot and most of its blocks.
+The heads of the keys come first, then those of the values, so that a layer writes both in one operation, and reads both
+in one. Position ``p`` of a row is at flat index ``table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE`` of a layer's
+pool. The beams of a sequence have a row each, but share its slot and most of its blocks.
 
 The layers see one of three contexts: :class:`PrefillContext` computes whole prompts, :class:`ExtendContext` computes
 prompts after a prefix, and :class:`DecodeContext` adds one position a row. All that a decode step reads besides its
 :class:`DecodeShape` is in a buffer that is allocated once, so that steps of one shape can share a CUDA graph::
 
-    row r of the step's buffer    position | cross positions of slot r | blocks of row r, padded with block 0
+    position of each row | its flat index | cross positions of each slot | blocks of row 0 | blocks of row 1 | ...
+
+Each row has as many blocks there as the longest needs, the last of them block 0.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +28,11 @@ import torch
 from torch import Tensor
 
 from vlm.engine.blocks import BLOCK_SIZE, CachePlan, blocks_for
-from vlm.layers.attention import Sharing, length_mask
+from vlm.layers.attention import EvenSharing, Sharing, UnevenSharing, additive, by_head, length_mask
 from vlm.layers.upload import staged, upload
 from vlm.models.processor import CacheSpec
 
-CrossKeysValues = Callable[[int], tuple[Tensor, Tensor]]
-
-_POSITION, _CROSS_LENGTH, _TABLE = range(3)
-"""Columns of a step's buffer; the table takes all from its own on."""
+CrossKeysValues = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,26 @@ class DecodeShape:
 
     Attributes:
         rows: Number of rows.
-        blocks: Number of blocks that are read for each row.
+        positions: Number of positions that are read for each row.
+        masked: Whether some rows have fewer.
         slots: Number of slots that have cross-attention parts; 0 for a model without cross attention.
         cross_positions: Number of positions that are read of each of these.
         cross_masked: Whether some slots have fewer.
-        beams: Number of rows of each slot; None if they differ, or if it is not known.
+        beams: Number of rows of each slot; None if they differ. 1 for a model without cross attention.
     """
 
     rows: int
-    blocks: int
+    positions: int
+    masked: bool = False
     slots: int = 0
     cross_positions: int = 0
     cross_masked: bool = False
     beams: int | None = 1
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that are read for each row."""
+        return blocks_for(self.positions)
 
 
 class KVCache:
@@ -63,12 +70,15 @@ class KVCache:
         """Allocate as many blocks, slots and rows as ``plan`` says."""
         self.spec = spec
         self.plan = plan
+        self.dtype = dtype
         self.device = device
-        kinds = 2 * spec.layers
-        self._pool = _zeros((kinds, plan.blocks, BLOCK_SIZE, spec.kv_heads, spec.head_dim), dtype, device)
-        self._cross = _zeros((kinds, plan.slots, spec.kv_heads, spec.cross_positions, spec.head_dim), dtype, device)
+        layers, heads, head_dim = spec.layers, 2 * spec.kv_heads, spec.head_dim
+        self._pool = _zeros((layers, plan.blocks, BLOCK_SIZE, heads, head_dim), dtype, device)
+        self._cross = _zeros((layers, plan.slots, heads, spec.cross_positions, head_dim), dtype, device)
+        self._by_block = self._pool.unbind()
+        self._by_position = self._pool.flatten(1, 2).unbind()
         self._cross_lengths = [0] * plan.slots
-        numbers = plan.rows * (_TABLE + blocks_for(spec.max_positions))
+        numbers = 2 * plan.rows + plan.slots + plan.rows * blocks_for(spec.max_positions)
         self._step = torch.zeros(numbers, dtype=torch.long, device=device)
 
     def move(self, source: int, target: int) -> None:
@@ -87,8 +97,8 @@ class KVCache:
 
         Args:
             prompt: Which blocks and slots are theirs.
-            cross: Computes the cross-attention keys and values of a layer, ``[batch, heads, positions, head_dim]``
-                each; None for a model without cross attention.
+            cross: Computes the cross-attention keys and values of a layer, ``[batch, positions, 2 * heads, head_dim]``;
+                None for a model without cross attention.
         """
         if any(prompt.starts):
             assert cross is None, "no model has both a prefix and cross attention"
@@ -105,59 +115,68 @@ class KVCache:
             positions: Each row's new position.
             slots: Each row's slot: all of [0, m), in order.
         """
-        shape = self.decode_shape(tables, slots)
+        shape = self.decode_shape(positions, slots)
         self.upload(shape, tables, positions)
-        return DecodeContext(self, shape, self.sharing(slots))
+        return DecodeContext(self, shape, self._sharing(shape, slots))
 
-    def decode_shape(self, tables: Sequence[Sequence[int]], slots: Sequence[int]) -> DecodeShape:
+    def decode_shape(self, positions: Sequence[int], slots: Sequence[int]) -> DecodeShape:
         """The exact shape of a step; see :meth:`decode`."""
-        rows, blocks = len(tables), max(map(len, tables))
+        longest = max(positions)
+        shape = DecodeShape(len(positions), longest + 1, masked=min(positions) < longest)
         if not self.spec.cross_positions:
-            return DecodeShape(rows, blocks)
-        number = slots[-1] + 1
-        lengths = self._cross_lengths[:number]
-        return DecodeShape(rows, blocks, number, max(lengths), min(lengths) < max(lengths), _beams(slots))
+            return shape
+        lengths = self._cross_lengths[: slots[-1] + 1]
+        most = max(lengths)
+        return replace(
+            shape, slots=len(lengths), cross_positions=most, cross_masked=min(lengths) < most, beams=_beams(slots)
+        )
 
     def upload(self, shape: DecodeShape, tables: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
         """Fill the step's buffer, in one copy. Rows beyond those of ``tables`` write to block 0 and mean nothing."""
-        step = np.zeros((shape.rows, _TABLE + shape.blocks), dtype=np.int64)
-        step[: len(positions), _POSITION] = positions
-        step[: shape.slots, _CROSS_LENGTH] = self._cross_lengths[: shape.slots]
-        for row, table in enumerate(tables):
-            step[row, _TABLE : _TABLE + len(table)] = table
-        self._step[: step.size].copy_(staged(step.reshape(-1), self.device), non_blocking=True)
+        blocks, more = shape.blocks, [0] * (shape.rows - len(positions))
+        indices = [
+            table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+            for table, position in zip(tables, positions, strict=True)
+        ]
+        numbers = [*positions, *more, *indices, *more, *self._cross_lengths[: shape.slots]]
+        for table in tables:
+            numbers += table[:blocks]
+            numbers += [0] * (blocks - len(table))
+        numbers += [0] * (blocks * len(more))
+        self._step[: len(numbers)].copy_(staged(np.array(numbers), self.device), non_blocking=True)
 
-    def uploaded(self, shape: DecodeShape) -> Tensor:
-        """The buffer that :meth:`upload` filled, int64 ``[rows, columns]``: a view of the same memory at each step."""
-        columns = _TABLE + shape.blocks
-        return self._step[: shape.rows * columns].view(shape.rows, columns)
+    def uploaded(self, shape: DecodeShape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What :meth:`upload` filled in: views of the same memory at each step of this shape.
 
-    def sharing(self, slots: Sequence[int]) -> Sharing | None:
-        """Which rows share a slot's cross-attention part; None if each has its own."""
-        return _sharing(slots, self.device) if self.spec.cross_positions else None
-
-    def write(self, kind: int, indices: Tensor, values: Tensor) -> None:
-        """Put ``values`` ``[n, heads, head_dim]`` at flat ``indices`` ``[n]`` of one layer's keys or values.
-
-        ``kind`` is ``2 * layer`` for keys and ``2 * layer + 1`` for values.
-
-        Values are made finite first. A mask gives weight 0 to what an earlier sequence has left in a block, but 0 times
-        NaN is NaN: otherwise one answer that overflows would spoil the next one in its blocks.
+        Returns:
+            Positions ``[rows]``, their flat indices ``[rows]``, the slots' cross-attention lengths ``[slots]``, and the
+            rows' tables, one after the other ``[rows * blocks]``; all int64.
         """
-        self._pool[kind].flatten(0, 1).index_copy_(0, indices, _clamp_finite(values))
+        sizes = (shape.rows, shape.rows, shape.slots, shape.rows * shape.blocks)
+        positions, indices, lengths, tables = self._step[: sum(sizes)].split_with_sizes(sizes)
+        return positions, indices, lengths, tables
 
-    def read(self, kind: int, tables: Tensor) -> Tensor:
-        """The blocks of ``tables`` int64 ``[rows, blocks]``, as ``[rows, heads, positions, head_dim]``."""
-        blocks = self._pool[kind].index_select(0, tables.view(-1))
-        return blocks.view(len(tables), -1, *blocks.shape[2:]).transpose(1, 2)
+    def write(self, layer: int, indices: Tensor, keys_values: Tensor) -> None:
+        """Put ``keys_values`` ``[n, 2 * heads, head_dim]`` at flat ``indices`` ``[n]`` of a layer."""
+        self._by_position[layer].index_copy_(0, indices, _finite(keys_values))
 
-    def write_cross(self, kind: int, slot: int, values: Tensor) -> None:
-        """Put ``values`` ``[batch, heads, positions, head_dim]`` into the slots from ``slot`` on."""
-        self._cross[kind][slot : slot + len(values), :, : values.shape[2]] = _clamp_finite(values)
+    def read(self, layer: int, tables: Tensor, rows: int) -> Tensor:
+        """The blocks of ``tables`` int64 ``[rows * blocks]``, as ``[rows, positions, 2 * heads, head_dim]``."""
+        blocks = self._by_block[layer].index_select(0, tables)
+        return blocks.view(rows, -1, *blocks.shape[2:])
 
-    def read_cross(self, kind: int, slots: int, positions: int) -> Tensor:
-        """The first ``slots`` slots and ``positions`` positions: a view, without a copy."""
-        return self._cross[kind][:slots, :, :positions]
+    def write_cross(self, layer: int, slot: int, keys_values: Tensor) -> None:
+        """Put ``keys_values`` ``[batch, positions, 2 * heads, head_dim]`` into the slots from ``slot`` on."""
+        written = _finite(keys_values).transpose(1, 2)
+        self._cross[layer][slot : slot + len(written), :, : written.shape[2]] = written
+
+    def read_cross(self, slots: int, positions: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Each layer's keys, and its values, of the first ``slots`` slots and ``positions`` positions: only views."""
+        keys, values = self._cross[:, :slots, :, :positions].chunk(2, dim=2)
+        return keys.unbind(), values.unbind()
+
+    def _sharing(self, shape: DecodeShape, slots: Sequence[int]) -> Sharing | None:
+        return _uneven_sharing(slots, self.device) if shape.beams is None else sharing(shape.beams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,22 +214,20 @@ class PrefillContext:
         self.positions = torch.arange(longest, device=device).unsqueeze(0)
         # Padding is on the right, so with a causal mask no real query sees it.
         causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        self.mask = causal[None, None] if longest > 1 and prompt.causal else None
-        self.cross_mask = _cross_mask(prompt.encoded_lengths, device)
+        self.mask = additive(causal[None, None], cache.dtype) if longest > 1 and prompt.causal else None
+        self.cross_mask = _cross_mask(prompt.encoded_lengths, cache)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """Write the real positions; the queries see what has just been computed."""
-        for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._cache.write(kind, self._indices, _real_positions(new, self._real))
-        return keys, values
+        self._cache.write(layer, self._indices, _real_positions(keys_values, self._real))
+        return keys_values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """Compute the layer's keys and values of the encoder's output, and write them into the slots."""
         assert self._cross is not None, "the model has cross attention but embed() gave no encoder output"
-        keys, values = self._cross(layer)
-        self._cache.write_cross(2 * layer, self._slot, keys)
-        self._cache.write_cross(2 * layer + 1, self._slot, values)
-        return keys, values
+        keys_values = self._cross(layer)
+        self._cache.write_cross(layer, self._slot, keys_values)
+        return by_head(keys_values)
 
 
 class ExtendContext:
@@ -227,13 +244,12 @@ class ExtendContext:
         starts = upload(prompt.starts, device)
         self.positions = starts[:, None] + torch.arange(longest, device=device)
         keys = torch.arange(self._tables.shape[1] * BLOCK_SIZE, device=device)
-        self.mask = (keys <= self.positions[..., None])[:, None]
+        self.mask = additive((keys <= self.positions[..., None])[:, None], cache.dtype)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """Write the real positions, and read all positions up to them."""
-        for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._cache.write(kind, self._indices, _real_positions(new, self._real))
-        return self._cache.read(2 * layer, self._tables), self._cache.read(2 * layer + 1, self._tables)
+        self._cache.write(layer, self._indices, _real_positions(keys_values, self._real))
+        return self._cache.read(layer, self._tables.view(-1), len(self._tables))
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """Models with a prefix have no cross attention."""
@@ -245,31 +261,24 @@ class DecodeContext:
 
     def __init__(self, cache: KVCache, shape: DecodeShape, sharing: Sharing | None) -> None:
         """Read the step's buffer, without any copy from the host, so that this can be part of a CUDA graph."""
-        step = cache.uploaded(shape)
+        positions, self._indices, lengths, self._tables = cache.uploaded(shape)
         self._cache = cache
         self._shape = shape
+        self._cross = cache.read_cross(shape.slots, shape.cross_positions) if shape.slots else ((), ())
         self.sharing = sharing
-        self.positions = step[:, _POSITION : _POSITION + 1]
-        self._tables = step[:, _TABLE:].contiguous()
-        block, offset = self.positions // BLOCK_SIZE, self.positions % BLOCK_SIZE
-        self._indices = (self._tables.gather(1, block) * BLOCK_SIZE + offset)[:, 0]
-        self.mask = length_mask(self.positions[:, 0] + 1, shape.blocks * BLOCK_SIZE)
-        lengths = step[: shape.slots, _CROSS_LENGTH]
-        self.cross_mask = length_mask(lengths, shape.cross_positions) if shape.cross_masked else None
+        self.positions = positions.unsqueeze(1)
+        self.mask = _length_mask(positions + 1, shape.positions, cache) if shape.masked else None
+        self.cross_mask = _length_mask(lengths, shape.cross_positions, cache) if shape.cross_masked else None
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """Write the new position, and read all positions up to it."""
-        for kind, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            self._cache.write(kind, self._indices, new[:, :, 0])
-        return self._cache.read(2 * layer, self._tables), self._cache.read(2 * layer + 1, self._tables)
+        self._cache.write(layer, self._indices, keys_values[:, 0])
+        return self._cache.read(layer, self._tables, self._shape.rows)[:, : self._shape.positions]
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output, as prefill has written them."""
-        slots, positions = self._shape.slots, self._shape.cross_positions
-        return (
-            self._cache.read_cross(2 * layer, slots, positions),
-            self._cache.read_cross(2 * layer + 1, slots, positions),
-        )
+        keys, values = self._cross
+        return keys[layer], values[layer]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -295,16 +304,21 @@ def _joined(parts: Sequence[np.ndarray[Any, Any]], device: torch.device) -> Tens
     return upload(np.concatenate(parts), device)
 
 
-def _real_positions(values: Tensor, real: Tensor | None) -> Tensor:
-    """``[batch, heads, positions, head_dim]`` to ``[n, heads, head_dim]``, without padding; see :func:`_indices`."""
-    flat = values.transpose(1, 2).flatten(0, 1)
+def _real_positions(keys_values: Tensor, real: Tensor | None) -> Tensor:
+    """``[batch, positions, ...]`` to ``[n, ...]``, without padding; see :func:`_indices`."""
+    flat = keys_values.flatten(0, 1)
     return flat if real is None else flat[real]
 
 
-def _clamp_finite(values: Tensor) -> Tensor:
-    """Replace NaN by 0, and bound the rest so that sums of products are finite; no sound value is that large."""
-    bound = min(1e15, torch.finfo(values.dtype).max)
-    return values.nan_to_num(nan=0.0, posinf=bound, neginf=-bound).clamp(-bound, bound)
+def _finite(keys_values: Tensor) -> Tensor:
+    """Replace NaN by 0, and infinity by a number that is so small that sums of its products are finite.
+
+    A mask gives weight 0 to what an earlier sequence has left in a block, but 0 times NaN is NaN: otherwise one answer
+    that overflows would spoil the next one in its blocks. Other numbers need no bound, because layers compute keys and
+    values from the output of a norm.
+    """
+    bound = min(1e15, torch.finfo(keys_values.dtype).max)
+    return keys_values.nan_to_num(0.0, bound, -bound)
 
 
 def _table(tables: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -320,10 +334,13 @@ def _beams(slots: Sequence[int]) -> int | None:
     return beams if uniform else None
 
 
-def _sharing(slots: Sequence[int], device: torch.device) -> Sharing | None:
-    """Which rows share a slot; None if each has its own."""
-    if len(slots) == slots[-1] + 1:
-        return None
+def sharing(beams: int) -> Sharing | None:
+    """Which rows share a slot, if each has ``beams`` of them."""
+    return EvenSharing(beams) if beams > 1 else None
+
+
+def _uneven_sharing(slots: Sequence[int], device: torch.device) -> Sharing:
+    """Which rows share a slot, if not each has as many."""
     rows: list[list[int]] = [[] for _ in range(slots[-1] + 1)]
     columns = []
     for row, slot in enumerate(slots):
@@ -331,10 +348,14 @@ def _sharing(slots: Sequence[int], device: torch.device) -> Sharing | None:
         rows[slot].append(row)
     longest = max(map(len, rows))
     padded = [[*group, *group[:1] * (longest - len(group))] for group in rows]
-    return Sharing(*(upload(part, device) for part in (padded, list(slots), columns)))
+    return UnevenSharing(*(upload(part, device) for part in (padded, list(slots), columns)))
 
 
-def _cross_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
+def _length_mask(lengths: Tensor, positions: int, cache: KVCache) -> Tensor:
+    return additive(length_mask(lengths, positions), cache.dtype)
+
+
+def _cross_mask(lengths: Sequence[int], cache: KVCache) -> Tensor | None:
     if not lengths or min(lengths) == max(lengths):
         return None
-    return length_mask(upload(lengths, device), max(lengths))
+    return _length_mask(upload(lengths, cache.device), max(lengths), cache)

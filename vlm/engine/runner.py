@@ -138,7 +138,7 @@ class ModelRunner:
             sequence.note_image(cached=was_there)
         return features
 
-    def _cross_keys_values(self, encoded: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def _cross_keys_values(self, encoded: Tensor, layer: int) -> Tensor:
         return self.model.cross_keys_values(layer, encoded)
 
     def _choose(self, hidden: Tensor, beams: abc.Sequence[Beam]) -> list[Chosen]:

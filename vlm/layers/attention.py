@@ -6,6 +6,7 @@ The engine's contexts keep them in the paged KV cache, :class:`Bidirectional` (f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +14,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.layers.modules import LayerNorm, Linear
 from vlm.layers.rope import Rotation, rotate
 
 
+class Sharing(Protocol):
+    """Which rows attend to the same encoder output, so that it is read once for all of them.
+
+    Each of these rows has one query, and those of one encoder output become its positions.
+    """
+
+    def together(self, rows: Tensor) -> Tensor:
+        """``[rows, 1, width]`` to ``[encoded, queries of each, width]``."""
+        ...
+
+    def apart(self, queries: Tensor) -> Tensor:
+        """The inverse of :meth:`together`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """Which queries attend to the same encoder output, so that it is read once for all of them.
+class EvenSharing:
+    """Each encoder output has the same number of ``rows``, one after the other: then only the shape changes."""
+
+    rows: int
+
+    def together(self, rows: Tensor) -> Tensor:
+        """See :class:`Sharing`."""
+        return rows.view(-1, self.rows, rows.shape[-1])
+
+    def apart(self, queries: Tensor) -> Tensor:
+        """See :class:`Sharing`."""
+        return queries.reshape(-1, 1, queries.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class UnevenSharing:
+    """Encoder outputs have different numbers of rows.
 
     Attributes:
         rows: int64 ``[encoded, longest]``: the rows that attend to each encoder output, padded with any of them.
@@ -29,11 +61,21 @@ class Sharing:
     slots: Tensor
     columns: Tensor
 
+    def together(self, rows: Tensor) -> Tensor:
+        """See :class:`Sharing`."""
+        return rows[self.rows, 0]
+
+    def apart(self, queries: Tensor) -> Tensor:
+        """See :class:`Sharing`."""
+        return queries[self.slots, self.columns].unsqueeze(1)
+
 
 class AttentionContext(Protocol):
     """Positions, masks, and the keys and values of one forward pass.
 
-    Masks are boolean: True where a query may attend, or None if it may attend everywhere.
+    Masks are boolean, True where a query may attend, or what is added to the scores, see :func:`additive`; or None if
+    queries may attend everywhere. Keys and values of a position are one tensor ``[2 * kv_heads, head_dim]``: the keys
+    of all heads, then their values.
     """
 
     @property
@@ -56,8 +98,8 @@ class AttentionContext(Protocol):
         """Which rows share an encoder output; None if each row has its own, in the same order."""
         ...
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep new keys and values ``[batch, heads, queries, head_dim]``; returns all that queries may attend to."""
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
+        """Keep those of new positions ``[batch, queries, ...]``; returns all that queries may attend to."""
         ...
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -65,13 +107,14 @@ class AttentionContext(Protocol):
         ...
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """``[batch, positions, heads * head_dim]`` to ``[batch, heads, positions, head_dim]``."""
-    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
+def by_head(keys_values: Tensor) -> tuple[Tensor, Tensor]:
+    """``[batch, positions, 2 * heads, head_dim]`` to keys and values ``[batch, heads, positions, head_dim]``: views."""
+    keys, values = keys_values.transpose(1, 2).chunk(2, dim=1)
+    return keys, values
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """The inverse of :func:`split_heads`."""
+    """``[batch, heads, positions, head_dim]`` to ``[batch, positions, heads * head_dim]``."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -79,36 +122,36 @@ class SelfAttention(nn.Module):
     """Attention of a sequence to itself; query, key and value come from one fused matrix."""
 
     def __init__(
-        self, width: int, heads: int, inner_norm: nn.LayerNorm | None = None, kv_heads: int | None = None
+        self, width: int, heads: int, inner_norm: LayerNorm | None = None, kv_heads: int | None = None
     ) -> None:
         """``kv_heads`` below ``heads`` means grouped queries; ``inner_norm`` comes before the output matrix."""
         super().__init__()
         self.heads = heads
         self.kv_heads = heads if kv_heads is None else kv_heads
-        kv_width = self.kv_heads * (width // heads)
+        self.head_dim = width // heads
+        kv_width = self.kv_heads * self.head_dim
         self.widths = (width, kv_width, kv_width)
-        self.qkv = nn.Linear(width, sum(self.widths))
+        self.qkv = Linear(width, sum(self.widths))
         self.inner_norm = inner_norm
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None = None) -> Tensor:
         """``[batch, queries, width]`` in and out; ``rotation`` for models with rotary positions."""
-        heads = (self.heads, self.kv_heads, self.kv_heads)
-        every = split_heads(self.qkv(x), sum(heads))
-        if rotation is None:
-            queries, keys, values = every.split_with_sizes(heads, dim=1)
-        else:  # queries and keys together, in half as many operations
-            turned, values = every.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=1)
-            queries, keys = rotate(turned, rotation).split_with_sizes(heads[:2], dim=1)
-        keys, values = context.append(layer, keys, values)
+        batch, length, _ = x.shape
+        every = self.qkv(x).view(batch, length, self.heads + 2 * self.kv_heads, self.head_dim)
+        if rotation is not None:  # queries and keys together, in half as many operations
+            rotate(every[:, :, : self.heads + self.kv_heads], rotation)
+        queries, keys_values = every.split_with_sizes((self.heads, 2 * self.kv_heads), dim=2)
+        keys, values = by_head(context.append(layer, keys_values))
         grouped = self.kv_heads != self.heads
         attended = merge_heads(
-            F.scaled_dot_product_attention(queries, keys, values, attn_mask=context.mask, enable_gqa=grouped)
+            F.scaled_dot_product_attention(
+                queries.transpose(1, 2), keys, values, attn_mask=context.mask, enable_gqa=grouped
+            )
         )
         if self.inner_norm is not None:
             attended = self.inner_norm(attended)
-        out: Tensor = self.out(attended)
-        return out
+        return self.out(attended)
 
 
 class CrossAttention(nn.Module):
@@ -117,31 +160,29 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, encoder_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(encoder_width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(encoder_width, 2 * width)
+        self.out = Linear(width, width)
 
-    def keys_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """``[batch, positions, encoder_width]`` to keys and values ``[batch, heads, positions, head_dim]``."""
-        keys, values = self.key_value(encoded).chunk(2, dim=-1)
-        return split_heads(keys, self.heads), split_heads(values, self.heads)
+    def keys_values(self, encoded: Tensor) -> Tensor:
+        """``[batch, positions, encoder_width]`` to ``[batch, positions, 2 * heads, head_dim]``."""
+        batch, positions, _ = encoded.shape
+        keys_values: Tensor = self.key_value(encoded).view(batch, positions, 2 * self.heads, -1)
+        return keys_values
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext) -> Tensor:
         """``[batch, queries, width]`` in and out."""
-        return self.attend(x, *context.cross(layer), context.cross_mask, context.sharing)
+        sharing = context.sharing
+        if sharing is None:
+            return self.attend(x, *context.cross(layer), context.cross_mask)
+        return sharing.apart(self.attend(sharing.together(x), *context.cross(layer), context.cross_mask))
 
-    def attend(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, sharing: Sharing | None = None
-    ) -> Tensor:
-        """As :meth:`forward`, with given keys and values ``[encoded, heads, encoded positions, head_dim]``."""
-        queries = split_heads(self.query(x), self.heads)
-        if sharing is not None:  # one query a row; those of one encoder output become its positions
-            queries = queries[sharing.rows, :, 0].transpose(1, 2)
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[batch, queries, width]`` in and out; keys and values ``[batch, heads, positions, head_dim]``."""
+        batch, length, _ = x.shape
+        queries = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        if sharing is not None:
-            attended = attended[sharing.slots, :, sharing.columns].unsqueeze(2)
-        out: Tensor = self.out(merge_heads(attended))
-        return out
+        return self.out(merge_heads(attended))
 
 
 class Bidirectional:
@@ -155,9 +196,9 @@ class Bidirectional:
         self.positions = torch.arange(positions, device=device).unsqueeze(0)
         self.mask = None if lengths is None else length_mask(lengths, positions)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002  the protocol's
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:  # noqa: ARG002  the protocol's
         """The queries see exactly these keys and values."""
-        return keys, values
+        return keys_values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """Encoders have no cross attention."""
@@ -170,11 +211,16 @@ class Growing:
     cross_mask: Tensor | None = None
     sharing: Sharing | None = None
 
-    def __init__(self, cross: list[tuple[Tensor, Tensor]] | None = None, prefix: int = 0) -> None:
-        """``prefix``: the first positions, this many, see each other; later ones see them and what is before."""
+    def __init__(self, cross: Sequence[Tensor] = (), prefix: int = 0) -> None:
+        """Start with no positions.
+
+        Args:
+            cross: Each layer's keys and values of the encoder's output.
+            prefix: The first positions, this many, see each other; later ones see them and what is before.
+        """
         self._prefix = prefix
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._cross = cross or []
+        self._kept: dict[int, Tensor] = {}
+        self._cross = cross
         self.positions = torch.empty(1, 0, dtype=torch.long)
         self.mask: Tensor | None = None
 
@@ -185,17 +231,24 @@ class Growing:
         keys = torch.arange(start + queries)
         self.mask = ((keys[None, :] <= self.positions[0][:, None]) | (keys < self._prefix))[None, None]
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys_values: Tensor) -> Tensor:
         """Concatenate along the positions."""
         if layer in self._kept:
-            before_keys, before_values = self._kept[layer]
-            keys, values = torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
-        self._kept[layer] = (keys, values)
-        return keys, values
+            keys_values = torch.cat([self._kept[layer], keys_values], dim=1)
+        self._kept[layer] = keys_values
+        return keys_values
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor]:
         """The layer's keys and values, as given."""
-        return self._cross[layer]
+        return by_head(self._cross[layer])
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what is added to the scores: 0 where a query may attend, and minus infinity elsewhere.
+
+    PyTorch would make it again of a boolean mask in each layer.
+    """
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(mask.logical_not(), -torch.inf)
 
 
 def length_mask(lengths: Tensor, positions: int) -> Tensor:

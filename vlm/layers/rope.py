@@ -6,12 +6,13 @@ Su et al. 2021, arXiv:2104.09864. Nothing is learned or stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines of the angles, and sines with the sign that they have in :func:`rotate`, float32 ``[batch or 1, 1, queries,
+"""Cosines of the angles, and sines with the sign that they have in :func:`rotate`, float32 ``[batch or 1, queries, 1,
 dims]``."""
 
 
@@ -29,16 +30,25 @@ class Rotary:
 
     def rotation(self, positions: Tensor) -> Rotation:
         """Angles of positions, int64 ``[batch or 1, queries]``; float32 whatever the model's dtype, as in training."""
-        steps = torch.arange(0, self.dims, 2, device=positions.device).float() / self.dims
-        angles = positions.float()[:, None, :, None] * (1.0 / self.theta**steps)
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        angles = positions.float()[:, :, None, None] * _frequencies(self, positions.device)
+        return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate ``[batch, heads, queries, head_dim]``; dimension i is paired with i + dims / 2, as in GPT-NeoX."""
+@cache
+def _frequencies(rotary: Rotary, device: torch.device) -> Tensor:
+    """Radians by which each dimension is rotated in one position, float32 ``[dims]``.
+
+    They are negative in the first half: so their sines have the sign that they need, and their cosines are the same.
+    """
+    steps = torch.arange(0, rotary.dims, 2, device=device).float() / rotary.dims
+    frequencies = 1.0 / rotary.theta**steps
+    return torch.cat([-frequencies, frequencies])
+
+
+def rotate(x: Tensor, rotation: Rotation) -> None:
+    """Rotate ``[batch, queries, heads, head_dim]`` in place; dimension i is paired with i + dims / 2, as in NeoX."""
     cos, sin = rotation
-    turned, rest = x[..., : cos.shape[-1]].float(), x[..., cos.shape[-1] :]
-    first, second = turned.chunk(2, dim=-1)
-    rotated = turned * cos + torch.cat([second, first], dim=-1) * sin
-    return torch.cat([rotated.to(x.dtype), rest], dim=-1)
+    turned = x[..., : cos.shape[-1]]
+    exact = turned.float()
+    first, second = exact.chunk(2, dim=-1)
+    turned.copy_(torch.addcmul(exact * cos, torch.cat([second, first], dim=-1), sin))

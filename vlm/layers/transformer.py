@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vlm.layers import head
 from vlm.layers.attention import AttentionContext, CrossAttention, SelfAttention
+from vlm.layers.modules import LayerNorm, Linear
 from vlm.layers.rope import Rotary, Rotation
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
@@ -75,20 +76,19 @@ class Mlp(nn.Module):
         width: int,
         hidden: int,
         activation: Activation,
-        inner_norm: nn.LayerNorm | None = None,
+        inner_norm: LayerNorm | None = None,
         out_width: int | None = None,
     ) -> None:
         """``inner_norm`` comes before the second layer, on ``hidden``; ``out_width`` is ``width`` by default."""
         super().__init__()
-        self.up = nn.Linear(width, hidden)
+        self.up = Linear(width, hidden)
         self.inner_norm = inner_norm
-        self.down = nn.Linear(hidden, width if out_width is None else out_width)
+        self.down = Linear(hidden, width if out_width is None else out_width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to ``[..., out_width]``."""
-        out: Tensor = self.down(self._hidden(x))
-        return out
+        return self.down(self._hidden(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """As a head: ``[batch, width]`` to float32 ``[batch, out_width]``."""
@@ -106,14 +106,14 @@ class Layer(nn.Module):
         super().__init__()
         self.norm = spec.norm
         self.attention = SelfAttention(spec.width, spec.heads, _inner_norm(spec, spec.width), spec.kv_heads)
-        self.attention_norm = nn.LayerNorm(spec.width, spec.eps)
+        self.attention_norm = LayerNorm(spec.width, spec.eps)
         self.cross: CrossAttention | None = None
         if spec.cross_width is not None:
             self.cross = CrossAttention(spec.width, spec.heads, spec.cross_width)
-            self.cross_norm = nn.LayerNorm(spec.width, spec.eps)
+            self.cross_norm = LayerNorm(spec.width, spec.eps)
         self.mlp = Mlp(spec.width, spec.mlp_width, spec.activation, _inner_norm(spec, spec.mlp_width))
         if spec.norm != "parallel":
-            self.mlp_norm = nn.LayerNorm(spec.width, spec.eps)
+            self.mlp_norm = LayerNorm(spec.width, spec.eps)
 
     def forward(self, x: Tensor, layer: int, context: AttentionContext, rotation: Rotation | None = None) -> Tensor:
         """``[batch, queries, width]`` in and out."""
@@ -145,8 +145,8 @@ class Layer(nn.Module):
         return out
 
 
-def _inner_norm(spec: TransformerSpec, width: int) -> nn.LayerNorm | None:
-    return nn.LayerNorm(width, spec.eps) if spec.inner_norm else None
+def _inner_norm(spec: TransformerSpec, width: int) -> LayerNorm | None:
+    return LayerNorm(width, spec.eps) if spec.inner_norm else None
 
 
 class Transformer(nn.Module):
@@ -155,9 +155,9 @@ class Transformer(nn.Module):
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding_norm = nn.LayerNorm(spec.width, spec.eps) if spec.embedding_norm else None
+        self.embedding_norm = LayerNorm(spec.width, spec.eps) if spec.embedding_norm else None
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
-        self.final_norm = nn.LayerNorm(spec.width, spec.eps) if spec.final_norm else None
+        self.final_norm = LayerNorm(spec.width, spec.eps) if spec.final_norm else None
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """``[batch, queries, width]`` in and out."""
@@ -171,8 +171,8 @@ class Transformer(nn.Module):
             x = self.final_norm(x)
         return x
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of one layer, ``[batch, heads, positions, head_dim]`` each."""
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
+        """Cross-attention keys and values of one layer, ``[batch, positions, 2 * heads, head_dim]``."""
         block = self.layers[layer]
         assert isinstance(block, Layer)
         assert block.cross is not None, "the spec has no cross attention"
@@ -193,19 +193,26 @@ class LearnedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Sines, then cosines, of the position at falling frequencies (fairseq's layout); nothing is learned or stored."""
+    """Sines, then cosines, of the position at falling frequencies (fairseq's layout); nothing is learned."""
 
-    def __init__(self, width: int, offset: int = 0) -> None:
+    def __init__(self, positions: int, width: int, offset: int = 0) -> None:
         super().__init__()
-        self.frequencies = width // 2
+        self.shape = (positions, width)
         self.offset = offset
+        # Not a buffer: models are built without storage, and only what a checkpoint holds is filled in.
+        self._table: Tensor | None = None
 
     def forward(self, positions: Tensor) -> Tensor:
         """int64 ``[batch, queries]`` to float32 ``[batch, queries, width]``."""
-        # Not a buffer: models are built without storage, and only what a checkpoint holds is filled in.
-        step = -math.log(10000) / (self.frequencies - 1)
-        frequencies = torch.exp(torch.arange(self.frequencies, device=positions.device).float() * step)
-        angles = (positions + self.offset).float()[..., None] * frequencies
+        if self._table is None or self._table.device != positions.device:
+            self._table = self._computed(positions.device)
+        return F.embedding(positions, self._table)
+
+    def _computed(self, device: torch.device) -> Tensor:
+        positions, width = self.shape
+        step = -math.log(10000) / (width // 2 - 1)
+        frequencies = torch.exp(torch.arange(width // 2, device=device).float() * step)
+        angles = torch.arange(self.offset, self.offset + positions, device=device).float()[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 

@@ -109,8 +109,8 @@ class VisionLanguageModel(ModelFacts, Protocol):
         """Embed the positions before the prompt of a sequence with an image, ``[batch, prefix positions, width]``."""
         ...
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of one layer, ``[batch, heads, positions, head_dim]`` each.
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
+        """Cross-attention keys and values of one layer, ``[batch, positions, 2 * heads, head_dim]``: keys come first.
 
         ``encoded`` is :attr:`Prompts.encoded`.
         """
@@ -144,7 +144,7 @@ class TokenModel(nn.Module):
         """Not supported: the image is part of the prompt, or of what cross attention reads."""
         raise NotImplementedError(f"{len(features)} images, but the model has no prefix")
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
         """Not supported: the decoder has no cross attention."""
         raise NotImplementedError(f"layer {layer} has no cross attention")
 

@@ -179,9 +179,10 @@ def cache_of(cross_positions: int = 0, slots: int = 10, beams: int = 1) -> KVCac
 @pytest.mark.parametrize(
     ("exact", "expected"),
     [
-        (DecodeShape(1, 1), DecodeShape(1, 1)),
-        (DecodeShape(5, 9), DecodeShape(6, 10)),
-        (DecodeShape(9, 13), DecodeShape(10, 13)),  # the cache has no more rows, and a sequence no more blocks
+        (DecodeShape(1, 1), DecodeShape(1, 16, masked=True)),
+        (DecodeShape(5, 144), DecodeShape(6, 160, masked=True)),
+        # The cache has no more rows, and a sequence no more blocks.
+        (DecodeShape(9, 193), DecodeShape(10, 208, masked=True)),
     ],
 )
 def test_shapes_are_rounded_up_within_what_there_is(exact: DecodeShape, expected: DecodeShape) -> None:
@@ -190,7 +191,7 @@ def test_shapes_are_rounded_up_within_what_there_is(exact: DecodeShape, expected
 
 def test_cross_attention_is_padded_only_if_it_has_a_mask() -> None:
     cache = cache_of(cross_positions=100)
-    alike = DecodeShape(3, 1, slots=3, cross_positions=57)
+    alike = DecodeShape(3, 16, masked=True, slots=3, cross_positions=57)
     assert padded(alike, cache) == alike
     assert padded(replace(alike, cross_masked=True), cache) == replace(alike, cross_positions=64, cross_masked=True)
     assert padded(replace(alike, cross_positions=70, cross_masked=True), cache).cross_positions == 100
@@ -198,6 +199,6 @@ def test_cross_attention_is_padded_only_if_it_has_a_mask() -> None:
 
 def test_searches_are_padded_by_whole_searches() -> None:
     cache = cache_of(cross_positions=100, slots=7, beams=3)
-    step = DecodeShape(15, 1, slots=5, cross_positions=57, beams=3)
+    step = DecodeShape(15, 16, masked=True, slots=5, cross_positions=57, beams=3)
     assert padded(step, cache) == replace(step, rows=18, slots=6)
     assert padded(replace(step, rows=21, slots=7), cache).rows == 21

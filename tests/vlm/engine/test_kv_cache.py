@@ -187,6 +187,25 @@ def test_beams_share_a_prompt_and_an_encoder_output(cross: bool) -> None:
     world.decode(16)
 
 
+@torch.inference_mode()
+def test_as_many_beams_of_each_sequence_share_an_encoder_output() -> None:
+    world = World(cross=True, seed=6)
+    world.prefill(world.row(18, 4), world.row(5, 9))
+    fork(world, [0, 0, 0, 1, 1, 1])
+    world.decode(16)
+
+
+@pytest.mark.parametrize(("lengths", "masked"), [((7,), False), ((7, 7), False), ((7, 6), True)])
+@torch.inference_mode()
+def test_rows_of_one_length_are_read_up_to_it_without_a_mask(lengths: tuple[int, ...], masked: bool) -> None:
+    world = World(cross=False, seed=7)
+    world.prefill(*(world.row(length) for length in lengths))
+    world.decode(12)
+    shape = world.cache.decode_shape([row.length for row in world.rows], world.slots)
+    assert (shape.positions, shape.masked) == (world.rows[0].length + 1, masked)
+    world.decode()
+
+
 def fork(world: World, parents: list[int]) -> None:
     """Each row goes on from one of the same sequence: full blocks are shared, the last one is copied."""
     sources, targets, rows = [], [], []

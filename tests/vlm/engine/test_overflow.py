@@ -193,23 +193,21 @@ def test_the_next_owner_of_its_blocks_and_slot_is_clean(
 def test_keys_and_values_are_finite_and_so_are_products_of_them(dtype: torch.dtype, value: float) -> None:
     spec = CacheSpec(layers=1, kv_heads=2, head_dim=64, max_positions=16, cross_positions=3)
     cache = KVCache(spec, CachePlan(slots=2, blocks=3, bytes=0), dtype, torch.device("cpu"))
-    written = torch.full((5, 2, 64), value, dtype=dtype)
-    cross = torch.full((1, 2, 3, 64), value, dtype=dtype)
-    for kind in range(2):
-        cache.write(kind, torch.arange(16, 21), written)
-        cache.write_cross(kind, 1, cross)
-        for found in (cache.read(kind, torch.tensor([[1]])), cache.read_cross(kind, 2, 3)):
-            assert found.isfinite().all()
-            assert bool(found.any()) is not math.isnan(value), "an infinity is clamped to a large number, and NaN to 0"
-            assert (found.float() ** 2).sum().isfinite(), "or a score would be infinite, though masked"
+    cache.write(0, torch.arange(16, 21), torch.full((5, 4, 64), value, dtype=dtype))
+    cache.write_cross(0, 1, torch.full((1, 3, 4, 64), value, dtype=dtype))
+    (keys,), (values,) = cache.read_cross(2, 3)
+    for found in (cache.read(0, torch.tensor([1]), 1), keys, values):
+        assert found.isfinite().all()
+        assert bool(found.any()) is not math.isnan(value), "an infinity is clamped to a large number, and NaN to 0"
+        assert (found.float() ** 2).sum().isfinite(), "or a score would be infinite, though masked"
 
 
 def test_sound_keys_and_values_are_kept_to_the_bit() -> None:
     spec = CacheSpec(layers=1, kv_heads=1, head_dim=4, max_positions=16)
     cache = KVCache(spec, CachePlan(slots=1, blocks=2, bytes=0), torch.float32, torch.device("cpu"))
-    written = torch.tensor([[[-1e9, 0.0, 1e-30, 1e12]]])
+    written = torch.tensor([[[-1e9, 0.0, 1e-30, 1e12], [1.0, -2.0, 3.0, -4.0]]])
     cache.write(0, torch.tensor([16]), written)
-    assert torch.equal(cache.read(0, torch.tensor([[1]]))[0, :, 0], written[0])
+    assert torch.equal(cache.read(0, torch.tensor([1]), 1)[0, :1], written)
 
 
 def test_encoder_output_of_a_shorter_neighbour_is_not_the_bad_one_s(caplog: pytest.LogCaptureFixture) -> None:

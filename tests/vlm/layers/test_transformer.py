@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.layers.attention import Bidirectional, CrossAttention, Growing, SelfAttention
+from vlm.layers.attention import Bidirectional, CrossAttention, Growing, SelfAttention, additive, by_head
+from vlm.layers.modules import LayerNorm
 from vlm.layers.rope import Rotary
 from vlm.layers.transformer import Layer, Mlp, SinusoidalPositions, TextTransformer, Transformer, TransformerSpec
 
@@ -39,7 +40,7 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def test_the_inner_norm_of_attention_stands_before_its_output_matrix() -> None:
-    attention = seeded(SelfAttention(WIDTH, HEADS, nn.LayerNorm(WIDTH)))
+    attention = seeded(SelfAttention(WIDTH, HEADS, LayerNorm(WIDTH)))
     assert isinstance(attention, SelfAttention)
     assert attention.inner_norm is not None
     x = torch.randn(2, 5, WIDTH)
@@ -48,7 +49,7 @@ def test_the_inner_norm_of_attention_stands_before_its_output_matrix() -> None:
 
 
 def test_the_inner_norm_of_the_mlp_stands_after_the_activation() -> None:
-    mlp = seeded(Mlp(WIDTH, HIDDEN, "gelu", nn.LayerNorm(HIDDEN)))
+    mlp = seeded(Mlp(WIDTH, HIDDEN, "gelu", LayerNorm(HIDDEN)))
     assert isinstance(mlp, Mlp)
     assert mlp.inner_norm is not None
     x = torch.randn(2, 5, WIDTH)
@@ -69,13 +70,21 @@ def test_cross_attention_with_keys_and_values_at_hand() -> None:
     assert isinstance(attention, CrossAttention)
     x, seen = torch.randn(2, 4, WIDTH), torch.randn(2, 6, 7)
     expected = attention.out(attended(attention.query(x), *attention.key_value(seen).chunk(2, dim=-1)))
-    torch.testing.assert_close(attention.attend(x, *attention.keys_values(seen)), expected)
+    torch.testing.assert_close(attention.attend(x, *by_head(attention.keys_values(seen))), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_additive_mask_hides_what_the_boolean_one_hides(dtype: torch.dtype) -> None:
+    mask = torch.tensor([[True, False, True], [True, True, True]])[:, None, None]
+    queries, keys, values = torch.randn(3, 2, HEADS, 3, 8).to(dtype).unbind()
+    expected = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    assert torch.equal(F.scaled_dot_product_attention(queries, keys, values, attn_mask=additive(mask, dtype)), expected)
 
 
 @pytest.mark.parametrize(("width", "offset"), [(8, 0), (8, 2), (128, 2)])
 def test_sinusoidal_positions_are_sines_then_cosines(width: int, offset: int) -> None:
     positions = torch.tensor([[0, 1, 7], [2047, 3, 3]])
-    found = SinusoidalPositions(width, offset)(positions)
+    found = SinusoidalPositions(2048, width, offset)(positions)
     assert found.dtype == torch.float32
     half = width // 2
     for row, column in ((0, 0), (0, 2), (1, 0)):
@@ -89,20 +98,20 @@ def test_sinusoidal_positions_are_the_references_bits() -> None:
     from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextSinusoidalPositionalEmbedding
 
     table = Kosmos2TextSinusoidalPositionalEmbedding(600, 64, padding_idx=1).weights
-    assert torch.equal(SinusoidalPositions(64, 2)(torch.arange(598)[None])[0], table[2:600])
+    assert torch.equal(SinusoidalPositions(598, 64, 2)(torch.arange(598)[None])[0], table[2:600])
 
 
 def test_sinusoidal_positions_hold_nothing() -> None:
     """So that a model built without storage has them all the same."""
     with torch.device("meta"):
-        positions = SinusoidalPositions(16)
+        positions = SinusoidalPositions(8, 16)
     assert not list(positions.parameters())
     assert not list(positions.buffers())
     assert positions(torch.tensor([[0, 1]])).device.type == "cpu"
 
 
 def test_positions_do_not_widen_the_embeddings() -> None:
-    model = seeded(TextTransformer(spec(inner_norm=True), SinusoidalPositions(WIDTH))).to(torch.bfloat16)
+    model = seeded(TextTransformer(spec(inner_norm=True), SinusoidalPositions(50, WIDTH))).to(torch.bfloat16)
     assert model(torch.zeros(1, 3, WIDTH, dtype=torch.bfloat16), Bidirectional(3)).dtype == torch.bfloat16
 
 

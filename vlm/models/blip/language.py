@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers import head
+from vlm.layers.modules import LayerNorm, Linear
 from vlm.layers.transformer import ACTIVATIONS, Activation, LearnedPositions, TextTransformer, TransformerSpec, activate
 
 
@@ -47,8 +48,8 @@ class BlipHead(nn.Module):
 
     def __init__(self, width: int, eps: float, activation: Activation) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps)
+        self.dense = Linear(width, width)
+        self.norm = LayerNorm(width, eps)
         self.activation = activation
 
     def forward(self, hidden: Tensor) -> Tensor:

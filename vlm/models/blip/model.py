@@ -69,7 +69,7 @@ class Blip(TokenModel):
             encoded_lengths=(self.vision.tokens,) * len(rows),
         )
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""
         return self.text.transformer.cross_keys_values(layer, encoded)
 

@@ -64,6 +64,8 @@ class Florence2(TokenModel):
             raise CheckpointError(
                 f"{checkpoint.folder}/tokenizer.json has no <s> or no </s>: it is not the tokenizer of Florence-2."
             )
+        # The vision tower's grids have their channels last; otherwise each call would convert the weights.
+        self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types leave it out
         settings = {**checkpoint.config.get("text_config", {}), **checkpoint.generation}
         self.eos_token_ids = frozenset({end})
         self.defaults = Sampling(
@@ -106,7 +108,7 @@ class Florence2(TokenModel):
         needs_mask = min(lengths) < max(lengths)
         return self.bart.encode(padded, upload(lengths, self.device) if needs_mask else None), lengths
 
-    def cross_keys_values(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_keys_values(self, layer: int, encoded: Tensor) -> Tensor:
         """See :class:`~vlm.models.base.VisionLanguageModel`."""
         return self.bart.decoder.cross_keys_values(layer, encoded)
 

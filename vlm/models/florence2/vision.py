@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.errors import CheckpointError
 from vlm.layers import head
+from vlm.layers.modules import LayerNorm, Linear
 from vlm.layers.transformer import ACTIVATIONS, Activation, Mlp
 
 _PARTS = 16
@@ -82,7 +83,7 @@ class Embedding(nn.Module):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         self.conv = nn.Conv2d(stage.channels_in, stage.channels, stage.kernel, stage.stride, stage.padding)
-        self.norm = nn.LayerNorm(stage.channels_in if stage.norm_first else stage.channels)
+        self.norm = LayerNorm(stage.channels_in if stage.norm_first else stage.channels)
         self.norm_first = stage.norm_first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,8 +107,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.window = window
-        self.qkv = nn.Linear(channels, 3 * channels, bias)
-        self.out = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias)
+        self.out = Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, height, width, channels]`` in and out."""
@@ -131,8 +132,8 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, groups: int, bias: bool) -> None:
         super().__init__()
         self.groups = groups
-        self.qkv = nn.Linear(channels, 3 * channels, bias)
-        self.out = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias)
+        self.out = Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, height, width, channels]`` in and out."""
@@ -170,10 +171,10 @@ class Block(nn.Module):
     def __init__(self, attention: nn.Module, channels: int, spec: DaVitSpec) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attention = attention
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels, int(channels * spec.mlp_ratio), spec.activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,8 +230,8 @@ class Projector(nn.Module):
         self.rows = nn.Parameter(torch.empty(spec.positions, channels // 2))
         self.columns = nn.Parameter(torch.empty(spec.positions, channels - channels // 2))
         self.frames = nn.Parameter(torch.empty(spec.frames, channels))  # one image uses the first only
-        self.projection = nn.Linear(channels, spec.projection, bias=False)
-        self.norm = nn.LayerNorm(spec.projection)
+        self.projection = Linear(channels, spec.projection, bias=False)
+        self.norm = LayerNorm(spec.projection)
 
     def forward(self, grid: Tensor) -> Tensor:
         """``[batch, rows, columns, channels]`` to ``[batch, 1 + rows * columns, projection]``."""

@@ -36,7 +36,8 @@ class Kosmos2Text(nn.Module):
         self.max_positions = config.integer("max_position_embeddings", 2048)
         self.scale = self.spec.width**0.5 if config.flag("scale_embedding", True) else 1.0
         self.tokens = nn.Embedding(config.integer("vocab_size", 65037), self.spec.width)
-        self.transformer = TextTransformer(self.spec, SinusoidalPositions(self.spec.width, POSITION_OFFSET))
+        positions = SinusoidalPositions(self.max_positions, self.spec.width, POSITION_OFFSET)
+        self.transformer = TextTransformer(self.spec, positions)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Ids of any shape to embeddings of that shape plus ``[width]``, scaled."""

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
-from vlm.layers.attention import Bidirectional, CrossAttention
+from vlm.layers.attention import Bidirectional, CrossAttention, by_head
+from vlm.layers.modules import Linear
 from vlm.layers.transformer import ACTIVATIONS, Transformer, TransformerSpec
 
 
@@ -55,12 +56,12 @@ class LatentProjection(nn.Module):
 
     def __init__(self, vision_width: int, width: int, heads: int, queries: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(vision_width, width)
+        self.dense = Linear(vision_width, width)
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.attention = CrossAttention(width, heads, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[batch, tokens, vision_width]`` to ``[batch, queries, width]``."""
         queries = self.queries.expand(len(features), -1, -1)
-        keys, values = self.attention.keys_values(torch.cat([self.dense(features), queries], dim=1))
-        return self.attention.attend(queries, keys, values)
+        keys_values = self.attention.keys_values(torch.cat([self.dense(features), queries], dim=1))
+        return self.attention.attend(queries, *by_head(keys_values))

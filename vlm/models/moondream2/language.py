@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers import head
+from vlm.layers.modules import LayerNorm, Linear
 from vlm.layers.rope import Rotary
 from vlm.layers.transformer import Transformer, TransformerSpec
 
@@ -39,8 +40,8 @@ class Moondream2Text(nn.Module):
         self.vocabulary = config.integer("vocab_size")
         self.tokens = nn.Parameter(torch.empty(self.vocabulary, self.spec.width))
         self.transformer = Transformer(self.spec)
-        self.norm = nn.LayerNorm(self.spec.width, self.spec.eps)
-        self.head = nn.Linear(self.spec.width, self.vocabulary)
+        self.norm = LayerNorm(self.spec.width, self.spec.eps)
+        self.head = Linear(self.spec.width, self.vocabulary)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[batch, width]`` to float32 ``[batch, vocabulary]``.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
+from vlm.layers.modules import Linear
 from vlm.layers.transformer import Mlp
 
 
@@ -25,10 +26,10 @@ class Region(nn.Module):
         self.size_bins = size_out // 2
         self.even_sizes = config.flag("even_sizes", False)
         self.coordinate_features = nn.Parameter(torch.empty(1, coordinate // 2))
-        self.coordinate_encoder = nn.Linear(coordinate, width)
+        self.coordinate_encoder = Linear(coordinate, width)
         self.coordinate_decoder = Mlp(width, inner, "gelu_tanh", out_width=self.bins)
         self.size_features = nn.Parameter(torch.empty(2, size // 2))
-        self.size_encoder = nn.Linear(size, width)
+        self.size_encoder = Linear(size, width)
         self.size_decoder = Mlp(width, inner, "gelu_tanh", out_width=size_out)
 
     def embed(self, values: Tensor) -> Tensor:

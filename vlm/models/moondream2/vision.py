@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vlm.checkpoint.config_reader import ConfigReader
 from vlm.layers.attention import Bidirectional
+from vlm.layers.modules import Linear
 from vlm.layers.transformer import Mlp, Transformer, TransformerSpec
 from vlm.models.moondream2.revisions import grid
 
@@ -42,7 +43,7 @@ class Moondream2Vision(nn.Module):
         self.grid, self.margin = grid(config), config.integer("overlap_margin")
         self.patch = config.integer("enc_patch_size")
         channels = config.integer("in_channels")
-        self.patches = nn.Linear(channels * self.patch**2, spec.width)
+        self.patches = Linear(channels * self.patch**2, spec.width)
         self.positions = nn.Parameter(torch.empty(1, self.grid**2, spec.width))
         self.transformer = Transformer(spec)
         self.projection = Mlp(
