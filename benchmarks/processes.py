@@ -58,6 +58,11 @@ def name(process: int) -> str:
     return _read(process, "comm").strip()
 
 
+def is_alive(process: int) -> bool:
+    """Whether it runs, or could."""
+    return (_statistics(process) or ["Z"])[0] not in {"Z", "X"}
+
+
 def cpu_seconds(process: int) -> float:
     """Time on a CPU since it began, in its own code and in the kernel."""
     fields = _statistics(process)
