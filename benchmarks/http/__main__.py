@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="how much is measured (full)")
-    parser.add_argument("--models", type=_names, default=MODELS, help=f"by comma; miniatures ({','.join(MODELS)})")
+    parser.add_argument("--models", type=names, default=MODELS, help=f"by comma; miniatures ({','.join(MODELS)})")
     parser.add_argument("--clients", type=_levels, help="numbers of clients, by comma, in place of the scale's")
     parser.add_argument("--rounds", type=int, help="rounds, in place of the scale's")
     parser.add_argument("--seconds", type=float, help="of each turn, in place of the scale's")
@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """Names by comma."""
     return tuple(text.split(","))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from transformers.utils import logging
 
 from benchmarks.http.accounting import counting
 from benchmarks.http.direct import transformers
@@ -83,7 +84,7 @@ def contest(model: str, plan: Plan, python: Path, note: Note) -> Iterator[Contes
         (folder / "images").mkdir()
         note(f"{model}: starting the systems")
         starts = [
-            start_ours(model, free_port(), folder, waiting=waiting_for(plan)),
+            start_ours(model, free_port(), folder, waiting=waiting_for(max(plan.clients))),
             start_litserve(setting, free_port(), python),
             start_ray_serve(setting, free_port(), folder),
         ]
@@ -106,13 +107,14 @@ def contest(model: str, plan: Plan, python: Path, note: Note) -> Iterator[Contes
         yield Contest(every, [*every, *streamed, Batches(direct, held)])
 
 
-def prepare(model: str, plan: Plan) -> tuple[Setting, list[str], Images]:
+def prepare(model: str, plan: Plan, size: tuple[int, int] = (640, 480)) -> tuple[Setting, list[str], Images]:
     """What the peers generate, what our answers must be, and the images."""
+    logging.disable_progress_bar()
     torch.set_num_threads(plan.threads)
     folder = ROOT / "miniatures" / model
     checkpoint = Checkpoint.open(folder)
     processor = find_family(checkpoint)[1].processor(checkpoint)
-    images = Images(plan.images)
+    images = Images(plan.images, size)
     prompt = native_prompt(processor, images.files[0])
     answer = reference(checkpoint, prompt=prompt, tokens=plan.tokens)
     raws = [processor.decode(answer(file), special=True) for file in images.files]
@@ -120,9 +122,9 @@ def prepare(model: str, plan: Plan) -> tuple[Setting, list[str], Images]:
     return Setting(str(folder), prompt, plan.tokens, ban, plan.threads), raws, images
 
 
-def waiting_for(plan: Plan) -> int:
+def waiting_for(clients: int) -> int:
     """Room for twice as many as ever come at once: one caller, which they all are, gets less than everything."""
-    return 2 * max(plan.clients)
+    return 2 * clients
 
 
 def idle(system: Served) -> float:

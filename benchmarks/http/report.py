@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -118,19 +119,40 @@ def read(path: Path) -> Report:
     Raises:
         SystemExit: It is not one, or of another version.
     """
+    with open_report(path) as content:
+        return Report(
+            machine_of(content),
+            content["settings"],
+            content["idle_cpu"],
+            [cell_of(one) for one in content["cells"]],
+            [Step(**_with_times(one)) for one in content["steps"]],
+        )
+
+
+@contextmanager
+def open_report(path: Path) -> Iterator[dict[str, Any]]:
+    """The content of a file, read until the end of the block.
+
+    Raises:
+        SystemExit: It cannot be read, has another version, or lacks something that is read from it.
+    """
     try:
         content = json.loads(path.read_text("utf-8"))
-        found = content.pop("schema")
-        if found != SCHEMA:
-            raise SystemExit(f"error: {path} has version {found} of the format; measure again.")
-        return Report(
-            Machine(**content.pop("machine")),
-            cells=[Cell(**_with_times(one)) for one in content.pop("cells")],
-            steps=[Step(**_with_times(one)) for one in content.pop("steps")],
-            **content,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(f"error: {path} is not a report: {error}") from error
+        if content["schema"] != SCHEMA:
+            raise SystemExit(f"error: {path} has version {content['schema']} of the format; measure again.")
+        yield content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"error: {path} is not what it should be: {type(error).__name__}: {error}") from error
+
+
+def machine_of(content: Mapping[str, Any]) -> Machine:
+    """The machine of a report."""
+    return Machine(**content["machine"])
+
+
+def cell_of(content: dict[str, Any]) -> Cell:
+    """A cell of a report."""
+    return Cell(**_with_times(content))
 
 
 def _with_times(one: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +13,8 @@ from benchmarks.http.systems import DIRECT, LITSERVE, OURS, RAY_SERVE, STREAMED
 
 PEERS = (LITSERVE, RAY_SERVE, DIRECT)
 NONE = ""
+TEXTS = (NONE, "system", "task", "from")
+"""Heads of the columns that have no numbers."""
 
 
 def page_section(report: Report) -> str:
@@ -48,7 +50,7 @@ def rates(report: Report) -> str:
     """A row for each model and number of clients."""
     head = ["", "c", "ours/s", "first ms", "p50 ms", "p95", "p99", "good/s"]
     head += [words for peer in PEERS for words in (f"{peer}/s", "ratio")]
-    return _table(head, (_rates_row(report, cell) for cell in report.cells if cell.system == OURS))
+    return table(head, (_rates_row(report, cell) for cell in report.cells if cell.system == OURS))
 
 
 def _rates_row(report: Report, ours: Cell) -> list[str]:
@@ -76,7 +78,7 @@ def _against(ours: Cell, theirs: Cell | None) -> list[str]:
 def cpu(report: Report) -> str:
     """A row for each model, number of clients and system."""
     head = ["", "c", "system", "all", *PARTS, "p50 ms", "p95", "p99", "good/s", "MiB"]
-    return _table(head, (_cpu_row(cell) for cell in report.cells))
+    return table(head, (_cpu_row(cell) for cell in report.cells))
 
 
 def _cpu_row(cell: Cell) -> list[str]:
@@ -93,7 +95,7 @@ def arrivals(report: Report) -> str:
     """A row for each model and system."""
     head = ["", "system", "holds at", "p50 ms", "p95", "p99", "good/s", "breaks at", "p95 ms", "good/s", "failed"]
     pairs = dict.fromkeys((one.model, one.system) for one in report.steps)
-    return _table(head, (_arrivals_row(report, *pair) for pair in pairs))
+    return table(head, (_arrivals_row(report, *pair) for pair in pairs))
 
 
 def _arrivals_row(report: Report, model: str, system: str) -> list[str]:
@@ -132,16 +134,14 @@ def notes(report: Report) -> str:
     ])  # fmt: skip
 
 
-def _table(head: Sequence[str], rows: Iterator[list[str]]) -> str:
-    texts = sum(not one or one == "system" for one in head)
-    rule = ["---" if not one or one == "system" else "--:" for one in head]
-    assert texts
+def table(head: Sequence[str], rows: Iterable[list[str]]) -> str:
+    """A table in Markdown, whose numbers stand on the right. A first cell that repeats the one above is left empty."""
+    rule = ["---" if one in TEXTS else "--:" for one in head]
     lines = [list(head), rule, *_without_repeats(rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _without_repeats(rows: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The name of a model stands in its first row alone."""
+def _without_repeats(rows: Iterable[list[str]]) -> Iterator[list[str]]:
     last = None
     for row in rows:
         yield [NONE, *row[1:]] if row[0] == last else row
