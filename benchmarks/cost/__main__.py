@@ -24,7 +24,7 @@ import yaml
 from benchmarks.cost.tasks import MEASURED_TOKENS, ON_GPU, TASKS, OnGpu
 from benchmarks.http.report import Report, read
 from benchmarks.http.servers import ROOT
-from benchmarks.http.tables import put, table
+from benchmarks.http.tables import paragraph, put, table
 
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = 1000
@@ -162,10 +162,12 @@ def core_rows(prices: Prices, report: Report) -> Iterator[Row]:
 def section(prices: Prices, on_gpu: Sequence[Row], on_cores: Sequence[Row], report: Report | None) -> str:
     """Both tables, each with what it assumes."""
     parts = [
-        f"At ${prices.gpu_hour:.2f} an hour of an H100 with its host, busy {prices.load:.0%} of the time. Rates with "
-        f"{MEASURED_TOKENS} tokens were measured ([above](#the-whole-engine), c = 64, greedy, images decoded before); "
-        "the others are computed from the time of a decode step. The lengths of answers are assumptions "
-        "(`benchmarks/cost/tasks.py`).",
+        paragraph(
+            f"At ${prices.gpu_hour:.2f} an hour of an H100 with its host, busy {prices.load:.0%} of the time. Rates "
+            f"of answers of {MEASURED_TOKENS} tokens are those that were measured ([above](#the-whole-engine), c = 64, "
+            "greedy, images decoded before, which takes CPU time of the host); the others are computed from the time "
+            "of a decode step. How long answers are is an assumption (`benchmarks/cost/tasks.py`)."
+        ),
         table(
             ["", "task", "tokens", "images/s", "from", "$ for 1,000", "list price", "of it %"],
             ([*_beginning(one), one.source, *_ending(one)] for one in on_gpu),
@@ -173,9 +175,11 @@ def section(prices: Prices, on_gpu: Sequence[Row], on_cores: Sequence[Row], repo
     ]  # fmt: skip
     if report:
         parts += [
-            f"At ${prices.core_hour:.3f} an hour of a core, on the {report.machine.cores} cores of "
-            f"{report.machine.cpu} ({report.machine.date}), where each system was fastest. These are miniatures: it is "
-            "the cost of all but the model, and says nothing about the published weights.",
+            paragraph(
+                f"At ${prices.core_hour:.3f} an hour of a core, on the {report.machine.cores} cores of "
+                f"{report.machine.cpu} ({report.machine.date}), where each system was fastest. These are miniatures: "
+                "it is the cost of all but the model, and says nothing about the published weights."
+            ),
             table(
                 ["", "system", "c", "images/s", "$ for 1,000"],
                 (

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="how much is measured (full)")
     parser.add_argument("--models", type=names, default=MODELS, help=f"by comma; miniatures ({','.join(MODELS)})")
-    parser.add_argument("--curves", type=names, default=tuple(AXES), help=f"by comma ({','.join(AXES)})")
+    parser.add_argument("--curves", type=_curves, default=tuple(AXES), help=f"by comma ({','.join(AXES)})")
     parser.add_argument("--rounds", type=int, help="in place of the scale's")
     parser.add_argument("--seconds", type=float, help="under load at each point, in place of the scale's")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where growth.json is written")
@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--read", type=Path, metavar="JSON", help="measure nothing: read this run")
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put figures and tables between the page's marks")
     return parser
+
+
+def _curves(text: str) -> tuple[str, ...]:
+    chosen = names(text)
+    if not set(chosen) <= set(AXES):
+        raise ValueError(text)
+    return chosen
 
 
 def _measure(options: argparse.Namespace) -> Growth:

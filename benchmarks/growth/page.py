@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.growth.curves import CLIENTS, LONGEST, REPLICAS, SIZES, TOKENS, Point
 from benchmarks.http.figures import Figure, Line
 from benchmarks.http.report import SCHEMA, Cell, Machine, cell_of, machine_of, open_report
-from benchmarks.http.tables import machine_line, table
+from benchmarks.http.tables import machine_line, paragraph, table
 
 AXES = {CLIENTS: "clients", SIZES: "megapixels of an image", TOKENS: "tokens of an answer", REPLICAS: "replicas"}
 LOGARITHMIC = (CLIENTS, SIZES, TOKENS)
@@ -47,9 +47,11 @@ def section(growth: Growth, plots: str) -> str:
     settings = growth.settings
     parts = [
         machine_line(growth.machine),
-        f"Our system alone: new JPEGs, greedy. Where nothing else is said, {settings['usual']} clients, 640x480, at "
-        f"most {LONGEST} tokens, one replica. On the curve of tokens, answers never end by themselves. All replicas "
-        "share the cores.",
+        paragraph(
+            f"Our system alone: new JPEGs, greedy. Where nothing else is said, {settings['usual']} clients, 640x480, "
+            f"at most {LONGEST} tokens, one replica. On the curve of tokens, answers never end by themselves. All "
+            "replicas share the cores."
+        ),
         "\n".join(f"![{figure.title}]({plots}/{figure.file})" for figure in figures(growth)),
     ]  # fmt: skip
     parts += [_table_of(growth, curve) for curve in AXES if any(one.curve == curve for one in growth.points)]

@@ -99,8 +99,8 @@ def _measure(options: argparse.Namespace) -> Report:
                 print(step_line(found), flush=True)
             else:
                 idle[model] = found
-        report = replace(report, machine=machine(date, load), idle_cpu=idle, cells=cells, steps=steps)
-        _write(report, options.folder)  # after each model: what was measured is kept if a later one fails
+            report = replace(report, machine=machine(date, load), idle_cpu=idle, cells=cells, steps=steps)
+            _write(report, options.folder)  # at once: what was measured is kept if something later fails
     draw(list(figures_of(report)), options.folder, python)
     print(page_section(report))
     return report

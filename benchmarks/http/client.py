@@ -1,4 +1,4 @@
-"""An HTTP client that costs little, since it shares the cores with what it measures: 0.1 ms of CPU a request.
+"""An HTTP client that costs little, since it shares the cores with what it measures.
 
 It sends what it is given and times the answer. It does not parse answers: that happens when the clock has stopped.
 """

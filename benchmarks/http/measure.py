@@ -15,7 +15,7 @@ from transformers.utils import logging
 from benchmarks.http.accounting import counting
 from benchmarks.http.direct import transformers
 from benchmarks.http.images import Images
-from benchmarks.http.plan import IDLE_S, WARM_UP_S, Plan
+from benchmarks.http.plan import IDLE_S, WARM_UP_CLIENTS, WARM_UP_S, Plan
 from benchmarks.http.report import Cell, Step
 from benchmarks.http.servers import ROOT, Server, free_port, running
 from benchmarks.http.systems import (
@@ -56,8 +56,7 @@ def measure_model(model: str, plan: Plan, python: Path, note: Note) -> Iterator[
     with contest(model, plan, python, note) as systems:
         note(f"{model}: warming up")
         for one in systems.all:
-            for clients in plan.clients:
-                one.turn(clients, WARM_UP_S)
+            one.turn(min(WARM_UP_CLIENTS, max(plan.clients)), WARM_UP_S)
         yield {one.name: idle(one) for one in systems.served}
         best = 0.0
         for clients in plan.clients:

@@ -38,16 +38,20 @@ class Plan:
 
 SCALES = {
     "full": Plan((1, 8, 32, 128), 5, 2.0, (0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1), 4.0),
-    "quick": Plan((1, 32), 3, 1.0, (), 2.0, images=32, streamed=False),
+    "quick": Plan((1, 32), 3, 0.7, (), 2.0, images=32, streamed=False),
     "tiny": Plan((2,), 1, 0.2, (0.5,), 0.5, images=4),
 }
 """By name: ``tiny`` shows that everything works, and its numbers mean nothing."""
 
 BATCHES = (1, 8, 32)
 """Of transformers without a server, measured where the number of clients is the same."""
-WARM_UP_S = 1.0
-"""Of load on each system before it is measured for the first time, with as many clients as ever."""
-IDLE_S = 3.0
+WARM_UP_S = 0.5
+"""Of load on each system before it is measured for the first time, at least."""
+WARM_UP_CLIENTS = 32
+"""At most so many then: no batch is larger."""
+IDLE_S = 2.0
 """For how long the systems are watched while nobody asks them anything."""
 SETTLE_S = 0.1
 """After a system was held still, and before it is measured: what it has missed is then done."""
+WAKE_TRIES = 20
+"""Requests that may fail when a system goes on, :data:`SETTLE_S` apart: a connection within it may have timed out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from benchmarks.http.systems import DIRECT, LITSERVE, OURS, RAY_SERVE, STREAMED
 
 PEERS = (LITSERVE, RAY_SERVE, DIRECT)
 NONE = ""
+WIDTH = 120
 TEXTS = (NONE, "system", "task", "from")
 """Heads of the columns that have no numbers."""
 
@@ -20,27 +22,38 @@ TEXTS = (NONE, "system", "task", "from")
 def page_section(report: Report) -> str:
     """All tables, each with a sentence on what it has."""
     settings = report.settings
+    objective = f"{settings['objective_s']:g} s"
     return "\n\n".join([
         machine_line(report.machine),
-        f"Requests a second of new JPEGs, at most {settings['tokens']} tokens, greedy; c is the number of clients. "
-        "Ratios are ours / theirs, the median of the rounds' ratios, with the least and the greatest. transformers has "
-        "no server and runs in batches of c. `good` are answers a second within "
-        f"{settings['objective_s']:g} s, `first` the median time to the first text of an answer that streams.",
+        paragraph(
+            f"Requests a second of new JPEGs, at most {settings['tokens']} tokens, greedy; c is the number of clients. "
+            "Ratios are ours / theirs, the median of the rounds' ratios, with the least and the greatest. transformers "
+            f"has no server and runs in batches of c. `good` are answers a second within {objective}, `first` the "
+            "median time to the first text of an answer that streams."
+        ),
         rates(report),
         "Milliseconds of CPU a request by what the processes do, and the largest sum of their memory (PSS):",
         cpu(report),
-        "Arrivals at random (Poisson): the highest rate at which 95 of 100 requests were answered within "
-        f"{settings['objective_s']:g} s, and the times there; then the first rate at which they were not.",
-        arrivals(report),
+        *arrivals_section(report, objective),
         notes(report),
     ])  # fmt: skip
+
+
+def arrivals_section(report: Report, objective: str) -> Iterator[str]:
+    """What happens when requests arrive at random, if it was measured."""
+    if report.steps:
+        yield paragraph(
+            "Arrivals at random (Poisson): the highest rate at which 95 of 100 requests were answered within "
+            f"{objective}, and the times there; then the first rate at which they were not."
+        )
+        yield arrivals(report)
 
 
 def machine_line(machine: Machine) -> str:
     """Where and when."""
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     before, after = machine.load
-    return (
+    return paragraph(
         f"{machine.date}; {machine.cores} cores of {machine.cpu}, {machine.memory_gib:g} GiB; Python {machine.python}, "
         f"{packages}; load average {before:g} before, {after:g} after."
     )
@@ -125,13 +138,20 @@ def notes(report: Report) -> str:
     ]
     clients = [one.client_cpu_ms for one in report.cells if one.client_cpu_ms]
     idle = [f"{name} {100 * share:.1f} %" for shares in report.idle_cpu.values() for name, share in shares.items()]
-    return "\n".join([
+    others = "held still (SIGSTOP)" if report.settings.get("hold") else "left to idle"
+    lines = [
         "* Answers whose text differs from what transformers says about the image alone: "
         f"{'; '.join(differ) or 'none'}.",
         f"* The client took {min(clients, default=0):.2f} to {max(clients, default=0):.2f} ms of CPU a request.",
         f"* Idle, the systems take of one core: {', '.join(idle) or 'not measured'}. Those that are not under load are "
-        f"{'held still (SIGSTOP)' if report.settings.get('hold') else 'left to idle'} meanwhile.",
-    ])  # fmt: skip
+        f"{others} meanwhile.",
+    ]
+    return "\n".join(paragraph(line, "  ") for line in lines)
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """Text in lines of the width that the pages have; ``indent`` is that of all lines but the first."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], rows: Iterable[list[str]]) -> str:

@@ -15,7 +15,7 @@ from benchmarks.http.client import Answered, Sent
 from benchmarks.http.direct import Direct
 from benchmarks.http.images import Images
 from benchmarks.http.load import Load, arriving, closed
-from benchmarks.http.plan import BATCHES, SETTLE_S
+from benchmarks.http.plan import BATCHES, SETTLE_S, WAKE_TRIES
 from benchmarks.http.report import Cell, Step
 from benchmarks.http.servers import Server, alone
 from benchmarks.http.statistics import Times, goodput, poisson_times, times
@@ -109,6 +109,13 @@ class Served:
         with self._counting():
             return asyncio.run(arriving(self.port, self._requests(), due, streaming=self.streaming))
 
+    def wake(self) -> None:
+        """Return when it answers again after it was held still, however often a connection within it has timed out."""
+        for _ in range(WAKE_TRIES):
+            time.sleep(SETTLE_S)
+            if asyncio.run(arriving(self.port, self._requests(), [0.0])).answers[0].status == 200:
+                return
+
     def _requests(self) -> Iterator[Sent]:
         return self.format.requests(self.images, self.port)
 
@@ -133,7 +140,7 @@ class _Turn:
     def __enter__(self) -> Used:
         self._ending.enter_context(alone(self._system.server, self._system.held))
         if self._system.held:
-            time.sleep(SETTLE_S)
+            self._system.wake()
         return Used() if self._system.root is None else self._ending.enter_context(counting(self._system.root))
 
     def __exit__(self, *_: object) -> None:
