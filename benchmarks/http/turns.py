@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -119,8 +119,14 @@ class Served:
     def _requests(self) -> Iterator[Sent]:
         return self.format.requests(self.images, self.port)
 
-    def _counting(self) -> _Turn:
-        return _Turn(self)
+    @contextmanager
+    def _counting(self) -> Iterator[Used]:
+        """Hold the others still, and count what the processes use."""
+        with ExitStack() as ending:
+            ending.enter_context(alone(self.server, self.held))
+            if self.held:
+                self.wake()
+            yield Used() if self.root is None else ending.enter_context(counting(self.root))
 
     def _differs(self, answered: Answered) -> bool:
         if answered.status != 200:
@@ -128,23 +134,6 @@ class Served:
             raise SystemExit(f"error: {self.name} has answered with {answered.status}: {words}")
         text = self.format.text(answered.content)
         return self.expected is not None and text != self.expected[answered.number]
-
-
-class _Turn:
-    """Holds the others still, and counts what the processes use."""
-
-    def __init__(self, system: Served) -> None:
-        self._system = system
-        self._ending = ExitStack()
-
-    def __enter__(self) -> Used:
-        self._ending.enter_context(alone(self._system.server, self._system.held))
-        if self._system.held:
-            self._system.wake()
-        return Used() if self._system.root is None else self._ending.enter_context(counting(self._system.root))
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.close()
 
 
 @dataclass(frozen=True, slots=True)
