@@ -10,6 +10,7 @@ PORT ?= 8000
 CONFIG ?= serve_config.local.yaml
 FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 0
+BENCH ?= full
 
 BIN := .venv/bin
 RUN := $(BIN)/python
@@ -20,7 +21,7 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-latest fuzz clients check format bench lock lock-clients clean installed installed-dev
+.PHONY: help serve setup test test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench clean installed installed-dev
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -64,7 +65,10 @@ format: installed-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: installed  ## measure the engine on the miniatures
+bench: installed  ## compare the system with others over HTTP, in .venv-bench (BENCH=quick: under 4 minutes)
+	$(RUN) -m benchmarks.http --scale $(BENCH)
+
+bench-engine: installed  ## measure the engine alone on the miniatures, beside transformers
 	$(RUN) -m vlm.bench miniatures/blip-large
 	$(RUN) -m vlm.bench miniatures/florence-2-base
 	$(RUN) -m vlm.bench miniatures/kosmos-2
@@ -80,8 +84,13 @@ lock-clients:  ## write requirements/clients*.txt anew: the newest clients
 	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
 	$(LOCK)/python -m tools.lock $(LOCK)/uv clients
 
+lock-bench:  ## write requirements/bench.txt anew: the newest LitServe and what draws the plots
+	$(PYTHON) -m venv --clear .venv-lock
+	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
+	$(LOCK)/python -m tools.lock $(LOCK)/uv bench
+
 clean:  ## remove every environment and every cache
-	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 .venv-bench benchmarks/results tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 installed:

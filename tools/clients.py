@@ -7,10 +7,8 @@ and runs tests/clients against it. Leaves neither the system nor the web server 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +27,7 @@ from typing import Any
 import yaml
 
 from deployments.local.cluster import answers
+from tools.environments import install
 from tools.lock import FOLDER, ROOT
 
 ENVIRONMENTS: Mapping[str, str] = {
@@ -52,11 +51,11 @@ Environment = dict[str, str]
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a client's tests have failed."""
     options = _options(argv)
-    folders = [install(name) for name in ENVIRONMENTS] if options.only != "node" else []
+    pythons = [] if options.only == "node" else [_install(name) for name in ENVIRONMENTS]
     has_node = options.only != "python" and install_node()
     with _given(options.url) if options.url else serving() as variables:
         environment = {**os.environ, **variables}
-        codes = [run_python(folder, options.pytest, environment) for folder in folders]
+        codes = [run_python(python, options.pytest, environment) for python in pythons]
         codes += [run_node(environment)] if has_node else []
     return int(any(codes))
 
@@ -72,23 +71,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 # The clients
 
 
-def install(name: str) -> Path:
-    """Bring the environment of ``requirements/NAME.txt`` to its versions; its folder.
-
-    ``made-of`` is removed first and written last, as in tools/environment.sh: without it, or with another one, the
-    environment is made again from scratch.
-    """
-    lock, folder = FOLDER / f"{name}.txt", ROOT / ENVIRONMENTS[name]
-    made_of = folder / "made-of"
-    wanted = f"{sys.version_info[:2]} {folder} {hashlib.sha256(lock.read_bytes()).hexdigest()}\n"
-    if not made_of.exists() or made_of.read_text("utf-8") != wanted:
-        print(f"Making {folder.name} from requirements/{lock.name} ...", flush=True)
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        options = ["--disable-pip-version-check", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
-        more = shlex.split(os.environ.get("PIP_EXTRA", ""))
-        _run([str(folder / "bin/python"), "-m", "pip", *options, "--requirement", str(lock), *more])
-        made_of.write_text(wanted, "utf-8")
-    return folder
+def _install(name: str) -> Path:
+    return install(FOLDER / f"{name}.txt", ROOT / ENVIRONMENTS[name])
 
 
 def install_node() -> bool:
@@ -100,10 +84,10 @@ def install_node() -> bool:
     return True
 
 
-def run_python(folder: Path, options: Sequence[str], environment: Environment) -> int:
-    """Run the tests of the clients that are installed in ``folder``."""
-    print(f"\n{folder.name}:", flush=True)
-    command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-c", str(PYTHON_TESTS / "pytest.ini")]
+def run_python(python: Path, options: Sequence[str], environment: Environment) -> int:
+    """Run the tests of the clients that this interpreter finds."""
+    print(f"\n{python.parent.parent.name}:", flush=True)
+    command = [str(python), "-m", "pytest", "-q", "-c", str(PYTHON_TESTS / "pytest.ini")]
     return _run([*command, str(PYTHON_TESTS), *options], env=environment, check=False)
 
 

@@ -2,7 +2,8 @@
 
 ``make lock`` calls it, with uv in an environment of its own. Decides what each lock holds;
 tools/environment.sh installs them. torch is the only package with a rule of its own. With ``clients`` after ``UV``, it
-writes the locks of other people's clients instead (``make lock-clients``), which tools/clients.py installs.
+writes the locks of other people's clients instead (``make lock-clients``), which tools/clients.py installs, and with
+``bench`` that of what the benchmarks take beyond run.lock (``make lock-bench``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 
 CLIENTS = ("clients", "clients-openai2")
+
+_BENCH = """# Written by `make lock-bench`; docs/development.md says how it is used.
+#
+# What `make bench` takes beyond run.lock, for Python 3.11 on Linux.
+"""
 
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 _CUDA = re.compile(r"(?:nvidia|cuda)-|triton$")
@@ -89,6 +95,19 @@ def lock_clients(uv: str) -> None:
         subprocess.run(command, cwd=FOLDER, check=True)  # noqa: S603  # our uv
 
 
+def lock_bench(uv: str) -> None:
+    """Write the lock of the benchmarks, for CI's Python and system: its environment sees what run.lock installs."""
+    command = [
+        uv, "pip", "compile", "bench.in", "--constraint", "run.lock",
+        "--python-version", "3.11", "--python-platform", "x86_64-unknown-linux-gnu",
+        "--generate-hashes", "--no-annotate", "--no-header", "--quiet",
+    ]  # fmt: skip
+    made = split(subprocess.run(command, cwd=FOLDER, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603
+    known = split((FOLDER / "run.lock").read_text("utf-8"))
+    beyond = {name: entries for name, entries in made.items() if name not in known}
+    (FOLDER / "bench.txt").write_text(f"{_BENCH}\n{_joined(beyond)}", "utf-8")
+
+
 def main(uv: str) -> None:
     """Write all locks of the product. The one for development comes first, and the other one takes its versions."""
     dev = compiled(uv, "--extra", "dev")
@@ -101,4 +120,4 @@ def main(uv: str) -> None:
 
 
 if __name__ == "__main__":
-    (lock_clients if sys.argv[2:] == ["clients"] else main)(sys.argv[1])
+    {"clients": lock_clients, "bench": lock_bench}.get("".join(sys.argv[2:]), main)(sys.argv[1])

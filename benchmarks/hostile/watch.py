@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmarks.processes import Memory, all_processes, children_of, memory, parent, title
 from tests.hostile_clients import CHAT
 from tests.images import data_url
 from vlm.image.sample import sample_image
@@ -31,14 +32,6 @@ CALM_S = 5.0
 SAME, OTHER, HEALTH = "same model", "other model", "/healthz"
 PROXY, ROUTER, REPLICA, DECODING = "proxy", "router", "replica", "decoding"
 TITLES = {PROXY: "ray::ProxyActor", ROUTER: "ray::ServeReplica:router"}
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """MiB of a process: with and without what it shares with Ray's object store."""
-
-    resident: int
-    own: int
 
 
 @dataclass(slots=True)
@@ -99,7 +92,7 @@ def _watch(control: Connection, port: int, model: str, other: str) -> None:
     for thread in threads:
         thread.join()
     time.sleep(CALM_S)
-    seen.after = memory(processes)[0]
+    seen.after = memory_of(processes)[0]
     control.send(seen)
 
 
@@ -143,63 +136,29 @@ def _status(port: int, method: str, path: str, body: bytes | None) -> str:
 def processes_of(port: int, model: str) -> Mapping[str, int]:
     """Ids of the router, of the model's replica, and of the proxy if there is one. One of them listens on the port."""
     listening = next(
-        one for one in _processes() if _title(one).startswith(tuple(TITLES.values())) and _listens(one, port)
+        one for one in all_processes() if title(one).startswith(tuple(TITLES.values())) and _listens(one, port)
     )
-    siblings = [(one, _title(one)) for one in _children(_parent(listening))]
+    siblings = [(one, title(one)) for one in children_of(parent(listening))]
     titles = TITLES | {REPLICA: f"ray::ServeReplica:{model}:"}
-    found = {name: next((one for one, own in siblings if own.startswith(title)), 0) for name, title in titles.items()}
+    found = {name: next((one for one, own in siblings if own.startswith(start)), 0) for name, start in titles.items()}
     return {name: one for name, one in found.items() if one}
 
 
 def _sample(seen: Seen, ends: threading.Event, processes: Mapping[str, int]) -> None:
     while not ends.wait(0.1):
-        now, largest = memory(processes)
+        now, largest = memory_of(processes)
         seen.largest_decoding = max(seen.largest_decoding, largest)
         for name, one in now.items():
             most = seen.peak.get(name, one)
             seen.peak[name] = Memory(max(most.resident, one.resident), max(most.own, one.own))
 
 
-def memory(processes: Mapping[str, int]) -> tuple[dict[str, Memory], int]:
+def memory_of(processes: Mapping[str, int]) -> tuple[dict[str, Memory], int]:
     """The memory of each process, and the MiB of the largest decoding process."""
-    decoding = [_memory(one) for one in _children(processes[REPLICA]) if "vlm.decoding.child" in _title(one)]
+    decoding = [memory(one) for one in children_of(processes[REPLICA]) if "vlm.decoding.child" in title(one)]
     together = Memory(sum(one.resident for one in decoding), sum(one.own for one in decoding))
-    found = {name: _memory(one) for name, one in processes.items()} | {DECODING: together}
+    found = {name: memory(one) for name, one in processes.items()} | {DECODING: together}
     return found, max((one.resident for one in decoding), default=0)
-
-
-def _memory(process: int) -> Memory:
-    fields = dict(line.split(":", 1) for line in _read(process, "status").splitlines() if ":" in line)
-    resident, own = (int(fields.get(name, "0 kB").split()[0]) // 1024 for name in ("VmRSS", "RssAnon"))
-    return Memory(resident, own)
-
-
-def _processes() -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-
-
-def _children(parent: int) -> list[int]:
-    lists = Path(f"/proc/{parent}/task").glob("*/children")
-    return [int(child) for one in lists for child in _text(one).split()]
-
-
-def _parent(process: int) -> int:
-    return int(_read(process, "stat").rpartition(")")[2].split()[1])
-
-
-def _title(process: int) -> str:
-    return _read(process, "cmdline").replace("\0", " ")
-
-
-def _read(process: int, name: str) -> str:
-    return _text(Path(f"/proc/{process}/{name}"))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace")
-    except OSError:  # the process has ended
-        return ""
 
 
 def _listens(process: int, port: int) -> bool:

@@ -68,9 +68,3 @@ def test_a_process_is_found_by_the_port_that_it_listens_on(server: socket.socket
     assert not watch._listens(os.getppid(), port)
     server.close()
     assert not watch._listens(os.getpid(), port)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
-def test_memory_of_a_process_that_has_ended_is_nothing() -> None:
-    assert watch._memory(os.getpid()).resident >= watch._memory(os.getpid()).own > 0
-    assert watch._memory(2**22 + 1) == watch.Memory(0, 0)

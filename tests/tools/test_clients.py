@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,62 +14,10 @@ from tools import clients
 from tools.lock import CLIENTS, FOLDER, split
 
 
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """The commands of a set-up in a folder of its own, which are noted and not run."""
-    commands: list[list[str]] = []
-
-    def run(command: list[str], *_args: Any) -> int:
-        commands.append(command)
-        if "venv" in command:
-            Path(command[-1]).mkdir(exist_ok=True)
-        return 0
-
-    monkeypatch.setattr(clients, "_run", run)
-    monkeypatch.setattr(clients, "ROOT", tmp_path)
-    monkeypatch.setattr(clients, "FOLDER", tmp_path)
-    (tmp_path / "clients.txt").write_text("a==1\n", "utf-8")
-    return commands
-
-
-def test_clients_are_installed_once(ran: list[list[str]], tmp_path: Path) -> None:
-    folder = clients.install("clients")
-    assert folder == tmp_path / ".venv-clients"
-    assert [command[1:3] for command in ran] == [["-m", "venv"], ["-m", "pip"]]
-    assert {"--require-hashes", "--no-deps", str(tmp_path / "clients.txt")} <= set(ran[1])
-    clients.install("clients")
-    assert len(ran) == 2
-
-
-def test_another_lock_is_another_set_up(ran: list[list[str]], tmp_path: Path) -> None:
-    clients.install("clients")
-    (tmp_path / "clients.txt").write_text("a==2\n", "utf-8")
-    clients.install("clients")
-    assert len(ran) == 4
-
-
-def test_a_set_up_that_failed_is_made_again(
-    ran: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted = clients._run
-
-    def fail(command: list[str]) -> int:
-        noted(command)
-        if "pip" in command:
-            raise OSError
-        return 0
-
-    monkeypatch.setattr(clients, "_run", fail)
-    for _ in range(2):
-        with pytest.raises(OSError):  # noqa: PT011  # it is the one above
-            clients.install("clients")
-    assert len(ran) == 4
-
-
-def test_without_node_its_clients_are_left_out(monkeypatch: pytest.MonkeyPatch, ran: list[list[str]]) -> None:
+def test_without_node_its_clients_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.clients.shutil.which", lambda _name: None)
+    monkeypatch.setattr(clients, "_run", pytest.fail)
     assert clients.install_node() is False
-    assert ran == []
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -1,0 +1,1 @@
+"""The whole system over HTTP, beside what else one could serve the same models with."""
