@@ -371,7 +371,7 @@ def test_a_broken_device_ends_everyone_and_shows(caplog: pytest.LogCaptureFixtur
 def test_a_processor_that_raises_on_the_device_thread_does_not_end_it(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fault = Times(KeyError("unread"), 8 if method == "decode" else 1)
+    fault = Times(KeyError("unread"), 3 if method == "decode" else 1)
 
     async def two(engine: Engine) -> list[Completion | VlmError]:
         return [await outcome(engine, REQUEST) for _ in range(2)]
