@@ -3,11 +3,11 @@
     python -m benchmarks.killer                          two replicas, 8 clients, a kill every 8 s for a minute
     python -m benchmarks.killer --without-retries        the same, and the router passes every loss on
 
-Starts a system of its own with the local config, two replicas of one model and no other model. The clients ask one
+Starts a system of its own with the local config and replicas of one model alone. The clients ask one
 question after the other, half of them streamed, about a few images whose answers are known from before the first kill:
 greedy, drawn with a seed, with log-probabilities. Some streams are drawn without a seed; only their end is checked.
-A replica is killed with SIGKILL while both are ready, whatever it does; if the other one is not ready again in time,
-the kill waits for it.
+A replica is killed with SIGKILL while all are ready, whatever it does; if the last one has not come back in time, the
+kill waits for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         router = {"retry_share": 0.0, "retry_floor": 0} if options.without_retries else {}
-        with running(Path(folder), options.model, router) as system:
-            seen = asyncio.run(watch(system, options.model, options.clients, options.seconds, options.every))
+        with running(Path(folder), options.model, options.replicas, router) as system:
+            end = time.monotonic() + options.seconds
+            over = lambda _kills: time.monotonic() + options.every > end  # noqa: E731  # the next kill would be too late
+            seen = asyncio.run(watch(system, options.model, options.clients, options.every, over))
             log = system.log
     print("\n".join(report(seen, log)))
     return 0
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.killer")
     parser.add_argument("--model", default="florence-2-base")
+    parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--every", type=float, default=8.0, help="seconds between two kills")
@@ -75,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def running(folder: Path, model: str, router: Mapping[str, Any]) -> Iterator[System]:
-    """A system with two replicas of one model; ``router`` has further settings of its router."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(two_replicas(model, router)), encoding="utf-8")
+def running(folder: Path, model: str, replicas: int, router: Mapping[str, Any]) -> Iterator[System]:
+    """A system with so many replicas of one model; ``router`` has further settings of its router."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config_of(model, replicas, router)), encoding="utf-8")
     print("starting a system", file=sys.stderr, flush=True)
     system = System(folder, "--config", str(folder / "config.yaml"))
     try:
@@ -87,14 +90,14 @@ def running(folder: Path, model: str, router: Mapping[str, Any]) -> Iterator[Sys
         system.end()
 
 
-def two_replicas(model: str, router: Mapping[str, Any]) -> dict[str, Any]:
-    """The local config with this model alone, twice; replicas report when they are ready."""
+def config_of(model: str, replicas: int, router: Mapping[str, Any]) -> dict[str, Any]:
+    """The local config with this model alone; replicas report when they are ready."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
     entry, one = (next(app for app in config["applications"] if app["name"] == name) for name in ("router", model))
     entry = {**entry, "args": {**entry["args"], "required_models": [model], **router}}
-    replicas = [{**deployment, "num_replicas": 2} for deployment in one["deployments"]]
+    deployments = [{**deployment, "num_replicas": replicas} for deployment in one["deployments"]]
     logging = {**config["logging_config"], "log_level": "INFO"}
-    return {**config, "logging_config": logging, "applications": [entry, {**one, "deployments": replicas}]}
+    return {**config, "logging_config": logging, "applications": [entry, {**one, "deployments": deployments}]}
 
 
 def ready_replicas(system: System) -> int:
@@ -123,7 +126,7 @@ class Seen:
         seconds: Of each request that was answered.
         streamed: Number of requests for a stream.
         kills: When replicas were killed.
-        recovered: Seconds from each kill until two replicas were ready again.
+        recovered: Seconds from each kill until all replicas were ready again.
         errors: The texts of errors, with how often they came.
     """
 
@@ -135,17 +138,17 @@ class Seen:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-async def watch(system: System, model: str, clients: int, seconds: float, every: float) -> Seen:
-    """Ask until the time is over, and kill meanwhile."""
+async def watch(system: System, model: str, clients: int, every: float, enough: Callable[[int], bool]) -> Seen:
+    """Ask, and kill a replica every so many seconds, until so many kills are ``enough`` and all replicas are back."""
     seen = Seen()
     async with httpx.AsyncClient(base_url=system.url, timeout=150, trust_env=False) as http:
         questions = await known_questions(http, model)
-        end = time.monotonic() + seconds
-        asking = [_ask_until(end, http, questions, random.Random(number), seen) for number in range(clients)]  # noqa: S311
+        over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            killing = group.create_task(_kill(system, model, every, seen))
-            await asyncio.gather(*asking)
-            killing.cancel()
+            for number in range(clients):
+                group.create_task(_ask_until(over, http, questions, random.Random(number), seen))  # noqa: S311
+            await _kill(system, model, every, enough, seen)
+            over.set()
     return seen
 
 
@@ -166,9 +169,9 @@ def _body(model: str, image: bytes, kind: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _ask_until(
-    end: float, http: httpx.AsyncClient, questions: Sequence[Question], rng: random.Random, seen: Seen
+    over: asyncio.Event, http: httpx.AsyncClient, questions: Sequence[Question], rng: random.Random, seen: Seen
 ) -> None:
-    while time.monotonic() < end:
+    while not over.is_set():
         question = rng.choice(questions)
         began = time.monotonic()
         outcome, text = await ask(http, question.body)
@@ -212,15 +215,17 @@ async def _ask_for_stream(http: httpx.AsyncClient, body: Mapping[str, Any]) -> t
 # The kills
 
 
-async def _kill(system: System, model: str, every: float, seen: Seen) -> None:
+async def _kill(system: System, model: str, every: float, enough: Callable[[int], bool], seen: Seen) -> None:
     started = ready_replicas(system)
-    for number in itertools.count(1):
-        await asyncio.sleep(every / 2 if number == 1 else max(0.0, every - seen.recovered[-1]))
+    pause = every / 2
+    while not enough(len(seen.kills)):
+        await asyncio.sleep(pause)
         victim = random.choice([*system.processes(f"ServeReplica:{model}")])  # noqa: S311
         os.kill(victim, signal.SIGKILL)
         seen.kills.append(time.monotonic())
-        await _ready(system, started + number)
+        await _ready(system, started + len(seen.kills))
         seen.recovered.append(time.monotonic() - seen.kills[-1])
+        pause = max(0.0, every - seen.recovered[-1])
 
 
 async def _ready(system: System, count: int) -> None:
@@ -247,7 +252,7 @@ def report(seen: Seen, log: str) -> Iterator[str]:
         p99 = ranked[int(0.99 * (len(ranked) - 1))]
         yield f"seconds             median {median(ranked):.2f}, 99 % {p99:.2f}, longest {ranked[-1]:.2f}"
     if seen.recovered:
-        yield f"both ready again    after {median(seen.recovered):.1f} s, at the longest {max(seen.recovered):.1f} s"
+        yield f"all ready again     after {median(seen.recovered):.1f} s, at the longest {max(seen.recovered):.1f} s"
     yield from (f"{count:6} x {text}" for text, count in seen.errors.most_common(10))
 
 

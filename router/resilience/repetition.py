@@ -6,6 +6,7 @@ Pure Python. Two attempts at an answer give the same tokens and the same text, b
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vlm.types import Chunk
@@ -48,6 +49,13 @@ class _Part:
         """Whether the client has more than the attempt has given."""
         return not self._given.reaches(self._sent)
 
+    def add(self, token_ids: Sequence[int], reasoning: str, text: str) -> None:
+        """This is sent, too."""
+        self._token_ids += token_ids
+        self._reasoning += reasoning
+        self._text += text
+        self._sent = _Length(len(self._token_ids), len(self._reasoning), len(self._text))
+
     def begin_again(self) -> None:
         """Another attempt begins."""
         self._given = _Length()
@@ -63,10 +71,7 @@ class _Part:
         if rest.token_ids or rest.reasoning or rest.text:
             if not self._given.reaches(self._sent):  # tokens and text grow together, so one cannot be ahead alone
                 raise NotRepeatableError
-            self._token_ids += rest.token_ids
-            self._reasoning += rest.reasoning
-            self._text += rest.text
-            self._sent = self._given
+            self.add(rest.token_ids, rest.reasoning, rest.text)
         return rest
 
     def _unsent(self, chunk: Chunk) -> Chunk:
@@ -99,13 +104,14 @@ class Repetition:
     """
 
     def __init__(self) -> None:
+        self._first: list[tuple[int, tuple[int, ...], str, str]] = []  # of the first attempt, most often the only one
         self._parts: defaultdict[int, _Part] = defaultdict(_Part)
         self._repeats = False
 
     @property
     def started(self) -> bool:
         """Whether the client has anything."""
-        return bool(self._parts)
+        return bool(self._first or self._parts)
 
     @property
     def behind(self) -> bool:
@@ -115,6 +121,9 @@ class Repetition:
     def begin_again(self) -> None:
         """Another attempt begins."""
         self._repeats = self.started
+        for index, token_ids, reasoning, text in self._first:
+            self._parts[index].add(token_ids, reasoning, text)
+        self._first.clear()
         for part in self._parts.values():
             part.begin_again()
 
@@ -124,12 +133,12 @@ class Repetition:
         Raises:
             NotRepeatableError: The attempt gives another answer, or ends before it has given what was sent.
         """
-        if chunk.completion is not None and not self._repeats:
-            return chunk  # there is nothing after it that could be lost
+        if not self._repeats:
+            for piece in chunk.choices or (chunk,):
+                self._first.append((piece.index, piece.token_ids, piece.reasoning, piece.text))
+            return chunk
         pieces = tuple(self._parts[piece.index].rest_of(piece) for piece in chunk.choices)
         rest = chunk if pieces else self._parts[0].rest_of(chunk)
-        if not self._repeats:
-            return chunk
         if chunk.completion is not None and self.behind:
             raise NotRepeatableError
         left = replace(rest, choices=tuple(piece for piece in pieces if piece != Chunk(index=piece.index)))

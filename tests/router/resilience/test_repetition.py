@@ -137,9 +137,11 @@ def test_what_differs_beyond_what_was_sent_is_not_compared() -> None:
 def test_only_token_ids_and_text_are_kept() -> None:
     repetition = Repetition()
     sent_over(repetition, ANSWER[:-1])
+    assert "TopLogprob" not in repr(vars(repetition))
+    repetition.begin_again()
     part = repetition._parts[0]
     assert (part._text, len(part._token_ids)) == (LETTERS, 5 + 2 * len(LETTERS))
-    assert "logprobs" not in repr(vars(part))
+    assert "TopLogprob" not in repr(vars(part))
 
 
 def test_a_script_without_tokens_goes_on_too() -> None:
