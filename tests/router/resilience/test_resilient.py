@@ -12,6 +12,7 @@ from itertools import pairwise
 import httpx
 import pytest
 
+from router import app
 from router.app import create_app
 from router.asgi.errors import row_of
 from router.asgi.metering import RequestRecord
@@ -310,8 +311,8 @@ async def test_through_http_nothing_is_answered_or_counted_twice(stream: bool) -
     records: list[RequestRecord] = []
 
     async def answer(backend: Backend) -> str:
-        app = create_app(backend, RouterConfig(), lambda _scope, record: records.append(record))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
+        routes = create_app(backend, RouterConfig(), lambda _scope, record: records.append(record))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(routes), base_url="http://router") as http:
             return (await http.post(CHAT, json=body(stream=stream))).text
 
     cut: list[Step] = [*GOOD[:2], LOST] if stream else [LOST]
@@ -346,6 +347,15 @@ async def test_each_retry_and_each_end_is_one_line_in_the_log(caplog: pytest.Log
 def test_errors_keep_their_meaning_on_the_way_through_ray(kind: type[VlmError]) -> None:
     error = pickle.loads(pickle.dumps(kind("Gone.")))
     assert (type(error), error.retryable, error.lost) == (kind, True, kind is not EngineClosed)
+
+
+def test_the_router_has_the_policy_of_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Scripted()
+    monkeypatch.setattr(app, "RayBackend", lambda: backend)
+    made = app._backend(RouterConfig(retry_share=0.5, retry_floor=3, retry_patience_s=7.0))
+    assert isinstance(made, ResilientBackend)
+    assert (made._backend, made._policy) == (backend, RetryPolicy(share=0.5, floor=3, patience_s=7.0))
+    assert app._backend(RouterConfig())._policy == RetryPolicy()  # type: ignore[attr-defined]
 
 
 async def test_models_are_those_of_the_backend_behind() -> None:

@@ -9,16 +9,17 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 
 from router.backends.base import LocalBackend, ModelStatus
 from router.resilience.resilient import ResilientBackend, repeatable
 from router.resilience.retry_policy import RetryPolicy
 from tests.images import scene
 from tests.router.resilience.world import CLOSED, GONE, LOST, MODEL, Scripted, read, regrouped
-from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, comparable, crowd, miniature
+from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, comparable, crowd, faulty_model, miniature
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.errors import EngineFailure
+from vlm.errors import EngineFailure, LostTooOften
 from vlm.types import Chunk, Completion, Request, Sampling, Task
 
 MOONDREAM = "moondream-2"
@@ -170,6 +171,23 @@ def test_a_stream_outlives_the_engine_that_is_stopped_under_it() -> None:
     with Engine(miniature(name), CONFIG) as first, Engine(miniature(name), CONFIG) as second:
         chunks = asyncio.run(ask(first, second))
     assert Chunk.joined(chunks).text == alone.text
+
+
+def test_a_request_that_breaks_devices_breaks_two_at_most() -> None:
+    def gone(*_arguments: object) -> None:
+        raise torch.AcceleratorError("the device is gone")
+
+    broken = [Engine(faulty_model(miniature(BLIP), "forward", gone), CONFIG) for _ in range(2)]
+    with broken[0], broken[1], Engine(miniature(BLIP), CONFIG) as third:
+        backend = Cutting([*broken, third], [])
+        chunks, error = asyncio.run(read(ResilientBackend(backend, AT_ONCE), Request(scene(1))))
+        assert (chunks, type(error)) == ([], LostTooOften)
+        assert backend.attempts == 2
+        assert [engine.healthy for engine in (*broken, third)] == [False, False, True]
+
+        next_one = Cutting([*broken, third], [])  # it finds them broken, and is not to blame
+        chunks, error = asyncio.run(read(ResilientBackend(next_one, AT_ONCE), Request(scene(1))))
+        assert (error, next_one.attempts) == (None, 3)
 
 
 def test_a_draw_without_a_seed_is_a_draw_still() -> None:
