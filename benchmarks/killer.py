@@ -37,6 +37,9 @@ from tests.deployments.system import ROOT, System
 from tests.images import data_url, scenes
 
 READY_S = 300
+SETTLED_S = 4.0
+"""Serve sends a replica requests some time after it has reported that it is ready: to kill the other one before would
+leave none, and nobody to try again."""
 PATH = "/v1/chat/completions"
 IMAGES = 6
 TOKENS = 40
@@ -55,9 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         router = {"retry_share": 0.0, "retry_floor": 0} if options.without_retries else {}
         with running(Path(folder), options.model, options.replicas, router) as system:
-            end = time.monotonic() + options.seconds
-            over = lambda _kills: time.monotonic() + options.every > end  # noqa: E731  # the next kill would be too late
-            seen = asyncio.run(watch(system, options.model, options.clients, options.every, over))
+            before_last: float = options.seconds - options.every
+
+            def enough(seen: Seen) -> bool:
+                return time.monotonic() - seen.began > before_last
+
+            seen = asyncio.run(watch(system, options.model, options.clients, options.every, enough))
             log = system.log
     print("\n".join(report(seen, log)))
     return 0
@@ -125,6 +131,7 @@ class Seen:
             middle of a stream; ``differs`` from the answer that is known.
         seconds: Of each request that was answered.
         streamed: Number of requests for a stream.
+        began: When the first kill could be; on the clock of ``time.monotonic``, as the others.
         kills: When replicas were killed.
         recovered: Seconds from each kill until all replicas were ready again.
         errors: The texts of errors, with how often they came.
@@ -133,16 +140,18 @@ class Seen:
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     streamed: int = 0
+    began: float = 0.0
     kills: list[float] = field(default_factory=list)
     recovered: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
 
-async def watch(system: System, model: str, clients: int, every: float, enough: Callable[[int], bool]) -> Seen:
-    """Ask, and kill a replica every so many seconds, until so many kills are ``enough`` and all replicas are back."""
+async def watch(system: System, model: str, clients: int, every: float, enough: Callable[[Seen], bool]) -> Seen:
+    """Ask, and kill a replica every so many seconds, until it is ``enough`` and all replicas are back."""
     seen = Seen()
     async with httpx.AsyncClient(base_url=system.url, timeout=150, trust_env=False) as http:
         questions = await known_questions(http, model)
+        seen.began = time.monotonic()
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
@@ -215,17 +224,17 @@ async def _ask_for_stream(http: httpx.AsyncClient, body: Mapping[str, Any]) -> t
 # The kills
 
 
-async def _kill(system: System, model: str, every: float, enough: Callable[[int], bool], seen: Seen) -> None:
+async def _kill(system: System, model: str, every: float, enough: Callable[[Seen], bool], seen: Seen) -> None:
     started = ready_replicas(system)
     pause = every / 2
-    while not enough(len(seen.kills)):
+    while not enough(seen):
         await asyncio.sleep(pause)
         victim = random.choice([*system.processes(f"ServeReplica:{model}")])  # noqa: S311
         os.kill(victim, signal.SIGKILL)
         seen.kills.append(time.monotonic())
         await _ready(system, started + len(seen.kills))
         seen.recovered.append(time.monotonic() - seen.kills[-1])
-        pause = max(0.0, every - seen.recovered[-1])
+        pause = max(SETTLED_S, every - seen.recovered[-1])
 
 
 async def _ready(system: System, count: int) -> None:

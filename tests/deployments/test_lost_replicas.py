@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.killer import report, running, watch
+from benchmarks.killer import Seen, report, running, watch
 
 pytestmark = [
     pytest.mark.ray,
@@ -24,7 +24,8 @@ MOST = 8
 def test_no_request_fails_and_no_stream_is_cut_when_a_replica_is_killed(tmp_path: Path) -> None:
     with running(tmp_path, MODEL, 2, {}) as system:
 
-        def enough(kills: int) -> bool:
+        def enough(seen: Seen) -> bool:
+            kills = len(seen.kills)
             return kills >= MOST or (kills >= 2 and "goes on with a stream" in system.log)
 
         seen = asyncio.run(watch(system, MODEL, 8, 2.0, enough))
