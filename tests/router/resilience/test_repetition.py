@@ -98,10 +98,12 @@ def changed(number: int, **fields: object) -> list[Chunk]:
     [
         changed(2, token_ids=(77,)),
         changed(3, reasoning="x"),
+        changed(3, reasoning="8 "),
         changed(8, text="x"),
         changed(8, token_ids=(103, 77)),
         ANSWER[:4] + ANSWER[5:],
-        [*ANSWER[:6], ANSWER[-1]],  # it is complete before what was sent
+        [*ANSWER[:6], ANSWER[-1]],
+        [*ANSWER[:6], Chunk(completion=words())],  # it is complete before what was sent
     ],
 )
 def test_another_answer_is_noticed_before_anything_of_it_is_sent(other: list[Chunk]) -> None:
