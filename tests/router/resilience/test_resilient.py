@@ -174,6 +174,14 @@ async def test_retries_are_a_share_of_the_requests() -> None:
     assert one.stats.given_up == {"budget": 40}
 
 
+async def test_requests_that_had_no_trouble_count_for_the_share() -> None:
+    one = resilient(Scripted(*([GOOD] * 19), [CLOSED]), RetryPolicy(share=0.25, floor=0, patience_s=1e9))
+    for _ in range(19):
+        assert await read(one) == ([*GOOD], None)
+    assert await read(one) == ([], CLOSED)
+    assert one.stats == RetryStats({"closed": 5}, 0, {"budget": 1})
+
+
 async def test_an_overload_is_not_multiplied() -> None:
     backend = Scripted([FULL])
     one = resilient(backend)
