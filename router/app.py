@@ -54,6 +54,8 @@ from router.openapi.status import (
     READYZ,
     RETRIEVE_MODEL,
 )
+from router.resilience.resilient import ResilientBackend
+from router.resilience.retry_policy import RetryPolicy
 from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from router.server import HttpServer
@@ -201,7 +203,7 @@ class Router:
         _prepare_process()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return OneRequestId(create_app(RayBackend(), self._config))
+        return OneRequestId(create_app(_backend(self._config), self._config))
 
 
 class ListeningRouter:
@@ -214,7 +216,7 @@ class ListeningRouter:
             ConfigError: The address cannot be listened at.
         """
         _prepare_process()
-        self._server = HttpServer(create_app(RayBackend(), config), config)
+        self._server = HttpServer(create_app(_backend(config), config), config)
         self._server.start()
 
     def check_health(self) -> None:
@@ -229,6 +231,11 @@ class ListeningRouter:
     def __del__(self) -> None:
         if hasattr(self, "_server"):
             self._server.stop()
+
+
+def _backend(config: RouterConfig) -> Backend:
+    policy = RetryPolicy(config.retry_share, config.retry_floor, patience_s=config.retry_patience_s)
+    return ResilientBackend(RayBackend(), policy)
 
 
 def _prepare_process() -> None:

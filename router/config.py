@@ -141,6 +141,12 @@ class RouterConfig(BaseModel):
         request_timeout_s: Deadline of a request in seconds from its first byte to the end of its answer, above 0.
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
+        retry_share: Calls to a model's replicas beyond one for each request, as a share of the requests of the last ten
+            seconds, from 0 to 1. A request is called for again when its replica was lost, stops or has no room.
+        retry_floor: Number of such calls in ten seconds that are allowed beyond that share, 0 or more: as many as a
+            replica holds requests, so that losing one costs none of them. With both at 0, nothing is tried again.
+        retry_patience_s: Longest time in seconds that a request waits for another replica, above 0: as long as one
+            takes to start.
         required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
         drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
@@ -188,6 +194,9 @@ class RouterConfig(BaseModel):
     file_ttl_s: Annotated[FileSeconds, Field(validate_default=True)] = 7 * 86_400
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
+    retry_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    retry_floor: Annotated[int, Field(ge=0)] = 32
+    retry_patience_s: Seconds = 30.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     drop_params: bool = False

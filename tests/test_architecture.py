@@ -70,6 +70,7 @@ ROOMS: dict[str, set[str]] = {
     "router/config": {"serve_args", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types"},
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
+    "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
@@ -98,7 +99,8 @@ ROOMS: dict[str, set[str]] = {
     "router/app": {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
-        "router/files", "router/images", "router/moondream", "router/openapi", "router/responses", "router/server",
+        "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
+        "router/responses", "router/server",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},

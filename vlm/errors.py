@@ -6,9 +6,13 @@
     │   └── UnsupportedTask     the model does not offer the task
     ├── ModelNotFound           no such model is served here
     ├── ModelNotReady           the model is configured but cannot answer yet
+    │   └── ReplicaLost         what was to answer has ended, and nothing of the answer had come
     ├── Overloaded              refused because there is no room for it now
     ├── DeadlineExceeded        the request took longer than its deadline allows
     ├── EngineFailure           the engine failed while it worked on the request
+    │   ├── EngineClosed        it stops, or is broken, and takes no more requests
+    │   ├── EngineLost          its process or its device ended while it worked on the request
+    │   └── LostTooOften        several processes or devices ended while they worked on the request
     ├── CheckpointError         a checkpoint cannot be loaded
     └── ConfigError             a setting is unknown or has an impossible value
 
@@ -18,6 +22,8 @@ side of a Ray handle.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class VlmError(Exception):
     """The root of all errors that this project raises on purpose.
@@ -26,7 +32,14 @@ class VlmError(Exception):
         message: One sentence for the client; never text of another library's exception.
         param: Path of the field at fault (``"sampling.top_p"``), or None.
         code: A machine-readable code of the HTTP contract (``"invalid_image"``), or None.
+
+    Attributes:
+        retryable: Whether another replica of the model may answer the same request, at once or in a moment.
+        lost: Whether the process or the device that worked on the request has ended, perhaps because of it.
     """
+
+    retryable: ClassVar[bool] = False
+    lost: ClassVar[bool] = False
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)  # the positional arguments are what pickle replays
@@ -58,8 +71,17 @@ class ModelNotReady(VlmError):
     """The model is configured but cannot answer yet."""
 
 
+class ReplicaLost(ModelNotReady):
+    """The process that was to answer has ended, before anything of the answer had come."""
+
+    retryable = True
+    lost = True
+
+
 class Overloaded(VlmError):
     """Refused because there is no room for it now, or its caller holds a share of it; the client may try again."""
+
+    retryable = True
 
 
 class DeadlineExceeded(VlmError):
@@ -68,6 +90,23 @@ class DeadlineExceeded(VlmError):
 
 class EngineFailure(VlmError):
     """The engine failed while it worked on the request; the request itself may be fine."""
+
+
+class EngineClosed(EngineFailure):
+    """The engine stops, or its device or its decoding processes are broken: it takes no more requests."""
+
+    retryable = True
+
+
+class EngineLost(EngineFailure):
+    """The process or the device that worked on the request has ended; the request may be the reason."""
+
+    retryable = True
+    lost = True
+
+
+class LostTooOften(EngineFailure):
+    """Several processes or devices ended while they worked on the request, so it is not sent to another one."""
 
 
 class CheckpointError(VlmError):

@@ -22,6 +22,7 @@ from vlm.errors import (
     EngineFailure,
     InvalidImage,
     InvalidRequest,
+    LostTooOften,
     ModelNotFound,
     ModelNotReady,
     Overloaded,
@@ -124,6 +125,7 @@ TABLE: Mapping[type[VlmError], Row] = {
     ModelNotReady: Row(503, SERVER, "model_not_ready", "model", retry_after_s=2),
     Overloaded: Row(503, SERVER, "overloaded", retry_after_s=1),
     DeadlineExceeded: Row(504, SERVER, "timeout"),
+    LostTooOften: Row(500, SERVER, "engine_failure", should_retry=False),  # it would cost further replicas
     EngineFailure: Row(500, SERVER, "engine_failure"),
     VlmError: Row(500, SERVER),
 }

@@ -17,7 +17,7 @@ from router.backends.applications import Reported, applications_in, controller_r
 from router.backends.base import ModelStatus, unknown
 from router.backends.model_info import ModelInfos
 from router.backends.snapshot import Snapshot
-from vlm.errors import EngineFailure, ModelNotReady, Overloaded, VlmError
+from vlm.errors import EngineFailure, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
 ROUTER_APPLICATION = "router"
@@ -174,14 +174,28 @@ def translated(error: BaseException, model: str, *, started: bool) -> VlmError:
         return Overloaded(f"The queue of the model {model!r} is full; try again in a moment.", "model")
     if names & _FULL:
         return Overloaded("There is no memory for another image at this moment; try again in a moment.")
-    if not started and names & _GONE:
-        return ModelNotReady(f"The model {model!r} lost the process that was to answer; try again in a moment.")
-    return EngineFailure(f"The model {model!r} failed while it worked on this request.")
+    if names & _GONE or _ended_connection(error):
+        return (EngineLost if started else ReplicaLost)(_LOST[started].format(model))
+    if "DeploymentUnavailableError" in names:
+        return ModelNotReady(f"The model {model!r} cannot answer at this moment; try again later.")
+    return EngineFailure(_FAILED.format(model))
+
+
+def _ended_connection(error: BaseException) -> bool:
+    """Whether gRPC says that the process at the other end has gone, or is about to."""
+    code = getattr(error, "code", None)
+    return callable(code) and getattr(code(), "name", None) in {"UNAVAILABLE", "CANCELLED"}
+
+
+_FAILED = "The model {!r} failed while it worked on this request."
+_LOST = ("The model {!r} lost the process that was to answer; try again in a moment.", _FAILED)
+"""By whether the client already has a part of the answer."""
 
 
 _FULL: frozenset[str] = frozenset(("OutOfDiskError", "ObjectStoreFullError"))
 """Ray's object store, which holds images on their way to a model, is full and is not to use the disk."""
 
 _GONE: frozenset[str] = frozenset(
-    ("RayActorError", "ActorUnavailableError", "NodeDiedError", "DeploymentUnavailableError", "ReplicaUnavailableError")
+    ("RayActorError", "ActorUnavailableError", "NodeDiedError", "ReplicaUnavailableError")
 )
+"""The process that worked on the request has ended."""

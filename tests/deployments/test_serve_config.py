@@ -207,7 +207,7 @@ ENGINE_KEYS = ", ".join(EngineConfig.__dataclass_fields__)
         (
             {"checkpoint": "x", "max_batch": 1},
             "max_batch is not a known setting; write engine.max_batch. "
-            "Known keys: checkpoint, revision, dtype, device, threads, engine, ",
+            "Known keys: checkpoint, revision, dtype, device, threads, weights_cache, weights_cache_bytes, engine, ",
         ),
         ({}, "checkpoint is missing."),
         ({"checkpoint": ""}, "checkpoint must not be empty."),
@@ -238,7 +238,8 @@ NOT_DEFAULT: Mapping[str, Any] = {name: 3 + index for index, name in enumerate(E
 
 def test_every_setting_of_a_replica_reaches_the_loader_and_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     args = {"checkpoint": "org/name", "revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "threads": 3}
-    config = ModelConfig.from_args({**args, "engine": dict(NOT_DEFAULT)})
+    cache = {"weights_cache": "/var/cache/weights", "weights_cache_bytes": 2**30}
+    config = ModelConfig.from_args({**args, **cache, "engine": dict(NOT_DEFAULT)})
     engine, loaded, threads = Mock(), Mock(), Mock()
     load, start = Mock(return_value=loaded), Mock(return_value=engine)
     info = Mock(return_value=ModelInfo("blip", "/path/on/this/machine", None, 1, "float16", "cuda:1"))
@@ -247,7 +248,7 @@ def test_every_setting_of_a_replica_reaches_the_loader_and_the_engine(monkeypatc
     monkeypatch.setattr("vlm.loading.info", info)
     monkeypatch.setattr("vlm.engine.engine.Engine", start)
     replica = Replica(config)
-    options = {"revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "report": ANY}
+    options = {"revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "report": ANY, **cache}
     assert load.call_args_list == [call("org/name", **options)]
     assert threads.call_args_list == [call(3)]
     assert start.call_args_list == [call(loaded, EngineConfig(**NOT_DEFAULT))]

@@ -16,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 
 from vlm.decoding.process import REAP_S, DecodingProcess, Gone
 from vlm.decoding.queue import DecodeQueue, Job
-from vlm.errors import EngineFailure, InvalidImage, VlmError
+from vlm.errors import EngineClosed, EngineFailure, EngineLost, InvalidImage, VlmError
 from vlm.models.processor import Preprocess, ProcessedImage
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class DecodePool:
         with self._lock:
             running = dict(self._running)
         for job, (process, _) in running.items():
-            _fail(job, EngineFailure(STOPPING))
+            _fail(job, EngineClosed(STOPPING))
             process.kill()
         for thread in self._threads:
             if thread.ident is not None:
@@ -206,7 +206,7 @@ class DecodePool:
             _fail(job, error)
 
     def _closed_reason(self) -> EngineFailure:
-        return EngineFailure(BROKEN if self._broken else STOPPING)
+        return EngineClosed(BROKEN if self._broken else STOPPING)
 
     def _reason(self, end: TimeoutError | Gone, job: Job) -> VlmError:
         """Why a process had to be given up with its image."""
@@ -219,7 +219,7 @@ class DecodePool:
         if not job.result.done():
             log.warning("a decoding process ended with exit code %s", end.code)
         if end.code in _NOT_BY_THE_IMAGE:
-            return EngineFailure("The process that decoded the image was ended from outside; send the request again.")
+            return EngineLost("The process that decoded the image was ended from outside; send the request again.")
         return InvalidImage(
             "The image cannot be decoded: its decoder ended. Save it anew as a PNG or a baseline JPEG.",
             code="image_parse_error",

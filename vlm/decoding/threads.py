@@ -9,7 +9,7 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from vlm.decoding.pool import STOPPING
-from vlm.errors import EngineFailure, VlmError
+from vlm.errors import EngineClosed, EngineFailure, VlmError
 from vlm.models.processor import Preprocess, ProcessedImage
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class DecodeThreads:
             return self._threads.submit(self._decode, image)
         except RuntimeError:  # it was stopped after the request had come
             refused: Future[ProcessedImage] = Future()
-            refused.set_exception(EngineFailure(STOPPING))
+            refused.set_exception(EngineClosed(STOPPING))
             return refused
 
     def _decode(self, image: bytes) -> ProcessedImage:
         if self._stopping:
-            raise EngineFailure(STOPPING)
+            raise EngineClosed(STOPPING)
         try:
             return self._preprocess(image)
         except VlmError:

@@ -21,7 +21,7 @@ from vlm.engine.output import TextDelta
 from vlm.engine.runner import Chosen, ModelRunner, device_is_broken, not_finite
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure
+from vlm.errors import EngineFailure, EngineLost
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
 
@@ -131,7 +131,8 @@ class Core:
     def _fail(self, sequences: abc.Sequence[Sequence], message: str) -> list[Event]:
         for sequence in sequences:
             self.scheduler.remove(sequence)
-        return [Event(sequence, error=EngineFailure(message)) for sequence in sequences]
+        kind = EngineLost if self.broken else EngineFailure  # of a broken device, any sequence may be the reason
+        return [Event(sequence, error=kind(message)) for sequence in sequences]
 
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         if not chosen.finite:

@@ -30,7 +30,7 @@ from vlm.engine.places import Demand, Hold, Places
 from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, Overloaded, VlmError
+from vlm.errors import EngineClosed, EngineLost, Overloaded, VlmError
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, Completion, Request
 
@@ -257,9 +257,9 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._core.broken:
-            raise EngineFailure(BROKEN)
+            raise EngineClosed(BROKEN)
         if self._stopping:
-            raise EngineFailure(STOPPING)
+            raise EngineClosed(STOPPING)
 
     def _refuse_requests(self) -> None:
         with self._lock:
@@ -277,9 +277,10 @@ class Engine:
 
     def _end(self) -> None:
         """End every request with an error, however the thread ends: those that it has, and those in the inbox."""
+        kind = EngineClosed if self._stopping else EngineLost  # of a bug that ends it, any sequence may be the reason
         self._refuse_requests()
         self._drain_commands(wait=False)
-        self._deliver([Event(sequence, error=EngineFailure(STOPPING)) for sequence in self._streams])
+        self._deliver([Event(sequence, error=kind(STOPPING)) for sequence in self._streams])
         self._core.fail_all(STOPPING)
 
     def _drain_commands(self, wait: bool) -> bool:

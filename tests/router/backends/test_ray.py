@@ -20,7 +20,16 @@ from router.backends.ray import MAX_GRPC_BYTES, RayBackend, translated
 from router.backends.snapshot import Snapshot
 from tests.clock import CLOCKED
 from tests.router.world import script, words
-from vlm.errors import EngineFailure, InvalidRequest, ModelNotFound, ModelNotReady, Overloaded, VlmError
+from vlm.errors import (
+    EngineFailure,
+    EngineLost,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    ReplicaLost,
+    VlmError,
+)
 from vlm.types import Chunk, ModelInfo, Request
 
 pytestmark = pytest.mark.anyio
@@ -386,12 +395,33 @@ async def test_ray_task_errors_hide_everybody_elses() -> None:
         assert error.message == "The model 'blip' failed while it worked on this request."
 
 
-async def test_ray_lost_processes_are_worth_a_retry_only_before_the_first_chunk() -> None:
+async def test_ray_lost_processes_are_told_by_whether_the_client_has_a_part_of_the_answer() -> None:
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-    for error in (ActorDiedError(), ActorUnavailableError("secret", None)):
-        assert type(await failure(error)) is ModelNotReady
-        assert type(await failure(error, Chunk("a"))) is EngineFailure
+    for lost in (ActorDiedError(), ActorUnavailableError("secret", None), ended_connection("UNAVAILABLE")):
+        assert type(await failure(lost)) is ReplicaLost
+        error = await failure(lost, Chunk("a"))
+        assert type(error) is EngineLost
+        assert error.message == "The model 'blip' failed while it worked on this request."
+
+
+async def test_ray_a_replica_that_stops_cancels_what_it_has() -> None:
+    """Serve translates what gRPC says only where it says that the process has gone."""
+    assert type(await failure(ended_connection("CANCELLED"), Chunk("a"))) is EngineLost
+    assert type(await failure(ended_connection("RESOURCE_EXHAUSTED"))) is EngineFailure
+
+
+def ended_connection(code: str) -> Exception:
+    grpc = pytest.importorskip("grpc")
+    error: Exception = grpc.aio.AioRpcError(grpc.StatusCode[code], grpc.aio.Metadata(), grpc.aio.Metadata())
+    return error
+
+
+async def test_ray_a_model_that_failed_to_deploy_has_lost_nothing() -> None:
+    from ray.serve._private.common import DeploymentID
+    from ray.serve.exceptions import DeploymentUnavailableError
+
+    assert type(await failure(DeploymentUnavailableError(DeploymentID("Replica", "blip")))) is ModelNotReady
 
 
 async def test_ray_back_pressure_is_overload() -> None:
