@@ -174,8 +174,8 @@ def test_models_are_listed_with_what_their_replicas_have_loaded(http: httpx.Clie
     eventually(is_described)
 
 
-def test_a_dying_replica_is_an_error_to_retry_and_the_next_answer_comes(http: httpx.Client) -> None:
-    check_error(ask(http, "die"), 503, "model_not_ready", "model")
+def test_a_request_that_ends_replicas_is_given_up_and_the_next_answer_comes(http: httpx.Client) -> None:
+    check_error(ask(http, "die"), 500, "engine_failure", None)
     eventually(lambda: ask(http, "").status_code == 200, patience_s=60)
 
 
