@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ray.serve")  # the logger that Serve sets up in every replica: files, and the starter's console
 
-CHUNK_EVERY_S = 0.025
+CHUNK_EVERY_S = 0.04
 """Shorter than people notice, and longer than most decode steps: a chunk then carries several tokens."""
 
 
