@@ -24,6 +24,7 @@ from PIL import Image
 
 from router.app import Router
 from router.config import RouterConfig
+from serve_args.cluster_environment import own
 from tests.images import encoded
 from tests.router.cluster import cluster
 from tests.router.files.world import KEY, OTHER_KEY
@@ -77,7 +78,7 @@ def serving(folder: Path) -> Iterator[str]:
         router: Any = serve.deployment(
             name="Router", num_replicas=2, max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
         )
-        serve.run(router(serve.ingress()(Router)).bind(config), name=APPLICATION, route_prefix="/")
+        serve.run(router(serve.ingress()(Router)).bind(config, own()), name=APPLICATION, route_prefix="/")
         yield f"http://127.0.0.1:{port}"
 
 
