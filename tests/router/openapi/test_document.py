@@ -73,6 +73,24 @@ def test_nothing_is_named_that_is_not_used() -> None:
         assert {f"#/components/{kind}/{name}" for name in served()["components"][kind]} <= used
 
 
+def enums(value: Any) -> Iterator[list[Any]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("enum"), list):
+            yield value["enum"]
+        for inner in value.values():
+            yield from enums(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from enums(inner)
+
+
+def test_no_enum_names_a_value_twice() -> None:
+    """1 and true are not the same value in JSON, although Python finds them equal."""
+    found = [[json.dumps(value, sort_keys=True) for value in one] for one in enums(served())]
+    assert ["null", '"auto"', '"none"'] in found
+    assert [one for one in found if len(set(one)) != len(one)] == []
+
+
 def test_names_of_operations_differ() -> None:
     names = [operation["operationId"] for _, _, operation in operations()]
     assert len(set(names)) == len(names)
