@@ -33,7 +33,8 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.deployments.system import ROOT, System
+from benchmarks.http.systems import config_of as one_model
+from tests.deployments.system import System
 from tests.images import data_url, scenes
 
 READY_S = 300
@@ -98,12 +99,10 @@ def running(folder: Path, model: str, replicas: int, router: Mapping[str, Any]) 
 
 def config_of(model: str, replicas: int, router: Mapping[str, Any]) -> dict[str, Any]:
     """The local config with this model alone; replicas report when they are ready."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.local.yaml").read_text(encoding="utf-8"))
-    entry, one = (next(app for app in config["applications"] if app["name"] == name) for name in ("router", model))
-    entry = {**entry, "args": {**entry["args"], "required_models": [model], **router}}
-    deployments = [{**deployment, "num_replicas": replicas} for deployment in one["deployments"]]
-    logging = {**config["logging_config"], "log_level": "INFO"}
-    return {**config, "logging_config": logging, "applications": [entry, {**one, "deployments": deployments}]}
+    config = one_model(model, replicas=replicas)
+    config["applications"][0]["args"] |= router
+    config["logging_config"]["log_level"] = "INFO"
+    return config
 
 
 def ready_replicas(system: System) -> int:

@@ -69,6 +69,12 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND if fields else 0.0
 
 
+def reaped_seconds(process: int) -> float:
+    """The same of all processes below it that have ended, as far as it, or those between, have waited for them."""
+    fields = _statistics(process)
+    return (int(fields[13]) + int(fields[14])) / TICKS_A_SECOND if fields else 0.0
+
+
 def memory(process: int) -> Memory:
     """Its resident memory, and the part of it that is the process's own."""
     fields = _fields(_read(process, "status"))

@@ -14,25 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-ROOT = Path(__file__).resolve().parent.parent
-POLL_S = 0.1
-READY_S = 600
-"""How long the system may take until it is ready."""
-MEMORY = ("Pss", "Rss")
-"""Fields of /proc/PID/smaps_rollup; in Pss, a page that n processes share counts 1/n in each."""
+from benchmarks import processes
+from benchmarks.http.servers import ROOT, Start, free_port, running
+
+MEMORY: Mapping[str, Callable[[int], float]] = {
+    "Pss": processes.proportional_mib,
+    "Rss": lambda process: processes.memory(process).resident,
+}
+"""How the MiB of a process are counted: in Pss, a page that n processes share counts 1/n in each. The processes that
+decode for it are not among them."""
 KV_BYTES = 1 << 28
 
 
@@ -95,7 +95,7 @@ def _start_replicas(options: argparse.Namespace, count: int) -> tuple[list[dict[
     ]
     try:
         parts = [json.loads(_pipe(process.stdout).readline()) for process in started]
-        memory = {field: sum(_memory(process.pid, field) for process in started) for field in MEMORY}
+        memory = {field: sum(mib(process.pid) for process in started) for field, mib in MEMORY.items()}
     finally:
         for process in started:
             process.communicate()  # closes its input, which ends it
@@ -105,15 +105,6 @@ def _start_replicas(options: argparse.Namespace, count: int) -> tuple[list[dict[
 def _pipe(pipe: IO[str] | None) -> IO[str]:
     assert pipe is not None
     return pipe
-
-
-def _memory(process: int, field: str) -> float:
-    """MiB of a process, without the processes that decode for it."""
-    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name == field:
-            return int(rest.split()[0]) / 1024
-    raise AssertionError(field)
 
 
 class Parts:
@@ -180,46 +171,15 @@ def _answer(replica: Any, request: Any) -> None:
 
 def start_system(config: Path) -> dict[str, float]:
     """Seconds until everything is ready, and the CPU seconds of all its processes until then."""
-    from deployments.local.processes import descendants
-
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "deployments.local", "--port", str(port), "--config", str(config.resolve())]
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603
-        try:
-            _wait(process, f"http://127.0.0.1:{port}/readyz", began + READY_S)
+        with running([Start("the system", command, port, "/readyz", {})], Path(folder)) as (server,):
             ready = time.monotonic() - began
-            cpu = sum(map(_cpu_seconds, {process.pid, *descendants(process.pid)}))
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            all_processes = processes.tree(server.process)
+            cpu = sum(processes.cpu_seconds(one) + processes.reaped_seconds(one) for one in all_processes)
     return {"wall_s": round(ready, 1), "cpu_s": round(cpu, 1)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, deadline: float) -> None:
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  our own address
-                return
-        except OSError:
-            time.sleep(POLL_S)
-    raise SystemExit("The system did not get ready.")
-
-
-def _cpu_seconds(process: int) -> float:
-    """Of a process and of its children that have ended and been reaped."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:  # it has just ended, and counts in its parent
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

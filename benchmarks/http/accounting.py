@@ -33,9 +33,9 @@ def part_of(title: str, name: str = "") -> str:
 
 @dataclass(slots=True)
 class Used:
-    """CPU seconds by part, and the largest sum of all processes' memory (PSS) that was seen.
+    """CPU seconds by part, and the sum of all processes' memory (PSS), filled in when the time that is counted ends.
 
-    Filled in when the time that is counted ends.
+    Pages of libraries that other systems have mapped too count for each of them in part.
     """
 
     cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -46,17 +46,37 @@ class Used:
 def counting(root: int) -> Iterator[Used]:
     """Count what the processes from ``root`` on use until the end of the block.
 
-    A process that starts meanwhile counts from its beginning; one that ends is lost.
+    A process that starts meanwhile counts from its beginning. One that ends counts as :data:`REST`, once another one of
+    the tree has waited for it: what it was is known no more.
     """
     used = Used()
-    before = _cpu(root)
+    before = _seconds(root)
     yield used
-    after = _cpu(root)
+    after = _seconds(root)
     for process, seconds in after.items():
         part = part_of(processes.title(process), processes.name(process))
-        used.cpu_s[part] += seconds - before.get(process, 0.0)
+        used.cpu_s[part] += seconds.own - before.get(process, NONE).own
+    if (ended := _ended(before, after)) > 0:
+        used.cpu_s[REST] += ended
     used.memory_mib = sum(map(processes.proportional_mib, after))
 
 
-def _cpu(root: int) -> Mapping[int, float]:
-    return {process: processes.cpu_seconds(process) for process in processes.tree(root)}
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """CPU time of a process, and of those below it that have ended."""
+
+    own: float
+    reaped: float
+
+
+NONE = Seconds(0.0, 0.0)
+
+
+def _seconds(root: int) -> Mapping[int, Seconds]:
+    return {one: Seconds(processes.cpu_seconds(one), processes.reaped_seconds(one)) for one in processes.tree(root)}
+
+
+def _ended(before: Mapping[int, Seconds], after: Mapping[int, Seconds]) -> float:
+    """What the processes used that have ended since: those who waited for them have it now, with what was before."""
+    new = sum(seconds.reaped - before.get(process, NONE).reaped for process, seconds in after.items())
+    return new - sum(one.own + one.reaped for process, one in before.items() if process not in after)

@@ -38,8 +38,8 @@ async def closed(port: int, requests: Iterator[Sent], clients: int, seconds: flo
     """Let each of ``clients`` send its next request when its last one has been answered.
 
     What counts begins when as many answers as there are clients have arrived, and then takes ``seconds``, and at least
-    :data:`LEAST` times as many answers. Servers that batch requests answer in bursts; so the time that counts begins
-    and ends with the last answer before.
+    :data:`LEAST` times as many answers. Servers that batch requests answer in bursts, and a burst belongs to the time
+    before it: so the time that counts begins with the last answer of a burst, and ends with that of a later one.
     """
     answers: list[Answered] = []
     deadline = over = float("inf")
@@ -62,9 +62,10 @@ async def closed(port: int, requests: Iterator[Sent], clients: int, seconds: flo
 
 
 def _between_answers(answers: Sequence[Answered], warm_up: int, over: float, cpu_s: float) -> Load:
+    """``over``: when the first answer arrived that is too late to count, and with it the next burst began."""
     times = [one.done for one in answers]
     began = times[min(warm_up, len(times)) - 1]
-    ended = max((one for one in times if began < one <= over), default=times[-1])
+    ended = max((one for one in times if began < one < over), default=times[-1])
     return Load(answers, began, ended, cpu_s)
 
 

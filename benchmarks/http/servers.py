@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks import processes
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 300.0
-"""The longest wait for a server; it takes 10 to 40 s on two cores if three start at once."""
+READY_S = 600.0
+"""The longest wait for a server. Three at once take 10 to 40 s on two cores, and real weights take longer."""
 END_S = 30.0
 """From an interrupt until what is left of a server is killed."""
 POLL_S = 0.1

@@ -83,16 +83,18 @@ def start_ours(model: str, port: int, folder: Path, *, waiting: int, replicas: i
     return Start(OURS, command, port, "/readyz", {})
 
 
-def config_of(model: str, *, waiting: int, replicas: int = 1) -> dict[str, Any]:
+def config_of(model: str, *, waiting: int | None = None, replicas: int = 1) -> dict[str, Any]:
     """The config of ``make serve`` with one model alone, as the peers have one.
 
     Args:
-        waiting: How many requests may wait for the engine: the peers' queues have no limit.
+        waiting: How many requests may wait for the engine, where it is not what the config has: the peers' queues have
+            no limit.
     """
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text("utf-8"))
     router, found = (_application(config, name) for name in ("router", model))
     router["args"]["required_models"] = [model]
-    found["args"]["engine"]["max_waiting"] = waiting
+    if waiting is not None:
+        found["args"]["engine"]["max_waiting"] = waiting
     found["deployments"][0]["num_replicas"] = replicas
     return config | {"applications": [router, found]}
 

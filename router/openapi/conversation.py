@@ -17,8 +17,11 @@ def unsupported(impossible: Mapping[str, tuple[object, ...]]) -> Json:
         impossible: Names of fields, with the values for which they are not refused; null never is.
     """
     offers: Json = {name: {"description": "Ignored and reported: the models cannot call tools."} for name in OFFERS}
-    refused: Json = {
-        name: {"enum": [None, *harmless], "description": "Other values are refused, or with drop_params ignored."}
-        for name, harmless in [*impossible.items(), *((name, NOT_DEMANDED) for name in CHOICES)]
-    }
-    return {**offers, **refused}
+    accepted: Mapping[str, tuple[object, ...]] = {**impossible, **dict.fromkeys(CHOICES, NOT_DEMANDED)}
+    return {**offers, **{name: _only(harmless) for name, harmless in accepted.items()}}
+
+
+def _only(harmless: tuple[object, ...]) -> Json:
+    """A field with no values but null and these, of which null may be one."""
+    values = [value for value in harmless if value is not None]
+    return {"enum": [None, *values], "description": "Other values are refused, or with drop_params ignored."}

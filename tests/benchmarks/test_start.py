@@ -30,5 +30,5 @@ def test_a_replica_starts_part_by_part(capfd: pytest.CaptureFixture[str], tmp_pa
 def test_a_system_that_cannot_run_ends_the_measurement(tmp_path: Path) -> None:
     config = tmp_path / "serve.yaml"
     config.write_text("applications: [{name: x, import_path: deployments.app:build, args: {}}]")
-    with pytest.raises(SystemExit, match="did not get ready"):
+    with pytest.raises(SystemExit, match="the system is not ready"):
         start.start_system(config)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks import processes
-from benchmarks.http.accounting import counting, part_of
+from benchmarks.http.accounting import Seconds, _ended, counting, part_of
 
 BUSY = """
 import subprocess, sys, time
@@ -46,8 +46,8 @@ def test_what_a_process_does(title: str, name: str, part: str) -> None:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", BUSY, *arguments]
+def started(*arguments: str, program: str = BUSY) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", program, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as popen:
         assert popen.stdin is not None
         assert popen.stdout is not None
@@ -73,6 +73,34 @@ def test_cpu_time_is_that_of_the_block_by_part() -> None:
         assert set(used.cpu_s) == {"replica"}
         assert used.cpu_s["replica"] == pytest.approx(0.6 - before, abs=0.1)
         assert used.memory_mib > 3
+
+
+ENDING = """
+import subprocess, sys
+command = [sys.executable, "-c", "import time\\nwhile time.process_time() < 0.6: pass"]
+print("ready", flush=True)
+sys.stdin.readline()
+subprocess.run(command, check=True)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@linux
+def test_cpu_time_of_a_process_that_ends_is_not_lost() -> None:
+    with started(program=ENDING) as popen:
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        with counting(popen.pid) as used:
+            print(file=popen.stdin, flush=True)
+            popen.stdout.readline()
+        assert used.cpu_s["rest"] >= 0.55
+
+
+def test_of_a_process_that_ends_only_what_it_used_since_counts() -> None:
+    before = {1: Seconds(1.0, 0.25), 2: Seconds(5.0, 0.5)}
+    assert _ended(before, {1: Seconds(1.5, 6.0)}) == 0.25
+    assert _ended(before, before) == 0
 
 
 @linux

@@ -132,11 +132,29 @@ def answer(done: float) -> Answered:
 
 
 def test_what_counts_begins_and_ends_with_an_answer() -> None:
-    """Bursts of two each second, from 1.0 on; three clients; the time is over at 5.0, and the last two come later."""
+    """Bursts of two each second, from 1.0 on; three clients; the first answer of the last burst comes too late."""
     answers = [answer(at + late) for at in (1.0, 2.0, 3.0, 4.0, 5.5) for late in (0.0, 0.001)]
-    load = _between_answers(answers, 3, 5.0, 0.0)
+    load = _between_answers(answers, 3, 5.5, 0.0)
     assert (load.began, load.ended) == (2.0, 4.001)
     assert len(load.counted) == 5
+
+
+def test_whole_bursts_count() -> None:
+    """A server that answers four at once: two bursts count after the first, and nothing of the one that is too late."""
+    waiting: list[asyncio.StreamWriter] = []
+
+    async def handle(writer: asyncio.StreamWriter) -> None:
+        waiting.append(writer)
+        if len(waiting) == 4:
+            for one in waiting:
+                one.write(PLAIN)
+            waiting.clear()
+
+    async def load() -> Load:
+        async with server(handle) as port:
+            return await closed(port, asked(), 4, 0.0)
+
+    assert len(asyncio.run(load()).counted) == 2 * 4
 
 
 def test_requests_arrive_whatever_became_of_the_others_and_are_timed_from_when_they_were_due() -> None:

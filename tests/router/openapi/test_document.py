@@ -49,15 +49,18 @@ def test_every_schema_is_one() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
-def references(value: Any) -> Iterator[str]:
+def objects(value: Any) -> Iterator[Json]:
+    """A value and all within it that are objects."""
     if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for inner in value.values():
-            yield from references(inner)
-    elif isinstance(value, list):
+        yield value
+        value = [*value.values()]
+    if isinstance(value, list):
         for inner in value:
-            yield from references(inner)
+            yield from objects(inner)
+
+
+def references(value: Any) -> Iterator[str]:
+    return (one["$ref"] for one in objects(value) if isinstance(one.get("$ref"), str))
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -71,6 +74,14 @@ def test_nothing_is_named_that_is_not_used() -> None:
     used = set(references(served()))
     for kind in ("schemas", "headers", "parameters"):
         assert {f"#/components/{kind}/{name}" for name in served()["components"][kind]} <= used
+
+
+def test_no_enum_names_a_value_twice() -> None:
+    """1 and true are not the same value in JSON, although Python finds them equal."""
+    enums = [one["enum"] for one in objects(served()) if isinstance(one.get("enum"), list)]
+    found = [[json.dumps(value, sort_keys=True) for value in one] for one in enums]
+    assert ["null", '"auto"', '"none"'] in found
+    assert [one for one in found if len(set(one)) != len(one)] == []
 
 
 def test_names_of_operations_differ() -> None:
