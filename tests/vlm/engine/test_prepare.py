@@ -16,7 +16,7 @@ from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.engine.prepare import QUICK_BYTES, QUICK_CHARACTERS, Preparer, is_quick
 from vlm.engine.processor_cache import ProcessorCache
-from vlm.errors import EngineFailure, InvalidRequest
+from vlm.errors import EngineClosed, EngineFailure, InvalidRequest
 from vlm.models.processor import CacheSpec, Inputs, Processor
 from vlm.types import Request, Sampling, Task
 
@@ -110,6 +110,13 @@ def test_an_image_of_many_parts_is_prepared_in_a_thread() -> None:
         many = asyncio.run(engine.complete(Request(photo[:2] + b"\xff\xfe\0\2" * 300 + photo[2:])))
     assert [name for name in threads if name.startswith("prepare")]
     assert many.text == plainly.text
+
+
+def test_who_comes_when_the_threads_have_been_stopped_may_ask_another_replica() -> None:
+    engine = Engine(miniature(BLIP), EngineConfig(cache_bytes=2**26))
+    engine._intake.stop()
+    with pytest.raises(EngineClosed):
+        asyncio.run(engine._intake.prepared(Request(None, LONG + "a")))
 
 
 def test_pixels_of_another_size_than_the_scan_tells_are_not_used() -> None:
