@@ -49,20 +49,24 @@ class Intake:
         self._stopping = True
         self._workers.shutdown(wait=False)
 
-    async def prepared(self, request: Request) -> Sequence:
+    async def prepared(self, request: Request, generations: int = 1) -> Sequence:
         """A request as a sequence.
+
+        Args:
+            request: Asks for one thing.
+            generations: How many are prepared at the same time, because a client has asked for them together.
 
         Raises:
             VlmError: As :meth:`Preparer.draft <vlm.engine.prepare.Preparer.draft>`, or its image cannot be decoded.
         """
-        draft = await self._draft(request)
+        draft = await self._draft(request, generations)
         if draft.cost is None:
             return draft.finished()
         decode = partial(self._decoder.submit, request.image or b"", draft.cost)
         return draft.finished(await self._images.get(draft.key, decode))
 
-    async def _draft(self, request: Request) -> Draft:
-        if is_quick(request):
+    async def _draft(self, request: Request, generations: int) -> Draft:
+        if is_quick(request, generations):
             try:
                 return self._preparer.draft(request, few_parts=True)
             except InvalidImage:  # perhaps only because it has many parts, for which the event loop is not to wait

@@ -100,6 +100,17 @@ def test_what_an_event_loop_prepares_itself(request_: Request, quick: bool) -> N
     assert is_quick(request_) == quick
 
 
+def test_several_generations_are_prepared_in_threads() -> None:
+    """One request can ask for 64, each of which may take two milliseconds."""
+    threads = set[str]()
+    loaded = faulty_processor(miniature(BLIP), "prepare", lambda *_: threads.add(threading.current_thread().name))
+    with Engine(loaded, EngineConfig(cache_bytes=2**26)) as engine:
+        asyncio.run(engine.complete(Request(None, images=(plain(30, 20), plain(20, 30)))))
+        asyncio.run(engine.complete(Request(plain(30, 20), n=2)))
+    assert threads
+    assert all(name.startswith("prepare") for name in threads)
+
+
 def test_an_image_of_many_parts_is_prepared_in_a_thread() -> None:
     threads = set[str]()
     loaded = faulty_processor(miniature(BLIP), "prepare", lambda *_: threads.add(threading.current_thread().name))
