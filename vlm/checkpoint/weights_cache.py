@@ -175,17 +175,17 @@ class WeightsCache:
     def _mapped(self, layout: Layout) -> dict[str, Tensor] | None:
         """The parameters of a file that is there; None without one, or if it is not as it should be."""
         path = self.folder / layout.file
-        try:
-            with _opened(path, os.O_RDONLY) as file:
+        with suppress(FileNotFoundError), _opened(path, os.O_RDONLY) as file:
+            try:
                 memory = _checked(file, layout)
-                os.utime(file)  # of files in use, the time is what says which one has not been used for long
-                return layout.tensors(memory)
-        except FileNotFoundError:
-            return None
-        except _Unusable as error:
-            log.warning("%s %s; it is made again", path, error)
-            path.unlink(missing_ok=True)
-            return None
+            except _Unusable as error:
+                log.warning("%s %s; it is made again", path, error)
+                if _is(path, file):  # otherwise another process has made it again
+                    path.unlink(missing_ok=True)
+                return None
+            os.utime(file)  # of files in use, the time is what says which one has not been used for long
+            return layout.tensors(memory)
+        return None
 
     def _made(self, layout: Layout, fill: Fill) -> dict[str, Tensor] | None:
         """Make the file, or wait for another process that does; it is complete once it has its name."""

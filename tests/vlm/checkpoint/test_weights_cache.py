@@ -133,6 +133,24 @@ def test_a_file_that_cannot_be_trusted_is_made_again(
     assert fill.count == 2
 
 
+def test_a_file_that_another_process_has_made_again_is_kept(
+    cache: WeightsCache, fill: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(cache, fill)
+    path = only_file(cache)
+    checked = weights_cache._checked
+
+    def too_late(file: int, layout: Layout) -> mmap.mmap:
+        monkeypatch.setattr(weights_cache, "_checked", checked)
+        path.unlink()
+        use(cache, fill)  # as the other process does
+        raise weights_cache._Unusable("was damaged")
+
+    monkeypatch.setattr(weights_cache, "_checked", too_late)
+    use(cache, fill)
+    assert fill.count == 2
+
+
 def test_pages_that_the_disk_does_not_give_are_not_read(cache: WeightsCache, tmp_path: Path) -> None:
     """Whoever reads them is ended by a signal. A file that is cut short once it is mapped has such pages, too."""
     path = tmp_path / "weights"
