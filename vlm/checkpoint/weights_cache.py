@@ -10,6 +10,7 @@ folder or with a file costs a line in the log and time, but never an answer.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -27,11 +28,15 @@ import torch
 from torch import Tensor
 
 from vlm.checkpoint.files import Checkpoint
+from vlm.checkpoint.unfit import unreadable
 
 log = logging.getLogger(__name__)
 
 SUFFIX, UNFINISHED = ".weights", ".unfinished"
-"""Ends of the names of our files; nothing else in the folder is touched."""
+"""Ends of the names of our files."""
+
+_OURS = f"*-{'[0-9a-f]' * 32}{SUFFIX}"
+"""Their whole names; nothing else in the folder is touched: other programs have files of weights, too."""
 
 MAX_BYTES = 32 * 1024**3
 """All four published models in float32 take 17 GB, and in bfloat16 half of it."""
@@ -121,10 +126,13 @@ def identity(checkpoint: Checkpoint) -> str:
 
 
 def _file_identity(path: Path) -> list[int | str]:
-    with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        header = file.read(8)
-        header += file.read(min(int.from_bytes(header, "little"), _MAX_NAMES_BYTES))
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            header = file.read(8)
+            header += file.read(min(int.from_bytes(header, "little"), _MAX_NAMES_BYTES))
+    except OSError as error:
+        raise unreadable(path, "cannot be read") from error
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, hashlib.sha256(header).hexdigest()]
 
 
@@ -167,17 +175,17 @@ class WeightsCache:
     def _mapped(self, layout: Layout) -> dict[str, Tensor] | None:
         """The parameters of a file that is there; None without one, or if it is not as it should be."""
         path = self.folder / layout.file
-        try:
-            with _opened(path, os.O_RDONLY) as file:
+        with suppress(FileNotFoundError), _opened(path, os.O_RDONLY) as file:
+            try:
                 memory = _checked(file, layout)
-                os.utime(file)  # of files in use, the time is what says which one has not been used for long
-                return layout.tensors(memory)
-        except FileNotFoundError:
-            return None
-        except _Unusable as error:
-            log.warning("%s %s; it is made again", path, error)
-            path.unlink(missing_ok=True)
-            return None
+            except _Unusable as error:
+                log.warning("%s %s; it is made again", path, error)
+                if _is(path, file):  # otherwise another process has made it again
+                    path.unlink(missing_ok=True)
+                return None
+            os.utime(file)  # of files in use, the time is what says which one has not been used for long
+            return layout.tensors(memory)
+        return None
 
     def _made(self, layout: Layout, fill: Fill) -> dict[str, Tensor] | None:
         """Make the file, or wait for another process that does; it is complete once it has its name."""
@@ -220,14 +228,14 @@ class WeightsCache:
 
     def _finished(self) -> Iterator[tuple[int, int, Path]]:
         """(time of the last use, size, path) of each file; some may be removed at the same time."""
-        for path in self.folder.glob(f"*{SUFFIX}"):
+        for path in self.folder.glob(_OURS):
             with suppress(FileNotFoundError):
                 found = path.stat()
                 yield found.st_mtime_ns, found.st_size, path
 
     def _remove_abandoned(self, layout: Layout) -> None:
         """Remove what processes have left unfinished that were killed."""
-        for path in self.folder.glob(f"*{SUFFIX}{UNFINISHED}"):
+        for path in self.folder.glob(f"{_OURS}{UNFINISHED}"):
             if path.name == f"{layout.file}{UNFINISHED}":
                 continue
             with suppress(FileNotFoundError), _opened(path, os.O_RDWR) as file:
@@ -268,11 +276,13 @@ def _checked(file: int, layout: Layout) -> mmap.mmap:
 
 
 def _read_ahead(memory: mmap.mmap) -> None:
-    """Have all pages in memory, so that no request waits for the disk."""
+    """Have all pages in memory, so that no request waits for the disk. Raises _Unusable if the disk cannot be read."""
     try:
         memory.madvise(_MADV_POPULATE_READ)
-    except OSError:  # an older kernel
-        memory.madvise(mmap.MADV_WILLNEED)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a signal would end whoever reads such a page
+            raise _Unusable(f"cannot be read ({os.strerror(error.errno or 0)})") from error
+        memory.madvise(mmap.MADV_WILLNEED)  # an older kernel
 
 
 def _write(file: int, layout: Layout, fill: Fill) -> None:

@@ -36,11 +36,16 @@ class Ended(Exception):
 
 def send_task(to: socket.socket, data: bytes, memory_bytes: int, deadline: float) -> None:
     """Send an image, or at the beginning what decodes it. Raises OSError; TimeoutError at the deadline."""
+    header, body = _TASK.pack(len(data), memory_bytes), memoryview(data)
     try:
-        _wait_until(deadline, to, socket.SO_SNDTIMEO)
-        _send(to, _TASK.pack(len(data), memory_bytes), memoryview(data))
-    except BlockingIOError as error:
+        sent = to.sendmsg([header, body], (), socket.MSG_DONTWAIT)
+    except BlockingIOError as error:  # what came before has not been read
         raise TimeoutError from error
+    if sent < len(header) + len(body):  # few images are that long
+        # Not the kernel's limit: it holds for each buffer anew, so that a process could read for ever, one at a time.
+        to.settimeout(max(deadline - time.monotonic(), 1e-6))
+        _send_rest(to, header, body, sent)
+        to.settimeout(None)
 
 
 def receive_task(source: socket.socket) -> tuple[int, int]:
@@ -51,19 +56,22 @@ def receive_task(source: socket.socket) -> tuple[int, int]:
 
 def receive(source: socket.socket, size: int) -> bytes:
     """Exactly ``size`` bytes, however long they take. Raises Ended."""
+    data = b""
     try:
-        data = source.recv(size, socket.MSG_WAITALL)
+        while len(data) < size:  # a call ends early where this process is held still, and goes on
+            piece = source.recv(size - len(data), socket.MSG_WAITALL)
+            _some(len(piece))
+            data += piece
     except ConnectionError as error:
         raise Ended from error
-    if len(data) < size:
-        raise Ended
     return data
 
 
 def send_reply(to: socket.socket, header: Header, pixels: memoryview = memoryview(b"")) -> None:
     """Send a result, or an error without pixels."""
     text = json.dumps(header).encode()
-    _send(to, _REPLY.pack(len(text), pixels.nbytes) + text, pixels)
+    start = _REPLY.pack(len(text), pixels.nbytes) + text
+    _send_rest(to, start, pixels, to.sendmsg([start, pixels]))
 
 
 def receive_reply(source: socket.socket, deadline: float) -> tuple[Header, bytearray]:
@@ -102,7 +110,7 @@ def _parts(source: socket.socket, deadline: float) -> tuple[bytes, bytearray]:
     pixels[: len(there)] = there
     rest = memoryview(pixels)[len(there) :]
     while rest:
-        _wait_until(deadline, source, socket.SO_RCVTIMEO)
+        _wait_until(deadline, source)
         rest = rest[_some(source.recv_into(rest, 0, socket.MSG_WAITALL)) :]
     return data[_REPLY.size : start], pixels
 
@@ -110,7 +118,7 @@ def _parts(source: socket.socket, deadline: float) -> tuple[bytes, bytearray]:
 def _at_least(size: int, data: bytes, source: socket.socket, deadline: float) -> bytes:
     """``data`` and what follows it: so many bytes, and perhaps more."""
     while len(data) < size:
-        _wait_until(deadline, source, socket.SO_RCVTIMEO)
+        _wait_until(deadline, source)
         piece = source.recv(_USUAL_BYTES)
         _some(len(piece))
         data += piece
@@ -124,20 +132,22 @@ def _some(count: int) -> int:
     return count
 
 
-def _send(to: socket.socket, header: bytes, data: memoryview) -> None:
-    """Both parts, with one call of the system if the socket has room for them."""
-    sent = to.sendmsg([header, data])
+def _send_rest(to: socket.socket, header: bytes, data: memoryview, sent: int) -> None:
+    """What is left of both parts after so many bytes."""
     if sent < len(header):
         to.sendall(header[sent:])
     if sent < len(header) + len(data):
         to.sendall(data[max(sent - len(header), 0) :])
 
 
-def _wait_until(deadline: float, connection: socket.socket, which: int) -> None:
-    """Limit how long the next call waits, which then raises BlockingIOError.
+def _wait_until(deadline: float, connection: socket.socket) -> None:
+    """Limit how long the next call waits for data, which then raises BlockingIOError; TimeoutError at the deadline.
 
     The limit is the kernel's own. With ``settimeout``, Python asks before each call whether it would wait, which is a
     second call, and after each of the two this thread waits for the interpreter's lock.
     """
-    seconds, microseconds = divmod(max(int(1e6 * (deadline - time.monotonic())), 1), 1_000_000)
-    connection.setsockopt(socket.SOL_SOCKET, which, _TIMEVAL.pack(seconds, microseconds))
+    left = deadline - time.monotonic()
+    if left <= 0:  # otherwise what comes byte by byte would go on for ever
+        raise TimeoutError
+    seconds, microseconds = divmod(max(int(1e6 * left), 1), 1_000_000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(seconds, microseconds))

@@ -31,8 +31,8 @@ class EngineConfig:
             generates fewer tokens.
         encoder_cache_bytes: Bytes for encoded images, kept for the next question about the same image; 0 keeps none.
         processor_cache_bytes: Bytes for decoded and resized images, kept likewise.
-        prepare_threads: Threads that prepare requests with a long text or a large image file, and that decode and
-            resize images if ``decode_processes`` is 0.
+        prepare_threads: Threads that prepare requests with several generations, a long text or a large image file, and
+            that decode and resize images if ``decode_processes`` is 0.
         decode_processes: Processes that decode and resize images, of about 35 MB each. If there are several, one is
             left to small images. 0 decodes in threads of this process, which cannot be stopped: only for images whose
             origin is known.

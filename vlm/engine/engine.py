@@ -216,10 +216,10 @@ class Engine:
         closed = [loop for loop in loops if loop.is_closed()]
         return sum(map(self._places.give_back_all, closed))
 
-    async def _generate_one(self, request: Request, hold: Hold) -> AsyncGenerator[Chunk, None]:
-        """The chunks of one generation, which gives its places back when it ends."""
+    async def _generate_one(self, request: Request, hold: Hold, generations: int) -> AsyncGenerator[Chunk, None]:
+        """The chunks of one of so many generations, which gives its places back when it ends."""
         try:
-            sequence, stream = await self._begin(request)
+            sequence, stream = await self._begin(request, generations)
             try:
                 while not stream.ended:
                     yield await stream.receive()
@@ -228,10 +228,10 @@ class Engine:
         finally:
             self._places.give_back([hold])
 
-    async def _complete_one(self, request: Request, hold: Hold) -> Completion:
-        """The answer of one generation, which comes with one chunk; it gives its places back when it ends."""
+    async def _complete_one(self, request: Request, hold: Hold, generations: int) -> Completion:
+        """The answer of one of so many, which comes with one chunk; it gives its places back when it ends."""
         try:
-            sequence, stream = await self._begin(request)
+            sequence, stream = await self._begin(request, generations)
             try:
                 completion = (await stream.receive()).completion
             finally:
@@ -241,10 +241,10 @@ class Engine:
         assert completion is not None, "an answer that does not stream has one chunk"
         return completion
 
-    async def _begin(self, request: Request) -> tuple[Sequence, _Stream]:
-        """Prepare a request for one generation, and submit it."""
+    async def _begin(self, request: Request, generations: int) -> tuple[Sequence, _Stream]:
+        """Prepare a request for one of so many generations, and submit it."""
         stream = _Stream(asyncio.get_running_loop())
-        sequence = await self._intake.prepared(request)
+        sequence = await self._intake.prepared(request, generations)
         with self._lock:
             self._check_open()
             self._inbox.put(_Submit(sequence, stream))
@@ -353,10 +353,11 @@ class _Stream:
         return chunks[0] if len(chunks) == 1 else Chunk.joined(chunks)
 
 
-def _with_each(holds: Iterable[Hold], one: Callable[[Request, Hold], Answer]) -> Callable[[Request], Answer]:
+def _with_each(holds: Iterable[Hold], one: Callable[[Request, Hold, int], Answer]) -> Callable[[Request], Answer]:
     """What answers each generation of a request with one of its ``holds``, which are all alike."""
     left = list(holds)
-    return lambda request: one(request, left.pop())
+    generations = len(left)
+    return lambda request: one(request, left.pop(), generations)
 
 
 async def _completion(chunks: AsyncGenerator[Chunk, None]) -> Completion:

@@ -33,8 +33,13 @@ QUICK_CHARACTERS = 1000
 """Most text of such a request, which takes the tokenizers up to half a millisecond."""
 
 
-def is_quick(request: Request) -> bool:
-    """Whether an event loop may wait for the request to be prepared, which mostly takes less than handing it over."""
+def is_quick(request: Request, generations: int = 1) -> bool:
+    """Whether an event loop may wait for the request to be prepared, which mostly takes less than handing it over.
+
+    Not if it is one of several ``generations``: the loop would prepare all of them before it looks at anything else.
+    """
+    if generations > 1:
+        return False
     task, sampling = request.task, request.sampling
     texts = (request.prompt, *sampling.stop, *(() if task is None else (task.text or "", *task.labels)))
     ids = len(sampling.forced_tokens or ())

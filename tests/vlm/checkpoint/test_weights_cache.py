@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import os
 import shutil
 import threading
@@ -18,7 +19,7 @@ from torch import Tensor
 from tests.oracle import MINIATURES
 from vlm.checkpoint import weights_cache
 from vlm.checkpoint.files import Checkpoint
-from vlm.checkpoint.weights_cache import UNFINISHED, Layout, WeightsCache, identity
+from vlm.checkpoint.weights_cache import SUFFIX, UNFINISHED, Layout, WeightsCache, identity
 from vlm.errors import CheckpointError
 
 SIZES = {"matrix": torch.Size((3, 5)), "scalar": torch.Size(()), "large": torch.Size((70, 64))}
@@ -132,6 +133,35 @@ def test_a_file_that_cannot_be_trusted_is_made_again(
     assert fill.count == 2
 
 
+def test_a_file_that_another_process_has_made_again_is_kept(
+    cache: WeightsCache, fill: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(cache, fill)
+    path = only_file(cache)
+    checked = weights_cache._checked
+
+    def too_late(file: int, layout: Layout) -> mmap.mmap:
+        monkeypatch.setattr(weights_cache, "_checked", checked)
+        path.unlink()
+        use(cache, fill)  # as the other process does
+        raise weights_cache._Unusable("was damaged")
+
+    monkeypatch.setattr(weights_cache, "_checked", too_late)
+    use(cache, fill)
+    assert fill.count == 2
+
+
+def test_pages_that_the_disk_does_not_give_are_not_read(cache: WeightsCache, tmp_path: Path) -> None:
+    """Whoever reads them is ended by a signal. A file that is cut short once it is mapped has such pages, too."""
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(8 * mmap.PAGESIZE))
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    os.truncate(path, 0)
+    with pytest.raises(weights_cache._Unusable, match="cannot be read"):
+        weights_cache._read_ahead(memory)
+
+
 def test_a_folder_that_others_can_write_to_is_not_used(
     cache: WeightsCache, fill: Filling, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,7 +241,7 @@ def test_others_wait_for_the_one_that_makes_it(cache: WeightsCache, fill: Fillin
 
 def test_what_a_killed_process_left_is_removed_or_taken_over(cache: WeightsCache, fill: Filling) -> None:
     cache.folder.mkdir(parents=True)
-    left = [cache.folder / f"{name}{UNFINISHED}" for name in (LAYOUT.file, f"other{weights_cache.SUFFIX}")]
+    left = [cache.folder / f"{name}{UNFINISHED}" for name in (LAYOUT.file, replace(LAYOUT, key="other").file)]
     for path in left:
         path.write_bytes(b"half")
     use(cache, fill)
@@ -224,11 +254,13 @@ def test_the_file_that_was_not_used_for_longest_makes_room(cache: WeightsCache, 
     for number, layout in enumerate(layouts[:3]):
         use(small, fill, layout)
         os.utime(small.folder / layout.file, (number, number))
-    (small.folder / "notes.txt").write_text("somebody's own")
+    theirs = {"notes.txt", f"yolov3{SUFFIX}", f"yolov3{SUFFIX}{UNFINISHED}"}
+    for name in theirs:
+        (small.folder / name).write_text("somebody's own")
     use(small, fill, layouts[0])  # which is then the one that was used last
     use(small, fill, layouts[3])
     kept = {path.name for path in small.folder.iterdir()}
-    assert kept == {"notes.txt", *(layouts[index].file for index in (0, 2, 3))}
+    assert kept == {*theirs, *(layouts[index].file for index in (0, 2, 3))}
 
 
 def test_what_is_larger_than_the_cache_is_not_kept(
@@ -242,6 +274,21 @@ def test_it_says_what_it_made(cache: WeightsCache, fill: Filling, caplog: pytest
     with caplog.at_level(logging.INFO):
         use(cache, fill)
     assert "of parameters for every process of this machine" in caplog.text
+
+
+def test_weights_that_cannot_be_read_are_the_same_error_as_without_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "blip"
+    shutil.copytree(MINIATURES / "blip-large", folder)
+    checkpoint = Checkpoint.open(folder)
+
+    def refuse(path: Path, *_: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors in .* cannot be read"):
+        identity(checkpoint)
 
 
 def test_a_checkpoint_is_known_by_its_files(tmp_path: Path) -> None:

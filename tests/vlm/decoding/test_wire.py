@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
+from typing import cast
 
 import numpy as np
 import pytest
 
 from vlm.decoding.process import Gone, _error, _processed
-from vlm.decoding.wire import MAX_HEADER_BYTES, MAX_PIXEL_BYTES, Ended, receive_reply, send_reply
+from vlm.decoding.wire import (
+    MAX_HEADER_BYTES,
+    MAX_PIXEL_BYTES,
+    Ended,
+    receive,
+    receive_reply,
+    receive_task,
+    send_reply,
+    send_task,
+)
 
 
 def replied(data: bytes) -> tuple[object, bytearray]:
@@ -56,6 +67,68 @@ def test_nothing_is_awaited_beyond_the_deadline() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(TimeoutError):
         receive_reply(ours, time.monotonic() - 1)
+
+
+def test_nothing_is_read_after_the_deadline() -> None:
+    """A process that has been taken over could send its reply byte by byte."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(framed(b"{}"))
+        with pytest.raises(TimeoutError):
+            receive_reply(ours, time.monotonic() - 1)
+
+
+def test_a_process_that_reads_slowly_is_not_waited_for_beyond_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    ended = threading.Event()
+
+    def read_slowly() -> None:
+        while not ended.wait(0.05):
+            theirs.recv(64 * 1024)
+
+    reader = threading.Thread(target=read_slowly, daemon=True)
+    with ours, theirs:
+        reader.start()
+        with pytest.raises(TimeoutError):
+            send_task(ours, bytes(16 * 1024**2), 0, time.monotonic() + 0.2)  # which it reads in 12 s
+        ended.set()
+        reader.join()
+
+
+def test_a_long_task_arrives_and_the_reply_to_it_is_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+    task = bytes(range(256)) * 4096
+    received: list[bytes] = []
+
+    def answer() -> None:
+        size, _ = receive_task(theirs)
+        received.append(receive(theirs, size))
+        time.sleep(0.05)
+        send_reply(theirs, {})
+
+    child = threading.Thread(target=answer, daemon=True)
+    with ours, theirs:
+        child.start()
+        send_task(ours, task, 0, time.monotonic() + 60)
+        assert receive_reply(ours, time.monotonic() + 60) == ({}, bytearray())
+        child.join()
+    assert received == [task]
+
+
+class Interrupted:
+    """A socket whose calls end early, as those of a process do that is stopped and goes on."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = list(pieces)
+
+    def recv(self, size: int, flags: int) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+def test_a_call_that_ends_early_is_not_the_end_of_what_is_read() -> None:
+    assert receive(cast(socket.socket, Interrupted(b"ab", b"c")), 3) == b"abc"
+    with pytest.raises(Ended):
+        receive(cast(socket.socket, Interrupted(b"ab")), 3)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.engine.prepare import QUICK_BYTES, QUICK_CHARACTERS, Preparer, is_quick
 from vlm.engine.processor_cache import ProcessorCache
-from vlm.errors import EngineFailure, InvalidRequest
+from vlm.errors import EngineClosed, EngineFailure, InvalidRequest
 from vlm.models.processor import CacheSpec, Inputs, Processor
 from vlm.types import Request, Sampling, Task
 
@@ -100,6 +100,17 @@ def test_what_an_event_loop_prepares_itself(request_: Request, quick: bool) -> N
     assert is_quick(request_) == quick
 
 
+def test_several_generations_are_prepared_in_threads() -> None:
+    """One request can ask for 64, each of which may take two milliseconds."""
+    threads = set[str]()
+    loaded = faulty_processor(miniature(BLIP), "prepare", lambda *_: threads.add(threading.current_thread().name))
+    with Engine(loaded, EngineConfig(cache_bytes=2**26)) as engine:
+        asyncio.run(engine.complete(Request(None, images=(plain(30, 20), plain(20, 30)))))
+        asyncio.run(engine.complete(Request(plain(30, 20), n=2)))
+    assert threads
+    assert all(name.startswith("prepare") for name in threads)
+
+
 def test_an_image_of_many_parts_is_prepared_in_a_thread() -> None:
     threads = set[str]()
     loaded = faulty_processor(miniature(BLIP), "prepare", lambda *_: threads.add(threading.current_thread().name))
@@ -110,6 +121,13 @@ def test_an_image_of_many_parts_is_prepared_in_a_thread() -> None:
         many = asyncio.run(engine.complete(Request(photo[:2] + b"\xff\xfe\0\2" * 300 + photo[2:])))
     assert [name for name in threads if name.startswith("prepare")]
     assert many.text == plainly.text
+
+
+def test_who_comes_when_the_threads_have_been_stopped_may_ask_another_replica() -> None:
+    engine = Engine(miniature(BLIP), EngineConfig(cache_bytes=2**26))
+    engine._intake.stop()
+    with pytest.raises(EngineClosed):
+        asyncio.run(engine._intake.prepared(Request(None, LONG + "a")))
 
 
 def test_pixels_of_another_size_than_the_scan_tells_are_not_used() -> None:
