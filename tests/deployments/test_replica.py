@@ -87,7 +87,18 @@ def test_an_answer_that_does_not_stream_is_one_chunk_with_all_that_the_others_ha
         assert whole.completion is not None
         assert streamed.completion is not None
         assert whole.completion.token_ids == streamed.completion.token_ids
-        assert replace(whole, completion=None) == replace(streamed, completion=None)
+        assert without_logprobs(whole) == without_logprobs(streamed)
+        assert logprobs(whole) == pytest.approx(logprobs(streamed), abs=1e-4)
+
+
+def without_logprobs(chunk: Chunk) -> Chunk:
+    """All else, and how many there are: their last digits depend on what else is in the batch."""
+    tops = tuple(tuple(replace(one, logprob=0.0) for one in step) for step in chunk.top_logprobs)
+    return replace(chunk, completion=None, logprobs=(0.0,) * len(chunk.logprobs), top_logprobs=tops)
+
+
+def logprobs(chunk: Chunk) -> list[float]:
+    return [*chunk.logprobs, *(one.logprob for step in chunk.top_logprobs for one in step)]
 
 
 def test_an_answer_that_does_not_stream_carries_its_error(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
