@@ -80,7 +80,7 @@ Preprocess = Callable[[bytes], ProcessedImage]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One request as numbers, made by the processor in a worker thread.
+    """One request as numbers, made by the processor.
 
     Attributes:
         pixels: Decoded and resized image, uint8 ``[channels, height, width]``; None without one.
