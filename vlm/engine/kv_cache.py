@@ -13,7 +13,7 @@ prompts after a prefix, and :class:`DecodeContext` adds one position a row. All 
 
     position of each row | its flat index | cross positions of each slot | blocks of row 0 | blocks of row 1 | ...
 
-Each row has as many blocks there as the longest needs, the last of them block 0.
+Each row has as many blocks there as the longest needs: block 0 fills up the others.
 """
 
 from __future__ import annotations

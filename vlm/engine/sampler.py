@@ -10,30 +10,42 @@ The order is that of transformers and vLLM, which agree except where it says so 
     forced tokens                           take precedence over all of this
 
 Beam search uses the same order on log-probabilities, up to the ban. Log-probabilities are those of the raw logits.
-Sampling inverts the cumulative distribution at one uniform number from
-the sequence's own generator, so a seed gives the same answer in any batch. The rows of a beam search are chosen
-together: :func:`rank` ranks their continuations, and :mod:`vlm.engine.beams` keeps the state of the search.
+Sampling inverts the cumulative distribution at one uniform number from the sequence's own generator, so a seed gives
+the same answer in any batch. The rows of a beam search are chosen together: :func:`rank` ranks their continuations,
+and :mod:`vlm.engine.beams` keeps the state of the search.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, abc
+from collections import abc
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby, repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vlm.engine.beams import BeamSearch, Continuation, Likeliest
-from vlm.engine.logits import add_biases, ban, keep_likeliest, penalise_counts, penalise_repeats, sample_nucleus
+from vlm.engine.logits import (
+    Where,
+    add_biases,
+    ban,
+    keep_likeliest,
+    penalise_counts,
+    penalise_repeats,
+    sample_nucleus,
+)
 from vlm.engine.repeats import repeating
 from vlm.engine.sequence import Beam, Sequence
-from vlm.layers.upload import upload
+from vlm.layers.upload import Numbers, upload
 from vlm.models.base import Sampled
 from vlm.types import Sampling
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 _NOT_FORCED = -1
 TINY = torch.finfo(torch.float32).tiny
@@ -110,8 +122,8 @@ class SamplerOutput:
 
     Attributes:
         sampled: One token a row.
-        largest: float32 ``[batch]``: each row's largest logit. It is NaN or infinite if one of them is NaN or infinite,
-            or all are ruled out: a model may overflow in a narrow dtype.
+        largest: float32 ``[batch]``: each row's largest logit. It is NaN or infinite if one of them is NaN or plus
+            infinity, or all are minus infinity: a model may overflow in a narrow dtype.
         ranked: For beam searches, the continuations to choose from.
         top: The likeliest tokens, or None if no row wants them.
     """
@@ -180,21 +192,29 @@ class Sampler:
         return ranked
 
     def _penalise(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> None:
-        vocabulary = logits.shape[1]
+        rows, vocabulary = logits.shape
         if settings.biases:
-            add_biases(logits, *self._uploaded(settings.biases))
-        if repeats := list(_repeats(beams, settings.penalties, vocabulary)):
-            penalise_repeats(logits, *self._uploaded(repeats))
-        if counts := list(_counts(beams, settings.counts, vocabulary)):
-            penalise_counts(logits, *self._uploaded(counts))
-        if banned := list(_banned(beams, settings.ngrams, vocabulary)):
-            ban(logits, *self._uploaded(banned))
+            at, tokens, biases = zip(*settings.biases, strict=True)
+            add_biases(logits, self._where((at, tokens)), upload(biases, self.device, torch.float32))
+        if (known := _entries({row: beams[row].ids for row in settings.penalties}, vocabulary)).size:
+            where = self._where(known)
+            penalise_repeats(logits, where, self._by_row(settings.penalties, 1.0, rows)[where[0]])
+        if (written := _entries({row: beams[row].generated for row in settings.counts}, vocabulary)).size:
+            found, times = _counted(written, vocabulary)
+            where = self._where(found)
+            each = self._by_row(settings.counts, (0.0, 0.0), rows)[where[0]]
+            penalise_counts(logits, where, upload(times, self.device), *each.unbind(1))
+        repeated = {row: repeating(beams[row].ids, size) for row, size in settings.ngrams.items()}
+        if (banned := _entries(repeated, vocabulary)).size:
+            ban(logits, self._where(banned))
 
-    def _uploaded(self, entries: abc.Sequence[tuple[float, ...]]) -> tuple[Any, ...]:
-        """Of entries that begin with a row and a token: where they are, and float32 ``[n]`` of each other column."""
-        rows, tokens, *values = zip(*entries, strict=True)
-        where = upload([rows, tokens], self.device).unbind()
-        return where, *(upload(values, self.device, torch.float32) if values else ())
+    def _where(self, rows_and_tokens: Numbers) -> Where:
+        rows, tokens = upload(rows_and_tokens, self.device).unbind()
+        return rows, tokens
+
+    def _by_row(self, settings: dict[int, Any], none: Any, rows: int) -> Tensor:
+        """The setting of each row of the batch; ``none`` where it has none."""
+        return upload([settings.get(row, none) for row in range(rows)], self.device, torch.float32)
 
     def _choose(self, logits: Tensor, beams: abc.Sequence[Beam], settings: _BatchSettings) -> Tensor:
         if len(settings.searched) == len(beams):
@@ -248,27 +268,21 @@ def _search(sequence: Sequence) -> BeamSearch:
     return sequence.search
 
 
-def _repeats(
-    beams: abc.Sequence[Beam], penalties: dict[int, float], vocabulary: int
-) -> Iterator[tuple[int, int, float]]:
-    """Row, token and penalty of each token that a row has read or written."""
-    for row, penalty in penalties.items():
-        yield from ((row, token, penalty) for token in {*beams[row].ids} if token < vocabulary)
+def _entries(tokens: dict[int, list[int]], vocabulary: int) -> Integers:
+    """Row and token, int64 ``[2, n]``, of each of the rows' ``tokens`` that is in the vocabulary.
+
+    There may be thousands in a step, so Python does not handle them one by one.
+    """
+    counts = [*map(len, tokens.values())]
+    joined = np.fromiter(chain.from_iterable(tokens.values()), np.int64, sum(counts))
+    rows = np.repeat(np.fromiter(tokens, np.int64, len(tokens)), counts)
+    return np.stack([rows, joined])[:, joined < vocabulary]
 
 
-def _counts(
-    beams: abc.Sequence[Beam], penalties: dict[int, tuple[float, float]], vocabulary: int
-) -> Iterator[tuple[int, int, int, float, float]]:
-    """Row, token and how often the row has written it, and the row's frequency and presence penalty."""
-    for row, (frequency, presence) in penalties.items():
-        written = Counter(beams[row].generated)
-        yield from ((row, token, times, frequency, presence) for token, times in written.items() if token < vocabulary)
-
-
-def _banned(beams: abc.Sequence[Beam], sizes: dict[int, int], vocabulary: int) -> Iterator[tuple[int, int]]:
-    """Row and token where the token would repeat an n-gram of the row."""
-    for row, size in sizes.items():
-        yield from ((row, token) for token in repeating(beams[row].ids, size) if token < vocabulary)
+def _counted(entries: Integers, vocabulary: int) -> tuple[Integers, Floats]:
+    """The distinct ones among ``entries``, and how often each is there, float32 ``[n]``."""
+    distinct, times = np.unique(entries[0] * vocabulary + entries[1], return_counts=True)
+    return np.stack(np.divmod(distinct, vocabulary)), times.astype(np.float32)
 
 
 def _force(logits: Tensor, forced: Tensor) -> None:

@@ -34,7 +34,7 @@ GATHERED = 8
 and several starts in one step take little longer than one."""
 
 PATIENCE = 4
-"""Maximum number of steps for which a sequence that could start waits for others."""
+"""Maximum number of steps for which sequences that could start wait for others, until all of them have started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
         self._moves: list[Move] = []
-        self._gathering = 0  # steps, in a row, in which sequences that could start have waited for others
+        self._gathering = 0  # steps for which those that could start have waited for others
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -151,14 +151,20 @@ class Scheduler:
         if self._gathers():
             return Batch(decode, ())
         started, prefixes, prefix_copies = self._admit(len(decode.beams))
+        if not self._ready:  # otherwise a step could not start them all, and they are not to wait for others again
+            self._gathering = 0
         return Batch(decode, tuple(started), tuple(prefixes), tuple(prefix_copies))
+
+    @property
+    def _ready(self) -> int:
+        """Number of sequences that wait and have a slot."""
+        return min(len(self.waiting), self.slots - len(self.running))
 
     def _gathers(self) -> bool:
         """Whether those that wait are to start in a later step, with others that may come."""
-        ready = min(len(self.waiting), self.slots - len(self.running))
-        few = 0 < ready < len(self.running) // GATHERED
+        few = 0 < self._ready < len(self.running) // GATHERED
         gathers = few and self._gathering < PATIENCE and not any(one.stream for one in self.waiting)
-        self._gathering = self._gathering + 1 if gathers else 0
+        self._gathering += gathers
         return gathers
 
     def _decode(self, copies: list[Copy]) -> Decode:

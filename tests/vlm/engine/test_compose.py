@@ -174,7 +174,7 @@ def answers_to_a_label(draw: st.DrawFn) -> Completion:
 
 
 @given(st.lists(answers_to_a_label(), min_size=2, max_size=5))
-def test_merged_labels_keep_each_complete(answers: list[Completion]) -> None:
+def test_merged_labels_keep_each_answer(answers: list[Completion]) -> None:
     labels = tuple(f"label {index}" for index in range(len(answers)))
     whole = merge(Request(b"", task=Task("detect", labels=labels)), answers)
     found = [(label, one, answer) for label, answer in zip(labels, answers, strict=True)

@@ -20,7 +20,7 @@ from tests.images import scene
 from tests.vlm.engine.test_core import assert_empty, completions, core, drained, submitted
 from tests.vlm.engine.world import BLIP, FLORENCE, KOSMOS, crowd, miniature
 from vlm.engine import cuda_graphs
-from vlm.engine.blocks import CachePlan
+from vlm.engine.blocks import BLOCK_SIZE, CachePlan
 from vlm.engine.core import Core
 from vlm.engine.cuda_graphs import DecodeGraphs, Recording, Step, padded
 from vlm.engine.kv_cache import DecodeShape, KVCache
@@ -99,6 +99,18 @@ def test_a_shape_is_recorded_when_it_comes_often_enough() -> None:
     answers(used, loaded, captions(2, tokens=3))
     answers(used, loaded, captions(1, tokens=3))
     assert tracer.recorded == 1
+
+
+def test_one_row_that_grows_shares_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a recording it would read exactly its positions, which are others at each step."""
+    monkeypatch.setattr(cuda_graphs, "STEPS_BEFORE_RECORDING", 0)
+    loaded = miniature(BLIP)
+    used, tracer = core(loaded), Tracer()
+    recorded(used, tracer)
+    endless = Sampling(max_tokens=2 * BLOCK_SIZE, logit_bias=tuple((end, -100.0) for end in loaded.model.eos_token_ids))
+    answers(used, loaded, [Request(scene(0), sampling=endless)])
+    assert tracer.recorded == 2
+    assert tracer.replayed == 2 * BLOCK_SIZE - 1
 
 
 def accelerator_error(code: int) -> RuntimeError:

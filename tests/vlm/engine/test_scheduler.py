@@ -124,6 +124,14 @@ def test_nobody_waits_for_others_for_long() -> None:
         assert steps == [()] * PATIENCE + [(one,)]
 
 
+def test_those_that_one_step_cannot_start_wait_for_others_once() -> None:
+    schedule = with_running(4 * GATHERED)
+    schedule.max_prefill = 1
+    waiting = added(schedule, *unstreamed(3))
+    steps = [schedule.schedule().prefill for _ in range(PATIENCE + 3)]
+    assert steps == [()] * PATIENCE + [(one,) for one in waiting]
+
+
 def test_a_streamed_answer_starts_at_once_and_takes_others_along() -> None:
     schedule = with_running(2 * GATHERED)
     (quiet,) = added(schedule, *unstreamed(1))
