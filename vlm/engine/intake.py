@@ -19,7 +19,7 @@ from vlm.engine.config import EngineConfig
 from vlm.engine.prepare import Draft, Preparer, is_quick
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
-from vlm.errors import EngineFailure, InvalidImage
+from vlm.errors import EngineClosed, InvalidImage
 from vlm.models.processor import Processor
 from vlm.types import Request
 
@@ -45,7 +45,7 @@ class Intake:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
 
     def stop(self) -> None:
-        """End all requests that wait for a worker thread with EngineFailure; one that is being prepared goes on."""
+        """End all requests that wait for a worker thread with EngineClosed; one that is being prepared goes on."""
         self._stopping = True
         self._workers.shutdown(wait=False)
 
@@ -70,12 +70,12 @@ class Intake:
         try:
             drafting = self._workers.submit(self._draft_in_thread, request)
         except RuntimeError as error:  # the threads have been stopped
-            raise EngineFailure(STOPPING) from error
+            raise EngineClosed(STOPPING) from error
         return await asyncio.wrap_future(drafting)
 
     def _draft_in_thread(self, request: Request) -> Draft:
         if self._stopping:  # a long queue of requests is not to outlive the engine
-            raise EngineFailure(STOPPING)
+            raise EngineClosed(STOPPING)
         return self._preparer.draft(request)
 
 
