@@ -142,7 +142,8 @@ class RouterConfig(BaseModel):
         keep_alive_s: Longest silence of a stream in seconds, above 0: then a comment is sent, so that nothing between
             here and the client closes the connection.
         retry_share: Calls to a model's replicas beyond one for each request, as a share of the requests of the last ten
-            seconds, from 0 to 1. A request is called for again when its replica was lost, stops or has no room.
+            seconds, from 0 to 1. A request is called for again when its replica was lost, stops or has no room. The
+            calls for want of room are counted apart, and may be as many again.
         retry_floor: Number of such calls in ten seconds that are allowed beyond that share, 0 or more: as many as a
             replica holds requests, so that losing one costs none of them. With both at 0, nothing is tried again.
         retry_patience_s: Longest time in seconds that a request waits for another replica, above 0: as long as one

@@ -1,7 +1,8 @@
 """The front in Serve's own processes: what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names.
 
 Serve calls :func:`middlewares` in every process that clients connect to: its proxies, or with direct ingress the
-replicas of the router. Both variables must be in the environment of every node before Ray starts there.
+replicas of the router (and of the models, whose ports are of no use to a client). Both variables must be in the
+environment of every node before Ray starts there.
 """
 
 from __future__ import annotations

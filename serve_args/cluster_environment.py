@@ -8,10 +8,14 @@ prints them for every node. Imports Ray only where a cluster is asked.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from vlm.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Values = Mapping[str, str | None]
 """The value of each of :data:`NAMES`; None where it is not set."""
@@ -38,7 +42,8 @@ HAPROXY: Mapping[str, str] = {
     # Serve's 120 it would cut the longest.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "150",
     "RAY_SERVE_HAPROXY_MAXCONN": "4096",
-    # Ports of the router's replicas, to which the HAProxy of any node connects. Ray's workers take 10002 to 19999.
+    # Ports of the router's replicas, to which the HAProxy of any node connects; Serve opens one for each replica of a
+    # model, too. Ray's workers take 10002 to 19999.
     "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
     "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
 }
@@ -62,8 +67,8 @@ NAMES: tuple[str, ...] = (
 )
 
 NODE_PATIENCE_S = 20.0
-"""How long the nodes of a cluster may take to say which values they have; one that does not is passed over, since
-whatever starts there compares for itself."""
+"""How long the nodes of a cluster may take to say which values they have; one that does not, or cannot because it has
+ended or lacks this package, is passed over, since whatever starts there compares for itself."""
 
 
 def own() -> dict[str, str | None]:
@@ -120,18 +125,26 @@ def _this_node() -> str:
     return str(ray.util.get_node_ip_address()) if ray.is_initialized() else "of this process"
 
 
-def _of_every_node() -> list[tuple[str, Values]]:
+def _of_every_node() -> Iterator[tuple[str, Values]]:
     """(address, the values that its processes start with) of each node; none where there is no cluster."""
+    import ray
+
+    if not ray.is_initialized():
+        return
+    asked = {_ask(one["NodeID"]): one["NodeManagerAddress"] for one in ray.nodes() if one["Alive"]}
+    ray.wait(list(asked), num_returns=len(asked), timeout=NODE_PATIENCE_S)
+    for reference, address in asked.items():
+        try:
+            yield address, ray.get(reference, timeout=0)
+        except ray.exceptions.RayError as error:  # also where there is no answer yet
+            logger.warning("the variables of the node %s are not compared: %s", address, type(error).__name__)
+            ray.cancel(reference, force=True)
+
+
+def _ask(node_id: str) -> Any:
+    """The reference of what :func:`own` returns in a process of that node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if not ray.is_initialized():
-        return []
-    task = ray.remote(num_cpus=0)(own)
-    asked = {
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(one["NodeID"], soft=False)).remote(): one
-        for one in ray.nodes()
-        if one["Alive"]
-    }
-    answered, _late = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_PATIENCE_S)
-    return [(asked[reference]["NodeManagerAddress"], ray.get(reference)) for reference in answered]
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=there)(own).remote()

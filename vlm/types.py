@@ -7,7 +7,7 @@ on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``v
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Literal, Self
 
@@ -340,6 +340,10 @@ class Chunk:
     @classmethod
     def whole(cls, completion: Completion) -> Self:
         """The one chunk of an answer that comes all at once."""
+        if completion.choices:
+            pieces = [replace(cls.whole(one), completion=None) for one in completion.choices]
+            numbered = tuple(replace(piece, index=index) for index, piece in enumerate(pieces))
+            return cls(completion=completion, choices=numbered)
         return cls(
             text=completion.text,
             token_ids=completion.token_ids,

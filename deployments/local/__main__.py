@@ -148,6 +148,8 @@ def _set_environment() -> None:
     # Without "clusters", which is Ray's default on Windows and macOS alone, the node's own address is the loopback. All
     # ports then listen there and nowhere else (the exception is in deployments.local.loopback).
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # HAProxy would listen on every interface. It is among the variables of a cluster, which may be in this environment.
+    os.environ.pop("RAY_SERVE_ENABLE_HA_PROXY", None)
     for name, value in ONE_LOOP.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -38,7 +38,7 @@ closed at once, many a client would report the broken connection instead."""
 LINGERING = 64
 """Number of such clients at a time; the connections of more are closed at once."""
 
-EXPOSED_HEADERS = ("x-request-id", "x-gigarouter-model", "openai-processing-ms", "retry-after")
+EXPOSED_HEADERS = ("x-request-id", "x-gigarouter-model", "openai-processing-ms", "retry-after", "x-should-retry")
 """Headers of answers that pages of other sites may read."""
 
 POLICY_VIOLATION = 1008

@@ -20,12 +20,10 @@ from router.resilience.attempts import Attempts
 from router.resilience.repetition import NotRepeatableError, Repetition
 from router.resilience.retry_budget import RetryBudget
 from router.resilience.retry_policy import GivenUp, RetryPolicy, RetryStats, Trouble
-from vlm.errors import EngineFailure, LostTooOften, VlmError
+from vlm.errors import LostTooOften, VlmError
 from vlm.types import Chunk, Request
 
 logger = logging.getLogger(__name__)
-
-NOT_REPEATABLE = EngineFailure("The model's answer differs from the part of it that was sent before.")
 
 SEED_BITS = 63
 """As many as a client's own seed may have without a sign."""
@@ -48,7 +46,7 @@ class ResilientBackend:
         self._backend = backend
         self._policy = policy
         self._uniform = uniform
-        self._budgets: dict[str, RetryBudget] = {}
+        self._budgets: dict[str, _Budgets] = {}
         self._retries: Counter[Trouble] = Counter()
         self._given_up: Counter[GivenUp] = Counter()
         self._resumed = 0
@@ -80,7 +78,8 @@ class ResilientBackend:
                         if chunk.completion is not None:
                             return
             except NotRepeatableError:
-                raise self._ended(answer, "not repeatable", NOT_REPEATABLE) from None
+                assert answer.cut is not None, "nothing is compared before a stream was cut"
+                raise self._ended(answer, "not repeatable", answer.cut) from None
             except VlmError as error:
                 pause_s = self._pause_after(error, answer)
             else:
@@ -105,7 +104,7 @@ class ResilientBackend:
         trouble = attempts.trouble(error)
         if trouble is None:
             raise error if attempts.number == 1 else self._ended(answer, "failed", error)
-        reason = attempts.end(trouble, self._count(answer), _now())
+        reason = attempts.end(trouble, self._count(answer).of(trouble), _now())
         if reason is not None:
             raise self._ended(answer, reason, error)
         pause_s = attempts.next(self._uniform())
@@ -116,16 +115,15 @@ class ResilientBackend:
         )
         return pause_s
 
-    def _count(self, answer: _Answer) -> RetryBudget:
-        """Count the request, once, now that its model is known to exist; returns the budget of the model."""
-        policy = self._policy
+    def _count(self, answer: _Answer) -> _Budgets:
+        """Count the request, once, now that its model is known to exist; returns the budgets of the model."""
         if answer.model not in self._budgets:
-            self._budgets[answer.model] = RetryBudget(policy.share, policy.floor, policy.window_s)
-        budget = self._budgets[answer.model]
+            self._budgets[answer.model] = _Budgets(self._policy)
+        budgets = self._budgets[answer.model]
         if not answer.counted:
             answer.counted = True
-            budget.note_request(_now())
-        return budget
+            budgets.note_request(_now())
+        return budgets
 
     def _ended(self, answer: _Answer, reason: GivenUp, error: VlmError) -> VlmError:
         """The error with which a request ends after all attempts."""
@@ -138,6 +136,23 @@ class ResilientBackend:
                 "request, so it is not tried again: the request itself may be the reason."
             )
         return answer.cut or error
+
+
+class _Budgets:
+    """Those of one model. Callers who ask for more than there is room for are not to use up what lost requests need."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._refused = RetryBudget(policy.share, policy.floor, policy.window_s)
+        self._others = RetryBudget(policy.share, policy.floor, policy.window_s)
+
+    def note_request(self, now: float) -> None:
+        """A request has come at ``now``."""
+        self._refused.note_request(now)
+        self._others.note_request(now)
+
+    def of(self, trouble: Trouble) -> RetryBudget:
+        """The budget for what has ended an attempt."""
+        return self._refused if trouble == "full" else self._others
 
 
 class _Answer:

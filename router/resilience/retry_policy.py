@@ -21,7 +21,8 @@ class RetryPolicy:
 
     Attributes:
         share: Retries of a model's requests within ``window_s``, as a share of the requests. Retries that were not
-            bounded would multiply an overload.
+            bounded would multiply an overload. Those of requests that found no room are counted apart from all others,
+            and may be as many again.
         floor: Retries within ``window_s`` that are allowed beyond that share, so that a process that is lost with all
             its requests costs none of them where few came before.
         window_s: Seconds that requests and retries count for.

@@ -4,6 +4,9 @@ tests/deployments/test_cluster_environment.py asks a real one.
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 
 import deployments.app
@@ -68,6 +71,40 @@ def test_every_node_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes.append(("10.0.0.2", {**own(), HAPROXY: "1"}))
     with pytest.raises(ConfigError, match=r"10\.0\.0\.2"):
         require_same_on_every_node()
+
+
+def test_a_node_that_cannot_answer_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may lack this package, have ended since, or take too long; what starts there compares for itself."""
+    ray = pytest.importorskip("ray")
+    from ray import exceptions
+
+    cannot = [exceptions.GetTimeoutError(), exceptions.NodeDiedError("gone"), exceptions.RaySystemError("no package")]
+    said = {f"10.0.0.{number}": answer for number, answer in enumerate([own(), *cannot, {HAPROXY: "1"}])}
+    nodes = [{"NodeID": address, "NodeManagerAddress": address, "Alive": True} for address in said]
+    dead = {"NodeID": "dead", "NodeManagerAddress": "10.0.0.9", "Alive": False}
+    cancelled: list[str] = []
+
+    def get(address: str, timeout: float) -> Any:
+        assert timeout == 0
+        if isinstance(answer := said[address], Exception):
+            raise answer
+        return answer
+
+    for name, substitute in {
+        "is_initialized": lambda: True,
+        "nodes": lambda: [*nodes, dead],
+        "wait": lambda *_arguments, **_options: ([], []),
+        "get": get,
+        "cancel": lambda address, force: cancelled.append(address),
+    }.items():
+        monkeypatch.setattr(ray, name, substitute)
+    monkeypatch.setattr(cluster_environment, "_ask", lambda node_id: node_id)
+    with caplog.at_level(logging.WARNING), pytest.raises(ConfigError, match=r"10\.0\.0\.4.*HA_PROXY is '1'"):
+        require_same_on_every_node()
+    assert cancelled == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert [record.args[0] for record in caplog.records] == cancelled  # type: ignore[index]
 
 
 def test_where_there_is_no_cluster_nothing_is_asked() -> None:

@@ -188,6 +188,17 @@ def test_chunks_are_joined_piece_by_piece() -> None:
     assert Chunk.joined(chunks) == Chunk("A dog", (1, 2, 3, 4), (-0.5, -0.25), completion, "I see a dog.")
 
 
+def test_the_chunk_of_a_whole_answer_holds_the_tokens_of_every_choice() -> None:
+    first, second = _completion(), replace(_completion(), token_ids=(7, 8, 9), text="another")
+    assert Chunk.whole(first) == Chunk(first.text, first.token_ids, first.logprobs, first)
+    both = replace(first, choices=(first, second))
+    pieces = (
+        Chunk(first.text, first.token_ids, first.logprobs),
+        Chunk("another", (7, 8, 9), second.logprobs, index=1),
+    )
+    assert Chunk.whole(both) == Chunk(completion=both, choices=pieces)
+
+
 def test_the_reasoning_is_that_of_the_first_part_with_text() -> None:
     def with_reasoning(reasoning: str | None, *, has_text: bool = True) -> Completion:
         grounding = replace(_completion().grounding, reasoning=reasoning)

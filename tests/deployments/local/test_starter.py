@@ -17,8 +17,10 @@ import yaml
 from deployments.local import __main__ as starter
 from deployments.local import cluster, processes
 from deployments.local.loopback import HOST
+from serve_args.cluster_environment import CLUSTER
 
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 EVENT_LOOPS = ("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD")
 
 
@@ -41,6 +43,12 @@ def test_rays_ports_need_a_token_that_is_new_at_each_start(monkeypatch: pytest.M
 def test_rays_ports_are_on_the_loopback_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in ({}, {ON_LOOPBACK: "1"}):
         assert environment(monkeypatch, **before)[ON_LOOPBACK] == "0"
+
+
+def test_the_variables_of_a_cluster_start_no_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens on every interface, and docs/security.md has these variables set in a shell."""
+    assert HAPROXY in CLUSTER
+    assert HAPROXY not in environment(monkeypatch, **CLUSTER)
 
 
 def test_what_the_user_has_set_stays_but_no_other_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:

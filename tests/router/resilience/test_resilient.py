@@ -189,6 +189,16 @@ async def test_an_overload_is_not_multiplied() -> None:
     assert len(backend.asked) <= 1000 * 1.2 + 32
 
 
+async def test_an_overload_leaves_lost_requests_what_they_need() -> None:
+    """Whoever asks for more than there is room for can bring one about."""
+    policy = RetryPolicy(share=0.0, floor=3)
+    one = resilient(Scripted(*([[FULL]] * 13), [GONE], GOOD), policy)
+    for _ in range(10):
+        assert await read(one) == ([], FULL)
+    assert one.stats.given_up["budget"] > 0
+    assert await read(one) == ([*GOOD], None)
+
+
 async def test_models_have_budgets_of_their_own_and_unknown_names_have_none() -> None:
     one = resilient(Scripted([CLOSED], models=("one", "other")), RetryPolicy(share=0.0, floor=1))
     for model in ("one", "other"):
