@@ -27,6 +27,10 @@ ROUTER = "router.app:build"
 SESSION_HEADER = "RAY_SERVE_SESSION_ID_HEADER_KEY"
 """Serve's variable for the name of the header that it reads beside ``x-session-id``."""
 
+WITHOUT_PROXY = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS")
+"""With one of these, Serve calls :func:`middlewares` in replicas, those of models included: there blocks of this size
+are tensors, not bodies. The router's replicas return their memory themselves."""
+
 
 def middlewares() -> list[Middleware]:
     """What Serve is to put around its HTTP server.
@@ -37,7 +41,8 @@ def middlewares() -> list[Middleware]:
     logging.getLogger("router").parent = logging.getLogger("ray.serve")  # the only one to which Serve gives handlers
     config = RouterConfig.from_args(_settings(os.environ.get(SETTINGS, "{}")))
     limit_heads(config)
-    return_memory()
+    if not any(os.environ.get(name) == "1" for name in WITHOUT_PROXY):
+        return_memory()
     return [Middleware(Front, config=config, session_header=os.environ.get(SESSION_HEADER, ""))]
 
 
