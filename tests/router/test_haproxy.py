@@ -28,7 +28,14 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux alone"),
 ]
 
-ARGS = {"request_timeout_s": 60, "head_timeout_s": 4, "max_body_bytes": 2 * MIB, **WITHOUT_TOKEN}
+KEEP_ALIVE_S = 2  # HAProxy tells of a client that has left in the middle of a stream when the next part is written
+ARGS = {
+    "request_timeout_s": 60,
+    "head_timeout_s": 4,
+    "keep_alive_s": KEEP_ALIVE_S,
+    "max_body_bytes": 2 * MIB,
+    **WITHOUT_TOKEN,
+}
 ROUTER = b"ray::ServeReplica:router"
 GOES_ON = {"x-request-disconnect-disabled": "?1"}
 SPARE_PORTS = 20  # more than the replicas of this cluster take
