@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import processes
+from deployments.local.cluster import answers
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 600.0
@@ -103,15 +102,6 @@ def _send(to: Sequence[int], number: signal.Signals) -> None:
     for process in to:
         with suppress(ProcessLookupError):
             os.kill(process, number)
-
-
-def answers(url: str) -> bool:
-    """Whether an address on this machine answers with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # our own loopback address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def free_port() -> int:

@@ -77,7 +77,7 @@ def test_chunks_together_hold_every_token_and_its_logprob(replica: Replica) -> N
 
 
 def rounded(chunk: Chunk) -> Chunk:
-    """Without the completion, and without the last digits, which differ with what is in the caches."""
+    """Without the completion, and without the last digits, which depend on what else is in the batch."""
     return replace(
         chunk,
         completion=None,

@@ -20,7 +20,7 @@ def add_biases(logits: Tensor, where: Where, biases: Tensor) -> None:
 def penalise_repeats(logits: Tensor, where: Where, penalties: Tensor) -> None:
     """Divide positive and multiply negative logits by ``penalties`` float32 ``[n]``, in place.
 
-    1 is no penalty (Keskar et al. 2019, arXiv:1909.05858). A pair of a row and a token that comes twice counts once.
+    1 is no penalty (Keskar et al. 2019, arXiv:1909.05858). A token given twice for a row is penalised once.
     """
     found = logits[where]
     logits[where] = torch.where(found > 0, found / penalties, found * penalties)
