@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(family: str, case: str, fraction: float) -> None:
     """Write what one case takes, or the words with which it is refused."""
     torch.zeros(1, device=DEVICE)  # CUDA's context
-    config = EngineConfig()
+    config = EngineConfig(max_waiting=3 * REQUESTS, caller_share=100)  # one caller asks them all, with 3 beams, too
     needs = _needs(family, config)
     card = share_of(DEVICE, 1.0).card
     least = (needs.total + CONTEXT_BYTES) / card + 1e-6

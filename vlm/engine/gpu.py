@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from vlm.engine.gpu_share import Share, Taken
+from vlm.engine.config import EngineConfig
+from vlm.engine.gpu_share import Needs, Share, Taken
+from vlm.models.base import VisionLanguageModel
+
+Admit = Callable[[VisionLanguageModel, int, torch.dtype], None]
+"""Refuses a model without weights, by its number of parameters and their dtype, or does nothing."""
 
 
 def share_of(device: torch.device, fraction: float) -> Share:
@@ -15,6 +22,20 @@ def share_of(device: torch.device, fraction: float) -> Share:
 def limit(device: torch.device, share: Share) -> None:
     """Let torch's allocator take no more than ``share`` leaves to it; beyond that, an allocation fails."""
     torch.cuda.set_per_process_memory_fraction(share.allocator_fraction, device)
+
+
+def within(device: torch.device, fraction: float, config: EngineConfig) -> Admit:
+    """What :func:`vlm.loading.load` asks of a model before its weights take memory: to fit into a part of the card.
+
+    A model that fits limits this process to that part from then on; another one is refused with a ConfigError.
+    """
+
+    def admit(model: VisionLanguageModel, parameters: int, dtype: torch.dtype) -> None:
+        share = share_of(device, fraction)
+        share.require(Needs.of(parameters * dtype.itemsize, model.cache, dtype.itemsize, config))
+        limit(device, share)
+
+    return admit
 
 
 def taken(device: torch.device) -> Taken | None:

@@ -15,8 +15,11 @@ from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
 from vlm.models.processor import CacheSpec
 
-CONTEXT_BYTES = 512 * 1024**2
-"""What a process takes of a GPU besides torch's allocator: CUDA's context, and the code of kernels and libraries."""
+CONTEXT_BYTES = 800 * 1024**2
+"""What a process takes of a GPU besides torch's allocator: CUDA's context, and the code of kernels and libraries.
+
+Measured: 0.76 GiB with torch 2.11 and CUDA 13 on an H200 (``python -m benchmarks.gpu.fraction``).
+"""
 
 GIB = 1024**3
 
@@ -100,7 +103,7 @@ class Share:
             f"The model does not fit into its part of the GPU: {self.fraction:.4g} of {_gib(self.card)} is "
             f"{_gib(self.bytes)}, and it needs {_gib(least)}: {needs}, and CUDA's own {_gib(CONTEXT_BYTES)}. "
             f"{self._advice(least)}",
-            "gpu_fraction",
+            "num_gpus",
         )
 
     def _advice(self, least: int) -> str:
