@@ -116,8 +116,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
+        "vlm/reference", "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
@@ -135,7 +135,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
-        "vlm/engine/cuda_graphs.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
+        "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
         "vlm/checkpoint/parameters.py", "vlm/checkpoint/weights_cache.py",
         "vlm/checkpoint/synthesis.py", "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
@@ -167,7 +167,7 @@ TORCH_FREE = (
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
-    "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py",
+    "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py", "serve_args/cluster_environment.py")
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts
