@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -208,10 +209,11 @@ class Engine:
         take = partial(self._places.take, self._demand(request), request.caller, asyncio.get_running_loop())
         try:
             return take()
-        except Overloaded:
-            if not self._give_back_of_closed_loops():
-                raise
-            return take()
+        except Overloaded as error:
+            if self._give_back_of_closed_loops():
+                return take()
+            error.retry_after_s = max(1, math.ceil(self._load.queue_s(self._places.used)))
+            raise
 
     def _give_back_of_closed_loops(self) -> int:
         """Give back what nobody else does: a loop that closes does not end its generators. Returns how many requests.
