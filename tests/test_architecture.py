@@ -72,7 +72,10 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
-    "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/admission": {"vlm/errors"},
+    "router/asgi": {
+        "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base", "router/admission",
+    },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # Uploaded files: it knows no format of requests, and not where answers come from.

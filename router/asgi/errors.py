@@ -150,7 +150,14 @@ def error_body(error: VlmError) -> Json:
 def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
     """The whole answer for ``error``; ``extra`` holds further keys of the body."""
     row = row_of(error)
-    return json_response({**error_body(error), **(extra or {})}, row.status, row.headers)
+    return json_response({**error_body(error), **(extra or {})}, row.status, headers_of(error))
+
+
+def headers_of(error: VlmError) -> dict[str, str]:
+    """Those that tell a client whether to try again, and when: what is known of a queue comes before the table."""
+    known = error.retry_after_s if isinstance(error, Overloaded) else None
+    found = row_of(error).headers
+    return found if known is None else {**found, "retry-after": str(max(1, known))}
 
 
 async def on_vlm_error(_request: Request, error: Exception) -> Response:

@@ -22,10 +22,12 @@ class Application:
 
     Attributes:
         version: When it was deployed (Unix time), or None while it has no replica, or may have one of the last version.
+        replicas: Number of replicas that run, of the deployment with the fewest.
     """
 
     status: ModelStatus
     version: float | None
+    replicas: int = 1
 
 
 def controller_report() -> Mapping[str, Reported]:
@@ -40,7 +42,7 @@ def controller_report() -> Mapping[str, Reported]:
 def applications_in(report: Mapping[str, Reported], own_name: str) -> dict[str, Application]:
     """Every application but the router's own."""
     return {
-        name: Application(status_of(name, reported), version_of(reported))
+        name: Application(status_of(name, reported), version_of(reported), min(_running_replicas(reported), default=0))
         for name, reported in report.items()
         if name != own_name
     }

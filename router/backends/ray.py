@@ -71,6 +71,11 @@ class RayBackend:
         infos = await self._infos.latest({name: one.version for name, one in applications.items()})
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
+    def replicas(self, model: str) -> int:
+        """How many replicas of the model ran when the controller was last asked."""
+        application = (self._applications.last or {}).get(model)
+        return 0 if application is None else application.replicas
+
     async def _describe(self, model: str) -> ModelInfo:
         handles = await self._connected(model)
         try:

@@ -278,6 +278,13 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine), own())
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_router_knows_how_many_places_its_models_work_on(name: str) -> None:
+    router, *models = read(name)["applications"]
+    batches = {ModelConfig.from_args(model["args"]).engine.max_batch for model in models}
+    assert batches == {RouterConfig.from_args(router["args"]).places_per_replica}
+
+
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:
     deployment = router.app.build({"max_prompt_chars": 7})._bound_deployment
     assert deployment.name == "Router"

@@ -90,6 +90,8 @@ class EngineStats:
             with several tasks or labels counts once here, and as one sequence for each of them above.
         used_places, total_places: Places that these requests hold, and places that there are; see
             :mod:`vlm.engine.places`.
+        queue_s: Seconds that a request which came now would wait before anything is done for it, from the places that
+            wait and the measured pace; 0 if it would start at once. See :mod:`vlm.engine.load`.
     """
 
     running: int
@@ -103,3 +105,4 @@ class EngineStats:
     accepted: int = 0
     used_places: int = 0
     total_places: int = 0
+    queue_s: float = 0.0
