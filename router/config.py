@@ -148,7 +148,8 @@ class RouterConfig(BaseModel):
             replica holds requests, so that losing one costs none of them. With both at 0, nothing is tried again.
         retry_patience_s: Longest time in seconds that a request waits for another replica, above 0: as long as one
             takes to start.
-        required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
+        required_models: Names of the models without which ``/readyz`` does not report ready; if there are none, it asks
+            that any model can answer.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
         drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
             does not say: many chat interfaces cannot send ``drop_params`` themselves.
