@@ -168,7 +168,7 @@ class StatusRoutes:
         return json_response({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
-        """``GET /readyz``: every configured model can answer."""
+        """``GET /readyz``: every required model can answer, or any model where none is required."""
         statuses = await self._backend.models()
         missing = not_ready(statuses, self._config.required_models)
         if statuses and not missing:

@@ -152,7 +152,8 @@ class RouterConfig(BaseModel):
             ``max_batch``. As many again may wait in the router and the replicas; more are refused with a 503.
         max_queue_s: Longest time in seconds that a request may be expected to wait for its turn, above 0; what would
             wait longer is refused at once, and so is what would wait beyond its deadline.
-        required_models: Names of the models that must be able to answer before ``/readyz`` reports ready.
+        required_models: Names of the models without which ``/readyz`` does not report ready; if there are none, it asks
+            that any model can answer.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
         drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
             does not say: many chat interfaces cannot send ``drop_params`` themselves.

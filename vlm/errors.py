@@ -6,6 +6,7 @@
     │   └── UnsupportedTask     the model does not offer the task
     ├── ModelNotFound           no such model is served here
     ├── ModelNotReady           the model is configured but cannot answer yet
+    │   ├── DeploymentFailed    and will not before it is deployed again
     │   └── ReplicaLost         what was to answer has ended, and nothing of the answer had come
     ├── Overloaded              refused because there is no room for it now
     ├── DeadlineExceeded        the request took longer than its deadline allows
@@ -73,6 +74,10 @@ class ModelNotFound(VlmError):
 
 class ModelNotReady(VlmError):
     """The model is configured but cannot answer yet."""
+
+
+class DeploymentFailed(ModelNotReady):
+    """The model's last deployment failed and no process answers for it: only another deployment helps."""
 
 
 class ReplicaLost(ModelNotReady):

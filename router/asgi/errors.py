@@ -19,6 +19,7 @@ from starlette.routing import Route
 from router.suggest import did_you_mean
 from vlm.errors import (
     DeadlineExceeded,
+    DeploymentFailed,
     EngineFailure,
     InvalidImage,
     InvalidRequest,
@@ -122,6 +123,7 @@ TABLE: Mapping[type[VlmError], Row] = {
     FilesOff: Row(404, INVALID, "files_not_enabled"),
     FileStoreFull: Row(507, SERVER, "file_store_full", should_retry=False),  # clients retry 5xx in vain otherwise
     FilesUnavailable: Row(503, SERVER, "files_unavailable", retry_after_s=1),
+    DeploymentFailed: Row(503, SERVER, "model_not_ready", "model", should_retry=False),  # it needs its operator
     ModelNotReady: Row(503, SERVER, "model_not_ready", "model", retry_after_s=2),
     Overloaded: Row(503, SERVER, "overloaded", retry_after_s=1),
     DeadlineExceeded: Row(504, SERVER, "timeout"),
