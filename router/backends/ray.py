@@ -104,11 +104,12 @@ class RayBackend:
 
     def _find(self, model: str, deployment: str | None) -> Any:
         """The handle; Serve gives out that of the application only while no new version of it is being built."""
+        absent: tuple[type[Exception], ...] = (KeyError, *ray_errors())  # deleted since the snapshot was taken
         try:
             if deployment is not None:
                 return self._serve.get_deployment_handle(deployment, model)
             return self._serve.get_app_handle(model)
-        except (KeyError, *ray_errors()) as error:  # deleted since the snapshot was taken
+        except absent as error:
             raise unknown(model) from error
 
 
