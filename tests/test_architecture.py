@@ -109,9 +109,15 @@ ROOMS: dict[str, set[str]] = {
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/check": {
+        "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
+        "router/suggest", "vlm/errors",
+    },
+    "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_schema", "serve_args", "router/config", "router/ingress", "router/suggest",
+        "vlm/errors",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
