@@ -21,15 +21,16 @@ from benchmarks.gpu.models import FOLDERS, never_ending, synthesised
 from benchmarks.gpu.records import log, write
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
-from vlm.engine.gpu import limit, share_of, taken
+from vlm.engine.gpu import share_of, taken, within
 from vlm.engine.gpu_share import CONTEXT_BYTES, Needs, Share
 from vlm.errors import ConfigError, VlmError
 from vlm.image.sample import sample_image
 from vlm.loading import families
+from vlm.models.base import VisionLanguageModel
 from vlm.types import Request, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICE = torch.device("cuda", 0)
+DEVICE = torch.device("cuda")  # as a replica's config says it
 DTYPE = torch.bfloat16
 REQUESTS = 128
 ROUNDS = 3
@@ -57,16 +58,16 @@ def measure(family: str, case: str, fraction: float) -> None:
     """Write what one case takes, or the words with which it is refused."""
     torch.zeros(1, device=DEVICE)  # CUDA's context
     config = EngineConfig(max_waiting=3 * REQUESTS, caller_share=100)  # one caller asks them all, with 3 beams, too
-    needs = _needs(family, config)
+    model, parameters = _without_weights(family)
+    needs = Needs.of(parameters * DTYPE.itemsize, model.cache, DTYPE.itemsize, config)
     card = share_of(DEVICE, 1.0).card
     least = (needs.total + CONTEXT_BYTES) / card + 1e-6
     share = Share(card, {"given": fraction, "least": least, "too small": least / 2}[case])
     try:
-        share.require(needs)
+        within(DEVICE, share.fraction, config)(model, parameters, DTYPE)
     except ConfigError as error:
         write("refused", family=family, case=case, fraction=share.fraction, message=str(error))
         return
-    limit(DEVICE, share)
     loaded = never_ending(synthesised(family, "real", DTYPE, DEVICE))
     after_loading = _gib(torch.cuda.memory_allocated(DEVICE))
     with Engine(loaded, config) as engine:
@@ -86,12 +87,12 @@ def measure(family: str, case: str, fraction: float) -> None:
     )  # fmt: skip
 
 
-def _needs(family: str, config: EngineConfig) -> Needs:
+def _without_weights(family: str) -> tuple[VisionLanguageModel, int]:
+    """A model of the published size that takes no memory, and its number of parameters."""
     found = dict(families())[family]
     model = found.empty(found.sizes["real"])
     assert isinstance(model, torch.nn.Module)
-    parameters = sum(one.numel() for one in model.parameters())
-    return Needs.of(parameters * DTYPE.itemsize, model.cache, DTYPE.itemsize, config)
+    return model, sum(one.numel() for one in model.parameters())
 
 
 def _failures(engine: Engine, beams: int) -> int:

@@ -21,7 +21,7 @@ def share_of(device: torch.device, fraction: float) -> Share:
 
 def limit(device: torch.device, share: Share) -> None:
     """Let torch's allocator take no more than ``share`` leaves to it; beyond that, an allocation fails."""
-    torch.cuda.set_per_process_memory_fraction(share.allocator_fraction, device)
+    torch.cuda.set_per_process_memory_fraction(share.allocator_fraction, _index(device))
 
 
 def within(device: torch.device, fraction: float, config: EngineConfig) -> Admit:
@@ -47,8 +47,13 @@ def taken(device: torch.device) -> Taken | None:
         reserved=torch.cuda.memory_reserved(device),
         peak_allocated=torch.cuda.max_memory_allocated(device),
         peak_reserved=torch.cuda.max_memory_reserved(device),
-        limit=int(torch.cuda.get_per_process_memory_fraction(device) * _card(device)),
+        limit=int(torch.cuda.get_per_process_memory_fraction(_index(device)) * _card(device)),
     )
+
+
+def _index(device: torch.device) -> int:
+    """The number of the card: "cuda" means the current one, which torch's functions for the limit do not take."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _card(device: torch.device) -> int:
