@@ -33,7 +33,7 @@ from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
 from router.config import RouterConfig
 from vlm.errors import EngineFailure, VlmError
-from vlm.types import Chunk
+from vlm.types import Chunk, Request
 
 logger = logging.getLogger(__name__)
 
@@ -89,19 +89,17 @@ class Endpoint(Generic[ParsedT]):
         demand = self._format.demand(parsed[0])
         remaining_s = deadline - asyncio.get_running_loop().time()
         with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
+            built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
+            tally.read(built)
+            request = replace(built.request, caller=requester.caller)
             try:
-                await self._answer_admitted(parsed, size, deadline, scope, send, tally=tally)
+                await self._respond(request, built, deadline, scope, send, tally=tally)
             finally:
                 ticket.answered = tally.answered
 
-    async def _answer_admitted(
-        self, parsed: list[ParsedT], size: int, deadline: float, scope: Scope, send: Send, *, tally: Tally
+    async def _respond(
+        self, request: Request, built: BuiltRequest, deadline: float, scope: Scope, send: Send, *, tally: Tally
     ) -> None:
-        """``parsed`` is emptied, as the body before, of ``size`` bytes."""
-        requester = requester_of(scope)
-        built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
-        tally.read(built)
-        request = replace(built.request, caller=requester.caller)
         answer = within(deadline, self._backend.generate(built.model, request))
         chunks = tally.watched(_located(answer, built))
         try:
