@@ -149,8 +149,7 @@ class Endpoint(Generic[ParsedT]):
 
 def admission_of(config: RouterConfig, backend: Backend) -> Admission:
     """What lets requests in to ``backend``; all endpoints of a router share one."""
-    replicas = getattr(backend, "replicas", lambda _model: 1)  # engines in this process have no others
-    return Admission(config.places_per_replica, config.max_queue_s, replicas, time.monotonic)
+    return Admission(config.places_per_replica, config.max_queue_s, backend.replicas, time.monotonic)
 
 
 def requester_of(scope: Scope) -> Requester:

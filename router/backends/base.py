@@ -42,6 +42,10 @@ class Backend(Protocol):
         """Every model that is configured, ready or not."""
         ...
 
+    def replicas(self, model: str) -> int:
+        """How many processes answered for the model when they were last counted; 0 if that is not known."""
+        ...
+
 
 class Generator(Protocol):
     """What an engine offers; one that has an attribute ``info`` (:class:`~vlm.types.ModelInfo`) is listed with it."""
@@ -80,6 +84,10 @@ class LocalBackend:
             ModelStatus(name, ready=True, detail="in this process", info=getattr(engine, "info", None))
             for name, engine in self._engines.items()
         ]
+
+    def replicas(self, model: str) -> int:
+        """See :class:`Backend`."""
+        return int(model in self._engines)
 
 
 def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:

@@ -75,7 +75,7 @@ class RayBackend:
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
     def replicas(self, model: str) -> int:
-        """How many replicas of the model ran when the controller was last asked."""
+        """See :class:`Backend`. The controller counts them."""
         application = (self._applications.last or {}).get(model)
         return 0 if application is None else application.replicas
 

@@ -61,9 +61,8 @@ class ResilientBackend:
         return await self._backend.models()
 
     def replicas(self, model: str) -> int:
-        """How many replicas of the model run; 1 where the backend behind has no others."""
-        count: Callable[[str], int] = getattr(self._backend, "replicas", lambda _model: 1)
-        return count(model)
+        """See :class:`~router.backends.base.Backend`."""
+        return self._backend.replicas(model)
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`~router.backends.base.Backend`.

@@ -19,6 +19,7 @@ from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
 from router.backends.model_info import ModelInfos
 from router.backends.ray import MAX_GRPC_BYTES, RayBackend, translated
 from router.backends.snapshot import Snapshot
+from router.resilience.resilient import ResilientBackend
 from tests.clock import CLOCKED
 from tests.router.world import script, words
 from vlm.errors import (
@@ -254,6 +255,14 @@ async def test_ray_keeps_its_handles() -> None:
         await collected(backend, model)
     assert len(serve.handles) == 2
     assert serve.reports == 1
+
+
+async def test_ray_counts_the_replicas_that_run() -> None:
+    serve = Serve(blip=application(RUNNING=3, STARTING=1), florence=application("UPDATING", RUNNING=1, STOPPING=2))
+    backend = ResilientBackend(on_ray(serve))
+    assert backend.replicas("blip") == 0  # nobody has asked the controller
+    await backend.models()
+    assert [backend.replicas(name) for name in ("blip", "florence", "nothing")] == [3, 1, 0]
 
 
 async def test_ray_chooses_how_a_request_crosses_by_the_size_of_its_images() -> None:
