@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,14 +172,22 @@ def _mapping(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def main(argv: list[str] | None = None) -> Literal[0, 1, 2]:
-    """Print every problem; see the module for the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.check", description=(__doc__ or "").split("\n")[0])
+PROGRAM = "python -m deployments.check"
+
+
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """What reads the arguments of a program of this name."""
+    parser = argparse.ArgumentParser(prog=program, description="Check a Serve config before it is deployed.")
     parser.add_argument("config", type=Path, help="the Serve config")
     parser.add_argument(
         "--no-folders", action="store_true", help="do not look for the checkpoints' folders on this machine"
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> Literal[0, 1, 2]:
+    """Print every problem; see the module for the exit code."""
+    options = parser(program).parse_args(argv)
     try:
         config = serve_config.parse(options.config)
     except ConfigError as error:

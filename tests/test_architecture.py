@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "serve_args", "router", "deployments")  # what the wheel holds
+PACKAGED = ("vlm", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -119,6 +119,10 @@ ROOMS: dict[str, set[str]] = {
         "deployments", "deployments/check_schema", "serve_args", "router/config", "router/ingress", "router/suggest",
         "vlm/errors",
     },
+    # The command: a table of programs, which are imported by their names when they are asked for.
+    "gigarouter": {
+        "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
+    },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
         "vlm/errors", "vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models", "vlm/models/processor", "vlm/loading",
@@ -178,7 +182,12 @@ NEEDS_TORCH = (
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
     "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
-ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py", "serve_args/cluster_environment.py")
+ENTRY_POINTS = (
+    "deployments/local/__main__.py",
+    "gigarouter/ask.py",
+    "router/ingress.py",
+    "serve_args/cluster_environment.py",
+)
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts
 BROAD_EXCEPTS = (
     "vlm/decoding/child.py", "vlm/decoding/threads.py", "vlm/engine/core.py", "vlm/engine/prepare.py",
