@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
+PACKAGED = ("vlm", "metrics", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -65,6 +65,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/models/base", "vlm/models/cards", "vlm/models/processor",
     },
     "serve_args": {"vlm/errors"},
+    "metrics": set(),
     "router": set(),
     "router/suggest": set(),
     "router/config": {"serve_args", "vlm/image"},
@@ -92,6 +93,9 @@ ROOMS: dict[str, set[str]] = {
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
+    "router/request_metrics": {
+        "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
@@ -100,6 +104,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
+        "metrics", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
@@ -108,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
-    "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments": {"metrics", "serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/check": {
         "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
         "router/suggest", "vlm/errors",
