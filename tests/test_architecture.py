@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/errors": set(),
     "vlm/sampling": {"vlm/errors"},
     "vlm/types": {"vlm/errors", "vlm/sampling"},
+    "vlm/pace": set(),
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
@@ -50,7 +51,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
-    "vlm/engine": {"vlm/decoding", "vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
+    "vlm/engine": {
+        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/layers", "vlm/models/base", "vlm/models/processor",
+    },
     "vlm/bench": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference",
@@ -72,7 +75,7 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
-    "router/admission": {"vlm/errors"},
+    "router/admission": {"vlm/errors", "vlm/pace"},
     "router/asgi": {
         "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base", "router/admission",
     },

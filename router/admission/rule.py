@@ -16,19 +16,16 @@ number of callers, or for all, whichever is less.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from router.admission.pace import Pace
 from vlm.errors import Overloaded
+from vlm.pace import Pace
 
 CALLER_SHARE = 90
 """Percent: the engine's own default."""
-LONGEST_RETRY_S = 60
-"""Clients of OpenAI's give up where they are told to wait longer than two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,9 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Model:
+    pace: Pace
     held: Counter[str] = field(default_factory=Counter)  # places by caller, none of them 0
     total: int = 0
-    pace: Pace = field(default_factory=Pace)
 
 
 class Admission:
@@ -96,7 +93,7 @@ class Admission:
         Raises:
             Overloaded: There is no room for it, or it could not be answered in time.
         """
-        state = self._models.get(asked.model) or _Model()
+        state = self._models.get(asked.model) or _Model(Pace(self._each, self._clock))
         self._check(state, asked)
         self._models[asked.model] = state
         self._count(state, asked, asked.places)
@@ -105,7 +102,7 @@ class Admission:
             yield ticket
         finally:
             if ticket.answered:
-                state.pace.served(asked.places, self._replicas(asked.model), self._clock())
+                state.pace.served(asked.places, self._replicas(asked.model))
             self._count(state, asked, -asked.places)
             if not state.total and not state.pace.is_known:  # perhaps there is no such model
                 self._models.pop(asked.model, None)
@@ -115,7 +112,7 @@ class Admission:
         state.held[asked.caller] += places
         if not state.held[asked.caller]:
             del state.held[asked.caller]
-        state.pace.changed(self._clock(), busy=state.total >= self._worked_on(asked.model))
+        state.pace.changed(busy=state.total >= self._worked_on(asked.model))
 
     def _replicas(self, model: str) -> int:
         return max(1, self._running(model))
@@ -138,7 +135,7 @@ class Admission:
 
     def _refusal(self, state: _Model, asked: Asked) -> Overloaded:
         ahead = state.total + asked.places - self._worked_on(asked.model)
-        seconds = retry_after(self._wait_s(state, asked.model, ahead))
+        seconds = state.pace.retry_after_s(ahead, self._replicas(asked.model))
         return Overloaded(
             f"The model {asked.model!r} has as many requests as it can answer in time; try again in {seconds} s.",
             code="overloaded",
@@ -146,9 +143,4 @@ class Admission:
         )
 
     def _wait_s(self, state: _Model, model: str, places: int) -> float:
-        return state.pace.seconds(max(0, places), self._replicas(model), self._clock())
-
-
-def retry_after(seconds: float) -> int:
-    """Whole seconds, from 1 on, after which a queue of so many seconds has been served."""
-    return max(1, min(LONGEST_RETRY_S, math.ceil(seconds)))
+        return state.pace.seconds(places, self._replicas(model))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -212,7 +211,7 @@ class Engine:
         except Overloaded as error:
             if self._give_back_of_closed_loops():
                 return take()
-            error.retry_after_s = max(1, math.ceil(self._load.queue_s(self._places.used)))
+            error.retry_after_s = self._load.retry_after_s(self._places.used)
             raise
 
     def _give_back_of_closed_loops(self) -> int:

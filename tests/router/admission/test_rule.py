@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from router.admission.rule import Admission, Asked, retry_after
+from router.admission.rule import Admission, Asked
 from vlm.errors import Overloaded
 
 
@@ -58,7 +58,3 @@ def test_what_would_wait_beyond_its_deadline_is_refused(world: World) -> None:
         world.ask(remaining_s=1.0)
     assert refused.value.retry_after_s == 2
     world.ask(remaining_s=3.0)
-
-
-def test_seconds_to_wait_are_whole_and_bounded() -> None:
-    assert [retry_after(seconds) for seconds in (0.0, 1.2, 1000.0)] == [1, 2, 60]
