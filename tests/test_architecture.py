@@ -26,6 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/sampling": {"vlm/errors"},
     "vlm/types": {"vlm/errors", "vlm/sampling"},
     "vlm/pace": set(),
+    "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
@@ -52,7 +53,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
     "vlm/engine": {
-        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/layers", "vlm/models/base", "vlm/models/processor",
+        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers", "vlm/models/base",
+        "vlm/models/processor",
     },
     "vlm/bench": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
@@ -85,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # What the formats share in which a request is a conversation: it knows none of them, and not who answers.
     "router/conversation": {
-        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
+        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
         "router/images",
     },

@@ -88,7 +88,7 @@ class Endpoint(Generic[ParsedT]):
         size = len(body.pop())
         demand = self._format.demand(parsed[0])
         remaining_s = deadline - asyncio.get_running_loop().time()
-        with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
+        with self._admission.admitted(Asked(demand.model, requester.caller, demand.generations, remaining_s)) as ticket:
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
             request = replace(built.request, caller=requester.caller)

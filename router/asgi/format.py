@@ -71,11 +71,13 @@ class Demand:
 
     Attributes:
         model: Canonical name.
-        places: Number of its generations.
+        generations: Number of its generations.
+        beams: Number of beams of each, where the request says it.
     """
 
     model: str
-    places: int = 1
+    generations: int = 1
+    beams: int | None = None
 
 
 class ParsedRequest(Protocol):
@@ -149,7 +151,11 @@ class Format(Protocol[ParsedT]):
         ...
 
     def demand(self, parsed: ParsedT) -> Demand:
-        """What a request asks for, by which it is let in or refused before its images are loaded."""
+        """What a request asks for, by which it is let in or refused before its images are loaded.
+
+        Raises:
+            InvalidRequest: It asks for more than is answered together; with the path of the field at fault.
+        """
         ...
 
     def build(self, parsed: ParsedT, images: Sequence[bytes], request_id: str) -> BuiltRequest:

@@ -21,7 +21,8 @@ from router.conversation.response_format import ContentForm, is_raw
 from router.conversation.tasks import ImageSize, read_task
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.types import Request, Sampling
+from vlm.generations import check_generations, generations
+from vlm.types import Request, Sampling, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,35 @@ class BuiltConversation:
 
 
 def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
-    """What a conversation asks for: each choice, image, task and label is a generation of its own."""
-    body = parsed.body
-    tasks = body.tasks or [task for task in (_named_in_body(body),) if task is not None]
-    generations = sum(max(1, len(task.labels)) for task in tasks) or 1
-    return Demand(read_model_name(body.model, config).model, parsed.n * max(1, len(parsed.images)) * generations)
+    """What a conversation asks for, counted as the engine does.
+
+    Raises:
+        InvalidRequest: It takes more generations than are answered together.
+    """
+    name = read_model_name(parsed.body.model, config)
+    outline = _outline(name, parsed)
+    try:
+        check_generations(outline)
+    except InvalidRequest as error:
+        of_text = error.param == "task.labels" and _is_named(name, parsed)
+        raise error.located(error.message, parsed.question.prompt_param if of_text else error.param) from error
+    return Demand(name.model, generations(outline), parsed.body.num_beams)
+
+
+def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
+    """The request to the model with nothing but what takes generations."""
+    body, images = parsed.body, len(parsed.images)
+    outline = Request(None, n=parsed.n, images=(b"",) * images if images > 1 else ())
+    if _is_named(name, parsed):
+        return replace(outline, task=task_of(name.task or "", parsed.question.prompt))
+    if body.tasks is not None:
+        return replace(outline, tasks=tuple(map(_with_labels, body.tasks)))
+    task = _named_in_body(body)
+    return outline if task is None else replace(outline, task=_with_labels(task))
+
+
+def _with_labels(task: TaskBody) -> Task:
+    return Task(task.name, labels=tuple(task.labels))
 
 
 def check_stream_options(options: object, *, stream: bool) -> None:

@@ -32,6 +32,7 @@ from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineClosed, EngineLost, Overloaded, VlmError
+from vlm.generations import check_generations, is_compound
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, Completion, Request
 
@@ -189,7 +190,7 @@ class Engine:
         """
         holds = self._accept(request)
         try:
-            if compose.is_compound(request):
+            if is_compound(request):
                 whole = replace(request, stream=False)
                 yield Chunk.whole(await compose.complete(whole, _with_each(holds, self._complete_one)))
                 return
@@ -204,7 +205,7 @@ class Engine:
     def _accept(self, request: Request) -> list[Hold]:
         """Take the places of a request, one hold for each of its generations, or raise that there are none."""
         self._check_open()
-        compose.check_generations(request)
+        check_generations(request)
         take = partial(self._places.take, self._demand(request), request.caller, asyncio.get_running_loop())
         try:
             return take()

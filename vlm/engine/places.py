@@ -27,20 +27,12 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from vlm.engine import compose
 from vlm.engine.blocks import CachePlan
 from vlm.errors import InvalidRequest, Overloaded
+from vlm.generations import field_of, generations, places_for
 from vlm.types import Request, Sampling
 
 K = TypeVar("K", bound=Hashable)
-
-
-def places_for(beams: int, slots: int, rows: int) -> int:
-    """Number of places that a generation with so many beams takes in an engine of so many slots and rows.
-
-    Where rows are planned for three beams a slot, a search with eight takes three places.
-    """
-    return max(1, -(-beams * slots // rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ class Demand:
         """What ``request`` takes of an engine with this plan, whose model has these ``defaults``."""
         beams = request.sampling.over(defaults).num_beams or 1
         each = places_for(beams, plan.slots, plan.rows)
-        return cls(compose.generations(request), each, compose.field_of(request))
+        return cls(generations(request), each, field_of(request))
 
     @property
     def places(self) -> int:

@@ -17,8 +17,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
 
-from vlm.engine.places import places_for
 from vlm.engine.sequence import Sequence
+from vlm.generations import places_for
 
 
 class WaitingQueue:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vlm.engine.blocks import MAX_BEAMS, CachePlan
-from vlm.engine.places import Demand, Hold, Places, places_for
+from vlm.engine.places import Demand, Hold, Places
 from vlm.errors import InvalidRequest, Overloaded, VlmError
+from vlm.generations import places_for
 from vlm.types import Request, Sampling, Task
 
 ONE = Demand()

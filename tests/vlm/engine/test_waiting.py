@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BlockPool
-from vlm.engine.places import places_for
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Sequence
+from vlm.generations import places_for
 from vlm.types import Sampling
 
 arrivals = count(1)
