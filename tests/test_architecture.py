@@ -24,7 +24,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
     "vlm/sampling": {"vlm/errors"},
-    "vlm/types": {"vlm/errors", "vlm/sampling"},
+    "vlm/model_info": set(),
+    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/sampling"},
     "vlm/pace": set(),
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
@@ -73,11 +74,11 @@ ROOMS: dict[str, set[str]] = {
     "router": set(),
     "router/suggest": set(),
     "router/config": {"serve_args", "vlm/image"},
-    "router/backends/base": {"vlm/errors", "vlm/types"},
-    "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
-    "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
+    "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
+    "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
+    "router/resilience": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
-    "router/admission": {"vlm/errors", "vlm/pace"},
+    "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
         "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base", "router/admission",
     },
@@ -131,7 +132,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
+        "vlm/reference", "router/admission", "router/app", "router/config", "deployments", "deployments/local",
+        "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",

@@ -1,7 +1,8 @@
 """The types that cross every boundary: requests, answers and geometry.
 
 They use the standard library only, so that the router can import them without torch, and so that they pickle the same
-on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``; import it from here.
+on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``, and ``ModelInfo`` in
+``vlm.model_info``; import both from here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import groupby
 from typing import Literal, Self
 
 from vlm.errors import VlmError
+from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
@@ -378,23 +380,3 @@ class Chunk:
 
 def _index(chunk: Chunk) -> int:
     return chunk.index
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What a replica has loaded.
-
-    Attributes:
-        family: Folder of ``vlm.models`` that serves it (``"florence2"``).
-        checkpoint: Folder or hub id, as configured.
-        revision: Commit of the hub repository; None for a folder.
-        parameters: Number of the model's parameters.
-        dtype, device: Where and how it runs (``"float32"``, ``"cpu"``).
-    """
-
-    family: str
-    checkpoint: str
-    revision: str | None
-    parameters: int
-    dtype: str
-    device: str

@@ -112,6 +112,16 @@ class Engine:
         runs = self._thread.ident is None or self._thread.is_alive()
         return runs and not self._core.broken and self._decoder.healthy
 
+    @property
+    def slots(self) -> int:
+        """How many sequences run at once, at most."""
+        return self._core.scheduler.slots
+
+    @property
+    def rows(self) -> int:
+        """How many beams they have together, at most."""
+        return self._core.scheduler.rows
+
     def stats(self) -> EngineStats:
         """The counters, from any thread; they may belong to two neighbouring steps."""
         places, used = self._places, self._places.used
