@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,6 +27,7 @@ from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
+from router.backends.counting import counting
 from router.backends.ray import RayBackend
 from router.catalogue import entry, task_entries
 from router.chat.format import ChatFormat
@@ -95,10 +97,17 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
-        lifespan=lambda _app: sweeping(files),
+        lifespan=lambda _app: _living(files, backend),
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+@asynccontextmanager
+async def _living(files: FileStore | None, backend: Backend) -> AsyncIterator[None]:
+    """What goes on beside the requests, as long as the router runs."""
+    async with sweeping(files), counting(backend):
+        yield
 
 
 class AnyText(Convertor[str]):
