@@ -59,9 +59,7 @@ def test_router_replica_and_engine_follow_from_the_batch(name: str, batches: tup
         assert let_in(router, model, engines) == 2 * engine.max_batch
         assert let_in(router, model, engines, routers=2) == 2 * -(-engine.max_batch // 2)
         assert engine.capacity >= 2 * engine.max_batch, "the engine refuses nothing that the routers have let in"
-        assert replica.max_ongoing_requests == engine.capacity + REFUSAL_MARGIN, (
-            "the engine refuses, not Serve"
-        )
+        assert replica.max_ongoing_requests == engine.capacity + REFUSAL_MARGIN, "the engine refuses, not Serve"
         assert replica._deployment_config.max_queued_requests == replica.max_ongoing_requests
 
 
