@@ -20,6 +20,7 @@ from vlm.sampling import check
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
 TaskResolution = Literal["task", "native", "foreign", "plain", "default"]
+Priority = Literal["interactive", "batch"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
@@ -188,6 +189,7 @@ class Request:
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
+        priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -203,6 +205,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
+    priority: Priority = "interactive"
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")

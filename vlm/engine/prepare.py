@@ -139,6 +139,7 @@ class Preparer:
             prefix=self._prefix(inputs),
             threshold=None if request.task is None else request.task.threshold,
             label=label_of(request),
+            batch=request.priority == "batch",
         )
         return Draft(sequence, key, lookup.cost, began)
 
