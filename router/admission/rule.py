@@ -19,6 +19,10 @@ parts, which are all of them where there are two routers.
 A caller has at most CALLER_SHARE percent of what the others leave, as in the engine, so that one who floods is refused
 while others find room. Since the engine serves callers in turn, a request waits for its caller's own requests times the
 number of callers, or for all, whichever is less.
+
+What is of a batch is let in only while all that is held, with it, is at most BATCH_SHARE percent of the two parts. So
+it fills the slots where nobody else asks, and leaves room to all others. What of it waits is not before the others,
+because the engine starts them first.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ from vlm.pace import Pace
 
 CALLER_SHARE = 90
 """Percent: the engine's own default."""
+BATCH_SHARE = 60
+"""Percent: enough for all slots and a fifth of them besides, so that one that ends is followed at once by the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Asked:
         remaining_s: Seconds until its deadline.
         generations: How many it takes.
         beams: Number of beams of each; None for what the model does by itself, which takes one place.
+        batch: Whether others go first.
     """
 
     model: str
@@ -55,6 +62,7 @@ class Asked:
     remaining_s: float
     generations: int = 1
     beams: int | None = None
+    batch: bool = False
 
 
 class Ticket:
@@ -75,12 +83,19 @@ class _Model:
     pace: Pace
     held: Counter[str] = field(default_factory=Counter)  # places by caller, none of them 0
     total: int = 0
+    batch: int = 0  # of the total, what is of a batch
 
-    def count(self, caller: str, places: int) -> None:
+    def count(self, asked: Asked, places: int) -> None:
         self.total += places
-        self.held[caller] += places
-        if not self.held[caller]:
-            del self.held[caller]
+        self.batch += places if asked.batch else 0
+        self.held[asked.caller] += places
+        if not self.held[asked.caller]:
+            del self.held[asked.caller]
+
+    def before(self, asked: Asked, room: _Room) -> int:
+        """Places of what may begin before it."""
+        waiting_batch = 0 if asked.batch else max(0, self.batch - room.worked_on)
+        return min(self.total - waiting_batch, self.held.get(asked.caller, 0) * len(self.held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +118,12 @@ class _Room:
         """Places of this router's part of the slots."""
         return -(-self.slots * self.replicas // self.routers)
 
+    def limit(self, asked: Asked) -> int:
+        """Places that may be held together with it."""
+        return 2 * self.worked_on * (BATCH_SHARE if asked.batch else 100) // 100
+
     def places(self, asked: Asked) -> int:
+        """Places that it takes."""
         each = places_for(asked.beams or 1, self.slots, self.rows)
         return min(asked.generations * each, self.slots)
 
@@ -148,7 +168,7 @@ class Admission:
         places = room.places(asked)
         self._check(state, room, asked, places)
         self._models[asked.model] = state
-        self._count(state, room, asked.caller, places)
+        self._count(state, room, asked, places)
         ticket = Ticket(lambda answered: self._leave(state, asked, places, answered))
         try:
             yield ticket
@@ -159,12 +179,12 @@ class Admission:
         room = self._room(asked.model)
         if answered:
             state.pace.served(places, room.replicas)
-        self._count(state, room, asked.caller, -places)
+        self._count(state, room, asked, -places)
         if not state.total and not state.pace.is_known:  # perhaps there is no such model
             self._models.pop(asked.model, None)
 
-    def _count(self, state: _Model, room: _Room, caller: str, places: int) -> None:
-        state.count(caller, places)
+    def _count(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
+        state.count(asked, places)
         state.pace.changed(busy=state.total >= room.worked_on)
 
     def _room(self, model: str) -> _Room:
@@ -176,20 +196,20 @@ class Admission:
     def _check(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
         if not state.total:
             return  # nothing is before it, and one replica has room for it
-        held, limit = state.held.get(asked.caller, 0), 2 * room.worked_on
-        others = state.total - held
-        share = limit - others if not held else (limit - others) * CALLER_SHARE // 100
-        ahead = min(state.total, held * len(state.held))
-        wait_s = state.pace.seconds(ahead + places - room.worked_on, room.replicas)
+        held = state.held.get(asked.caller, 0)
+        left = room.limit(asked) - (state.total - held)
+        share = left if not held else left * CALLER_SHARE // 100
+        wait_s = state.pace.seconds(state.before(asked, room) + places - room.worked_on, room.replicas)
         late = state.pace.is_known and wait_s > min(self._max_queue_s, asked.remaining_s)
         if late or held + places > share:
-            raise _refusal(state, room, asked.model, places)
+            raise _refusal(state, room, asked, places)
 
 
-def _refusal(state: _Model, room: _Room, model: str, places: int) -> Overloaded:
+def _refusal(state: _Model, room: _Room, asked: Asked, places: int) -> Overloaded:
     seconds = state.pace.retry_after_s(state.total + places - room.worked_on, room.replicas)
+    answers = "room for no more of a batch" if asked.batch else "as many requests as it can answer in time"
     return Overloaded(
-        f"The model {model!r} has as many requests as it can answer in time; try again in {seconds} s.",
+        f"The model {asked.model!r} has {answers}; try again in {seconds} s.",
         code="overloaded",
         retry_after_s=seconds,
     )

@@ -88,7 +88,8 @@ class Endpoint(Generic[ParsedT]):
         size = len(body.pop())
         demand = self._format.demand(parsed[0])
         remaining_s = deadline - asyncio.get_running_loop().time()
-        asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams)
+        batch = demand.priority == "batch"
+        asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
         with self._admission.admitted(asked) as ticket:
             tally.on_answer(partial(ticket.end, answered=True))
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from router.asgi.caller import Owner
 from vlm.errors import VlmError
-from vlm.types import Chunk, Completion, Request
+from vlm.types import Chunk, Completion, Priority, Request
 
 Json = dict[str, Any]
 
@@ -73,11 +73,13 @@ class Demand:
         model: Canonical name.
         generations: Number of its generations.
         beams: Number of beams of each, where the request says it.
+        priority: Whether others go first; see :class:`~vlm.types.Request`.
     """
 
     model: str
     generations: int = 1
     beams: int | None = None
+    priority: Priority = "interactive"
 
 
 class ParsedRequest(Protocol):

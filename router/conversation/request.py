@@ -19,6 +19,7 @@ from router.conversation.model_name import ModelName, read_model_name, task_of, 
 from router.conversation.question import Question
 from router.conversation.response_format import ContentForm, is_raw
 from router.conversation.tasks import ImageSize, read_task
+from router.conversation.tier import ServedTier, priority_of, served_as
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.generations import check_generations, generations
@@ -74,6 +75,7 @@ class ConversationRequest:
         resolution: How the router found the task, where the body does not name it; None where it does, or the model
             finds it.
         reasoning_param: Path of what asked for reasoning, other than the task.
+        service_tier: How it is served, if it asks for that.
     """
 
     model: str
@@ -87,10 +89,11 @@ class ConversationRequest:
     how_to_send: str
     resolution: Literal["model", "plain"] | None = None
     reasoning_param: str | None = None
+    service_tier: ServedTier | None = None
 
     def meta(self, request_id: str) -> ResponseMeta:
         """What its answer says about it."""
-        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of)
+        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of, self.service_tier)
 
     def path_of(self, name: str) -> str:
         """The path in the body of a field of ``Request``, as the model calls it."""
@@ -155,7 +158,8 @@ def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
     except InvalidRequest as error:
         of_text = error.param == "task.labels" and _is_named(name, parsed)
         raise error.located(error.message, parsed.question.prompt_param if of_text else error.param) from error
-    return Demand(name.model, generations(outline), parsed.body.num_beams)
+    priority = priority_of(parsed.body.service_tier)
+    return Demand(name.model, generations(outline), parsed.body.num_beams, priority)
 
 
 def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
@@ -195,6 +199,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         stream=bool(body.stream),
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
+        priority=priority_of(body.service_tier),
     )
     named_task = _is_named(name, parsed)
     return ConversationRequest(
@@ -218,6 +223,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         prompt_param=question.prompt_param,
         how_to_send=question.how_to_send,
         resolution="model" if named_task else None,
+        service_tier=served_as(body.service_tier),
     )
 
 

@@ -20,16 +20,22 @@ class World:
         self.held = ExitStack()
 
     def ask(
-        self, caller: str = "a", generations: int = 1, remaining_s: float = 100.0, beams: int | None = None
+        self,
+        caller: str = "a",
+        generations: int = 1,
+        remaining_s: float = 100.0,
+        beams: int | None = None,
+        *,
+        batch: bool = False,
     ) -> Ticket:
-        asked = Asked("m", caller, remaining_s, generations, beams)
+        asked = Asked("m", caller, remaining_s, generations, beams, batch)
         return self.held.enter_context(self.rule.admitted(asked))
 
-    def fill(self, caller: str = "a") -> int:
+    def fill(self, caller: str = "a", *, batch: bool = False) -> int:
         """How many requests are let in until one is refused."""
         for number in range(1000):
             try:
-                self.ask(caller)
+                self.ask(caller, batch=batch)
             except Overloaded:
                 return number
         raise AssertionError("nothing is refused")
@@ -149,3 +155,34 @@ def test_a_model_that_nobody_answers_for_is_forgotten(world: World) -> None:
     with world.rule.admitted(Asked("nothing", "a", 100.0)):
         pass
     assert not world.rule._models
+
+
+def test_a_batch_leaves_room_to_all_others() -> None:
+    world = World(slots=50, rows=50)
+    batch = world.fill("batch", batch=True) + world.fill("another batch", batch=True)
+    assert batch in (59, 60)  # a caller leaves the last place to a newcomer
+    with pytest.raises(Overloaded, match="room for no more of a batch"):
+        world.ask("batch", batch=True)
+    assert world.fill("a") + world.fill("b") in (39, 40)
+
+
+def test_a_batch_is_refused_while_others_take_the_room() -> None:
+    world = World(slots=50, rows=50)
+    for _ in range(60):
+        world.ask("a")
+    with pytest.raises(Overloaded):
+        world.ask("batch", batch=True)
+    world.held.close()
+    assert world.ask("batch", batch=True)
+    assert world.rule._models["m"].batch == 1
+    world.held.close()
+    assert world.outstanding == 0
+
+
+def test_what_waits_of_a_batch_is_not_before_the_others() -> None:
+    world = World(slots=40, rows=40)
+    for number in range(47):
+        world.ask(f"caller {number % 8}", batch=True)
+    for _ in range(2):
+        world.answer_one_a_second()
+    world.ask("caller 0", remaining_s=2.0)  # 47 are held, and one of the 40 that have begun is to end
