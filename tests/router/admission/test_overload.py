@@ -99,7 +99,7 @@ async def that_does_not_read(app: ASGIApp) -> asyncio.Task[None]:
 
     scope = {"type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
              "root_path": "", "headers": [], "http_version": "1.1", "scheme": "http"}  # fmt: skip
-    asking = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+    asking: asyncio.Task[None] = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
     async with asyncio.timeout(20):
         await stuck.wait()
     return asking

@@ -314,6 +314,10 @@ def test_a_batch_does_not_starve_among_endless_others() -> None:
     raise AssertionError(f"{len(mine)} have not been served")
 
 
+def is_there(schedule: Scheduler, *sequences: Sequence) -> bool:
+    return any(one.slot is not None or one in schedule.waiting for one in sequences)
+
+
 def test_a_batch_is_preempted_first_and_goes_on_after_those_that_are_not() -> None:
     """There are blocks for the beginning of all three, and not for what they grow to."""
     clock = Clock()
@@ -322,13 +326,11 @@ def test_a_batch_is_preempted_first_and_goes_on_after_those_that_are_not() -> No
     new = [sequence("a", 6, prompt=12), sequence("b", 6, prompt=12)]
     added(schedule, old)
     step(schedule)
-    assert old.slot is not None
     added(schedule, *new)
-    while any(one.slot is not None or one in schedule.waiting for one in new):
-        assert not any(one.preemptions for one in new)
+    while is_there(schedule, *new):
         step(schedule)
-    assert old.preemptions
-    while old.slot is not None or old in schedule.waiting:
+    assert [one.preemptions > 0 for one in (old, *new)] == [True, False, False]
+    while is_there(schedule, old):
         step(schedule)
     assert len(old.generated) == 20
 
