@@ -164,14 +164,14 @@ def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
 
 def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
     """The request to the model with nothing but what takes generations."""
-    body, images = parsed.body, len(parsed.images)
-    outline = Request(None, n=parsed.n, images=(b"",) * images if images > 1 else ())
+    body, number = parsed.body, len(parsed.images)
+    images = (b"",) * number if number > 1 else ()
     if _is_named(name, parsed):
-        return replace(outline, task=task_of(name.task or "", parsed.question.prompt))
+        return Request(None, n=parsed.n, images=images, task=task_of(name.task or "", parsed.question.prompt))
     if body.tasks is not None:
-        return replace(outline, tasks=tuple(map(_with_labels, body.tasks)))
+        return Request(None, n=parsed.n, images=images, tasks=tuple(map(_with_labels, body.tasks)))
     task = _named_in_body(body)
-    return outline if task is None else replace(outline, task=_with_labels(task))
+    return Request(None, n=parsed.n, images=images, task=task and _with_labels(task))
 
 
 def _with_labels(task: TaskBody) -> Task:
