@@ -171,7 +171,7 @@ def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
     if body.tasks is not None:
         return Request(None, n=parsed.n, images=images, tasks=tuple(map(_with_labels, body.tasks)))
     task = _named_in_body(body)
-    return Request(None, n=parsed.n, images=images, task=task and _with_labels(task))
+    return Request(None, n=parsed.n, images=images, task=None if task is None else _with_labels(task))
 
 
 def _with_labels(task: TaskBody) -> Task:
