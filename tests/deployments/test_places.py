@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,10 @@ from router.config import RouterConfig
 from vlm.engine.config import EngineConfig
 from vlm.engine.places import Demand, Places
 from vlm.errors import Overloaded
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own, while it is imported
+    import ray.serve  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("serve_config.yaml", "serve_config.local.yaml")
