@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.asgi.endpoint import Endpoint, admission_of
+from router.asgi.endpoint import Endpoint, admission_of, hold_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -71,11 +71,11 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
-    admission = admission_of(config, backend)
-    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission)
-    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission)
+    admission, hold = admission_of(config, backend), hold_of(config, backend)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission, hold=hold)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission, hold=hold)
     moondream = {
-        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission)
+        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission, hold=hold)
         for name in ROUTES
     }
     app = Starlette(
