@@ -33,7 +33,16 @@ HELD, SLOTS, QUEUE_S, ASKED = "places_held", "slots", "queue_s", "requests_asked
 would wait; and requests since its start."""
 
 LONGEST_REPORT_S = 5.0
-"""Replicas that report more rarely are asked for help too late; ten seconds are Serve's own choice."""
+"""Replicas that report more rarely get help too late; ten seconds are Serve's own choice."""
+LONGEST_LOOK_S = 10.0
+"""The same where the load of half a minute ago still counts."""
+
+
+NUMBERS = (
+    "upscale_delay_s", "downscale_delay_s", "upscaling_factor", "downscaling_factor", "metrics_interval_s",
+    "look_back_period_s",
+)  # fmt: skip
+"""Settings of an ``autoscaling_config`` that this policy depends on."""
 
 
 def report(stats: EngineStats, asked: int) -> dict[str, float]:
@@ -98,7 +107,10 @@ def _last(points: Any) -> float:
 
 
 def mistakes(scaling: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, message) of what in an ``autoscaling_config`` with this policy keeps the policy from working."""
+    """(key, message) of what in an ``autoscaling_config`` with this policy keeps the policy from working.
+
+    Whether its numbers are numbers is for Ray to say.
+    """
     policy = scaling.get("policy")
     if not isinstance(policy, Mapping) or policy.get("policy_function") != POLICY:
         return
@@ -106,14 +118,22 @@ def mistakes(scaling: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ScalingConfig.from_args(policy.get("policy_kwargs") or {})
     except ConfigError as error:
         yield "policy.policy_kwargs", error.message
+    if not all(isinstance(scaling[key], int | float) for key in NUMBERS if key in scaling):
+        return
     for key, default in {"upscale_delay_s": 30.0, "downscale_delay_s": 600.0}.items():
         if scaling.get(key, default) != 0:
             yield key, f"must be 0: Serve would wait so long after each decision of {POLICY}, which has delays itself."
     if scaling.get("upscaling_factor", 1.0) != 1 or scaling.get("downscaling_factor", 1.0) != 1:
         yield "upscaling_factor", f"must be left out, as downscaling_factor: Serve would change what {POLICY} decides."
-    interval = scaling.get("metrics_interval_s", 10.0)
-    if not isinstance(interval, int | float) or interval > LONGEST_REPORT_S:
+    interval, period = scaling.get("metrics_interval_s", 10.0), scaling.get("look_back_period_s", 30.0)
+    if interval > LONGEST_REPORT_S:
         yield (
             "metrics_interval_s",
             f"must be at most {LONGEST_REPORT_S:.0f}, and is 10 where it is left out: so often replicas report.",
+        )
+    if not interval < period <= LONGEST_LOOK_S:
+        yield (
+            "look_back_period_s",
+            f"must be above metrics_interval_s and at most {LONGEST_LOOK_S:.0f}, and is 30 where it is left out: load "
+            "is a mean over so many seconds.",
         )

@@ -4,8 +4,8 @@
     python -m benchmarks.autoscale --minutes 4 --json autoscale.json
 
 It starts the system as `make serve` does, on a cluster of its own, with a model that sleeps instead of computing
-(``benchmarks.autoscale.model``) and the policy of ``deployments.scaling_policy``, and ends it. Requests come at random times
-along the curve of a day with bursts, whatever becomes of those before; half of them are streamed. It prints an hour of
+(``benchmarks.autoscale.model``) and the policy of ``deployments.scaling_policy``, and ends it. Requests come at random
+times along the curve of a day with bursts, whatever becomes of those before; half are streamed. It prints an hour of
 the day in each line, and then what must be 0: requests without an answer, and answers after their deadline. The exit
 code is 1 where they are not, or where replicas are left.
 """

@@ -26,6 +26,7 @@ WORKS: Mapping[str, Any] = {
     "upscale_delay_s": 0,
     "downscale_delay_s": 0,
     "metrics_interval_s": 1,
+    "look_back_period_s": 2,
 }
 
 
@@ -113,7 +114,10 @@ def test_wrong_settings_do_not_stop_the_controller(caplog: pytest.LogCaptureFixt
         ({"downscale_delay_s": 300}, ["downscale_delay_s"]),
         ({"upscaling_factor": 2.0}, ["upscaling_factor"]),
         ({"downscaling_factor": 0.5}, ["upscaling_factor"]),
-        ({"metrics_interval_s": 10}, ["metrics_interval_s"]),
+        ({"metrics_interval_s": 6, "look_back_period_s": 8}, ["metrics_interval_s"]),
+        ({"look_back_period_s": 1}, ["look_back_period_s"]),
+        ({"look_back_period_s": 30}, ["look_back_period_s"]),
+        ({"look_back_period_s": "2"}, []),  # Ray says so
     ],
 )
 def test_what_keeps_the_policy_from_working_is_named(changed: dict[str, Any], found: list[str]) -> None:
@@ -122,4 +126,4 @@ def test_what_keeps_the_policy_from_working_is_named(changed: dict[str, Any], fo
 
 def test_serve_s_own_defaults_keep_it_from_working() -> None:
     keys = [key for key, _ in mistakes({"policy": {"policy_function": POLICY}})]
-    assert keys == ["upscale_delay_s", "downscale_delay_s", "metrics_interval_s"]
+    assert keys == ["upscale_delay_s", "downscale_delay_s", "metrics_interval_s", "look_back_period_s"]
