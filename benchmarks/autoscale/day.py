@@ -10,7 +10,7 @@ from benchmarks.http.statistics import poisson_times
 
 HOURS = 24
 CURVE: tuple[tuple[float, float], ...] = (
-    (0, 0.0), (1, 0.0), (1.1, 0.1), (7.9, 0.15), (8, 0.6), (11, 0.75), (12.5, 0.5), (15, 1.0), (18, 0.6), (20, 0.8),
+    (0, 0.0), (1, 0.0), (1.1, 0.1), (7.999, 0.15), (8, 0.6), (11, 0.75), (12.5, 0.5), (15, 1.0), (18, 0.6), (20, 0.8),
     (22, 0.15), (23, 0.0), (24, 0.0),
 )  # fmt: skip
 """(hour, share of the peak): a night without a request, a rush at eight, a dip at noon, a peak at three."""
