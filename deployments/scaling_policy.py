@@ -74,6 +74,7 @@ class WaitingWork:
         held = _means(series.get(HELD, ()))
         queued = float(context.total_queued_requests or 0)
         busy = sum(min(1.0, holds / has) for holds, has in zip(held, slots, strict=False) if has)
+        silent = max(0, context.current_num_replicas - len(slots))
         asked = sum(_last(one) for one in series.get(ASKED, ()))
         changed, self._asked = asked != self._asked, asked
         return Seen(
@@ -82,9 +83,10 @@ class WaitingWork:
             context.target_num_replicas,
             context.capacity_adjusted_min_replicas,
             context.capacity_adjusted_max_replicas,
-            busy + (queued / fmean(slots) if slots else queued),
+            # Those that have not reported yet, or cannot, are no reason to change anything.
+            busy + silent * self._config.occupancy + (queued / fmean(slots) if slots else queued),
             sum(_means(series.get(QUEUE_S, ()))),
-            changed or queued > 0 or any(held),
+            changed or silent > 0 or queued > 0 or any(held),
         )
 
 

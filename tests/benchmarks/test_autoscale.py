@@ -47,7 +47,8 @@ def test_a_replica_takes_as_long_as_it_says() -> None:
 
     seconds, said = run_clocked(load())
     assert seconds == pytest.approx(1.2)
-    assert (said[HELD], said[QUEUE_S]) == (6, pytest.approx(1.0))  # a seventh would wait for five, two at a time
+    assert said[HELD] == 6
+    assert said[QUEUE_S] == pytest.approx(1.0)  # a seventh would wait for five, two at a time
 
 
 def test_a_full_replica_refuses_and_a_stream_says_who_answers_once() -> None:

@@ -82,9 +82,9 @@ def test_what_serve_holds_back_is_work_too() -> None:
     assert policy(context([half, half], target=2, total_queued_requests=6.0))[0] == 4  # 1 + 6 / 4, over 0.8
 
 
-def test_a_replica_that_has_not_reported_yet_counts_as_idle() -> None:
-    policy = WaitingWork(settle_s=0.0)
-    assert policy(context([report(STATS, 1), {}], target=3))[0] == 3
+def test_replicas_that_do_not_report_change_nothing() -> None:
+    policy = WaitingWork(settle_s=0.0, quiet_s=5.0, idle_s=5.0)
+    assert {policy(context([{}] * 3, target=3, current_time=1000.0 + second))[0] for second in range(60)} == {3}
 
 
 def test_requests_between_two_reports_keep_a_model_awake() -> None:
