@@ -34,7 +34,8 @@ class ScalingConfig(BaseModel):
 
     Attributes:
         target_queue_s: Seconds within which the work that waits should be done, above 0. The smaller, the more replicas
-            are added for the same queue.
+            are added for the same queue, which the routers keep to one batch for each replica: well below the time of a
+            batch, a rush is seen for what it is.
         occupancy: Share of the places of all replicas that may be worked on before one is added, above 0 and at most 1.
             Below 1, a replica is on its way before requests have to wait.
         margin: Share of that again which is kept free before a replica is given up, from 0 and below 1: between the two
@@ -48,7 +49,7 @@ class ScalingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    target_queue_s: Seconds = 1.0
+    target_queue_s: Seconds = 0.5
     occupancy: Annotated[float, Field(gt=0, le=1)] = 0.8
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.25
     max_step: Annotated[int, Field(gt=0)] = 4

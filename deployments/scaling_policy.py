@@ -4,7 +4,7 @@ A Serve config names it in the ``autoscaling_config`` of a deployment::
 
     policy:
       policy_function: deployments.scaling_policy:WaitingWork
-      policy_kwargs: { target_queue_s: 1.0 }
+      policy_kwargs: { target_queue_s: 0.5 }
 
 Serve asks the policy ten times a second, in its controller, with what the replicas and the handles have reported since
 ``look_back_period_s``. It then applies its own bounds and delays, which therefore have to be 0 (:func:`mistakes`), and

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deployments.autoscaling import Past, ScalingConfig, Seen, decide
 from vlm.errors import ConfigError
 
-CONFIG = ScalingConfig(max_step=4, settle_s=3.0, quiet_s=60.0, idle_s=120.0)
+CONFIG = ScalingConfig(target_queue_s=1.0, max_step=4, settle_s=3.0, quiet_s=60.0, idle_s=120.0)
 STEP_S = 0.5
 
 

@@ -63,7 +63,7 @@ def context(
 
 
 def test_serve_finds_the_policy_and_applies_nothing_of_its_own() -> None:
-    policy = AutoscalingPolicy(policy_function=POLICY, policy_kwargs={"settle_s": 0})
+    policy = AutoscalingPolicy(policy_function=POLICY, policy_kwargs={"settle_s": 0, "target_queue_s": 1})
     found = policy.get_policy()
     wrapped = _apply_autoscaling_config(found(**policy.policy_kwargs))
     assert wrapped(context([report(STATS, 1)]))[0] == 3  # 1 / 0.8 + 1.5
