@@ -8,8 +8,10 @@ those of another::
     needed        busy / occupancy + waiting_s / target_queue_s
 
 The first part carries the load without filling the last place, and the second has what waits done within
-``target_queue_s``. There are more replicas as soon as more are needed, and fewer only where fewer were enough for
-``quiet_s`` without a break, the busiest moment of that time included.
+``target_queue_s``. A queue that becomes shorter by itself is no reason to add a replica which starts when it is gone:
+what waited for the first replica of a model that was at zero, or what is left of a burst. There are more replicas as
+soon as more are needed, and fewer only where fewer were enough for ``quiet_s`` without a break, the busiest moment of
+that time included.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class ScalingConfig(BaseModel):
         margin: Share of that again which is kept free before a replica is given up, from 0 and below 1: between the two
             nothing changes, so that a steady load does not make replicas come and go.
         max_step: Number of replicas that may be added to those that run, above 0, until they run as well.
+        start_s: Seconds that a replica takes to start, above 0. What waits counts only if it will not be gone by then.
         settle_s: Seconds for which nothing is added after a replica has started, 0 or more: what it takes off the
             others shows only when they have measured again.
         quiet_s: Seconds for which fewer replicas must have been enough before any is given up, above 0.
@@ -53,6 +56,7 @@ class ScalingConfig(BaseModel):
     occupancy: Annotated[float, Field(gt=0, le=1)] = 0.8
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.25
     max_step: Annotated[int, Field(gt=0)] = 4
+    start_s: Seconds = 10.0
     settle_s: Annotated[float, Field(ge=0)] = 3.0
     quiet_s: Seconds = 300.0
     idle_s: Seconds = 900.0
@@ -78,6 +82,8 @@ class Seen:
         minimum, maximum: Bounds of that number.
         busy: What is worked on, as a number of full replicas.
         waiting_s: Seconds that one replica would take for what waits.
+        growth: By how much that changes in a second; below 0, it becomes less. Without new requests, it would fall by
+            the number of full replicas.
         asked: Whether there was a request since the last moment, or there is one now.
     """
 
@@ -88,6 +94,7 @@ class Seen:
     maximum: int
     busy: float = 0.0
     waiting_s: float = 0.0
+    growth: float = 0.0
     asked: bool = False
 
 
@@ -113,7 +120,7 @@ class Past:
 def decide(config: ScalingConfig, seen: Seen, past: Past) -> tuple[int, Past]:
     """How many replicas there should be, and what to remember until the next time."""
     past = _noted(seen, past)
-    more = min(needed(config.occupancy, config, seen), seen.running + config.max_step)
+    more = min(needed(config.occupancy, config, lasting(config, seen)), seen.running + config.max_step)
     if more > seen.target and seen.now - past.grown_at >= config.settle_s:
         return _within(seen, more), replace(past, quiet_since=None)
     if not seen.running:  # nothing is measured, and whoever is to be the first is not given up while it starts
@@ -124,6 +131,13 @@ def decide(config: ScalingConfig, seen: Seen, past: Past) -> tuple[int, Past]:
 def needed(occupancy: float, config: ScalingConfig, seen: Seen) -> int:
     """How many replicas carry what is seen where so much of each may be worked on."""
     return math.ceil(seen.busy / occupancy + seen.waiting_s / config.target_queue_s - ROUNDING)
+
+
+def lasting(config: ScalingConfig, seen: Seen) -> Seen:
+    """What is left of the work once the queue has become shorter by itself, if it does."""
+    falls = max(0.0, -seen.growth)
+    gone = falls * config.start_s > seen.waiting_s
+    return replace(seen, busy=max(0.0, seen.busy - falls), waiting_s=0.0 if gone else seen.waiting_s)
 
 
 def _noted(seen: Seen, past: Past) -> Past:

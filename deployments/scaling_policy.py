@@ -86,6 +86,7 @@ class WaitingWork:
             # Those that have not reported yet, or cannot, are no reason to change anything.
             busy + silent * self._config.occupancy + (queued / fmean(slots) if slots else queued),
             sum(_means(series.get(QUEUE_S, ()))),
+            sum(map(_slope, series.get(QUEUE_S, ()))),
             changed or silent > 0 or queued > 0 or any(held),
         )
 
@@ -102,6 +103,13 @@ def _read(settings: Mapping[str, Any]) -> ScalingConfig:
 def _means(series: Iterable[Any]) -> list[float]:
     """The mean of each series of points, which are as far apart as a replica's reports."""
     return [fmean(point.value for point in points) for points in series if points]
+
+
+def _slope(points: Any) -> float:
+    """By how much the value changes in a second, from the first point to the last."""
+    if not points or (seconds := points[-1].timestamp - points[0].timestamp) <= 0:
+        return 0.0
+    return float(points[-1].value - points[0].value) / seconds
 
 
 def _last(points: Any) -> float:

@@ -29,11 +29,11 @@ class Model:
     now: float = 1000.0
     past: Past = field(default_factory=Past)
 
-    def sees(self, busy: float = 0.0, waiting_s: float = 0.0, asked: bool | None = None) -> int:
+    def sees(self, busy: float = 0.0, waiting_s: float = 0.0, asked: bool | None = None, growth: float = 0.0) -> int:
         """Half a second later."""
         self.now += STEP_S
         active = busy + waiting_s > 0 if asked is None else asked
-        seen = Seen(self.now, self.running, self.target, self.minimum, self.maximum, busy, waiting_s, active)
+        seen = Seen(self.now, self.running, self.target, self.minimum, self.maximum, busy, waiting_s, growth, active)
         self.target, self.past = decide(self.config, seen, self.past)
         return self.target
 
@@ -72,6 +72,22 @@ def test_no_more_than_a_step_is_added_to_what_runs(model: Model) -> None:
     model.running = 3
     assert model.sees(busy=1.0, waiting_s=100.0) == 5  # two have just started, and the others do not know it yet
     assert [model.sees(busy=3.0, waiting_s=100.0) for _ in range(10)][-1] == 7
+
+
+def test_a_queue_that_is_gone_before_a_replica_could_help_adds_none(model: Model) -> None:
+    """What waited for the first replica, of a load that keeps it less than half busy."""
+    assert model.sees(busy=1.0, waiting_s=3.0, growth=-0.6) == 1
+    assert model.sees(busy=1.0, waiting_s=3.0, growth=0.2) == 5
+
+
+def test_a_queue_that_becomes_shorter_too_slowly_counts(model: Model) -> None:
+    assert model.sees(busy=1.0, waiting_s=3.0, growth=-0.1) == 5
+
+
+def test_a_queue_that_only_ends_because_much_is_done_does_not_hide_the_load(model: Model) -> None:
+    model.running = model.target = 3
+    model.goes_on(5, busy=2.0)
+    assert model.sees(busy=3.0, waiting_s=2.0, growth=-0.3) == 4
 
 
 def test_fewer_are_enough_only_when_they_were_for_the_quiet_time(model: Model) -> None:
@@ -157,6 +173,7 @@ configs = st.builds(
     occupancy=st.floats(0.05, 1),
     margin=st.floats(0, 0.9),
     max_step=st.integers(1, 5),
+    start_s=st.floats(0.5, 100),
     settle_s=st.floats(0, 10),
     quiet_s=seconds,
     idle_s=seconds,
@@ -170,6 +187,7 @@ moments = st.builds(
     maximum=st.integers(3, 10),
     busy=amounts,
     waiting_s=amounts,
+    growth=st.floats(-8, 8),
     asked=st.booleans(),
 )
 pasts = st.builds(Past, running=counts, grown_at=times, quiet_since=st.none() | times, most=counts, asked_at=times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,16 @@ def test_serve_finds_the_policy_and_applies_nothing_of_its_own() -> None:
     found = policy.get_policy()
     wrapped = _apply_autoscaling_config(found(**policy.policy_kwargs))
     assert wrapped(context([report(STATS, 1)]))[0] == 3  # 1 / 0.8 + 1.5
+
+
+def test_a_queue_that_becomes_shorter_is_seen() -> None:
+    policy = WaitingWork(settle_s=0.0, start_s=10.0)
+    before, now = report(STATS, 1), report(replace(STATS, queue_s=0.75), 1)
+    seen = context([before])
+    for name, value in now.items():
+        [points] = seen.raw_metrics[name].values()
+        points[-1] = TimeStampedValue(2.0, value)
+    assert policy(seen)[0] == 1  # 0.75 s less in a second, so a quarter of it is new
 
 
 def test_from_zero_serve_starts_one_however_many_wait() -> None:
