@@ -16,6 +16,7 @@ from deployments.config import ModelConfig
 from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
+from deployments.scaling_policy import report
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
@@ -41,6 +42,7 @@ class Replica:
         """
         logging.getLogger("vlm").parent = log
         began = time.perf_counter()
+        self._asked = 0
         self._engine, self._info = _load(config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
@@ -52,6 +54,7 @@ class Replica:
         An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
         router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
         """
+        self._asked += 1
         try:
             async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
                 async for chunk in chunks:
@@ -61,6 +64,7 @@ class Replica:
 
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
+        self._asked += 1
         try:
             return Chunk.whole(await self._engine.complete(request))
         except VlmError as error:
@@ -73,6 +77,10 @@ class Replica:
     async def stats(self) -> EngineStats:
         """What the engine holds at this moment."""
         return self._engine.stats()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the autoscaling policy goes by; Serve asks for it where the deployment has one."""
+        return report(self._engine.stats(), self._asked)
 
     async def check_health(self) -> None:
         """Serve calls this every few seconds, and replaces the replica when it raises.

@@ -31,6 +31,9 @@ STILL_UP: Mapping[str, str] = {
 }
 """States in which replicas may go on answering, and how each is called where they do."""
 
+ASLEEP, WAKING = "at zero (a request starts it)", "starting (requests wait for its first replica)"
+"""What is said of a model that has no replica although its application runs: it is scaled to zero, or no longer."""
+
 REASON_CHARS = 500
 """Longest reason of a failure that is kept."""
 
@@ -54,6 +57,11 @@ class Application:
     deployment: str | None = None
     failed: bool = False
     reason: str = ""
+
+    @property
+    def asleep(self) -> bool:
+        """No replica answers, but one is started by a request, or has been by another."""
+        return self.status.ready and not self.replicas
 
 
 def controller_report() -> Mapping[str, Reported]:
@@ -123,6 +131,9 @@ def status_of(name: str, application: Reported) -> ModelStatus:
     up = bool(deployments) and all(_is_up(one, state) for one in deployments)
     if up and state in STILL_UP:
         return ModelStatus(name, ready=True, detail=STILL_UP[state])
+    if state == "RUNNING" and deployments and not all(map(_running, deployments)):
+        woken = all(one.get("target_num_replicas") for one in deployments)
+        return ModelStatus(name, ready=True, detail=WAKING if woken else ASLEEP)
     return ModelStatus(name, ready=state == "RUNNING", detail=state.lower().replace("_", " "))
 
 

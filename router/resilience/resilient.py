@@ -69,6 +69,10 @@ class ResilientBackend:
         """See :class:`~router.backends.base.Backend`."""
         return self._backend.replicas(model)
 
+    async def asleep(self, model: str) -> bool:
+        """See :class:`~router.backends.base.Backend`."""
+        return await self._backend.asleep(model)
+
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`~router.backends.base.Backend`.
 
