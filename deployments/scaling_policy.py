@@ -107,9 +107,8 @@ def _means(series: Iterable[Any]) -> list[float]:
 
 def _slope(points: Any) -> float:
     """By how much the value changes in a second, from the first point to the last."""
-    if not points or (seconds := points[-1].timestamp - points[0].timestamp) <= 0:
-        return 0.0
-    return float(points[-1].value - points[0].value) / float(seconds)
+    seconds = float(points[-1].timestamp - points[0].timestamp) if points else 0.0
+    return float(points[-1].value - points[0].value) / seconds if seconds > 0 else 0.0
 
 
 def _last(points: Any) -> float:

@@ -86,13 +86,13 @@ def scaling_of(most: int, quiet_s: float) -> dict[str, Any]:
     }
 
 
-def config_with(sleep: Sleep, scaling: Mapping[str, Any]) -> dict[str, Any]:
-    """The local config with this model alone."""
+def config_with(sleep: Sleep, scaling: Mapping[str, Any], router: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """The local config with this model alone; ``router`` has further settings of its router."""
     config = config_of("blip-large")
-    router = config["applications"][0]
-    router["args"] |= {
+    routing = config["applications"][0]
+    routing["args"] |= {
         "required_models": [MODEL], "places_per_replica": sleep.slots + sleep.waiting, "request_timeout_s": DEADLINE_S,
-        "cold_start_s": sleep.start_s + PROCESS_S, "max_held": MAX_HELD,
+        "cold_start_s": sleep.start_s + PROCESS_S, "max_held": MAX_HELD, **router,
     }  # fmt: skip
     deployment = {
         "name": "Replica", "autoscaling_config": dict(scaling), "health_check_period_s": 2,
@@ -104,14 +104,14 @@ def config_with(sleep: Sleep, scaling: Mapping[str, Any]) -> dict[str, Any]:
         "name": MODEL, "route_prefix": None, "import_path": "benchmarks.autoscale.model:build", "args": args,
         "deployments": [deployment],
     }  # fmt: skip
-    return {**config, "applications": [router, model]}
+    return {**config, "applications": [routing, model]}
 
 
 @contextmanager
-def running(folder: Path, sleep: Sleep, scaling: Mapping[str, Any]) -> Iterator[System]:
+def running(folder: Path, sleep: Sleep, scaling: Mapping[str, Any], router: Mapping[str, Any] = {}) -> Iterator[System]:
     """The system, until the end of the block."""
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config_with(sleep, scaling)), "utf-8")
+    path.write_text(yaml.safe_dump(config_with(sleep, scaling, router)), "utf-8")
     print("starting a system", file=sys.stderr, flush=True)
     system = System(folder, "--config", str(path))
     try:
@@ -121,9 +121,9 @@ def running(folder: Path, sleep: Sleep, scaling: Mapping[str, Any]) -> Iterator[
         system.end()
 
 
-async def watch(system: System, day: Day, back_s: float, seed: int = 1) -> Record:
+async def watch(system: System, day: Day, back_s: float, deadline_s: float = DEADLINE_S, seed: int = 1) -> Record:
     """The load of the day, and then the time until no replica is left, at most ``back_s``."""
-    record = Record(day, DEADLINE_S)
+    record = Record(day, deadline_s)
     arrivals, images = day.arrivals(seed), iter(Images(4, (64, 48)))
     began, over = time.perf_counter(), asyncio.Event()
     looking = asyncio.create_task(_look(system, record, began, over))
