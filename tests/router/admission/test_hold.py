@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from router.admission.hold import LONGEST_RETRY_S, Hold
+from router.admission.hold import Hold
 from router.config import RouterConfig
 from tests.router.world import CHAT, FakeBackend, body, check_error, client
 from vlm.errors import InvalidImage, Overloaded
+from vlm.pace import LONGEST_RETRY_S
 from vlm.types import Chunk, Request
 
 pytestmark = pytest.mark.anyio
