@@ -22,7 +22,10 @@ DECODE_PROCESSES = 2
 WEIGHTS_CACHE_BYTES = 32 * 1024**3
 """All four published models in float32 take 17 GB, and in bfloat16 half of it."""
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_WHEEL = Path(__file__).resolve().parent / "bundle"  # setup.py puts it into a wheel
+BUNDLE = _WHEEL if _WHEEL.is_dir() else _REPOSITORY
+"""Where the bundled checkpoints are, and the config that serves them."""
 
 
 class ModelConfig(BaseModel):
@@ -90,7 +93,7 @@ class ModelConfig(BaseModel):
         Raises:
             ConfigError: It has a revision, but there is a folder of that name, which would be loaded in its place.
         """
-        candidates = (directory / self.checkpoint for directory in (Path.cwd(), REPOSITORY))
+        candidates = (directory / self.checkpoint for directory in (Path.cwd(), BUNDLE))
         folder = next((path for path in candidates if path.is_dir()), None)
         if folder is None:
             return self.checkpoint

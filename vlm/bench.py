@@ -84,9 +84,12 @@ class Plan:
     one_image: bool = False
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+PROGRAM = "python -m vlm.bench"
+
+
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Run the benchmark and print its table (or ``--json``)."""
-    options = _parser().parse_args(arguments)
+    options = parser(program).parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
@@ -100,8 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vlm.bench", description=__doc__.splitlines()[0])
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """What reads the arguments of a program of this name."""
+    parser = argparse.ArgumentParser(prog=program, description="Measure the engine beside transformers' `generate`.")
     parser.add_argument(
         "checkpoint", nargs="?", help="a checkpoint folder; with --config the name of a family (default: all)"
     )

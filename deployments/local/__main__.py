@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,13 +28,16 @@ from deployments.local.loopback import HOST
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
-def main(argv: list[str] | None = None) -> int:
+PROGRAM = "python -m deployments.local"
+
+
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
     from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
     from router.ingress import environment
     from vlm.errors import ConfigError
 
-    options = _options(argv)
+    options = parser(program).parse_args(argv)
     try:
         config = serve_config.read(options.config)
     except ConfigError as error:
@@ -104,14 +107,15 @@ def _guard(config: dict[str, Any], options: argparse.Namespace) -> int:
     return 0 if stopped else code
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    from deployments.config import REPOSITORY
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """What reads the arguments of a program of this name."""
+    from deployments.config import BUNDLE
 
-    parser = argparse.ArgumentParser(prog="python -m deployments.local", description="Run the system on this machine.")
+    parser = argparse.ArgumentParser(prog=program, description="Run the system on this machine.")
     parser.add_argument("--port", type=_port, default=8000)
-    parser.add_argument("--config", type=Path, default=REPOSITORY / "serve_config.local.yaml", help="a Serve config")
+    parser.add_argument("--config", type=Path, default=BUNDLE / "serve_config.local.yaml", help="a Serve config")
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="maximum wait for the models")
-    return parser.parse_args(argv)
+    return parser
 
 
 def _port(text: str) -> int:

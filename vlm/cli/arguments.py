@@ -143,7 +143,7 @@ def _add_question(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--prompt", default="", help="native prompt, caption prefix, text to ground, or question")
     group.add_argument("--task", metavar="NAME", help="one of the tasks below; without it the prompt decides")
     group.add_argument("--label", action="append", default=[], help="what the task looks for (may be repeated)")
-    group.add_argument("--region", type=_box, metavar="X1,Y1,X2,Y2", help="where to look: 0 to 1, or pixels")
+    group.add_argument("--region", type=box, metavar="X1,Y1,X2,Y2", help="where to look: 0 to 1, or pixels")
     group.add_argument(
         "--reference", type=_location, action="append", default=[], metavar="X,Y[,X2,Y2]",
         help="point or box that the question is about: 0 to 1, or pixels (may be repeated)",
@@ -171,7 +171,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def _box(text: str) -> Numbers:
+def box(text: str) -> Numbers:
+    """A box as it is typed, ``x1,y1,x2,y2``. Raises ArgumentTypeError."""
     numbers = _numbers(text, (4,), "takes four numbers: x1,y1,x2,y2")
     x_min, y_min, x_max, y_max = numbers
     if not (0 <= x_min < x_max < float("inf") and 0 <= y_min < y_max < float("inf")):
@@ -182,7 +183,7 @@ def _box(text: str) -> Numbers:
 def _location(text: str) -> Numbers:
     numbers = _numbers(text, (2, 4), "takes two numbers (x,y) or four (x1,y1,x2,y2)")
     if len(numbers) == 4:
-        return _box(text)
+        return box(text)
     if not all(0 <= number < float("inf") for number in numbers):
         raise argparse.ArgumentTypeError("needs numbers of at least 0")
     return numbers

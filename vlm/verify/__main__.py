@@ -31,9 +31,12 @@ from vlm.verify.token_ids import check_token_ids
 Check = Callable[[], Iterable[Finding]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+PROGRAM = "python -m vlm.verify"
+
+
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Print every finding, then the verdict; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser(program).parse_args(arguments)
     run = None if options.no_run else RunOptions(options.device, options.dtype, options.compare)
     found = []
     for finding in verify(options.checkpoint, options.revision, run):
@@ -43,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if "FAILED" in found else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vlm.verify", description=__doc__.splitlines()[0])
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """What reads the arguments of a program of this name."""
+    description = "Check that a checkpoint is complete, is what its config.json says, and runs."
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("checkpoint", help="folder of a checkpoint, or its id on the Hugging Face hub")
     parser.add_argument(
         "--revision", help="full commit id on the hub; of a folder, the revision to compare its files with"

@@ -1,0 +1,1 @@
+"""The command ``gigarouter``: one name for what ``python -m`` also starts, and what asks a running system."""

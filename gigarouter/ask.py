@@ -1,0 +1,190 @@
+"""``gigarouter ask``: questions to a running system about images, in the router's chat format.
+
+    gigarouter ask photo.jpg --model florence-2-base --task detect
+    gigarouter ask photos/*.jpg --model moondream-2 --prompt "How many dogs?" --json > answers.jsonl
+
+Each image is a request of its own, and several are asked about at a time; answers are printed in the order of the
+images. An API key is read from GIGAROUTER_API_KEY, so that it stands in no list of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from vlm.cli.arguments import box
+
+URL = "http://127.0.0.1:8000"
+KEY_VARIABLE, URL_VARIABLE = "GIGAROUTER_API_KEY", "GIGAROUTER_URL"
+AT_ONCE = 8
+FAILED, BAD_INPUT = 1, 2
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why there is no answer.
+
+    Attributes:
+        message: In words, for people.
+        status: The exit status that it calls for.
+        error: The router's error object, where it is the router's.
+    """
+
+    message: str
+    status: int = FAILED
+    error: Mapping[str, Any] | None = None
+
+
+def parser(program: str = "gigarouter ask") -> argparse.ArgumentParser:
+    """What reads the arguments of a program of this name."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Ask a running system about images.",
+        epilog=f"An API key is read from {KEY_VARIABLE}. Exit status: 0 all answered, 1 a failure, 2 bad input.",
+    )
+    parser.add_argument("images", nargs="*", type=Path, metavar="image", help="image files; each is asked about alone")
+    parser.add_argument("--model", "-m", required=True, help="a name from /v1/models, such as florence-2-base")
+    parser.add_argument("--prompt", "-p", default="", help="the question, or what the model's task needs")
+    parser.add_argument("--task", "-t", help="such as caption, detect, ocr, query; without it the prompt decides")
+    parser.add_argument("--label", action="append", default=[], help="what the task looks for (may be repeated)")
+    parser.add_argument("--region", type=box, metavar="X1,Y1,X2,Y2", help="where to look, from 0 to 1")
+    parser.add_argument("--length", choices=("short", "normal", "long"), help="of a caption")
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--json", action="store_true", help="the router's whole answer, one line an image")
+    parser.add_argument(
+        "--url", default=os.environ.get(URL_VARIABLE, URL), help=f"of the router (default: {URL_VARIABLE}, or {URL})"
+    )
+    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="maximum wait for an answer")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "gigarouter ask") -> int:
+    """Ask, print, and return the exit status."""
+    own = parser(program)
+    options = own.parse_args(arguments)
+    if not options.images and not options.prompt.strip():
+        own.error("name an image, or ask without one: --prompt TEXT")
+    if options.task is None and (options.label or options.region or options.length):
+        own.error("--label, --region and --length belong to a task, which --task names")
+    return asyncio.run(ask_all(options))
+
+
+async def ask_all(options: argparse.Namespace, transport: httpx2.AsyncBaseTransport | None = None) -> int:
+    """Ask about each image and print the answers in order; ``transport`` replaces the network."""
+    images: Sequence[Path | None] = options.images or [None]
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with httpx2.AsyncClient(
+        base_url=options.url, headers=_headers(), timeout=options.timeout, transport=transport
+    ) as client:
+        answers = [asyncio.create_task(_answer(client, options, image, gate)) for image in images]
+        statuses = [_show(await answer, image, options) for image, answer in zip(images, answers, strict=True)]
+    return FAILED if FAILED in statuses else max(statuses)
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get(KEY_VARIABLE)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def body_of(options: argparse.Namespace, image: bytes | None) -> Json:
+    """The request about one image."""
+    content: list[Json] = []
+    if image is not None:
+        encoded = base64.b64encode(image).decode()
+        content.append({"type": "image_url", "image_url": {"url": f"data:application/octet-stream;base64,{encoded}"}})
+    if options.prompt:
+        content.append({"type": "text", "text": options.prompt})
+    body: Json = {"model": options.model, "messages": [{"role": "user", "content": content}]}
+    if options.task is not None:
+        task = {
+            "name": options.task,
+            "labels": options.label or None,
+            "region": options.region and {"box": list(options.region)},
+            "length": options.length,
+        }
+        body["task"] = {name: value for name, value in task.items() if value is not None}
+    sampling = {name: getattr(options, name) for name in ("max_tokens", "temperature", "seed")}
+    return body | {name: value for name, value in sampling.items() if value is not None}
+
+
+async def _answer(
+    client: httpx2.AsyncClient, options: argparse.Namespace, image: Path | None, gate: asyncio.Semaphore
+) -> Json | Problem:
+    async with gate:
+        try:
+            content = None if image is None else await asyncio.to_thread(image.read_bytes)
+        except OSError as error:
+            return Problem(f"cannot be read: {error.strerror}", BAD_INPUT)
+        try:
+            response = await client.post("/v1/chat/completions", json=body_of(options, content))
+        except httpx2.TimeoutException:
+            return Problem(f"no answer came within {options.timeout:g} s; --timeout sets another limit")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return Problem(f"{options.url} cannot be asked ({error}). Is it running? gigarouter serve starts it.")
+    return _read(response)
+
+
+def _read(response: httpx2.Response) -> Json | Problem:
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return Problem(f"what answered with {response.status_code} is not gigarouter; check --url")
+    error = found.get("error")
+    if not isinstance(error, dict):
+        return found
+    wait = response.headers.get("retry-after")
+    hint = f" Try again in {wait} s." if wait else ""
+    client_error = 400 <= response.status_code < 500
+    return Problem(f"{error.get('message')}{hint}", BAD_INPUT if client_error else FAILED, error)
+
+
+def _show(answer: Json | Problem, image: Path | None, options: argparse.Namespace) -> int:
+    """Print an answer, or why there is none; returns the exit status that it calls for."""
+    name = None if image is None else str(image)
+    if isinstance(answer, Problem):
+        print(f"error: {name}: {answer.message}" if name else f"error: {answer.message}", file=sys.stderr, flush=True)
+        if options.json:
+            print(json.dumps({"image": name, "error": answer.error or {"message": answer.message}}), flush=True)
+        return answer.status
+    if options.json:
+        print(json.dumps({"image": name, **answer}, ensure_ascii=False), flush=True)
+        return 0
+    prefix = f"{name}: " if len(options.images) > 1 else ""
+    print("\n".join(f"{prefix}{line}" for line in lines_of(answer)), flush=True)
+    return 0
+
+
+def lines_of(answer: Json) -> list[str]:
+    """What people read: the text, and a line for each object."""
+    message = answer["choices"][0]["message"]
+    objects = (message.get("grounding") or {}).get("objects") or []
+    text = message.get("content") or ""
+    return [*([text] if text or not objects else []), *map(_object_line, objects)]
+
+
+def _object_line(found: Mapping[str, Any]) -> str:
+    name = found.get("label") or found.get("text") or found.get("kind")
+    place = found.get("point") or found.get("box") or []
+    score = found.get("score")
+    where = f"{found.get('kind')} {','.join(f'{number:.3f}' for number in place)}"
+    return "  ".join([str(name), where, *([] if score is None else [f"score {score:.2f}"])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
