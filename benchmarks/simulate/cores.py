@@ -33,7 +33,7 @@ class Cores:
         """
         if cores < 1:
             raise ValueError("a machine needs a core")
-        self._events = events
+        self.events = events
         self._cores = cores
         self._jobs: list[tuple[float, int, Action]] = []
         self._number = count()
@@ -56,15 +56,15 @@ class Cores:
         return min(1.0, self._cores / len(self._jobs)) if self._jobs else 1.0
 
     def _catch_up(self) -> None:
-        self._served += (self._events.now - self._at) * self._rate()
-        self._at = self._events.now
+        self._served += (self.events.now - self._at) * self._rate()
+        self._at = self.events.now
 
     def _plan(self) -> None:
         """Plan the end of the first job; what was planned before is void."""
         self._version += 1
         if self._jobs:
             version, left = self._version, max(0.0, self._jobs[0][0] - self._served)
-            self._events.after(left / self._rate(), lambda: self._end(version))
+            self.events.after(left / self._rate(), lambda: self._end(version))
 
     def _end(self, version: int) -> None:
         if version != self._version:

@@ -61,6 +61,7 @@ class Limits:
     Attributes:
         max_batch, max_waiting, max_prefill, decode_processes: As in the engine's config.
         max_requests: Of one process of the router.
+        places_per_replica: The router's setting: it lets in twice as many for each replica.
         cached_images: Images whose encodings a replica keeps.
         retries: Times that a request without room is sent to another replica.
         deadline_s: Of a request.
@@ -71,6 +72,7 @@ class Limits:
     max_prefill: int = 8
     decode_processes: int = 2
     max_requests: int = 700
+    places_per_replica: int = 32
     cached_images: int = 256
     retries: int = 2
     deadline_s: float = 120.0
@@ -79,3 +81,8 @@ class Limits:
     def places(self) -> int:
         """Requests that an engine holds."""
         return self.max_batch + self.max_waiting
+
+    @property
+    def let_in(self) -> int:
+        """Requests that a router lets in for each replica: half of them wait."""
+        return 2 * self.places_per_replica
