@@ -5,9 +5,9 @@
     python -m benchmarks.simulate --calibrate benchmarks/results/growth.json                            some minutes
     python -m benchmarks.simulate --trace rates.txt --fleet cores --sizes 10 --routers 2
 
-It compares the simulation with what was measured on one machine, and then lets fleets grow. `--calibrate` fits the service
-times anew to a run of `python -m benchmarks.growth`. `--trace` reads requests a second, one line for each second, and
-tells what becomes of them.
+It compares the simulation with what was measured on one machine, and then lets fleets grow. `--calibrate` fits the
+service times anew to a run of `python -m benchmarks.growth`. `--trace` reads requests a second, one line for each
+second, and tells what becomes of them.
 """
 
 from __future__ import annotations

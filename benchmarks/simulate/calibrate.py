@@ -1,9 +1,10 @@
 """Fits the service times to what was measured with one replica, and predicts what was measured with several.
 
 What is read off directly, at one replica: the times of the client, the router and the decoding of images, and what Ray
-takes in the background. What is fitted: five times of the replica of each model, to the rates and CPU times of one
-replica by clients and by tokens of an answer. And one number for all models, how much more work takes on crowded cores,
-to one model with most replicas.
+takes in the background. What is fitted: five times of a replica, to the rates and CPU times of one replica by clients
+and by tokens of an answer. The replica's event loop runs the same code whatever the model is, so its time is fitted to
+one model and used for all. And one number more of each model, how much more work takes on crowded cores, which only the
+point with most replicas shows.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ FILE = Path(__file__).with_name("calibration.json")
 CORES = 2
 OPEN = Limits(max_waiting=1000, max_requests=10_000, places_per_replica=1000)
 """As in the growth curves, where nobody is refused."""
-FITTED = ("replica", "prefill", "prefill_each", "step", "step_row")
+OF_A_MODEL = ("prefill", "prefill_each", "step", "step_row")
+FITTED = ("replica", *OF_A_MODEL)
 START = Costs(
-    client=0.0002, router=0.0017, router_wake=0.0008, decode=0.003, replica=0.0015, prefill=0.003, prefill_each=0.0012,
-    step=0.0007, step_row=0.00005, tokens=20,
+    client=0.0002, router=0.0017, router_wake=0.0008, decode=0.003, replica=0.0015, prefill=0.005, prefill_each=0.0015,
+    step=0.0008, step_row=0.00006, tokens=20,
 )  # fmt: skip
-CROWDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+CROWDS = tuple(one / 20 for one in range(11))
+USUAL_CROWD = 0.2
 CPU_WEIGHT = 0.5
 """Of the error of the replica's CPU time beside that of the rate, which is what is asked."""
 FEW = 4
@@ -124,43 +127,59 @@ def run(costs: Costs, point: Measured, answers: int = 2000) -> Run:
     )  # fmt: skip
 
 
-def fit(points: Mapping[str, Sequence[Measured]], crowded: str) -> dict[str, Costs]:
-    """Service times of all models. ``crowded``: whose point with most replicas says what crowded cores cost."""
-    crowd, most = CROWDS[len(CROWDS) // 2], max(points[crowded], key=lambda one: one.replicas)
+def fit(points: Mapping[str, Sequence[Measured]], first: str) -> dict[str, Costs]:
+    """Service times of all models. ``first``: whose event loop's time all others have."""
+    costs = {first: _fit_one(START, points[first], FITTED)}
+    start = replace(START, replica=costs[first].replica)
+    for name in points.keys() - costs.keys():
+        costs[name] = _fit_one(start, points[name], OF_A_MODEL)
+    return {name: costs[name] for name in points}
+
+
+def _fit_one(start: Costs, points: Sequence[Measured], names: Sequence[str]) -> Costs:
+    """Twice: what one replica takes depends a little on what crowded cores cost, and the other way round."""
+    costs, most = replace(start, crowd=USUAL_CROWD), max(points, key=lambda one: one.replicas)
     for _ in range(2):
-        first = _fit_one(_read_off(START, points[crowded], crowd), points[crowded])
-        crowd = min(CROWDS, key=lambda tried: abs(math.log(run(replace(first, crowd=tried), most).rate / most.rate)))
-    return {name: _fit_one(_read_off(START, them, crowd), them) for name, them in points.items()}
+        fitted = _fit_times(_read_off(costs, points), points, names)
+        costs = min((replace(fitted, crowd=crowd) for crowd in CROWDS), key=lambda one: _off(run(one, most), most))
+    return costs
 
 
-def _read_off(costs: Costs, points: Sequence[Measured], crowd: float) -> Costs:
-    """Uncrowded times: there is one replica, and what is crowded even so is left to the simulation."""
+def _off(ran: Run, point: Measured) -> float:
+    return abs(math.log(ran.rate / point.rate))
+
+
+def _read_off(costs: Costs, points: Sequence[Measured]) -> Costs:
+    """Times on free cores. The client shares them, so about half of the work is done on crowded ones."""
     alone = [one for one in points if one.curve == CLIENTS]
     few = [one for one in alone if one.clients <= FEW]
     ours = ("router", "replica", "decoding")
     rest = [one.rate * sum(took for name, took in one.cpu.items() if name not in ours) for one in alone]
-    router = min(one.cpu["router"] for one in alone) / (1 + crowd / 2)
+    free = 1 + costs.crowd / 2
+    router = min(one.cpu["router"] for one in alone) / free
     return replace(
-        costs, client=median(one.client for one in alone), background=median(rest), crowd=crowd, router=router,
+        costs, client=median(one.client for one in alone), background=median(rest), router=router,
         router_wake=max(0.0, alone[0].cpu["router"] - router) / 2,
-        decode=median(one.cpu["decoding"] for one in few) / (1 + crowd / 2),
+        decode=median(one.cpu["decoding"] for one in few) / free,
     )  # fmt: skip
 
 
-def _fit_one(costs: Costs, points: Sequence[Measured]) -> Costs:
+def _fit_times(costs: Costs, points: Sequence[Measured], names: Sequence[str]) -> Costs:
     chosen = [one for one in points if getattr(one, one.curve) in FIT_AT.get(one.curve, ())]
 
     def error(tried: Costs) -> float:
         return fmean(_error(run(tried, one, ANSWERS), one) for one in chosen)
 
-    return search(costs, error)
+    return search(costs, names, error)
 
 
-def search(costs: Costs, error: Callable[[Costs], float], widths: Iterable[float] = (0.25, 0.1, 0.04)) -> Costs:
+def search(
+    costs: Costs, names: Sequence[str], error: Callable[[Costs], float], widths: Iterable[float] = (0.25, 0.1, 0.04)
+) -> Costs:
     """Vary one of the times after the other, by less and less, and keep what is better."""
     best, least = costs, error(costs)
     for width in widths:
-        for name in FITTED:
+        for name in names:
             for factor in (1 + width, 1 / (1 + width)):
                 tried = replace(best, **{name: getattr(best, name) * factor})
                 while (now := error(tried)) < least:

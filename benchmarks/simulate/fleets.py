@@ -104,13 +104,18 @@ def rows(one: Fleet, controller: Controller, sizes: Sequence[int] = SIZES, at_mo
     """A row for each size. ``at_most``: routers; None for as many as are of use."""
     each, shares = replica_rate(one), SHARES
     for replicas in sizes:
-        wanted = math.ceil(replicas * each * one.costs.router / ROUTER_SHARE)
+        wanted = routers_for(replicas, each, one.costs.router)
         routers = min(wanted, at_most) if at_most else wanted
         bound = min(replicas * each, routers / one.costs.router)
         share, run = sustained(_runs(one, replicas, routers), bound, shares)
         yield _row(one, controller, (replicas, routers), run, each, capped=at_most is not None)
         if replicas >= 100:  # larger ones behave as this one, and take long to simulate
             shares = tuple(other for other in shares if other <= share)
+
+
+def routers_for(replicas: int, each: float, router_s: float) -> int:
+    """As many as are of use to replicas that answer ``each`` requests a second."""
+    return math.ceil(replicas * each * router_s / ROUTER_SHARE)
 
 
 def sustained(run: Callable[[float], Run], bound: float, shares: Sequence[float] = SHARES) -> tuple[float, Run]:
@@ -155,8 +160,7 @@ def controller_breaks(each: float, router_s: float, controller: Controller, repo
     least, most = 1, 100_000
     while least < most:
         middle = (least + most) // 2
-        routers = math.ceil(middle * each * router_s / ROUTER_SHARE)
-        if controller.cores(middle, routers, reports_a_second) > 1:
+        if controller.cores(middle, routers_for(middle, each, router_s), reports_a_second) > 1:
             most = middle
         else:
             least = middle + 1
