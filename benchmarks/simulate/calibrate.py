@@ -28,11 +28,11 @@ OPEN = Limits(max_waiting=1000, max_requests=10_000, places_per_replica=1000)
 OF_A_MODEL = ("prefill", "prefill_each", "step", "step_row")
 FITTED = ("replica", *OF_A_MODEL)
 START = Costs(
-    client=0.0002, router=0.0017, router_wake=0.0008, decode=0.003, replica=0.0015, prefill=0.005, prefill_each=0.0015,
-    step=0.0008, step_row=0.00006, tokens=20,
+    client=0.0002, router=0.0017, router_wake=0.0008, decode=0.003, replica=0.002, prefill=0.006, prefill_each=0.002,
+    step=0.0009, step_row=0.00006, tokens=20,
 )  # fmt: skip
-CROWDS = tuple(one / 20 for one in range(11))
-USUAL_CROWD = 0.2
+CROWDS = tuple(one / 40 for one in range(17))
+USUAL_CROWD = 0.15
 CPU_WEIGHT = 0.5
 """Of the error of the replica's CPU time beside that of the rate, which is what is asked."""
 FEW = 4
@@ -150,12 +150,12 @@ def _off(ran: Run, point: Measured) -> float:
 
 
 def _read_off(costs: Costs, points: Sequence[Measured]) -> Costs:
-    """Times on free cores. The client shares them, so about half of the work is done on crowded ones."""
+    """Times on free cores. The client shares them, so even one replica has work on crowded ones."""
     alone = [one for one in points if one.curve == CLIENTS]
     few = [one for one in alone if one.clients <= FEW]
     ours = ("router", "replica", "decoding")
     rest = [one.rate * sum(took for name, took in one.cpu.items() if name not in ours) for one in alone]
-    free = 1 + costs.crowd / 2
+    free = 1 + costs.crowd / 4
     router = min(one.cpu["router"] for one in alone) / free
     return replace(
         costs, client=median(one.client for one in alone), background=median(rest), router=router,

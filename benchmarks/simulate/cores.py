@@ -42,9 +42,9 @@ class Cores:
         self._version = 0
 
     @property
-    def crowded(self) -> bool:
-        """Whether one more job leaves each less than a core."""
-        return len(self._jobs) >= self._cores
+    def excess(self) -> float:
+        """Jobs beyond the cores if one more comes, as a share of the cores."""
+        return max(0.0, (len(self._jobs) + 1) / self._cores - 1)
 
     def run(self, work_s: float, then: Action) -> None:
         """Do so much work, and then something."""
@@ -90,7 +90,7 @@ class Threads:
 
         Args:
             wake_s: CPU seconds that a job takes beyond its own where it finds a thread asleep.
-            crowd: How much more a job takes, as a share, where there are fewer cores than threads with work.
+            crowd: How much more a job takes, as a share, for each thread with work beyond the cores, as a share of these.
         """
         self._cores = cores
         self._free = threads
@@ -113,8 +113,7 @@ class Threads:
             self._queue.append((work_s, then))
 
     def _begin(self, work_s: float, then: Action) -> None:
-        if self._crowd and self._cores.crowded:
-            work_s *= 1 + self._crowd
+        work_s *= 1 + self._crowd * self._cores.excess
         self.work_s += work_s
         self._cores.run(work_s, lambda: self._done(then))
 

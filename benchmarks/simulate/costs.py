@@ -19,7 +19,7 @@ class Costs:
         seen_share: The part of ``prefill_each`` that remains where the image's encoding is cached.
         step, step_row: A decode step, and each of its rows.
         background: Cores that Ray's controller and its other processes take, whatever happens.
-        crowd: How much more each piece of work takes while there are fewer cores than threads with work.
+        crowd: How much more work takes where there are twice as many threads with work as cores: caches are shared.
         tokens: Of an answer.
         device: Whether steps run on a device of the replica's own. Otherwise they and the event loop are one Python
             process, of which one thread runs at a time.
