@@ -37,8 +37,8 @@ class Stop(Enum):
 
     REPLICAS = "replicas"
     ROUTERS = "routers"
-    NOTHING = "chance"
-    """No part is busy all the time: what comes at random takes too long at times."""
+    NOTHING = "bursts"
+    """No part is busy all the time: of what comes at random, too much comes at once and is refused or takes long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ def fleets_table(rows: Sequence[Row], controller: Controller) -> str:
         f"Sustained: 99 of 100 answers within {P99_S:g} s, and fewer than {REFUSED:.1%} refused. The controller was "
         f"measured on {controller.source}."
     )
-    return "\n\n".join([paragraph(note), table(heads, map(_row, rows))])
+    once = {(one.fleet, one.replicas, one.routers): one for one in rows}  # small fleets have no use for more routers
+    return "\n\n".join([paragraph(note), table(heads, map(_row, once.values()))])
 
 
 def _row(one: Row) -> list[str]:
