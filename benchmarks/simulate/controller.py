@@ -92,14 +92,14 @@ def _measured(controller: Any, replicas: int) -> dict[str, float]:
 def _run(replicas: int) -> None:
     from ray import serve
 
-    @serve.deployment(
-        num_replicas=replicas, health_check_period_s=HEALTH_CHECK_S, ray_actor_options={"num_cpus": SHARE}
-    )
     class Empty:
         async def __call__(self) -> None:
             """Nothing is asked."""
 
-    serve.run(Empty.bind(), name="empty", route_prefix=None)
+    deployed = serve.deployment(
+        num_replicas=replicas, health_check_period_s=HEALTH_CHECK_S, ray_actor_options={"num_cpus": SHARE}
+    )
+    serve.run(deployed(Empty).bind(), name="empty", route_prefix=None)
 
 
 def replicas_of(text: str) -> tuple[int, ...]:

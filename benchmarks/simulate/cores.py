@@ -90,7 +90,7 @@ class Threads:
 
         Args:
             wake_s: CPU seconds that a job takes beyond its own where it finds a thread asleep.
-            crowd: How much more a job takes, as a share, for each thread with work beyond the cores, as a share of these.
+            crowd: How much more a job takes, as a share, where twice as many threads as cores have work.
         """
         self._cores = cores
         self._free = threads
