@@ -23,8 +23,9 @@ TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and
 ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
+    "vlm/origin": set(),
     "vlm/sampling": {"vlm/errors"},
-    "vlm/types": {"vlm/errors", "vlm/sampling"},
+    "vlm/types": {"vlm/errors", "vlm/origin", "vlm/sampling"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
@@ -105,7 +106,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
-    "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments": {"serve_args", "vlm/errors", "vlm/origin", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
         "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",

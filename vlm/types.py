@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Literal, Self
 
 from vlm.errors import VlmError
+from vlm.origin import Origin
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
@@ -186,6 +187,7 @@ class Request:
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
+        origin: For logs and traces, and for the choice of a replica; no answer depends on it.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -201,6 +203,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
