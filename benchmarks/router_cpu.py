@@ -191,6 +191,9 @@ class _Stub:
     async def models(self) -> Sequence[Any]:
         return ()
 
+    def replicas(self, model: str) -> int:  # noqa: ARG002
+        return 1
+
 
 if __name__ == "__main__":
     sys.exit(main())

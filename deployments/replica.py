@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployments.config import ModelConfig
+from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, ModelInfo, Request
@@ -20,6 +21,7 @@ from vlm.types import Chunk, ModelInfo, Request
 if TYPE_CHECKING:
     from vlm.engine.config import EngineStats
     from vlm.engine.engine import Engine
+    from vlm.engine.gpu import Admit
 
 log = logging.getLogger("ray.serve")  # the logger that Serve sets up in every replica: files, and the starter's console
 
@@ -107,6 +109,18 @@ def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:
         report=log.info,
         weights_cache=config.weights_cache,
         weights_cache_bytes=config.weights_cache_bytes,
+        admit=_within_its_gpu(config),
     )
     configured = replace(info(loaded), checkpoint=config.checkpoint)  # not its path on this machine
     return Engine(loaded, config.engine), configured
+
+
+def _within_its_gpu(config: ModelConfig) -> Admit | None:
+    """What refuses a model that does not fit into the part of a GPU that Ray has given to this replica, if it has."""
+    from vlm.engine.gpu import within
+    from vlm.loading import find_device
+
+    fraction = gpu_fraction()
+    if fraction is None or (device := find_device(config.device)).type != "cuda":
+        return None
+    return within(device, fraction, config.engine)

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.asgi.endpoint import Endpoint
+from router.asgi.endpoint import Endpoint, admission_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -71,9 +71,13 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
-    chat = Endpoint(ChatFormat(config), backend, images, config, meter)
-    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter)
-    moondream = {name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter) for name in ROUTES}
+    admission = admission_of(config, backend)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission)
+    moondream = {
+        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission)
+        for name in ROUTES
+    }
     app = Starlette(
         routes=[
             DescribedRoute("/v1/chat/completions", chat, CHAT),
@@ -164,7 +168,7 @@ class StatusRoutes:
         return json_response({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
-        """``GET /readyz``: every configured model can answer."""
+        """``GET /readyz``: every required model can answer, or any model where none is required."""
         statuses = await self._backend.models()
         missing = not_ready(statuses, self._config.required_models)
         if statuses and not missing:

@@ -73,7 +73,10 @@ ROOMS: dict[str, set[str]] = {
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
     "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
-    "router/asgi": {"vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base"},
+    "router/admission": {"vlm/errors"},
+    "router/asgi": {
+        "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base", "router/admission",
+    },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
     # Uploaded files: it knows no format of requests, and not where answers come from.
@@ -107,9 +110,15 @@ ROOMS: dict[str, set[str]] = {
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/origin", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/check": {
+        "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
+        "router/suggest", "vlm/errors",
+    },
+    "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_schema", "serve_args", "router/config", "router/ingress", "router/suggest",
+        "vlm/errors",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
@@ -117,8 +126,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base", "vlm/reference",
-        "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
+        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
+        "vlm/reference", "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
@@ -136,7 +145,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
         "vlm/engine/encoder_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py", "vlm/engine/sampler.py",
-        "vlm/engine/cuda_graphs.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
+        "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py", "vlm/checkpoint/files.py", "vlm/checkpoint/weight_rules.py",
         "vlm/checkpoint/parameters.py", "vlm/checkpoint/weights_cache.py",
         "vlm/checkpoint/synthesis.py", "vlm/loading.py", "vlm/reference.py",
         "vlm/bench.py", "vlm/verify/tensors.py", "vlm/verify/run.py",
@@ -168,7 +177,7 @@ TORCH_FREE = (
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",
     "vlm/engine/engine.py", "vlm/engine/kv_cache.py", "vlm/engine/logits.py", "vlm/engine/read_back.py",
-    "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py",
+    "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
 ENTRY_POINTS = ("deployments/local/__main__.py", "router/ingress.py", "serve_args/cluster_environment.py")
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts

@@ -6,6 +6,7 @@
     │   └── UnsupportedTask     the model does not offer the task
     ├── ModelNotFound           no such model is served here
     ├── ModelNotReady           the model is configured but cannot answer yet
+    │   ├── DeploymentFailed    and will not before it is deployed again
     │   └── ReplicaLost         what was to answer has ended, and nothing of the answer had come
     ├── Overloaded              refused because there is no room for it now
     ├── DeadlineExceeded        the request took longer than its deadline allows
@@ -22,7 +23,7 @@ side of a Ray handle.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class VlmError(Exception):
@@ -50,6 +51,10 @@ class VlmError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def located(self, message: str, param: str | None) -> Self:
+        """The same error in the words of another side, which has other fields."""
+        return type(self)(message, param, self.code)
+
 
 class InvalidRequest(VlmError):
     """The request can never succeed as it stands."""
@@ -71,6 +76,10 @@ class ModelNotReady(VlmError):
     """The model is configured but cannot answer yet."""
 
 
+class DeploymentFailed(ModelNotReady):
+    """The model's last deployment failed and no process answers for it: only another deployment helps."""
+
+
 class ReplicaLost(ModelNotReady):
     """The process that was to answer has ended, before anything of the answer had come."""
 
@@ -79,9 +88,24 @@ class ReplicaLost(ModelNotReady):
 
 
 class Overloaded(VlmError):
-    """Refused because there is no room for it now, or its caller holds a share of it; the client may try again."""
+    """Refused because there is no room for it now, or its caller holds a share of it; the client may try again.
+
+    Attributes:
+        retry_after_s: Whole seconds after which there may be room, at least 1; None where nobody knows.
+    """
 
     retryable = True
+
+    def __init__(
+        self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message, param, code)
+        self.args = (message, param, code, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def located(self, message: str, param: str | None) -> Self:
+        """See :class:`VlmError`."""
+        return type(self)(message, param, self.code, self.retry_after_s)
 
 
 class DeadlineExceeded(VlmError):

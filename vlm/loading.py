@@ -45,6 +45,7 @@ def load(
     report: Callable[[str], None] | None = None,
     weights_cache: str | Path | None = None,
     weights_cache_bytes: int = MAX_BYTES,
+    admit: Callable[[VisionLanguageModel, int, torch.dtype], None] | None = None,
 ) -> LoadedModel:
     """Load a checkpoint.
 
@@ -57,6 +58,8 @@ def load(
         weights_cache: A folder in which processes of this machine share the weights
             (:mod:`vlm.checkpoint.weights_cache`), or None for a copy of this process's own.
         weights_cache_bytes: Maximum size of that folder.
+        admit: Called with the model without weights, its number of parameters and their dtype, before they take any
+            memory; may raise to refuse it.
 
     Raises:
         CheckpointError: The checkpoint, dtype or device cannot be used; the message says why.
@@ -67,7 +70,7 @@ def load(
     name, family = find_family(checkpoint)
     began = time.perf_counter()
     cache = None if weights_cache is None else WeightsCache(Path(weights_cache).expanduser(), weights_cache_bytes)
-    model = _load_model(family, checkpoint, kind, where, cache)
+    model = _load_model(family, checkpoint, kind, where, cache, admit=admit)
     processor = build_processor(name, family, checkpoint)
     loaded = LoadedModel(model, processor, name, checkpoint.source, checkpoint.revision)
     seconds = time.perf_counter() - began
@@ -143,13 +146,21 @@ def info(loaded: LoadedModel) -> ModelInfo:
 
 
 def _load_model(
-    family: Family, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, cache: WeightsCache | None
+    family: Family,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    cache: WeightsCache | None,
+    *,
+    admit: Callable[[VisionLanguageModel, int, torch.dtype], None] | None,
 ) -> VisionLanguageModel:
     """The family's model with the checkpoint's weights: in memory of its own, or mapped where the cache can be used."""
     _set_up(device)
     model = family.empty(checkpoint.config)
     module = _module(model)
     sizes = shapes(module)
+    if admit is not None:
+        admit(model, sum(size.numel() for size in sizes.values()), dtype)
 
     def fill(tensors: Mapping[str, Tensor]) -> None:
         place(module, tensors)

@@ -42,6 +42,7 @@ class Answered:
         status: Its HTTP status, or 0 if the connection broke.
         body: The whole answer, as it was sent.
         chunked: Whether it was sent in chunks.
+        retry_after: Whether it says when to try again.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Answered:
     status: int
     body: bytes
     chunked: bool = False
+    retry_after: bool = False
 
     @property
     def content(self) -> bytes:
@@ -81,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._body_at = 0
         self._length: int | None = None
         self._status = 0
+        self._retry_after = False
         self._first = 0.0
 
     async def ask(self, sent: Sent, asked: float | None = None) -> Answered:
@@ -98,7 +101,9 @@ class Connection(asyncio.Protocol):
         await self._answer
         done = time.perf_counter()
         body = bytes(self._received[self._body_at :])
-        return Answered(sent.number, began, self._first or done, done, self._status, body, self._length is None)
+        return Answered(
+            sent.number, began, self._first or done, done, self._status, body, self._length is None, self._retry_after
+        )
 
     def close(self) -> None:
         """Nothing more is asked."""
@@ -134,6 +139,7 @@ class Connection(asyncio.Protocol):
         head = bytes(self._received[:end]).lower()
         self._body_at = end + 4
         self._status = int(head[9:12])
+        self._retry_after = b"\r\nretry-after:" in head
         length = re.search(rb"\r\ncontent-length: *(\d+)", head)
         self._length = None if length is None else int(length[1])
         return True

@@ -31,20 +31,23 @@ class Format:
         path: Where requests go.
         body: The JSON of a request, with :data:`IMAGE` for the image.
         text: The generated text in the body of an answer.
+        key: The API key that it is asked with; by default, it is asked without.
     """
 
     path: str
     body: bytes
     text: Callable[[bytes], str]
+    key: str = ""
 
     def requests(self, images: Iterable[NewImage], port: int) -> Iterator[Sent]:
         """A request for each image."""
         before, after = self.body.split(IMAGE)
+        key = f"Authorization: Bearer {self.key}\r\n" if self.key else ""
         for image in images:
             length = len(before) + len(image.head) + len(image.tail) + len(after)
             head = (
                 f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {length}\r\n\r\n"
+                f"Content-Length: {length}\r\n{key}\r\n"
             )
             yield Sent((head.encode() + before + image.head, image.tail, after), image.number)
 
@@ -75,7 +78,7 @@ def raw_of_stream(body: bytes) -> str:
     return next((str(delta["grounding"]["raw"]) for delta in deltas if "grounding" in delta), "")
 
 
-def start_ours(model: str, port: int, folder: Path, *, waiting: int, replicas: int = 1) -> Start:
+def start_ours(model: str, port: int, folder: Path, *, waiting: int | None = None, replicas: int = 1) -> Start:
     """What ``make serve`` runs, with one model."""
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump(config_of(model, waiting=waiting, replicas=replicas)), "utf-8")
@@ -95,6 +98,7 @@ def config_of(model: str, *, waiting: int | None = None, replicas: int = 1) -> d
     router["args"]["required_models"] = [model]
     if waiting is not None:
         found["args"]["engine"]["max_waiting"] = waiting
+        router["args"]["places_per_replica"] = waiting  # the router refuses nobody either
     found["deployments"][0]["num_replicas"] = replicas
     return config | {"applications": [router, found]}
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deployments.check_schema import schema_problems
 from deployments.local import loopback, object_store, serve_config
 from router.ingress import ROUTER
 
@@ -53,16 +54,13 @@ def schema_of(config: Mapping[str, Any]) -> Any:
     """The config as Ray's ``ServeDeploySchema``.
 
     Raises:
-        StartError: Ray refuses it; the message names each key at fault.
+        StartError: It has unknown keys, or Ray refuses it; the message has a line on each place at fault.
     """
-    from pydantic import ValidationError
     from ray.serve.schema import ServeDeploySchema
 
-    try:
-        return ServeDeploySchema.model_validate(config)
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
-        raise StartError("Ray refuses the config: " + "; ".join(faults)) from error
+    if problems := schema_problems(config):
+        raise StartError("\n".join(("the config cannot work:", *map(str, problems))))
+    return ServeDeploySchema.model_validate(config)
 
 
 def _start(directory: Path) -> None:

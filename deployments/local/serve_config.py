@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
     """
-    config = _parse(path)
+    config = parse(path)
     applications = applications_of(config)
     faults = [*_wrong_args(applications), *_missing_models(applications)]
     if faults:
@@ -86,7 +86,12 @@ def needing_token(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The content of the file, which may be wrong.
+
+    Raises:
+        ConfigError: It cannot be read or is not a mapping in YAML.
+    """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Generic
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from router.admission.rule import Admission, Asked
 from router.asgi.body import read_body
 from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
@@ -31,7 +33,7 @@ from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
 from router.config import RouterConfig
 from vlm.errors import EngineFailure, VlmError
-from vlm.types import Chunk
+from vlm.types import Chunk, Request
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,15 @@ class Endpoint(Generic[ParsedT]):
         images: ImageLoader,
         config: RouterConfig,
         meter: Meter = ignore,
+        *,
+        admission: Admission | None = None,
     ) -> None:
         self._format = request_format
         self._backend = backend
         self._images = images
         self._config = config
         self._meter = meter
+        self._admission = admission or admission_of(config, backend)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = Tally(scope[REQUEST_ID_KEY])
@@ -79,9 +84,22 @@ class Endpoint(Generic[ParsedT]):
     async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
         requester = requester_of(scope)
-        built = await until(deadline, self._read(body.pop(), scope[REQUEST_ID_KEY], requester))
-        tally.read(built)
-        request = replace(built.request, caller=requester.caller)
+        parsed = [await until(deadline, in_thread_if_large(len(body[0]), self._format.parse, body[0]))]
+        size = len(body.pop())
+        demand = self._format.demand(parsed[0])
+        remaining_s = deadline - asyncio.get_running_loop().time()
+        with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
+            built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
+            tally.read(built)
+            request = replace(built.request, caller=requester.caller)
+            try:
+                await self._respond(request, built, deadline, scope, send, tally=tally)
+            finally:
+                ticket.answered = tally.answered
+
+    async def _respond(
+        self, request: Request, built: BuiltRequest, deadline: float, scope: Scope, send: Send, *, tally: Tally
+    ) -> None:
         answer = within(deadline, self._backend.generate(built.model, request))
         chunks = tally.watched(_located(answer, built))
         try:
@@ -93,10 +111,9 @@ class Endpoint(Generic[ParsedT]):
         finally:
             await chunks.aclose()
 
-    async def _read(self, body: bytes, request_id: str, requester: Requester) -> BuiltRequest:
-        parsed = await in_thread_if_large(len(body), self._format.parse, body)
+    async def _build(self, parsed: ParsedT, body_size: int, request_id: str, requester: Requester) -> BuiltRequest:
         images = await self._images.load(parsed.images, requester)
-        size = max(len(body), sum(map(len, images)))
+        size = max(body_size, sum(map(len, images)))
         return await in_thread_if_large(size, self._format.build, parsed, images, request_id)
 
     async def _send_events(
@@ -128,6 +145,11 @@ class Endpoint(Generic[ParsedT]):
             logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
         finally:
             await events.aclose()
+
+
+def admission_of(config: RouterConfig, backend: Backend) -> Admission:
+    """What lets requests in to ``backend``; all endpoints of a router share one."""
+    return Admission(config.places_per_replica, config.max_queue_s, backend.replicas, time.monotonic)
 
 
 def requester_of(scope: Scope) -> Requester:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from router.suggest import did_you_mean
 from vlm.errors import (
     DeadlineExceeded,
+    DeploymentFailed,
     EngineFailure,
     InvalidImage,
     InvalidRequest,
@@ -122,6 +123,7 @@ TABLE: Mapping[type[VlmError], Row] = {
     FilesOff: Row(404, INVALID, "files_not_enabled"),
     FileStoreFull: Row(507, SERVER, "file_store_full", should_retry=False),  # clients retry 5xx in vain otherwise
     FilesUnavailable: Row(503, SERVER, "files_unavailable", retry_after_s=1),
+    DeploymentFailed: Row(503, SERVER, "model_not_ready", "model", should_retry=False),  # it needs its operator
     ModelNotReady: Row(503, SERVER, "model_not_ready", "model", retry_after_s=2),
     Overloaded: Row(503, SERVER, "overloaded", retry_after_s=1),
     DeadlineExceeded: Row(504, SERVER, "timeout"),
@@ -150,7 +152,14 @@ def error_body(error: VlmError) -> Json:
 def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
     """The whole answer for ``error``; ``extra`` holds further keys of the body."""
     row = row_of(error)
-    return json_response({**error_body(error), **(extra or {})}, row.status, row.headers)
+    return json_response({**error_body(error), **(extra or {})}, row.status, headers_of(error))
+
+
+def headers_of(error: VlmError) -> dict[str, str]:
+    """Those that tell a client whether to try again, and when: what is known of a queue comes before the table."""
+    known = error.retry_after_s if isinstance(error, Overloaded) else None
+    found = row_of(error).headers
+    return found if known is None else {**found, "retry-after": str(max(1, known))}
 
 
 async def on_vlm_error(_request: Request, error: Exception) -> Response:

@@ -1,7 +1,8 @@
 """What an endpoint asks of a request format: the seam at which a further route is one more folder.
 
 A request is read in two phases, because what its images are may have to be fetched: ``parse`` checks the body and lists
-the images that it references, the endpoint awaits them, ``build`` makes the request to the model. Knows no format.
+the images that it references, the endpoint lets the request in by its ``demand`` and awaits the images, and ``build``
+makes the request to the model. Knows no format.
 """
 
 from __future__ import annotations
@@ -62,6 +63,19 @@ class ImageLoader(Protocol):
             Overloaded: There is no room for more images now.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request asks for, as far as is known without its images.
+
+    Attributes:
+        model: Canonical name.
+        places: Number of its generations.
+    """
+
+    model: str
+    places: int = 1
 
 
 class ParsedRequest(Protocol):
@@ -132,6 +146,10 @@ class Format(Protocol[ParsedT]):
         Raises:
             InvalidRequest: With the path of the field at fault.
         """
+        ...
+
+    def demand(self, parsed: ParsedT) -> Demand:
+        """What a request asks for, by which it is let in or refused before its images are loaded."""
         ...
 
     def build(self, parsed: ParsedT, images: Sequence[bytes], request_id: str) -> BuiltRequest:

@@ -83,6 +83,11 @@ class Tally:
         self._built = built
         self._read_s = self._elapsed_s()
 
+    @property
+    def answered(self) -> bool:
+        """Whether the model has answered in full."""
+        return self._completion is not None
+
     def failed(self, error: VlmError) -> None:
         """The request ends with ``error``."""
         self._error = error

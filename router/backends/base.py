@@ -42,6 +42,10 @@ class Backend(Protocol):
         """Every model that is configured, ready or not."""
         ...
 
+    def replicas(self, model: str) -> int:
+        """How many processes answered for the model when they were last counted; 0 if that is not known."""
+        ...
+
 
 class Generator(Protocol):
     """What an engine offers; one that has an attribute ``info`` (:class:`~vlm.types.ModelInfo`) is listed with it."""
@@ -81,9 +85,18 @@ class LocalBackend:
             for name, engine in self._engines.items()
         ]
 
+    def replicas(self, model: str) -> int:
+        """See :class:`Backend`."""
+        return int(model in self._engines)
+
 
 def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:
-    """The models that cannot answer, including those of ``required`` that are not deployed."""
+    """Those models of ``required`` that cannot answer; where none is required, all if none of them can.
+
+    A model that is added, or that has failed, is no reason to send the requests for all others elsewhere.
+    """
     known = {status.name: status for status in statuses}
-    missing = [ModelStatus(name, ready=False, detail="not deployed") for name in required if name not in known]
-    return [status for status in known.values() if not status.ready] + missing
+    if not required:
+        return [] if any(status.ready for status in known.values()) else list(known.values())
+    wanted = (known.get(name, ModelStatus(name, ready=False, detail="not deployed")) for name in required)
+    return [status for status in wanted if not status.ready]

@@ -13,11 +13,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.backends.applications import Reported, applications_in, controller_report
+from router.backends.applications import Application, Failures, Reported, applications_in, controller_report
 from router.backends.base import ModelStatus, unknown
 from router.backends.model_info import ModelInfos
 from router.backends.snapshot import Snapshot
-from vlm.errors import EngineFailure, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
+from vlm.errors import DeploymentFailed, EngineFailure, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
 ROUTER_APPLICATION = "router"
@@ -46,7 +46,10 @@ class RayBackend:
     ) -> None:
         """``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test."""
         self._serve = serve or importlib.import_module("ray.serve")
-        self._applications = Snapshot(lambda: applications_in(report(), own_name), max_age_s)
+        self._report = report
+        self._own_name = own_name
+        self._failures = Failures()
+        self._applications = Snapshot(self._read, max_age_s)
         self._infos = ModelInfos(self._describe)
         self._handles: dict[str, Handles] = {}
 
@@ -71,6 +74,16 @@ class RayBackend:
         infos = await self._infos.latest({name: one.version for name, one in applications.items()})
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
+    def replicas(self, model: str) -> int:
+        """See :class:`Backend`. The controller counts them."""
+        application = (self._applications.last or {}).get(model)
+        return 0 if application is None else application.replicas
+
+    def _read(self) -> dict[str, Application]:
+        applications = applications_in(self._report(), self._own_name)
+        self._failures.tell(applications.values())
+        return applications
+
     async def _describe(self, model: str) -> ModelInfo:
         handles = await self._connected(model)
         try:
@@ -87,18 +100,32 @@ class RayBackend:
         if model not in applications:
             raise unknown(model)
         if not applications[model].status.ready:
-            raise ModelNotReady(f"The model {model!r} cannot answer yet: {applications[model].status.detail}.")
+            raise _refusal(applications[model])
         if model not in self._handles:
-            found = await asyncio.to_thread(self._find, model)
+            found = await asyncio.to_thread(self._find, model, applications[model].deployment)
             # In the event loop: with RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, a handle works in the loop that made it.
             self._handles.setdefault(model, Handles.of(found))
         return self._handles[model]
 
-    def _find(self, model: str) -> Any:
+    def _find(self, model: str, deployment: str | None) -> Any:
+        """The handle; Serve gives out that of the application only while no new version of it is being built."""
+        gone: tuple[type[Exception], ...] = (KeyError, *ray_errors())
         try:
+            if deployment is not None:
+                return self._serve.get_deployment_handle(deployment, model)
             return self._serve.get_app_handle(model)
-        except ray_errors() as error:  # deleted since the snapshot was taken
+        except gone as error:  # deleted since the snapshot was taken
             raise unknown(model) from error
+
+
+def _refusal(application: Application) -> ModelNotReady:
+    status = application.status
+    if application.failed:
+        return DeploymentFailed(
+            f"The model {status.name!r} cannot answer: its last deployment failed, and it is not back before it is "
+            "deployed again. The reason is in the output of `serve status` and in the router's log."
+        )
+    return ModelNotReady(f"The model {status.name!r} cannot answer yet: {status.detail}.")
 
 
 async def _whole(answer: Any) -> AsyncGenerator[Chunk, None]:

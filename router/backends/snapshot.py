@@ -31,6 +31,11 @@ class Snapshot(Generic[T]):
         self._asked_at = float("-inf")
         self._reading: asyncio.Task[T] | None = None
 
+    @property
+    def last(self) -> T | None:
+        """The last state without asking for another; None if there has never been an answer."""
+        return self._last
+
     async def latest(self) -> T:
         """The last state.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.asgi.format import Demand
 from router.chat.events import EventWriter
 from router.chat.request import parse_chat
 from router.chat.response import ChatHead, Json, completion_json
 from router.config import RouterConfig
 from router.conversation.reasoning import with_effort
-from router.conversation.request import BuiltConversation, ParsedConversation, build_request
+from router.conversation.request import BuiltConversation, ParsedConversation, build_request, demand_of
 from vlm.types import Completion
 
 EFFORT = "reasoning_effort"
@@ -25,6 +26,10 @@ class ChatFormat:
     def parse(self, body: bytes) -> ParsedConversation:
         """See :class:`~router.asgi.format.Format`."""
         return parse_chat(body, self._config)
+
+    def demand(self, parsed: ParsedConversation) -> Demand:
+        """See :class:`~router.asgi.format.Format`."""
+        return demand_of(parsed, self._config)
 
     def build(self, parsed: ParsedConversation, images: Sequence[bytes], request_id: str) -> BuiltChat:
         """See :class:`~router.asgi.format.Format`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from router.asgi.format import ImageReference
+from router.asgi.format import Demand, ImageReference
 from router.config import RouterConfig
 from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import Effort, ModelBody, TaskBody
@@ -108,7 +108,7 @@ class ConversationRequest:
                 message = f"{message} {self.how_to_send}"
         elif found := re.fullmatch(r"images\[(\d+)\]", param or ""):
             param = self.image_params[int(found[1])]
-        return type(error)(message, param, error.code)
+        return error.located(message, param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,14 @@ class BuiltConversation:
     def located(self, error: VlmError) -> VlmError:
         """``error`` with the path of a field of the body."""
         return self.asked.located(error)
+
+
+def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
+    """What a conversation asks for: each choice, image, task and label is a generation of its own."""
+    body = parsed.body
+    tasks = body.tasks or [task for task in (_named_in_body(body),) if task is not None]
+    generations = sum(max(1, len(task.labels)) for task in tasks) or 1
+    return Demand(read_model_name(body.model, config).model, parsed.n * max(1, len(parsed.images)) * generations)
 
 
 def check_stream_options(options: object, *, stream: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.asgi.format import EventWriter
+from router.asgi.format import Demand, EventWriter
 from router.config import RouterConfig
 from router.moondream.events import SegmentEvents, TextEvents
 from router.moondream.request import ParsedMoondream, build_request, parse_request
@@ -29,6 +29,10 @@ class MoondreamFormat:
     def parse(self, body: bytes) -> ParsedMoondream:
         """See :class:`~router.asgi.format.Format`."""
         return parse_request(self._task, body, self._config)
+
+    def demand(self, parsed: ParsedMoondream) -> Demand:
+        """See :class:`~router.asgi.format.Format`."""
+        return Demand(parsed.model)
 
     def build(self, parsed: ParsedMoondream, images: Sequence[bytes], request_id: str) -> BuiltMoondream:
         """See :class:`~router.asgi.format.Format`."""

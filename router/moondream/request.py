@@ -85,7 +85,7 @@ class MoondreamRequest:
             param = path_of(param, self.task)
         elif isinstance(error, InvalidImage):
             param = "image_url"
-        return type(error)(message, param, error.code)
+        return error.located(message, param)
 
 
 def parse_request(task: str, body: bytes, config: RouterConfig) -> ParsedMoondream:

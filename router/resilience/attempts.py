@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.resilience.retry_budget import RetryBudget
 from router.resilience.retry_policy import GivenUp, RetryPolicy, Trouble
-from vlm.errors import ModelNotReady, Overloaded, VlmError
+from vlm.errors import DeploymentFailed, ModelNotReady, Overloaded, VlmError
 
 
 class Attempts:
@@ -34,7 +34,8 @@ class Attempts:
             return "full"
         if error.retryable:
             return "closed"
-        return "not ready" if isinstance(error, ModelNotReady) and self._began is not None else None
+        waits = isinstance(error, ModelNotReady) and not isinstance(error, DeploymentFailed)
+        return "not ready" if waits and self._began is not None else None
 
     def end(self, trouble: Trouble, budget: RetryBudget, now: float) -> GivenUp | None:
         """Why there is no other attempt; None if there is one, which is then taken from ``budget``.

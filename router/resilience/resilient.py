@@ -60,6 +60,10 @@ class ResilientBackend:
         """See :class:`~router.backends.base.Backend`."""
         return await self._backend.models()
 
+    def replicas(self, model: str) -> int:
+        """See :class:`~router.backends.base.Backend`."""
+        return self._backend.replicas(model)
+
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`~router.backends.base.Backend`.
 

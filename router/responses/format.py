@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from router.asgi.format import Demand
 from router.config import RouterConfig
 from router.conversation.reasoning import reasons, with_effort
-from router.conversation.request import BuiltConversation, build_request
+from router.conversation.request import BuiltConversation, build_request, demand_of
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, response_json
@@ -27,6 +28,10 @@ class ResponsesFormat:
     def parse(self, body: bytes) -> ParsedResponses:
         """See :class:`~router.asgi.format.Format`."""
         return parse_responses(body, self._config)
+
+    def demand(self, parsed: ParsedResponses) -> Demand:
+        """See :class:`~router.asgi.format.Format`."""
+        return demand_of(parsed.conversation, self._config)
 
     def build(self, parsed: ParsedResponses, images: Sequence[bytes], request_id: str) -> BuiltResponse:
         """See :class:`~router.asgi.format.Format`."""

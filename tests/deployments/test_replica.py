@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
 
 from deployments.config import ModelConfig
+from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
 from deployments.replica import Replica
 from tests.clock import run_clocked
@@ -315,3 +318,20 @@ def test_a_replica_closes_the_engines_answer(replica: Replica, monkeypatch: pyte
         assert await anext(source, None) is None
 
     run_clocked(work())
+
+
+def test_a_replica_outside_ray_has_no_part_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    assert gpu_fraction() is None
+
+
+@pytest.mark.parametrize(("assigned", "fraction"), [({"CPU": 2.0}, None), ({"GPU": 0.25}, 0.25), ({"GPU": 2.0}, 1.0)])
+def test_a_replica_s_part_of_a_gpu_is_what_ray_has_assigned(
+    assigned: dict[str, float], fraction: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        get_runtime_context=lambda: SimpleNamespace(get_assigned_resources=lambda: assigned),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert gpu_fraction() == fraction

@@ -23,6 +23,7 @@ from deployments.replica import Replica
 from router.config import RouterConfig
 from serve_args.cluster_environment import own
 from vlm.engine.config import EngineConfig
+from vlm.engine.gpu_share import CONTEXT_BYTES, GIB, Needs, Share
 from vlm.errors import ConfigError
 from vlm.models.cards import cards
 from vlm.types import ModelInfo
@@ -153,20 +154,24 @@ def test_one_card_holds_one_replica_of_every_model_and_a_new_version_of_each() -
     assert 2 * sum(shares) <= 1
 
 
-CARD_GIB = 80
-ROW = re.compile(r"^#   (\S+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", re.MULTILINE)
+CARD_GIB = 79
+ROW = re.compile(r"^#   (\S+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", re.MULTILINE)
 
 
 def test_each_replica_fits_into_its_share_of_the_card_that_the_comment_speaks_of() -> None:
     text = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
-    assert f"{CARD_GIB} GiB card" in text
+    assert f"# {CARD_GIB}. It holds all models twice" in text
     rows = {name: [float(number) for number in numbers] for name, *numbers in ROW.findall(text)}
     assert rows.keys() == {model["name"] for model in gpu_models()}
     for model in gpu_models():
-        *parts, total = rows[model["name"]]
-        assert sum(parts) == pytest.approx(total, abs=0.06)
-        assert ModelConfig.from_args(model["args"]).engine.cache_bytes == parts[1] * 2**30
-        assert total < CARD_GIB * model["deployments"][0]["ray_actor_options"]["num_gpus"]
+        weights, cache, workspace, images, cuda, total = rows[model["name"]]
+        assert weights + cache + workspace + images + cuda == pytest.approx(total, abs=0.06)
+        engine = ModelConfig.from_args(model["args"]).engine
+        sizes = [engine.cache_bytes, engine.workspace_bytes, engine.encoder_cache_bytes]
+        assert [size / GIB for size in sizes] == [cache, workspace, images]
+        needs = Needs(int(weights * GIB), engine.cache_bytes, engine.encoder_cache_bytes, engine.workspace_bytes)
+        Share(CARD_GIB * GIB, model["deployments"][0]["ray_actor_options"]["num_gpus"]).require(needs)
+        assert cuda == pytest.approx(CONTEXT_BYTES / GIB, abs=0.01)
 
 
 def gpu_models() -> list[dict[str, Any]]:
@@ -248,7 +253,7 @@ def test_every_setting_of_a_replica_reaches_the_loader_and_the_engine(monkeypatc
     monkeypatch.setattr("vlm.loading.info", info)
     monkeypatch.setattr("vlm.engine.engine.Engine", start)
     replica = Replica(config)
-    options = {"revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "report": ANY, **cache}
+    options = {"revision": "a" * 40, "dtype": "float16", "device": "cuda:1", "report": ANY, "admit": None, **cache}
     assert load.call_args_list == [call("org/name", **options)]
     assert threads.call_args_list == [call(3)]
     assert start.call_args_list == [call(loaded, EngineConfig(**NOT_DEFAULT))]
@@ -271,6 +276,13 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     assert deployment.max_ongoing_requests >= 500 + 700 + 16
     engine = EngineConfig(max_batch=500, max_waiting=700, decode_processes=DECODE_PROCESSES)
     assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine), own())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_router_knows_how_many_places_its_models_work_on(name: str) -> None:
+    router, *models = read(name)["applications"]
+    batches = {ModelConfig.from_args(model["args"]).engine.max_batch for model in models}
+    assert batches == {RouterConfig.from_args(router["args"]).places_per_replica}
 
 
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:

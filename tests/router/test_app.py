@@ -44,9 +44,9 @@ async def test_readyz_when_all_can_answer() -> None:
 @pytest.mark.parametrize(
     ("statuses", "required", "names"),
     [
-        ([UP, DOWN], (), "florence-2-base"),
+        ([DOWN], (), "florence-2-base"),
         ([UP], ("blip-large", "kosmos-2"), "kosmos-2"),
-        ([DOWN], ("kosmos-2",), "florence-2-base, kosmos-2"),
+        ([DOWN], ("florence-2-base", "kosmos-2"), "florence-2-base, kosmos-2"),
     ],
 )
 async def test_readyz_when_some_cannot(statuses: Sequence[ModelStatus], required: tuple[str, ...], names: str) -> None:
@@ -58,6 +58,14 @@ async def test_readyz_when_some_cannot(statuses: Sequence[ModelStatus], required
         waiting = [model["name"] for model in answer.json()["models"] if not model["ready"]]
         assert waiting == names.split(", ")
         assert len(answer.json()["models"]) == len({*(status.name for status in statuses), *required})
+
+
+@pytest.mark.parametrize("required", [(), ("blip-large",)])
+async def test_readyz_does_not_wait_for_a_model_that_is_added(required: tuple[str, ...]) -> None:
+    async with client(FakeBackend(statuses=[UP, DOWN]), RouterConfig(required_models=required)) as http:
+        answer = await http.get("/readyz")
+        assert answer.status_code == 200
+        assert [model["ready"] for model in answer.json()["models"]] == [True, False]
 
 
 class Empty(FakeBackend):

@@ -19,8 +19,8 @@ from tests.deployments.system import open_ports, sockets_of
 from tests.hostile_clients import connections, head, received, send_until_refused
 from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_front_serve import MIB, check_that_others_are_served, process
-from tests.router.test_serve import ask, content, deploy, eventually
-from tests.router.world import CHAT, body, check_error, events
+from tests.router.test_serve import ask, check_that_leaving_cancels, content, deploy, eventually
+from tests.router.world import CHAT, check_error, events
 
 pytestmark = [
     pytest.mark.ray,
@@ -100,10 +100,7 @@ def test_serves_own_timeout_cannot_be_set(http: httpx.Client, value: str) -> Non
 
 def test_a_client_cannot_have_its_work_go_on_without_it(http: httpx.Client) -> None:
     for stream in (False, True):
-        before = int(content(ask(http, "count")))
-        with pytest.raises(httpx.ReadTimeout):
-            http.post(CHAT, json=body("wait", stream=stream), headers=GOES_ON, timeout=1.0)
-        eventually(lambda before=before: int(content(ask(http, "count"))) == before + 1)
+        check_that_leaving_cancels(http, stream=stream, headers=GOES_ON)
 
 
 def test_one_request_id_for_every_answer(http: httpx.Client) -> None:

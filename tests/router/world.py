@@ -170,6 +170,9 @@ class FakeBackend:
     async def models(self) -> Sequence[ModelStatus]:
         return self.statuses
 
+    def replicas(self, model: str) -> int:
+        return 1
+
 
 @dataclass(frozen=True)
 class Bad:

@@ -20,7 +20,7 @@ from tests.images import scenes
 from tests.oracle import MINIATURES, ask, ask_all, without_scores
 from vlm.checkpoint.files import Checkpoint
 from vlm.engine.engine import Engine
-from vlm.errors import CheckpointError
+from vlm.errors import CheckpointError, ConfigError
 from vlm.loading import _dtype, _set_up, families, find_device, find_family, info, load
 from vlm.models.cards import Card, cards
 from vlm.models.family import Family
@@ -343,3 +343,12 @@ def test_devices_and_dtypes(cards: int, auto: str, dtype: torch.dtype, monkeypat
         assert find_device(f"cuda:{index}") == torch.device("cuda", index)
     with pytest.raises(CheckpointError, match="There is no device"):
         find_device(f"cuda:{cards}")
+
+
+def test_a_model_may_be_refused_before_its_weights_take_memory() -> None:
+    def refuse(_: object, parameters: int, dtype: torch.dtype) -> None:
+        raise ConfigError(f"{parameters} of {dtype}")
+
+    parameters = info(load(BLIP, device="cpu")).parameters
+    with pytest.raises(ConfigError, match=rf"^{parameters} of torch.float32$"):
+        load(BLIP, device="cpu", admit=refuse)

@@ -132,7 +132,7 @@ async def _complete_part(request: Request, ask: Ask, name: str) -> Completion:
     try:
         return await complete(request, ask)
     except VlmError as error:
-        raise type(error)(error.message, _within(name, error.param), error.code) from error
+        raise error.located(error.message, _within(name, error.param)) from error
 
 
 async def _complete_image(request: Request, ask: Ask, name: str) -> Completion:
@@ -141,7 +141,7 @@ async def _complete_image(request: Request, ask: Ask, name: str) -> Completion:
         return await complete(request, ask)
     except VlmError as error:
         of_image = error.param == "image" or (error.param is None and isinstance(error, InvalidImage))
-        raise type(error)(error.message, name if of_image else error.param, error.code) from error
+        raise error.located(error.message, name if of_image else error.param) from error
 
 
 def _within(name: str, param: str | None) -> str | None:

@@ -30,6 +30,9 @@ class EngineConfig:
         cache_bytes: Bytes for keys and values, cross attention included. A beam search that could outgrow them
             generates fewer tokens.
         encoder_cache_bytes: Bytes for encoded images, kept for the next question about the same image; 0 keeps none.
+        workspace_bytes: Bytes of a GPU for what comes and goes: activations, images on their way, CUDA graphs. They are
+            only counted, where it is asked whether an engine fits into a part of a GPU (:mod:`vlm.engine.gpu_share`).
+            Florence-2 was seen to take 1.4 GiB, and BLIP 0.2 GiB.
         processor_cache_bytes: Bytes for decoded and resized images, kept likewise.
         prepare_threads: Threads that prepare requests with several generations, a long text or a large image file, and
             that decode and resize images if ``decode_processes`` is 0.
@@ -50,6 +53,7 @@ class EngineConfig:
     max_prefill: int = _setting(8, minimum=1)
     cache_bytes: int = _setting(2 * 1024**3, minimum=1)
     encoder_cache_bytes: int = _setting(256 * 1024**2, minimum=0)
+    workspace_bytes: int = _setting(1536 * 1024**2, minimum=0)
     processor_cache_bytes: int = _setting(64 * 1024**2, minimum=0)
     prepare_threads: int = _setting(4, minimum=1)
     decode_processes: int = _setting(0, minimum=0)
@@ -86,6 +90,8 @@ class EngineStats:
             with several tasks or labels counts once here, and as one sequence for each of them above.
         used_places, total_places: Places that these requests hold, and places that there are; see
             :mod:`vlm.engine.places`.
+        queue_s: Seconds that a request which came now would wait before anything is done for it, from the places that
+            wait and the measured pace; 0 if it would start at once. See :mod:`vlm.engine.load`.
     """
 
     running: int
@@ -99,3 +105,4 @@ class EngineStats:
     accepted: int = 0
     used_places: int = 0
     total_places: int = 0
+    queue_s: float = 0.0

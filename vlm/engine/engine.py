@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -26,6 +27,7 @@ from vlm.engine.blocks import CachePlan
 from vlm.engine.config import EngineConfig, EngineStats
 from vlm.engine.core import Core, Event
 from vlm.engine.intake import Intake, decoder_of
+from vlm.engine.load import Load
 from vlm.engine.places import Demand, Hold, Places
 from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
@@ -70,7 +72,8 @@ class Engine:
         preparer = Preparer(model, loaded.processor, self._core.scheduler.pool.total, self._images)
         self._intake = Intake(preparer, self._images, self._decoder, config.prepare_threads)
         self._demand = partial(Demand.of, plan=plan, defaults=model.defaults)
-        self._places = Places(plan.slots + config.max_waiting, config.caller_share)
+        self._load = Load(plan.slots)
+        self._places = Places(plan.slots + config.max_waiting, config.caller_share, self._load.changed)
         self._blocking = BlockingCalls(self._places.for_one_caller, self._demand)
         self._lock = threading.Lock()  # what is submitted under it is in the inbox before _Stop is
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
@@ -111,9 +114,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """The counters, from any thread; they may belong to two neighbouring steps."""
-        places = self._places
+        places, used = self._places, self._places.used
         return replace(
-            self._core.stats(), accepted=places.requests, used_places=places.used, total_places=places.capacity
+            self._core.stats(),
+            accepted=places.requests,
+            used_places=used,
+            total_places=places.capacity,
+            queue_s=self._load.queue_s(used),
         )
 
     async def complete(self, request: Request) -> Completion:
@@ -202,10 +209,11 @@ class Engine:
         take = partial(self._places.take, self._demand(request), request.caller, asyncio.get_running_loop())
         try:
             return take()
-        except Overloaded:
-            if not self._give_back_of_closed_loops():
-                raise
-            return take()
+        except Overloaded as error:
+            if self._give_back_of_closed_loops():
+                return take()
+            error.retry_after_s = max(1, math.ceil(self._load.queue_s(self._places.used)))
+            raise
 
     def _give_back_of_closed_loops(self) -> int:
         """Give back what nobody else does: a loop that closes does not end its generators. Returns how many requests.
@@ -223,6 +231,7 @@ class Engine:
             try:
                 while not stream.ended:
                     yield await stream.receive()
+                self._load.served(hold.places)
             finally:
                 self._leave(sequence)
         finally:
@@ -234,6 +243,7 @@ class Engine:
             sequence, stream = await self._begin(request, generations)
             try:
                 completion = (await stream.receive()).completion
+                self._load.served(hold.places)
             finally:
                 self._leave(sequence)
         finally:

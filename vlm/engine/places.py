@@ -22,7 +22,7 @@ caller that has something going never takes the last place, so that the next new
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -90,14 +90,18 @@ class Places:
     All that it knows is the set of holds, so a hold that is given back twice is given back once.
     """
 
-    def __init__(self, capacity: int, caller_share: int = 100) -> None:
+    def __init__(
+        self, capacity: int, caller_share: int = 100, changed: Callable[[int], None] = lambda _used: None
+    ) -> None:
         """No place is taken.
 
         Args:
             capacity: Number of places.
             caller_share: See :class:`~vlm.engine.config.EngineConfig`.
+            changed: Is told how many places are held after some were taken or given back.
         """
         self.capacity = capacity
+        self._changed = changed
         self._share = caller_share
         self._holds: set[Hold] = set()
         self._lock = threading.Lock()  # for taking; giving back needs none
@@ -138,6 +142,7 @@ class Places:
         with self._lock:
             self._check_free(demand, caller)
             self._holds.update(holds)
+        self._changed(self.used)
         return holds
 
     def give_back(self, holds: Iterable[Hold]) -> None:
@@ -146,6 +151,7 @@ class Places:
         Takes no lock: the garbage collector may close a generator in a thread that holds it.
         """
         self._holds.difference_update(holds)
+        self._changed(self.used)
 
     def give_back_all(self, owner: Hashable) -> int:
         """Give back the places of all requests of this owner; returns the number of these requests."""

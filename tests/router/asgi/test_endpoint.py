@@ -18,7 +18,7 @@ from starlette.types import Scope
 from router.asgi.body import read_object
 from router.asgi.endpoint import Endpoint
 from router.asgi.errors import INTERNAL, on_http_error, on_vlm_error
-from router.asgi.format import ImageReference, Requester
+from router.asgi.format import Demand, ImageReference, Requester
 from router.asgi.metering import RequestRecord
 from router.asgi.middleware import RequestMiddleware
 from router.asgi.sse import event
@@ -88,6 +88,9 @@ class ToyFormat:
         if "ask" not in raw:
             raise InvalidRequest("ask is required.", "ask")
         return ParsedToy(raw)
+
+    def demand(self, parsed: ParsedToy) -> Demand:
+        return Demand("toy")
 
     def build(self, parsed: ParsedToy, images: Sequence[bytes], request_id: str) -> BuiltToy:
         live = bool(parsed.raw.get("live"))

@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
-from router.backends.applications import applications_in, status_of, version_of
+from router.asgi.errors import row_of
+from router.backends.applications import EARLIER, application_of, applications_in, status_of, version_of
 from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
 from router.backends.model_info import ModelInfos
 from router.backends.ray import MAX_GRPC_BYTES, RayBackend, translated
 from router.backends.snapshot import Snapshot
+from router.resilience.resilient import ResilientBackend
 from tests.clock import CLOCKED
 from tests.router.world import script, words
 from vlm.errors import (
+    DeploymentFailed,
     EngineFailure,
     EngineLost,
     InvalidRequest,
@@ -220,11 +223,9 @@ class Serve:
         self.reports += 1
         return dict(self.applications)
 
-    def get_app_handle(self, name: str) -> Handle:
-        from ray.serve.exceptions import RayServeException
-
+    def get_deployment_handle(self, deployment: str, name: str) -> Handle:
         if name not in self.applications:
-            raise RayServeException(f"Application '{name}' does not exist.")
+            raise KeyError(f"{deployment} does not exist.")
         self.handles.append(Handle(self.steps, self.info))
         return self.handles[-1]
 
@@ -254,6 +255,14 @@ async def test_ray_keeps_its_handles() -> None:
         await collected(backend, model)
     assert len(serve.handles) == 2
     assert serve.reports == 1
+
+
+async def test_ray_counts_the_replicas_that_run() -> None:
+    serve = Serve(blip=application(RUNNING=3, STARTING=1), florence=application("UPDATING", RUNNING=1, STOPPING=2))
+    backend = ResilientBackend(on_ray(serve))
+    assert backend.replicas("blip") == 0  # nobody has asked the controller
+    await backend.models()
+    assert [backend.replicas(name) for name in ("blip", "florence", "nothing")] == [3, 1, 0]
 
 
 async def test_ray_chooses_how_a_request_crosses_by_the_size_of_its_images() -> None:
@@ -354,7 +363,7 @@ async def test_ray_call_is_cancelled_with_the_task_that_waits_for_it(stream: boo
 
     stuck = Stuck(())
     handle = SimpleNamespace(remote=lambda request: stuck)
-    serve = SimpleNamespace(get_app_handle=lambda name: SimpleNamespace(options=lambda **_: handle))
+    serve = SimpleNamespace(get_deployment_handle=lambda *_: SimpleNamespace(options=lambda **_: handle))
     backend = RayBackend(serve, Serve(blip=application()).report)
     waiting = asyncio.create_task(collected(backend, "blip", replace(REQUEST, stream=stream)))
     await asyncio.sleep(0.05)
@@ -510,7 +519,69 @@ def test_status_of_what_ray_itself_reports() -> None:
     common = pytest.importorskip("ray.serve._private.common")
     replicas = [{"state": common.ReplicaState.RUNNING}] * 2
     reported = {"status": schema.ApplicationStatus.DEPLOYING, "deployments": {"Replica": {"replicas": replicas}}}
-    assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail="deploying")
+    detail = "running (a new version is being deployed)"
+    assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail=detail)
+
+
+TRACEBACK = "Deploying app 'blip' failed with exception:\nTraceback:\n  File\nvlm.errors.ConfigError: engine.max_bacth"
+
+
+def earlier(status: str, **replicas: int) -> Any:
+    """What the controller's report becomes while it names no deployments, but keeps those of the last version."""
+    return {**application(status, **replicas), "message": TRACEBACK, EARLIER: True}
+
+
+@pytest.mark.parametrize(
+    ("application_", "detail", "failed", "reason"),
+    [
+        (earlier("DEPLOYING", RUNNING=1), "running (a new version is being deployed)", False, ""),
+        (earlier("DEPLOYING"), "deploying", False, ""),
+        (earlier("DEPLOY_FAILED", RUNNING=1), "running (its last deployment failed)", False, "max_bacth"),
+        (earlier("DEPLOY_FAILED"), "deploy failed", False, "max_bacth"),  # Serve replaces the old replica
+        (application("DEPLOY_FAILED", STOPPING=1), "deploy failed", True, "Serve gives no reason."),
+        ({"status": "DEPLOY_FAILED", "message": TRACEBACK, "deployments": {}}, "deploy failed", True, "max_bacth"),
+        ({**application("DEPLOYING"), "deployments": {"Replica": {"replicas": [], "target_num_replicas": 0}}},
+         "running (a new version is being deployed)", False, ""),  # scaled to zero
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_model_whose_deployment_has_not_ended_well(
+    application_: Any, detail: str, failed: bool, reason: str
+) -> None:
+    found = application_of("blip", application_)
+    assert (found.status.detail, found.status.ready, found.failed) == (detail, detail.startswith("running"), failed)
+    assert reason in found.reason
+    assert "\n" not in found.reason
+    assert bool(found.reason) is bool(reason)
+
+
+async def test_ray_answers_while_a_new_version_is_built_and_after_that_has_failed() -> None:
+    """Serve gives out no handle of the application then, but that of its deployment."""
+    for status in ("DEPLOYING", "DEPLOY_FAILED"):
+        serve = Serve(*script(words()), blip=earlier(status, RUNNING=1))
+        assert await collected(on_ray(serve), "blip") == list(script(words()))
+
+
+async def test_ray_promises_nothing_where_the_only_deployment_failed() -> None:
+    serve = Serve(blip={**application("DEPLOY_FAILED"), "message": TRACEBACK})
+    with pytest.raises(DeploymentFailed, match=r"its last deployment failed.*`serve status`") as caught:
+        await collected(on_ray(serve), "blip")
+    assert "max_bacth" not in str(caught.value)  # it may hold paths
+    assert row_of(caught.value).headers == {"x-should-retry": "false"}
+
+
+async def test_ray_logs_why_a_deployment_failed_once(caplog: pytest.LogCaptureFixture) -> None:
+    serve = Serve(blip=earlier("DEPLOY_FAILED", RUNNING=1))
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
+    for _ in range(3):
+        await backend.models()
+    assert [record.message for record in caplog.records] == [
+        "the last deployment of 'blip' failed: vlm.errors.ConfigError: engine.max_bacth"
+    ]
+
+
+def test_a_model_that_is_being_deleted_is_not_served() -> None:
+    serve = Serve(blip=application("DELETING", RUNNING=1), kosmos=application())
+    assert set(applications_in(serve.report(), "router")) == {"kosmos"}
 
 
 def test_the_router_itself_is_no_model() -> None:
@@ -707,5 +778,6 @@ async def test_without_any_snapshot_nothing_is_ready(caplog: pytest.LogCaptureFi
 def test_not_ready_names_those_that_wait_and_those_that_are_missing() -> None:
     up, down = ModelStatus("up", ready=True, detail=""), ModelStatus("down", ready=False, detail="deploying")
     assert not_ready([up], []) == []
-    assert not_ready([up, down], ["up"]) == [down]
+    assert not_ready([up, down], ["up"]) == not_ready([up, down], []) == []
+    assert not_ready([up, down], ["down"]) == not_ready([down], []) == [down]
     assert not_ready([up], ["up", "lost"]) == [ModelStatus("lost", ready=False, detail="not deployed")]

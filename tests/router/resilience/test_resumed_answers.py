@@ -127,6 +127,9 @@ class Cutting:
     async def models(self) -> Sequence[ModelStatus]:
         return ()
 
+    def replicas(self, model: str) -> int:
+        return 1
+
 
 def test_answers_go_from_one_engine_to_another_and_back() -> None:
     """Under load, each cut three times; unseeded draws get the seed that makes them the same again."""

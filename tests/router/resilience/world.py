@@ -51,6 +51,9 @@ class Scripted:
     async def models(self) -> Sequence[ModelStatus]:
         return [ModelStatus(model, ready=True, detail="running") for model in self._models]
 
+    def replicas(self, model: str) -> int:
+        return 1
+
 
 async def read(backend: Backend, request: Request = REQUEST) -> tuple[list[Chunk], VlmError | None]:
     """The chunks of an answer, and the error that it ended with."""

@@ -1,0 +1,147 @@
+"""Every mistake in a Serve config is named with its place, before anything is deployed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.check import check, main
+from deployments.check_problem import Problem
+from deployments.local.cluster import StartError, schema_of
+from tests.deployments.system import ROOT
+
+CONFIGS = ("serve_config.yaml", "serve_config.local.yaml")
+BLIP = "applications.blip-large"
+REPLICA = f"{BLIP}.deployments.Replica"
+ROUTER = "applications.router"
+
+Change = Callable[[Any], object]
+
+
+def read(name: str = "serve_config.yaml") -> Any:
+    """With a copy for each alias, so that a change of one application is one of it alone."""
+    content = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    return yaml.load(_without_aliases(content), yaml.SafeLoader)
+
+
+def _without_aliases(content: Any) -> str:
+    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    return yaml.dump(content, Dumper=dumper)
+
+
+def keys(*path: str | int, **values: Any) -> Change:
+    """A change that sets ``values`` below ``path``."""
+
+    def change(config: Any) -> None:
+        for step in path:
+            config = config[step]
+        config.update(values)
+
+    return change
+
+
+APP = ("applications", 1)
+DEPLOYED = (*APP, "deployments", 0)
+OPTIONS = (*DEPLOYED, "ray_actor_options")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_configs_of_this_repository_have_no_problem(name: str) -> None:
+    assert check(read(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        (keys(proxy_locations="x"), "proxy_locations", "Did you mean 'proxy_location'?"),
+        (keys("http_options", prot=1), "http_options.prot", "Did you mean 'port'?"),
+        (keys(*APP, route_prefixes=None), f"{BLIP}.route_prefixes", "Did you mean 'route_prefix'?"),
+        (keys(*DEPLOYED, max_surge_percentage=1), f"{REPLICA}.max_surge_percentage", "Did you mean 'max_surge"),
+        (keys(*OPTIONS, num_gpu=1), f"{REPLICA}.ray_actor_options.num_gpu", "Did you mean 'num_gpus'?"),
+        (
+            keys(*DEPLOYED, "autoscaling_config", min_replica=1),
+            f"{REPLICA}.autoscaling_config.min_replica",
+            "Did you mean 'min_replicas'?",
+        ),
+        (keys(*DEPLOYED, autoscaling_config={"min_replicas": 3, "max_replicas": 2}), REPLICA, "max_replicas (2) must"),
+        (keys(*DEPLOYED, max_surge_percent="much"), f"{REPLICA}.max_surge_percent", "integer"),
+        (keys("applications", 2, name="blip-large"), "applications", "blip-large"),
+        (keys(*APP, route_prefix="/"), "", "route prefix"),
+        (keys(*APP, route_prefix="/blip"), f"{BLIP}.route_prefix", "must be null"),
+        (keys(*APP, import_path="deployments.app:biuld"), f"{BLIP}.import_path", "'deployments.app:build'?"),
+        (keys("applications", 0, import_path="other:app"), "applications", "no request reaches a model"),
+        (keys(*APP, "args", "engine", max_bacth=33), f"{BLIP}.args", "did you mean engine.max_batch?"),
+        (keys("applications", 0, "args", request_timeout=1), f"{ROUTER}.args", "request_timeout_s"),
+        (keys("applications", 0, "args", required_models=["blip-larg"]), f"{ROUTER}.args.required_m", "'blip-large'?"),
+        (keys("applications", 0, "args", default_model="kosmos"), f"{ROUTER}.args.default_model", "'kosmos-2'?"),
+        (keys("applications", 0, "args", prices={"kosmos": "1"}), f"{ROUTER}.args.prices", "'kosmos-2'?"),
+        (keys(*APP, "args", revision="main"), f"{BLIP}.args.revision", "40 hexadecimal digits"),
+        (keys(*APP, "args", revision=None), f"{BLIP}.args.checkpoint", "needs a revision"),
+        (keys(*APP, "args", checkpoint="docs", revision=None), f"{BLIP}.args.checkpoint", "has no config.json"),
+        (keys(*APP, "args", checkpoint="miniatures/kosmos-2"), f"{BLIP}.args.revision", "leave out revision"),
+        (keys(*DEPLOYED, name="Model"), f"{BLIP}.deployments.Model", "its name is Replica"),
+        (keys(*DEPLOYED, max_ongoing_requests=10), f"{REPLICA}.max_ongoing_requests", "at least max_batch + max_wait"),
+        (
+            keys("applications", 0, "deployments", 0, max_ongoing_requests=700),
+            f"{ROUTER}.deployments.Router.max_ongoing_requests",
+            "above max_requests (700)",
+        ),
+        (keys(*OPTIONS, num_gpus=0), f"{REPLICA}.ray_actor_options.num_gpus", "above 0 for device cuda"),
+        (keys(*OPTIONS, num_gpus=1.5), f"{REPLICA}.ray_actor_options.num_gpus", "whole number of cards"),
+        (keys(*APP, "args", device="cpu"), f"{REPLICA}.ray_actor_options.num_gpus", "does not use"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(change: Change, place: str, words: str) -> None:
+    config = read()
+    change(config)
+    found = check(config)
+    assert any(one.place.startswith(place) and words in one.message for one in found), found
+
+
+def test_all_problems_are_named_at_once() -> None:
+    config = read()
+    for change in (keys(proxy_locations=1), keys(*APP, "args", "engine", max_bacth=1), keys(*OPTIONS, num_gpus=0)):
+        change(config)
+    assert [one.place for one in check(config)] == ["proxy_locations", f"{BLIP}.args"]
+    assert str(Problem("a.b", "is wrong.")) == "a.b: is wrong."
+
+
+@pytest.mark.parametrize("config", [{}, {"applications": 3}, {"applications": [1, {"name": 2, "deployments": [3]}]}])
+def test_a_malformed_config_is_a_problem_too(config: Any) -> None:
+    assert check(config)
+
+
+def test_folders_of_other_machines_are_not_looked_for() -> None:
+    config = read("serve_config.local.yaml")
+    config["applications"][1]["args"]["checkpoint"] = "/models/only/there"
+    assert [one.place for one in check(config)] == [f"{BLIP}.args.checkpoint"]
+    assert check(config, folders=False) == []
+
+
+def test_make_serve_refuses_what_ray_would_ignore() -> None:
+    config = read("serve_config.local.yaml")
+    keys(*OPTIONS, num_cpu=1)(config)
+    with pytest.raises(StartError, match=rf"cannot work:\n{REPLICA}.ray_actor_options.num_cpu: .*'num_cpus'\?"):
+        schema_of(config)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**read(), "proxy_locations": 1}), encoding="utf-8")
+    assert main([str(path)]) == 1
+    assert capsys.readouterr().out.startswith(f"{path}: proxy_locations: is not a known key")
+    assert main([str(ROOT / "serve_config.yaml")]) == 0
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    assert "no config file" in capsys.readouterr().err
+
+
+def test_it_needs_no_torch_and_no_cluster() -> None:
+    code = "import sys, deployments.check as c; c.main(['serve_config.yaml']); import ray"
+    checked = f"{code}; assert 'torch' not in sys.modules; assert not ray.is_initialized()"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", checked], check=True, cwd=ROOT)
