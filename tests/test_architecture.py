@@ -23,9 +23,10 @@ TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and
 ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
-    "vlm/origin": set(),
+    "vlm/route": set(),
     "vlm/sampling": {"vlm/errors"},
-    "vlm/types": {"vlm/errors", "vlm/origin", "vlm/sampling"},
+    "vlm/model_info": set(),
+    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
@@ -71,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     "router/config": {"serve_args", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types"},
     "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
-    "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
+    "router/resilience": {"vlm/errors", "vlm/route", "vlm/types", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors"},
     "router/asgi": {
@@ -109,7 +110,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
-    "deployments": {"serve_args", "vlm/errors", "vlm/origin", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments": {"serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/check": {
         "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
         "router/suggest", "vlm/errors",

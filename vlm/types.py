@@ -1,7 +1,8 @@
 """The types that cross every boundary: requests, answers and geometry.
 
 They use the standard library only, so that the router can import them without torch, and so that they pickle the same
-on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``; import it from here.
+on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``, and ``ModelInfo`` in
+``vlm.model_info``; import both from here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from itertools import groupby
 from typing import Literal, Self
 
 from vlm.errors import VlmError
-from vlm.origin import Origin
+from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those who import it from here
+from vlm.route import Route
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
@@ -187,7 +189,7 @@ class Request:
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
-        origin: For logs and traces, and for the choice of a replica; no answer depends on it.
+        route: Where it has been; no answer depends on it.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -203,7 +205,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
-    origin: Origin | None = field(default=None, repr=False, compare=False)
+    route: Route | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
@@ -381,23 +383,3 @@ class Chunk:
 
 def _index(chunk: Chunk) -> int:
     return chunk.index
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What a replica has loaded.
-
-    Attributes:
-        family: Folder of ``vlm.models`` that serves it (``"florence2"``).
-        checkpoint: Folder or hub id, as configured.
-        revision: Commit of the hub repository; None for a folder.
-        parameters: Number of the model's parameters.
-        dtype, device: Where and how it runs (``"float32"``, ``"cpu"``).
-    """
-
-    family: str
-    checkpoint: str
-    revision: str | None
-    parameters: int
-    dtype: str
-    device: str
