@@ -28,10 +28,11 @@ RANKS = 8
 """Replicas in an image's order that are considered. They are as good as drawn at random, so that the mean of their
 queues stands for that of all."""
 
-SPARE = 8
-"""Requests that a replica may hold before it is compared with the others: they are one batch."""
+SPARE = 4
+"""Requests that a replica may hold before it is compared with the others. More of them wait longer than a hit saves,
+fewer cost hits (``python -m benchmarks.affinity``)."""
 
-FACTOR = 1.5
+FACTOR = 1.25
 """How far above the mean a queue may be before an image goes to the next replica in its order."""
 
 SHUNNED_S = 1.0

@@ -56,5 +56,5 @@ def build(args: Mapping[str, Any]) -> Any:
     require_token(allow_without=config.allow_unauthenticated_cluster)
     options: dict[str, Any] = {"max_ongoing_requests": config.engine.capacity + REFUSAL_MARGIN}
     if config.route_by_image:
-        options["request_router_config"] = by_image(REFUSAL_MARGIN)
+        options["request_router_config"] = by_image(config.engine.capacity)
     return serve.deployment(name="Replica", **options)(CheckedReplica).bind(config, own())

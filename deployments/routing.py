@@ -22,9 +22,9 @@ from vlm.types import Request
 class ImageRouter(RequestRouter):
     """Sends requests about an image to the replica that has seen it."""
 
-    def initialize_state(self, margin: int) -> None:
-        """Serve calls this once. ``margin``: requests that Serve lets through beyond what an engine takes."""
-        self._margin = margin
+    def initialize_state(self, capacity: int) -> None:
+        """Serve calls this once. ``capacity``: requests that an engine takes."""
+        self._capacity = capacity
         self._affinity = Affinity(self._queue_of)
         self._known: Sequence[Any] | None = None
         self._by_name: dict[str, Any] = {}
@@ -50,21 +50,21 @@ class ImageRouter(RequestRouter):
     def _learn(self, replicas: list[Any]) -> None:
         self._known = replicas
         self._by_name = {one.replica_id.unique_id: one for one in replicas}
-        self._affinity.set_replicas(list(self._by_name), replicas[0].max_ongoing_requests - self._margin)
+        self._affinity.set_replicas(list(self._by_name), min(self._capacity, replicas[0].max_ongoing_requests))
 
     def _queue_of(self, name: str) -> int | None:
         length: int | None = self._replica_queue_len_cache.get(self._by_name[name].replica_id)
         return length
 
 
-def by_image(margin: int) -> RequestRouterConfig:
+def by_image(capacity: int) -> RequestRouterConfig:
     """What a deployment is given so that its handles choose replicas this way.
 
     It carries the class under the name of Serve's own. With HAProxy, Serve refuses any other name for the first
     deployment of an application, because HAProxy would pass it by; a model has no route, and all its requests come
-    through handles. ``margin`` is part of what Serve compares, so that it sees that a deployment has changed.
+    through handles. The arguments tell Serve that a deployment has changed, since the name does not.
     """
-    config = {"request_router_kwargs": {"margin": margin}}
+    config = {"request_router_kwargs": {"capacity": capacity}}
     return RequestRouterConfig.from_serialized_request_router_cls(config, pickle.dumps(ImageRouter))
 
 

@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 NAME = "blip-large"
-MARGIN, CAPACITY = 4, 40
+CAPACITY = 40
 IMAGES = [bytes([index]) * 5000 for index in range(24)]
 PATIENCE_S = 90
 LATE = 10
@@ -68,7 +68,7 @@ def deploy() -> None:
 
     from deployments.routing import by_image
 
-    options: dict[str, Any] = {"max_ongoing_requests": CAPACITY + MARGIN, "request_router_config": by_image(MARGIN)}
+    options: dict[str, Any] = {"max_ongoing_requests": CAPACITY, "request_router_config": by_image(CAPACITY)}
     model: Any = serve.deployment(
         name="Replica", num_replicas=3, ray_actor_options={"num_cpus": 0}, **NO_WAITING, **options
     )
