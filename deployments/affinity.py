@@ -29,11 +29,10 @@ RANKS = 8
 queues stands for that of all."""
 
 SPARE = 4
-"""Requests that a replica may hold before it is compared with the others. More of them wait longer than a hit saves,
-fewer cost hits (``python -m benchmarks.affinity``)."""
-
 FACTOR = 1.25
-"""How far above the mean a queue may be before an image goes to the next replica in its order."""
+"""A queue may have SPARE requests more than FACTOR times the mean before an image goes to the next replica in its
+order: with less, hits are lost that would have cost less time than they save, and with more, requests wait longer
+(``python -m benchmarks.affinity``)."""
 
 SHUNNED_S = 1.0
 """For so long nobody's image goes first to a replica that takes no more requests. Serve notices that by its health
@@ -99,7 +98,7 @@ class Affinity:
     def _bounded(self, order: Sequence[str], avoided: Sequence[str]) -> list[list[str]]:
         """``order``, with those last that have too much to do."""
         queues = {name: self._queue(name) or 0 for name in order}
-        limit = min(max(SPARE, FACTOR * sum(queues.values()) / len(order)), self._capacity)
+        limit = min(SPARE + FACTOR * sum(queues.values()) / len(order), self._capacity)
         free = [[name] for name in order if queues[name] < limit]
         busy = [[name] for name in sorted(order, key=queues.__getitem__) if queues[name] >= limit]
         return [*(free or self._any_two(avoided)), *busy]

@@ -130,6 +130,9 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference", "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
     },
+    "benchmarks/affinity": {
+        "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
+    },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
         "router/config", "router/conversation", "training", "tests",

@@ -18,8 +18,7 @@ from tests.images import scenes
 from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_haproxy import free_ports
 from vlm.engine.config import EngineStats
-from vlm.sampling import Sampling
-from vlm.types import Request
+from vlm.types import Request, Sampling
 
 MODEL = "blip-large"
 FLOAT_BYTES = 4
