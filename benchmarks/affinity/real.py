@@ -13,16 +13,15 @@ from typing import Any
 from benchmarks.affinity.report import Result, percentile
 from router.backends.ray import RayBackend
 from router.resilience.resilient import ResilientBackend
-from serve_args.cluster_environment import CLUSTER
+from serve_args.cluster_environment import ONE_LOOP
 from tests.images import scenes
 from tests.router.cluster import WITHOUT_TOKEN, cluster
-from tests.router.test_haproxy import free_ports
 from vlm.engine.config import EngineStats
 from vlm.types import Request, Sampling
 
 MODEL = "blip-large"
 FLOAT_BYTES = 4
-READY_S = 120
+READY_S = 400
 TOKENS = 8
 
 
@@ -46,7 +45,7 @@ class Plan:
 def measure(plan: Plan, numbers: Sequence[int]) -> Result:
     """Ask about one image after the other; the second half is counted."""
     images = dict(zip(sorted(set(numbers)), scenes(len(set(numbers))), strict=True))
-    with cluster({**CLUSTER, **free_ports(), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}):
+    with cluster(ONE_LOOP):
         _deploy(plan)
         return asyncio.run(_asked(plan, [images[number] for number in numbers]))
 
