@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from deployments.affinity import FACTOR, SPARE
+from deployments.app import build
+from deployments.config import ModelConfig
 from router.backends.ray import RayBackend
 from router.resilience.resilient import ResilientBackend
 from serve_args.cluster_environment import CLUSTER
-from tests.router.cluster import cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_haproxy import free_ports
 from tests.router.test_serve import INFO, NO_WAITING
 from tests.router.world import script, words
@@ -91,7 +93,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[None]:
-    with cluster({**CLUSTER, **free_ports(), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}):
+    slow = {"RAY_raylet_start_wait_time_s": "120"}  # a machine that does other work meanwhile
+    with cluster({**CLUSTER, **free_ports(), **slow, "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}):
         deploy()
         yield
 
@@ -179,3 +182,16 @@ async def test_a_replica_more_takes_only_a_share_of_the_images(asking: Asking) -
     moved = [image for image in IMAGES if after[image] != before[image]]
     assert {after[image] for image in moved} == {*after.values()} - {*before.values()}
     assert len(moved) < len(IMAGES) / 2
+
+
+@pytest.mark.parametrize("by_image", [True, False])
+async def test_a_model_is_routed_by_image_unless_its_config_says_otherwise(*, by_image: bool) -> None:
+    from deployments.routing import ImageRouter
+
+    application = build({"checkpoint": "x", "route_by_image": by_image, **WITHOUT_TOKEN})
+    config = application._bound_deployment._deployment_config.request_router_config
+    assert config.is_default_request_router()  # as far as Serve looks, which refuses others where HAProxy runs
+    assert (config.get_request_router_class() is ImageRouter) is by_image
+    assert config.request_router_kwargs == (
+        {"capacity": ModelConfig(checkpoint="x").engine.capacity} if by_image else {}
+    )
