@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from vlm.errors import VlmError
 from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those who import it from here
+from vlm.route import Route
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
@@ -190,6 +191,7 @@ class Request:
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
         priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
+        route: Where it has been; no answer depends on it.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -206,6 +208,7 @@ class Request:
     caller: str | None = field(default=None, repr=False)
     n: int = 1
     priority: Priority = "interactive"
+    route: Route | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
