@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.request_router import RequestRouter
 from ray.serve.config import RequestRouterConfig
@@ -60,11 +61,13 @@ class ImageRouter(RequestRouter):
 def by_image(capacity: int) -> RequestRouterConfig:
     """What a deployment is given so that its handles choose replicas this way.
 
-    It carries the class under the name of Serve's own. With HAProxy, Serve refuses any other name for the first
+    With HAProxy, it carries the class under the name of Serve's own: Serve refuses any other name for the first
     deployment of an application, because HAProxy would pass it by; a model has no route, and all its requests come
-    through handles. The arguments tell Serve that a deployment has changed, since the name does not.
+    through handles. Serve then loses the class where a config has options for the deployment, and chooses itself.
     """
-    config = {"request_router_kwargs": {"capacity": capacity}}
+    config: dict[str, Any] = {"request_router_kwargs": {"capacity": capacity}}
+    if not RAY_SERVE_ENABLE_HA_PROXY:
+        config["request_router_class"] = "deployments.routing.ImageRouter"
     return RequestRouterConfig.from_serialized_request_router_cls(config, pickle.dumps(ImageRouter))
 
 

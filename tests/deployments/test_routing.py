@@ -190,7 +190,7 @@ async def test_a_model_is_routed_by_image_unless_its_config_says_otherwise(*, by
 
     application = build({"checkpoint": "x", "route_by_image": by_image, **WITHOUT_TOKEN})
     config = application._bound_deployment._deployment_config.request_router_config
-    assert config.is_default_request_router()  # as far as Serve looks, which refuses others where HAProxy runs
+    assert config.is_default_request_router() is not by_image  # no HAProxy here
     assert (config.get_request_router_class() is ImageRouter) is by_image
     assert config.request_router_kwargs == (
         {"capacity": ModelConfig(checkpoint="x").engine.capacity} if by_image else {}
