@@ -1,0 +1,112 @@
+"""Ray nodes on this machine, each with processes of its own that can be killed at once, as those of a lost machine.
+
+All nodes have the loopback as their address. Their HAProxies share one port, between which the kernel spreads the
+connections, as a load balancer would. Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from signal import SIGKILL
+
+from benchmarks import processes
+from benchmarks.http.servers import ROOT, free_port
+from deployments.local.processes import send
+
+HOST = "127.0.0.1"
+START_S = 120.0
+POLL_S = 0.2
+CPUS = 4
+"""What Ray is told that a worker has: enough for the shares that replicas ask for."""
+OBJECT_STORE_BYTES = 100 * 1024**2
+
+
+class Node:
+    """One ``ray start --block``, and everything below it."""
+
+    def __init__(self, name: str, options: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        ports = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--metrics-export-port")
+        command = [
+            str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
+            f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}",
+            "--min-worker-port=0", "--max-worker-port=0", *(f"{port}={free_port()}" for port in ports), *options,
+        ]  # fmt: skip
+        with self._log.open("wb") as output:
+            # A session of its own: a Ctrl-C ends it by way of this program, and not at the same time.
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def wait_until_started(self) -> None:
+        """Return when Ray says that it runs.
+
+        Raises:
+            SystemExit: It has ended, or takes too long; the message has its output.
+        """
+        deadline = time.monotonic() + START_S
+        while "Ray runtime started" not in (output := self._log.read_text("utf-8", "replace")):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{output}\nerror: the node {self.name!r} has not started")
+            time.sleep(POLL_S)
+
+    def processes(self) -> set[int]:
+        """Ids of all its processes."""
+        return set(processes.tree(self._process.pid))
+
+    def kill(self) -> None:
+        """Kill all its processes at once, as a power cut does."""
+        for process in self.processes():
+            send(process, SIGKILL)
+        self._process.wait()
+
+
+class Nodes:
+    """A head, on which no replica has a place, and workers."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """``folder`` is an empty one with a short path, for Ray's sockets and logs."""
+        self.address = f"{HOST}:{free_port()}"
+        self.folder = folder
+        self._environment = environment
+        self._started: list[Node] = []
+        options = [
+            "--head", f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false",
+            f"--ray-client-server-port={free_port()}", "--num-cpus=0",
+        ]  # fmt: skip
+        self.head = self._start("head", options)
+        self.workers: list[Node] = []
+
+    def add_worker(self) -> Node:
+        """Start one more."""
+        number = sum(one is not self.head for one in self._started) + 1
+        node = self._start(f"worker-{number}", [f"--address={self.address}", f"--num-cpus={CPUS}"])
+        self.workers.append(node)
+        return node
+
+    def kill(self, node: Node) -> None:
+        """Lose a worker."""
+        self.workers.remove(node)
+        node.kill()
+
+    def node_of(self, process: int) -> Node:
+        """The one that a process belongs to."""
+        return next(one for one in (self.head, *self.workers) if process in one.processes())
+
+    def log(self, application: str) -> str:
+        """What all replicas of an application have logged so far, on all nodes."""
+        files = sorted(self.folder.glob(f"session_2*/logs/serve/replica_{application}_*.log"))
+        return "".join(one.read_text("utf-8", "replace") for one in files)
+
+    def _start(self, name: str, options: list[str]) -> Node:
+        node = Node(name, options, self.folder, self._environment)
+        self._started.append(node)
+        node.wait_until_started()
+        return node
