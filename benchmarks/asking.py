@@ -6,10 +6,10 @@ log-probabilities. Of what is drawn without a seed, only the end is checked.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 import httpx
@@ -19,11 +19,12 @@ from tests.images import data_url, scenes
 PATH = "/v1/chat/completions"
 IMAGES = 6
 TOKENS = 40
-LONG: Mapping[str, Any] = {"max_tokens": TOKENS, "num_beams": 1, "repetition_penalty": 10.0, "temperature": 0}
-"""Answers of that many tokens: no answer's end is likely under this penalty."""
-DRAWN: Mapping[str, Any] = {"max_tokens": TOKENS, "num_beams": 1, "temperature": 1.5}
+"""Of an answer."""
+LONG: Mapping[str, Any] = {"num_beams": 1, "repetition_penalty": 10.0, "temperature": 0}
+"""Answers of as many tokens as are allowed: no answer's end is likely under this penalty."""
+DRAWN: Mapping[str, Any] = {"num_beams": 1, "temperature": 1.5}
 KINDS: tuple[Mapping[str, Any], ...] = (
-    LONG, {**LONG, "stream": True}, {"max_tokens": TOKENS, "num_beams": 3}, {**DRAWN, "seed": 7, "stream": True},
+    LONG, {**LONG, "stream": True}, {"num_beams": 3}, {**DRAWN, "seed": 7, "stream": True},
     {**DRAWN, "seed": 7}, {**LONG, "stream": True, "logprobs": True}, DRAWN, {**DRAWN, "stream": True},
 )  # fmt: skip
 
@@ -66,9 +67,9 @@ class Reply:
         return self.outcome in ("answered", "differs") or bool(self.code)
 
 
-async def known_questions(http: httpx.AsyncClient, model: str) -> list[Question]:
+async def known_questions(http: httpx.AsyncClient, model: str, tokens: int = TOKENS) -> list[Question]:
     """Questions of all kinds about all images, each with the answer that it gets while nothing is broken."""
-    bodies = [_body(model, image, kind) for image, kind in itertools.product(scenes(IMAGES), KINDS)]
+    bodies = [_body(model, image, {"max_tokens": tokens, **kind}) for image, kind in product(scenes(IMAGES), KINDS)]
     found = []
     for body in bodies:
         repeatable = not body.get("temperature") or "seed" in body

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -69,8 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=3.0, help="for which replicas are killed (3)")
     parser.add_argument("--every", type=float, default=8.0, help="seconds between two kills (8)")
     parser.add_argument("--router-kills", type=int, default=3, help="replicas of the router that are killed (3)")
-    parser.add_argument("--clients", type=int, default=8, help="that ask at a time (8)")
+    parser.add_argument("--clients", type=int, default=8, help="that ask at the same moment (8)")
     parser.add_argument("--rate", type=float, default=6.0, help="requests a second of all of them (6)")
+    parser.add_argument("--tokens", type=int, default=150, help="of an answer (150)")
     parser.add_argument("--only", type=_names, default=tuple(PHASES), help=f"by comma ({','.join(PHASES)})")
     parser.add_argument("--json", type=Path, help="where everything but the answers is written")
     return parser
@@ -109,7 +111,7 @@ def _run(folder: Path, options: argparse.Namespace) -> tuple[Load, list[Phase]]:
     for _ in range(WORKERS):
         nodes.add_worker()
     applications = Applications(nodes.address, port, config)
-    load = Load(f"http://{HOST}:{port}", options.clients, options.rate)
+    load = Load(f"http://{HOST}:{port}", options.clients, options.rate, options.tokens)
     stage = Stage(nodes, applications, load, MODELS)
     asyncio.run(_play(stage, load, options))
     return load, stage.phases
@@ -134,7 +136,8 @@ def _environment(folder: Path, config: plan.Config) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + INGRESS_PORTS),
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",
-        "RAY_AUTH_MODE": "disabled",  # a token of the user's own would be in the way
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_raylet_start_wait_time_s": "120",
         "OMP_NUM_THREADS": "1",
     }

@@ -37,20 +37,27 @@ class Record:
 
 
 class Load:
-    """Requests for all models in ``questions``, one after the other from each client, whole and streamed."""
+    """Requests for all models that are known, whole and streamed.
 
-    def __init__(self, url: str, clients: int, rate: float) -> None:
+    All clients ask at the same moment, and then pause: so there are moments at which a loss hurts, at a rate that few
+    cores bear.
+    """
+
+    def __init__(self, url: str, clients: int, rate: float, tokens: int) -> None:
         """``rate``: how many requests a second all clients begin together, as long as none has to wait."""
         self.records: list[Record] = []
+        self.under_way = 0
+        """Requests that have not ended."""
         self._url = url
         self._pause_s = clients / rate
         self._clients = clients
+        self._tokens = tokens
         self._questions: dict[str, list[Question]] = {}
 
     async def learn(self, model: str) -> None:
         """Ask this model from now on; what it answers at this moment is what it is to answer."""
         async with self._http() as http:
-            self._questions[model] = await known_questions(http, model)
+            self._questions[model] = await known_questions(http, model, self._tokens)
 
     def forget(self, model: str) -> None:
         """Ask this model nothing more."""
@@ -73,22 +80,27 @@ class Load:
         while any(self._answered_since(began, model) < count for model in models):  # noqa: ASYNC110  # as it is simpler
             await asyncio.sleep(0.1)
 
+    async def busy(self) -> None:
+        """Wait for a moment at which most clients wait for an answer, or are in the middle of one."""
+        while self.under_way <= self._clients // 2:  # noqa: ASYNC110  # as it is simpler
+            await asyncio.sleep(0.005)
+
     def _answered_since(self, began: float, model: str) -> int:
         return sum(one.began > began and one.outcome == "answered" and one.model == model for one in self.records)
 
     async def _ask_until(self, over: asyncio.Event, rng: random.Random) -> None:
         async with self._http() as http:
-            await asyncio.sleep(self._pause_s * rng.random())
             while not over.is_set():
-                began = time.monotonic()
+                await asyncio.sleep(self._pause_s - time.monotonic() % self._pause_s)
                 await self._ask(http, rng)
-                await asyncio.sleep(max(0.0, began + self._pause_s - time.monotonic()))
 
     async def _ask(self, http: httpx.AsyncClient, rng: random.Random) -> None:
         model = rng.choice(sorted(self._questions))
         question = rng.choice(self._questions[model])
         began = time.monotonic()
+        self.under_way += 1
         reply = await put(http, question)
+        self.under_way -= 1
         detail = "" if reply.outcome == "answered" else reply.code or reply.text
         self.records.append(
             Record(

@@ -1,7 +1,7 @@
 """Ray nodes on this machine, each with processes of its own that can be killed at once, as those of a lost machine.
 
-All nodes have the loopback as their address. Their HAProxies share one port, between which the kernel spreads the
-connections, as a load balancer would. Linux only.
+Their HAProxies share one port of the loopback, between which the kernel spreads the connections, as a load balancer
+would. Ray's own ports ask for the token. Linux only.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from benchmarks.chaos.report import Event, Phase, logged
 
 ENOUGH = 10
 """Answers of each model that are waited for before and after a change."""
+BURST_S = 0.3
+"""About as long as the requests take that begin together."""
 SETTLED_S = 4.0
 """Serve sends a replica requests some time after it has reported that it is ready: to kill the other one before would
 leave none, and nobody to try again."""
@@ -76,6 +78,7 @@ class Stage:
         async with self._phase("a node killed") as phase:
             node = self._rng.choice(self._nodes.workers)
             lost = {name: {one for one in await self._replicas(name) if one in node.processes()} for name in self._all}
+            await self._bad_moment()
             began = time.monotonic()
             self._nodes.kill(node)
             await self._load.answered(1, self._models)
@@ -174,6 +177,7 @@ class Stage:
 
     async def _kill_one(self, name: str, phase: Phase, recovering: asyncio.TaskGroup) -> None:
         victim = self._rng.choice(sorted(await self._replicas(name)))
+        await self._bad_moment()
         began = time.monotonic()
         os.kill(victim, SIGKILL)
         recovering.create_task(self._recover(name, victim, phase, began))
@@ -181,6 +185,11 @@ class Stage:
     async def _recover(self, name: str, victim: int, phase: Phase, began: float) -> None:
         await self._applications.until_replaced(name, {victim}, plan.REPLICAS)
         self._note(phase, f"{name} killed", began, ends_connections=name == plan.ROUTER)
+
+    async def _bad_moment(self) -> None:
+        """Wait until many requests are under way, whether they have just begun or are about to end."""
+        await self._load.busy()
+        await asyncio.sleep(self._rng.uniform(0, BURST_S))
 
     async def _settled(self, name: str) -> None:
         """Wait until all replicas run, and have done so for a moment."""

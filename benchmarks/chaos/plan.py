@@ -66,7 +66,7 @@ def _production() -> Config:
 
 def _router(config: Config, models: list[str]) -> Config:
     router = deepcopy(application(config, ROUTER))
-    router["args"] |= {"required_models": models, "allow_unauthenticated_cluster": True}
+    router["args"]["required_models"] = models
     del router["args"]["prices"]
     return router | {"deployments": [_on_each_node(router["deployments"][0])]}
 
@@ -75,10 +75,8 @@ def _model(config: Config, name: str) -> Config:
     """An entry of production's with the bundled checkpoint; one that production does not have is like the first."""
     _router_entry, *entries = config["applications"]
     entry: Config = deepcopy(next((one for one in entries if one["name"] == name), entries[0]))
-    args = {
-        "checkpoint": f"miniatures/{name}", "device": "cpu", "dtype": "float32", "threads": 1, "engine": ENGINE,
-        "allow_unauthenticated_cluster": True,
-    }  # fmt: skip
+    checkpoint = f"miniatures/{name}"
+    args = {"checkpoint": checkpoint, "device": "cpu", "dtype": "float32", "threads": 1, "engine": ENGINE}
     return entry | {"name": name, "args": args, "deployments": [_on_each_node(entry["deployments"][0])]}
 
 
