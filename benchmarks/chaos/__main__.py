@@ -5,10 +5,11 @@
     python -m benchmarks.chaos --json chaos.json
 
 It starts three Ray nodes on this machine, a head without replicas and two workers, and deploys the config of production
-with miniatures: two replicas of each model and of the router, on different nodes, behind Serve's HAProxy. Clients ask
-for whole answers and for streams whose text is known from before. Meanwhile replicas and a node are killed, a model and
-the router are updated, a typo is deployed, and a model is added and removed. The exit code is 1 where a request was not
-answered as it would have been alone, or a change touched what it should not. All processes are ended in any case.
+with miniatures: two replicas of each model and of the router, on different nodes, behind Serve's HAProxy on every node
+and a load balancer before them. Clients ask for whole answers and for streams whose text is known from before.
+Meanwhile replicas and a node are killed, a model and the router are updated, a typo is deployed, and a model is added
+and removed. The exit code is 1 where a request was not answered as it would have been alone, or a change touched what
+it should not. All processes are ended in any case.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import yaml
 
 from benchmarks.chaos import plan
 from benchmarks.chaos.applications import Applications
+from benchmarks.chaos.balancer import RETRY_ON, balancing
 from benchmarks.chaos.load import Load
 from benchmarks.chaos.nodes import HOST, Nodes
 from benchmarks.chaos.phases import Stage
@@ -41,7 +43,8 @@ from deployments.local.processes import adopt_orphans, end_descendants
 MODELS = ("blip-large", "florence-2-base")
 ADDED = "kosmos-2"
 WORKERS = 2
-PORTS = ("HAPROXY_STATS", "HAPROXY_METRICS", "FALLBACK_PROXY_HTTP")
+MOST_WORKERS = 4
+"""Those that take the place of killed ones included."""
 INGRESS_PORTS = 100
 """Serve gives out one to each replica, and the next to one that finds it taken, as it is by the other nodes here."""
 
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, default=8, help="that ask at the same moment (8)")
     parser.add_argument("--rate", type=float, default=6.0, help="requests a second of all of them (6)")
     parser.add_argument("--tokens", type=int, default=150, help="of an answer (150)")
+    parser.add_argument("--retry-on", default=RETRY_ON, help=f"as the load balancer's HAProxy takes it ({RETRY_ON})")
     parser.add_argument("--only", type=_names, default=tuple(PHASES), help=f"by comma ({','.join(PHASES)})")
     parser.add_argument("--json", type=Path, help="where everything but the answers is written")
     return parser
@@ -102,18 +106,19 @@ PHASES: Mapping[str, Do] = {
 
 
 def _run(folder: Path, options: argparse.Namespace) -> tuple[Load, list[Phase]]:
-    port = free_port()
+    port, *ports = (free_port() for _ in range(MOST_WORKERS + 2))
     config = plan.config_of(list(MODELS))
     environment = _environment(folder, config)
     os.environ.update(environment)  # this process deploys, so it needs what the nodes have
     print("starting three nodes", flush=True)
-    nodes = Nodes(folder, environment)
+    nodes = Nodes(folder, environment, ports[1:])
     for _ in range(WORKERS):
         nodes.add_worker()
-    applications = Applications(nodes.address, port, config)
+    applications = Applications(nodes.address, ports[0], config)
     load = Load(f"http://{HOST}:{port}", options.clients, options.rate, options.tokens)
-    stage = Stage(nodes, applications, load, MODELS)
-    asyncio.run(_play(stage, load, options))
+    with balancing(folder, port, ports, options.retry_on) as balancer:
+        stage = Stage(nodes, balancer, applications, load, MODELS)
+        asyncio.run(_play(stage, load, options))
     return load, stage.phases
 
 
@@ -132,10 +137,9 @@ def _environment(folder: Path, config: plan.Config) -> dict[str, str]:
     first = free_port()
     return {
         **variables(path),
-        **{f"RAY_SERVE_{name}_PORT": str(free_port()) for name in PORTS},
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + INGRESS_PORTS),
-        "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_raylet_start_wait_time_s": "120",

@@ -1,7 +1,6 @@
 """Ray nodes on this machine, each with processes of its own that can be killed at once, as those of a lost machine.
 
-Their HAProxies share one port of the loopback, between which the kernel spreads the connections, as a load balancer
-would. Ray's own ports ask for the token. Linux only.
+The proxy of each has a port of its own on the loopback. Ray's own ports ask for the token. Linux only.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 
@@ -23,6 +22,8 @@ START_S = 120.0
 POLL_S = 0.2
 CPUS = 4
 """What Ray is told that a worker has: enough for the shares that replicas ask for."""
+PORTS = ("WORKER_PROXY_HTTP", "HAPROXY_STATS", "HAPROXY_METRICS")
+"""Of Serve's proxy on each node; the first is not used by the head, whose port is in the config."""
 OBJECT_STORE_BYTES = 100 * 1024**2
 
 
@@ -71,8 +72,14 @@ class Node:
 class Nodes:
     """A head, on which no replica has a place, and workers."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        """``folder`` is an empty one with a short path, for Ray's sockets and logs."""
+    def __init__(self, folder: Path, environment: Mapping[str, str], ports: Sequence[int]) -> None:
+        """Start the head.
+
+        Args:
+            folder: An empty one with a short path, for Ray's sockets and logs.
+            ports: Of the proxies of workers, each of which takes the next.
+        """
+        self._ports = iter(ports)
         self.address = f"{HOST}:{free_port()}"
         self.folder = folder
         self._environment = environment
@@ -81,13 +88,13 @@ class Nodes:
             "--head", f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false",
             f"--ray-client-server-port={free_port()}", "--num-cpus=0",
         ]  # fmt: skip
-        self.head = self._start("head", options)
+        self.head = self._start("head", options, free_port())
         self.workers: list[Node] = []
 
     def add_worker(self) -> Node:
         """Start one more."""
         number = sum(one is not self.head for one in self._started) + 1
-        node = self._start(f"worker-{number}", [f"--address={self.address}", f"--num-cpus={CPUS}"])
+        node = self._start(f"worker-{number}", [f"--address={self.address}", f"--num-cpus={CPUS}"], next(self._ports))
         self.workers.append(node)
         return node
 
@@ -105,8 +112,13 @@ class Nodes:
         files = sorted(self.folder.glob(f"session_2*/logs/serve/replica_{application}_*.log"))
         return "".join(one.read_text("utf-8", "replace") for one in files)
 
-    def _start(self, name: str, options: list[str]) -> Node:
-        node = Node(name, options, self.folder, self._environment)
+    def _start(self, name: str, options: list[str], port: int) -> Node:
+        own = {f"RAY_SERVE_{one}_PORT": str(number) for one, number in zip(PORTS, _ports(port), strict=True)}
+        node = Node(name, options, self.folder, {**self._environment, **own})
         self._started.append(node)
         node.wait_until_started()
         return node
+
+
+def _ports(first: int) -> tuple[int, ...]:
+    return first, free_port(), free_port()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from signal import SIGKILL
@@ -13,9 +14,10 @@ from signal import SIGKILL
 from benchmarks import processes
 from benchmarks.chaos import plan
 from benchmarks.chaos.applications import Applications, Waited
+from benchmarks.chaos.balancer import Balancer
 from benchmarks.chaos.load import Load
 from benchmarks.chaos.nodes import Node, Nodes
-from benchmarks.chaos.report import Event, Phase, logged
+from benchmarks.chaos.report import BALANCER, Event, Phase, logged
 
 ENOUGH = 10
 """Answers of each model that are waited for before and after a change."""
@@ -29,9 +31,12 @@ leave none, and nobody to try again."""
 class Stage:
     """The cluster, the clients, and what has been seen."""
 
-    def __init__(self, nodes: Nodes, applications: Applications, load: Load, models: Sequence[str]) -> None:
+    def __init__(
+        self, nodes: Nodes, balancer: Balancer, applications: Applications, load: Load, models: Sequence[str]
+    ) -> None:
         self.phases: list[Phase] = []
         self._nodes = nodes
+        self._balancer = balancer
         self._applications = applications
         self._load = load
         self._models = list(models)
@@ -156,7 +161,7 @@ class Stage:
         print(name, flush=True)
         await self._load.answered(ENOUGH, self._models)
         phase = Phase(name, time.monotonic())
-        log = logged(self._nodes.log(plan.ROUTER))
+        troubles = self._troubles()
         before = {one: self._alive(one) for one in untouched}
         self.phases.append(phase)
         try:
@@ -166,10 +171,14 @@ class Stage:
             phase.wrong += map(str, late.exceptions)
         finally:
             phase.ended = time.monotonic()
-            phase.logged = logged(self._nodes.log(plan.ROUTER)) - log
+            phase.logged = self._troubles() - troubles
         for one in untouched:
             if self._alive(one) != before[one]:
                 phase.wrong.append(f"{one!r} has other processes: {before[one]}, {self._alive(one)}")
+
+    def _troubles(self) -> Counter[str]:
+        """What routers and the balancer have had to try again so far."""
+        return logged(self._nodes.log(plan.ROUTER)) + Counter({BALANCER: self._balancer.retries()})
 
     async def _deploy(self, config: plan.Config) -> None:
         self._config = config

@@ -15,6 +15,7 @@ from benchmarks.http.statistics import quantile
 LATE_S = 0.2
 """Between the moment at which a process is killed and the one that is written down."""
 RETRY = re.compile(r"tries a request again in [^:]*: (lost|closed|full|not ready)")
+BALANCER = "retried: by the balancer"
 LOGGED = {"resumed": "goes on with a stream in attempt", "given up": "gives a request up"}
 
 
