@@ -32,6 +32,8 @@ defaults
     timeout server 150s
     option redispatch 1
     retries 3
+    # Only what has come whole before it is passed on can be passed on again.
+    option http-buffer-request
     retry-on {retry_on}
 frontend clients
     bind 127.0.0.1:{port}

@@ -86,7 +86,7 @@ class Nodes:
         self._started: list[Node] = []
         options = [
             "--head", f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false",
-            f"--ray-client-server-port={free_port()}", "--num-cpus=0",
+            f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}", "--num-cpus=0",
         ]  # fmt: skip
         self.head = self._start("head", options, free_port())
         self.workers: list[Node] = []
