@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import yaml
@@ -116,7 +116,7 @@ def _run(folder: Path, options: argparse.Namespace) -> tuple[Load, list[Phase]]:
         nodes.add_worker()
     applications = Applications(nodes.address, ports[0], config)
     load = Load(f"http://{HOST}:{port}", options.clients, options.rate, options.tokens)
-    with balancing(folder, port, ports, options.retry_on) as balancer:
+    with closing(applications), balancing(folder, port, ports, options.retry_on) as balancer:
         stage = Stage(nodes, balancer, applications, load, MODELS)
         asyncio.run(_play(stage, load, options))
     return load, stage.phases
@@ -143,6 +143,7 @@ def _environment(folder: Path, config: plan.Config) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_raylet_start_wait_time_s": "120",
+        "RAY_worker_niceness": "0",  # Ray's 15 would leave replicas what clients and other programs do not want
         "OMP_NUM_THREADS": "1",
     }
 

@@ -33,6 +33,12 @@ class Applications:
         serve.start(proxy_location=config["proxy_location"], http_options=http, logging_config=config["logging_config"])
         self._client = _get_global_client()
 
+    def close(self) -> None:
+        """Leave the cluster, which must still be there: Ray waits a minute for one that is not."""
+        import ray
+
+        ray.shutdown()
+
     async def deploy(self, config: Config) -> None:
         """Make it what runs; returns before it does."""
         from ray.serve.schema import ServeDeploySchema
