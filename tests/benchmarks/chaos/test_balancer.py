@@ -13,12 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.chaos.balancer import RETRY_ON, Balancer, balancing
 from benchmarks.http.servers import free_port
 
-if sys.platform != "linux":
-    pytest.skip("HAProxy comes with Ray on Linux alone", allow_module_level=True)
-
-from benchmarks.chaos.balancer import RETRY_ON, Balancer, balancing
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux alone")
 
 BODY = bytes(200_000)
 
