@@ -32,11 +32,11 @@ from benchmarks.chaos import plan
 from benchmarks.chaos.applications import Applications
 from benchmarks.chaos.balancer import RETRY_ON, balancing
 from benchmarks.chaos.load import Load
-from benchmarks.chaos.nodes import HOST, Nodes
+from benchmarks.chaos.nodes import HOST, Nodes, free_port
 from benchmarks.chaos.phases import Stage
 from benchmarks.chaos.report import Phase, Run, table
 from benchmarks.http.report import machine
-from benchmarks.http.servers import end_on_signals, free_port
+from benchmarks.http.servers import end_on_signals
 from deployments.environment import variables
 from deployments.local.processes import adopt_orphans, end_descendants
 
@@ -134,7 +134,7 @@ def _environment(folder: Path, config: plan.Config) -> dict[str, str]:
     """What the documents say that a cluster's processes need, and what lets several nodes be on one machine."""
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config), "utf-8")
-    first = free_port()
+    first = free_port(INGRESS_PORTS + 1)
     return {
         **variables(path),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),

@@ -6,6 +6,8 @@ The proxy of each has a port of its own on the loopback. Ray's own ports ask for
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 from benchmarks import processes
-from benchmarks.http.servers import ROOT, free_port
+from benchmarks.http.servers import ROOT
 from deployments.local.processes import send
 
 HOST = "127.0.0.1"
@@ -24,7 +26,23 @@ CPUS = 4
 """What Ray is told that a worker has: enough for the shares that replicas ask for."""
 PORTS = ("WORKER_PROXY_HTTP", "HAPROXY_STATS", "HAPROXY_METRICS")
 """Of Serve's proxy on each node; the first is not used by the head, whose port is in the config."""
+KEPT_PORTS = range(20_000, 30_000)
+"""Neither Ray's workers nor this machine's outgoing connections take these, which may do so between the moment at which
+a port is found free and the one at which a node listens there."""
 OBJECT_STORE_BYTES = 100 * 1024**2
+
+
+def free_port(number: int = 1) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        first = random.randrange(KEPT_PORTS.start, KEPT_PORTS.stop - number)  # noqa: S311  # not a secret
+        if all(map(_is_free, range(first, first + number))):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
 
 
 class Node:
