@@ -22,6 +22,8 @@ from deployments.local.processes import send
 HOST = "127.0.0.1"
 START_S = 120.0
 POLL_S = 0.2
+REASON_CHARS = 1500
+"""Of each log that is shown where a node has not started."""
 CPUS = 4
 """What Ray is told that a worker has: enough for the shares that replicas ask for."""
 PORTS = ("WORKER_PROXY_HTTP", "HAPROXY_STATS", "HAPROXY_METRICS")
@@ -73,8 +75,13 @@ class Node:
         deadline = time.monotonic() + START_S
         while "Ray runtime started" not in (output := self._log.read_text("utf-8", "replace")):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{output}\nerror: the node {self.name!r} has not started")
+                raise SystemExit(f"{output}\n{self._reasons()}\nerror: the node {self.name!r} has not started")
             time.sleep(POLL_S)
+
+    def _reasons(self) -> str:
+        """The ends of what the cluster's raylets have logged, where the reason is; the folder is removed later."""
+        logs = sorted(self._log.parent.glob("session_2*/logs/raylet*"))
+        return "\n".join(f"{one.name}: {one.read_text('utf-8', 'replace')[-REASON_CHARS:]}" for one in logs)
 
     def processes(self) -> set[int]:
         """Ids of all its processes."""
