@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
-import json
 import os
 import random
 import signal
@@ -24,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -33,24 +31,14 @@ from typing import Any
 import httpx
 import yaml
 
+from benchmarks.asking import Outcome, Question, known_questions, put
 from benchmarks.http.systems import config_of as one_model
 from tests.deployments.system import System
-from tests.images import data_url, scenes
 
 READY_S = 300
 SETTLED_S = 4.0
 """Serve sends a replica requests some time after it has reported that it is ready: to kill the other one before would
 leave none, and nobody to try again."""
-PATH = "/v1/chat/completions"
-IMAGES = 6
-TOKENS = 40
-LONG: Mapping[str, Any] = {"max_tokens": TOKENS, "num_beams": 1, "repetition_penalty": 10.0, "temperature": 0}
-"""Answers of that many tokens: no answer's end is likely under this penalty."""
-DRAWN: Mapping[str, Any] = {"max_tokens": TOKENS, "num_beams": 1, "temperature": 1.5}
-KINDS: tuple[Mapping[str, Any], ...] = (
-    LONG, {**LONG, "stream": True}, {"max_tokens": TOKENS, "num_beams": 3}, {**DRAWN, "seed": 7, "stream": True},
-    {**DRAWN, "seed": 7}, {**LONG, "stream": True, "logprobs": True}, DRAWN, {**DRAWN, "stream": True},
-)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,21 +101,12 @@ def ready_replicas(system: System) -> int:
 # The load
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request, and the text of its answer where that is known."""
-
-    body: Mapping[str, Any]
-    text: str | None = None
-
-
 @dataclass(slots=True)
 class Seen:
     """What the clients got.
 
     Attributes:
-        outcomes: How many requests ended how: ``answered``; ``refused`` with a status other than 200; ``cut`` in the
-            middle of a stream; ``differs`` from the answer that is known.
+        outcomes: How many requests ended how.
         seconds: Of each request that was answered.
         streamed: Number of requests for a stream.
         began: When the first kill could be; on the clock of ``time.monotonic``, as the others.
@@ -136,7 +115,7 @@ class Seen:
         errors: The texts of errors, with how often they came.
     """
 
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     streamed: int = 0
     began: float = 0.0
@@ -160,64 +139,19 @@ async def watch(system: System, model: str, clients: int, every: float, enough: 
     return seen
 
 
-async def known_questions(http: httpx.AsyncClient, model: str) -> list[Question]:
-    """Questions of all kinds about all images, each with the answer that it gets while nothing is killed."""
-    bodies = [_body(model, image, kind) for image, kind in itertools.product(scenes(IMAGES), KINDS)]
-    found = []
-    for body in bodies:
-        repeatable = not body.get("temperature") or "seed" in body
-        text = (await ask(http, {**body, "stream": False}))[1] if repeatable else None
-        found.append(Question(body, text))
-    return found
-
-
-def _body(model: str, image: bytes, kind: Mapping[str, Any]) -> dict[str, Any]:
-    content = [{"type": "image_url", "image_url": {"url": data_url(image)}}]
-    return {"model": model, "messages": [{"role": "user", "content": content}], **kind}
-
-
 async def _ask_until(
     over: asyncio.Event, http: httpx.AsyncClient, questions: Sequence[Question], rng: random.Random, seen: Seen
 ) -> None:
     while not over.is_set():
         question = rng.choice(questions)
         began = time.monotonic()
-        outcome, text = await ask(http, question.body)
-        if outcome == "answered" and question.text is not None and text != question.text:
-            outcome = "differs"
-        seen.outcomes[outcome] += 1
-        seen.streamed += bool(question.body.get("stream"))
-        if outcome == "answered":
+        reply = await put(http, question)
+        seen.outcomes[reply.outcome] += 1
+        seen.streamed += question.streams
+        if reply.outcome == "answered":
             seen.seconds.append(time.monotonic() - began)
         else:
-            seen.errors[f"{outcome}: {text}"] += 1
-
-
-async def ask(http: httpx.AsyncClient, body: Mapping[str, Any]) -> tuple[str, str]:
-    """How a request ended, and the text of the answer or of the error."""
-    if body.get("stream"):
-        return await _ask_for_stream(http, body)
-    answer = await http.post(PATH, json=body)
-    if answer.status_code != 200:
-        return "refused", answer.json()["error"]["message"]
-    return "answered", answer.json()["choices"][0]["message"]["content"]
-
-
-async def _ask_for_stream(http: httpx.AsyncClient, body: Mapping[str, Any]) -> tuple[str, str]:
-    text = ""
-    async with http.stream("POST", PATH, json=body) as answer:
-        if answer.status_code != 200:
-            return "refused", json.loads(await answer.aread())["error"]["message"]
-        with suppress(httpx.HTTPError):
-            async for line in answer.aiter_lines():
-                if line == "data: [DONE]":
-                    return "answered", text
-                if line.startswith("data: "):
-                    event = json.loads(line.removeprefix("data: "))
-                    if "error" in event:
-                        return "cut", event["error"]["message"]
-                    text += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
-    return "cut", "the stream has no end"
+            seen.errors[f"{reply.outcome}: {reply.text}"] += 1
 
 
 # The kills
@@ -251,7 +185,7 @@ def report(seen: Seen, log: str) -> Iterator[str]:
     total, ranked = seen.outcomes.total(), sorted(seen.seconds)
     yield f"requests            {total} ({seen.streamed} streamed)"
     yield f"kills               {len(seen.kills)}"
-    yield f"failed              {seen.outcomes['refused']}"
+    yield f"failed              {seen.outcomes['refused'] + seen.outcomes['unanswered']}"
     yield f"cut streams         {seen.outcomes['cut']}"
     yield f"wrong texts         {seen.outcomes['differs']}"
     yield f"tried again         {log.count('tries a request again')}"

@@ -42,6 +42,11 @@ HAPROXY: Mapping[str, str] = {
     # Serve's 120 it would cut the longest.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "150",
     "RAY_SERVE_HAPROXY_MAXCONN": "4096",
+    # A request goes to another replica of the router also where the first one ended without a byte of an answer: to
+    # answer twice does no harm. It must have come whole before it was passed on, and fit in a buffer. Bytes of one:
+    # what HAProxy reads at a time at most, where 4096 connections would take 512 MiB for both directions.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     # Ports of the router's replicas, to which the HAProxy of any node connects; Serve opens one for each replica of a
     # model, too. Ray's workers take 10002 to 19999.
     "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",

@@ -144,8 +144,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/admission", "router/app", "router/config", "deployments", "deployments/local",
-        "training", "tests",
+        "vlm/reference", "router/admission", "router/app", "router/backends", "router/config", "deployments",
+        "deployments/environment", "deployments/local", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
