@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks import processes
-from router.backends.applications import controller_report
 
 HEALTH_CHECK_S = 2.0
 """As in serve_config.yaml."""
@@ -65,6 +64,7 @@ def _serve() -> Iterator[Any]:
 def _measured(controller: Any, replicas: int) -> dict[str, float]:
     import ray
     from ray import cloudpickle
+    from ray.serve.context import _get_global_client
 
     _run(replicas)
     process = next(one for one in processes.all_processes() if _is_controller(one))
@@ -72,7 +72,7 @@ def _measured(controller: Any, replicas: int) -> dict[str, float]:
     idle = _share(process, lambda: time.sleep(IDLE_S))
     began, at, own = processes.cpu_seconds(process), time.monotonic(), time.process_time()
     for _ in range(CALLS):
-        controller_report()
+        _get_global_client().get_serve_details()  # as router/backends/applications.py asks
     took, own = processes.cpu_seconds(process) - began, time.process_time() - own
     lists = ray.get(controller._all_running_replicas.remote())
     packed, content = time.process_time(), b""

@@ -15,7 +15,7 @@ from benchmarks.simulate.load import poisson
 from benchmarks.simulate.system import Node, Run, fleet
 
 SIZES = (1, 3, 10, 30, 100, 300, 1000)
-SHARES = (0.97, 0.94, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3)
+SHARES: tuple[float, ...] = (0.97, 0.94, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Of what the busiest part could do; the first that holds is the sustained rate."""
 P99_S = 1.0
 REFUSED = 0.001
