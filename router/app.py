@@ -23,7 +23,7 @@ from router.asgi.errors import error_response, json_response, on_http_error, on_
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
 from router.asgi.memory import return_memory
-from router.asgi.metering import Meter, ignore
+from router.asgi.metering import Meter, both, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.ray import RayBackend
@@ -53,12 +53,15 @@ from router.openapi.status import (
     OPENAPI,
     READYZ,
     RETRIEVE_MODEL,
+    STATUS,
 )
 from router.resilience.resilient import ResilientBackend
 from router.resilience.retry_policy import RetryPolicy
 from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from router.server import HttpServer
+from router.status.recent_errors import RecentErrors
+from router.status.report import StatusReport
 from serve_args.cluster_auth import require_token
 from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
@@ -68,10 +71,13 @@ from vlm.grounding_schema import grounding_schema
 def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
     """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
     status = StatusRoutes(backend, config)
+    errors = RecentErrors(backend.replicas)
+    meter = both(errors, meter)
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
     admission = admission_of(config, backend)
+    report = StatusReport(backend, admission, errors, config.required_models)
     chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission)
     responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission)
     moondream = {
@@ -88,6 +94,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
             *(DescribedRoute(route.path, route.endpoint, FILES[route.name]) for route in file_routes.routes()),
+            DescribedRoute("/v1/status", report.answer, STATUS),
             DescribedRoute("/health", status.healthz, HEALTH),
             DescribedRoute("/healthz", status.healthz, HEALTHZ),
             DescribedRoute("/readyz", status.readyz, READYZ),

@@ -92,6 +92,8 @@ ROOMS: dict[str, set[str]] = {
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
+    # What the status says: it knows no format of requests, and not where answers come from.
+    "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
@@ -103,7 +105,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
-        "router/responses", "router/server",
+        "router/responses", "router/server", "router/status",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},

@@ -48,6 +48,23 @@ class Asked:
     remaining_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """What one router has let in for a model.
+
+    Attributes:
+        held: Places of the requests that have not ended.
+        worked_on: Places that are worked on at once; what is held beyond them waits.
+        limit: Places that are held at most.
+        queue_s: Seconds that a request which came now would wait for its turn; None where no pace has been measured.
+    """
+
+    held: int
+    worked_on: int
+    limit: int
+    queue_s: float | None
+
+
 class Ticket:
     """A request that has been let in. ``answered`` is set when it was answered in full."""
 
@@ -88,6 +105,14 @@ class Admission:
     def outstanding(self, model: str) -> int:
         """Places of the requests that were let in and have not ended."""
         return self._models[model].total if model in self._models else 0
+
+    def load(self, model: str) -> ModelLoad:
+        """What is held, and for how long the next request would wait."""
+        state = self._models.get(model) or _Model()
+        worked_on = self._worked_on(model)
+        ahead = state.total + 1 - worked_on
+        queue_s = self._wait_s(state, model, ahead) if state.pace.is_known or ahead <= 0 else None
+        return ModelLoad(state.total, worked_on, 2 * worked_on, queue_s)
 
     @contextmanager
     def admitted(self, asked: Asked) -> Iterator[Ticket]:

@@ -87,6 +87,7 @@ class Endpoint(Generic[ParsedT]):
         parsed = [await until(deadline, in_thread_if_large(len(body[0]), self._format.parse, body[0]))]
         size = len(body.pop())
         demand = self._format.demand(parsed[0])
+        tally.asks(demand.model)
         remaining_s = deadline - asyncio.get_running_loop().time()
         with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))

@@ -143,6 +143,12 @@ def row_of(error: VlmError) -> Row:
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
+def code_of(error: VlmError) -> str:
+    """The code that clients see; where there is none, the error's type."""
+    row = row_of(error)
+    return error.code or row.code or row.type
+
+
 def error_body(error: VlmError) -> Json:
     """OpenAI's error object."""
     row = row_of(error)
