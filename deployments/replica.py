@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 from deployments.config import ModelConfig
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
+from logs.lines import set_up
+from logs.request_id import REQUEST_ID
+from serve_args.identity import identity
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
@@ -39,6 +42,7 @@ class Replica:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
         logging.getLogger("vlm").parent = log
+        set_up(log, config.log_format, identity)
         began = time.perf_counter()
         self._engine, self._info = _load(config)
         self._engine.start()
@@ -50,6 +54,7 @@ class Replica:
         An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
         router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
         """
+        REQUEST_ID.set(request.request_id)
         try:
             async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
                 async for chunk in chunks:
@@ -59,6 +64,7 @@ class Replica:
 
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
+        REQUEST_ID.set(request.request_id)
         try:
             return Chunk.whole(await self._engine.complete(request))
         except VlmError as error:

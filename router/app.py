@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from logs.lines import set_up
 from router.asgi.endpoint import Endpoint, admission_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
@@ -64,6 +65,7 @@ from router.status.recent_errors import RecentErrors
 from router.status.report import StatusReport
 from serve_args.cluster_auth import require_token
 from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
+from serve_args.identity import identity
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
@@ -211,7 +213,7 @@ class Router:
         """
         require_same(built_with)
         self._config = config
-        _prepare_process()
+        _prepare_process(config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return OneRequestId(create_app(_backend(self._config), self._config))
@@ -226,7 +228,7 @@ class ListeningRouter:
         Raises:
             ConfigError: The address cannot be listened at.
         """
-        _prepare_process()
+        _prepare_process(config)
         self._server = HttpServer(create_app(_backend(config), config), config)
         self._server.start()
 
@@ -249,10 +251,11 @@ def _backend(config: RouterConfig) -> Backend:
     return ResilientBackend(RayBackend(), policy)
 
 
-def _prepare_process() -> None:
+def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     # Serve gives handlers only to its own logger: without this our access log would be lost.
-    logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    served = logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    set_up(served, config.log_format, identity)
 
 
 class OneRequestId:

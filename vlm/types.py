@@ -186,6 +186,7 @@ class Request:
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
+        request_id: For the lines that are logged about it; it has no part in the answer.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -201,6 +202,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
+    request_id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")

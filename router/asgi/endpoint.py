@@ -92,7 +92,7 @@ class Endpoint(Generic[ParsedT]):
         with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
-            request = replace(built.request, caller=requester.caller)
+            request = replace(built.request, caller=requester.caller, request_id=scope[REQUEST_ID_KEY])
             try:
                 await self._respond(request, built, deadline, scope, send, tally=tally)
             finally:
@@ -132,18 +132,18 @@ class Endpoint(Generic[ParsedT]):
             writer = built.event_writer()
             scope[FAILURE_KEY] = writer.failure
             events = sse(first, chunks, writer)
-            await self._send_until(deadline + READING_GRACE_S, events, built, scope, send)
+            await self._send_until(deadline + READING_GRACE_S, events, built, send)
         finally:
             await give_up(first)
 
     async def _send_until(
-        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, scope: Scope, send: Send
+        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, send: Send
     ) -> None:
         try:
             async with asyncio.timeout_at(end):
                 await _send_all(events, built, self._config.keep_alive_s, send)
         except TimeoutError:
-            logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
+            logger.warning("cut off, because the client does not read its answer")
         finally:
             await events.aclose()
 
