@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployments.config import ModelConfig
+from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
 from logs.lines import set_up
@@ -46,6 +47,7 @@ class Replica:
         began = time.perf_counter()
         self._engine, self._info = _load(config)
         self._engine.start()
+        self._metrics = shown_by_ray(self._engine.stats)
         log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
@@ -90,6 +92,8 @@ class Replica:
     def __del__(self) -> None:
         # Serve calls this itself, once, after the last request has drained.
         if hasattr(self, "_engine"):
+            if self._metrics is not None:
+                self._metrics.stop()
             self._engine.stop()
 
 

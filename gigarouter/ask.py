@@ -177,8 +177,9 @@ def _show(answer: Json | Problem, image: Path | None, options: argparse.Namespac
 def lines_of(answer: Json) -> list[str]:
     """What people read: the text, and a line for each object."""
     message = answer["choices"][0]["message"]
-    objects = (message.get("grounding") or {}).get("objects") or []
-    text = message.get("content") or ""
+    grounding = message.get("grounding") or {"text": message.get("content")}  # the content has geometry as JSON
+    objects = grounding.get("objects") or []
+    text = grounding.get("text") or ""
     return [*([text] if text or not objects else []), *map(_object_line, objects)]
 
 

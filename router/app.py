@@ -16,9 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logs.lines import set_up
+from metrics.base import Metrics
+from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
+from metrics.ray import RayMetrics
+from router.admission.rule import Admission
 from router.asgi.endpoint import Endpoint, admission_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
@@ -56,6 +61,7 @@ from router.openapi.status import (
     RETRIEVE_MODEL,
     STATUS,
 )
+from router.request_metrics import RequestMeter, watch_router
 from router.resilience.resilient import ResilientBackend
 from router.resilience.retry_policy import RetryPolicy
 from router.responses.format import ResponsesFormat
@@ -70,8 +76,14 @@ from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
 
-def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) -> Starlette:
-    """The whole HTTP interface over ``backend``; ``meter`` learns how each request to a model ended."""
+def create_app(
+    backend: Backend, config: RouterConfig, meter: Meter = ignore, metrics: Metrics | None = None
+) -> Starlette:
+    """The whole HTTP interface over ``backend``.
+
+    ``meter`` learns how each request to a model ended, and so do ``metrics``; where the process shows them itself,
+    they are behind ``GET /metrics``.
+    """
     status = StatusRoutes(backend, config)
     errors = RecentErrors(backend.replicas)
     meter = both(errors, meter)
@@ -80,6 +92,8 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     images = image_loader(config, files)
     admission = admission_of(config, backend)
     report = StatusReport(backend, admission, errors, config.required_models)
+    if metrics is not None:
+        meter = both(meter, measuring(metrics, backend, admission))
     chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission)
     responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission)
     moondream = {
@@ -101,6 +115,7 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
             DescribedRoute("/healthz", status.healthz, HEALTHZ),
             DescribedRoute("/readyz", status.readyz, READYZ),
             DescribedRoute("/openapi.json", openapi_json, OPENAPI),
+            *([Route("/metrics", shown(metrics))] if isinstance(metrics, PrometheusMetrics) else []),
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
@@ -108,6 +123,23 @@ def create_app(backend: Backend, config: RouterConfig, meter: Meter = ignore) ->
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+def measuring(metrics: Metrics, backend: Backend, admission: Admission) -> Meter:
+    """Shows in ``metrics`` what the router holds and tries again; returns what counts the requests."""
+
+    def is_served(model: str) -> bool:
+        return backend.replicas(model) > 0
+
+    meter = RequestMeter(metrics, is_served)
+    retrying = backend if isinstance(backend, ResilientBackend) else None
+    watch_router(metrics, lambda: {model: admission.outstanding(model) for model in meter.models}, retrying)
+    return meter
+
+
+def shown(metrics: PrometheusMetrics) -> Callable[[Request], Response]:
+    """``GET /metrics``, for Prometheus."""
+    return lambda _request: Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
 
 class AnyText(Convertor[str]):
@@ -216,7 +248,7 @@ class Router:
         _prepare_process(config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return OneRequestId(create_app(_backend(self._config), self._config))
+        return OneRequestId(create_app(_backend(self._config), self._config, metrics=RayMetrics()))
 
 
 class ListeningRouter:
@@ -229,7 +261,7 @@ class ListeningRouter:
             ConfigError: The address cannot be listened at.
         """
         _prepare_process(config)
-        self._server = HttpServer(create_app(_backend(config), config), config)
+        self._server = HttpServer(create_app(_backend(config), config, metrics=PrometheusMetrics()), config)
         self._server.start()
 
     def check_health(self) -> None:

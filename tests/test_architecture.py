@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "serve_args", "logs", "router", "deployments", "gigarouter")  # what the wheel holds
+PACKAGED = ("vlm", "logs", "metrics", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -66,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "serve_args": {"vlm/errors"},
     "logs": set(),
+    "metrics": set(),
     "router": set(),
     "router/suggest": set(),
     "router/config": {"logs", "serve_args", "vlm/image"},
@@ -96,6 +97,9 @@ ROOMS: dict[str, set[str]] = {
     },
     # What the status says: it knows no format of requests, and not where answers come from.
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
+    "router/request_metrics": {
+        "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
@@ -104,6 +108,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
+        "metrics", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
@@ -112,7 +117,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
-    "deployments": {"logs", "serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments": {"logs", "metrics", "serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/check": {
         "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
         "router/suggest", "vlm/errors",

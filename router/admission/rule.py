@@ -104,7 +104,8 @@ class Admission:
 
     def outstanding(self, model: str) -> int:
         """Places of the requests that were let in and have not ended."""
-        return self._models[model].total if model in self._models else 0
+        state = self._models.get(model)  # once, since any thread may ask
+        return 0 if state is None else state.total
 
     def load(self, model: str) -> ModelLoad:
         """What is held, and for how long the next request would wait."""

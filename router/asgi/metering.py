@@ -16,7 +16,7 @@ from starlette.types import Scope
 from router.asgi.chunks import UNFINISHED
 from router.asgi.format import BuiltRequest
 from vlm.errors import VlmError
-from vlm.types import Chunk, Completion, Request, Usage
+from vlm.types import Chunk, Completion, Request, Timings, Usage
 
 Outcome = Literal["completed", "failed", "abandoned"]
 
@@ -40,6 +40,9 @@ class RequestRecord:
         read_s: Seconds until the request was read, its images included; None where it never was.
         first_chunk_s: Seconds until the first part of the answer arrived; None where none did.
         total_s: Seconds from the first byte of the request until it ended.
+        images: Number of its images; 0 where it was not read to its end.
+        streamed: Whether its answer streams.
+        timings: What the engine measured; known only once the model has answered in full.
     """
 
     request_id: str
@@ -52,6 +55,9 @@ class RequestRecord:
     read_s: float | None
     first_chunk_s: float | None
     total_s: float
+    images: int = 0
+    streamed: bool = False
+    timings: Timings | None = None
 
 
 class Meter(Protocol):
@@ -67,13 +73,13 @@ def ignore(scope: Scope, record: RequestRecord) -> None:
 
 
 def both(first: Meter, second: Meter) -> Meter:
-    """A meter that tells two others."""
+    """A meter that tells two."""
 
     def tell(scope: Scope, record: RequestRecord) -> None:
         first(scope, record)
         second(scope, record)
 
-    return tell
+    return second if first is ignore else tell
 
 
 class Tally:
@@ -135,6 +141,9 @@ class Tally:
             read_s=self._read_s,
             first_chunk_s=self._first_chunk_s,
             total_s=self._elapsed_s(),
+            images=0 if self._built is None else images_of(self._built.request),
+            streamed=self._built is not None and self._built.stream,
+            timings=None if self._completion is None else self._completion.timings,
         )
 
     def _count(self, chunk: Chunk) -> None:
@@ -155,6 +164,11 @@ class Tally:
 
     def _elapsed_s(self) -> float:
         return time.perf_counter() - self._began
+
+
+def images_of(request: Request) -> int:
+    """Number of images."""
+    return (request.image is not None) + len(request.images)
 
 
 def answered_tasks(completion: Completion) -> tuple[str, ...]:

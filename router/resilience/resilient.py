@@ -47,14 +47,14 @@ class ResilientBackend:
         self._policy = policy
         self._uniform = uniform
         self._budgets: dict[str, _Budgets] = {}
-        self._retries: Counter[Trouble] = Counter()
-        self._given_up: Counter[GivenUp] = Counter()
-        self._resumed = 0
+        self._retries: Counter[tuple[str, Trouble]] = Counter()
+        self._given_up: Counter[tuple[str, GivenUp]] = Counter()
+        self._resumed: Counter[str] = Counter()
 
     @property
     def stats(self) -> RetryStats:
         """The counters as of now."""
-        return RetryStats(dict(self._retries), self._resumed, dict(self._given_up))
+        return RetryStats(dict(self._retries), dict(self._resumed), dict(self._given_up))
 
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`~router.backends.base.Backend`."""
@@ -98,7 +98,7 @@ class ResilientBackend:
         was_behind = repetition.behind
         rest = repetition.rest_of(chunk)
         if was_behind and not repetition.behind:
-            self._resumed += 1
+            self._resumed[answer.model] += 1
             fields = {"model": answer.model, "attempt": answer.attempts.number}
             logger.warning("%(model)r goes on with a stream in attempt %(attempt)d", fields, extra=fields)
         return rest
@@ -113,7 +113,7 @@ class ResilientBackend:
         if reason is not None:
             raise self._ended(answer, reason, error)
         pause_s = attempts.next(self._uniform())
-        self._retries[trouble] += 1
+        self._retries[answer.model, trouble] += 1
         answer.begin_again(error)
         fields = {"model": answer.model, "attempt": attempts.number, "reason": trouble}
         text = f"%(model)r tries a request again in {pause_s:.2f} s (attempt %(attempt)d): %(reason)s"
@@ -132,7 +132,7 @@ class ResilientBackend:
 
     def _ended(self, answer: _Answer, reason: GivenUp, error: VlmError) -> VlmError:
         """The error with which a request ends after all attempts."""
-        self._given_up[reason] += 1
+        self._given_up[answer.model, reason] += 1
         number, kind = answer.attempts.number, type(error).__name__
         fields = {"model": answer.model, "attempt": number, "reason": reason, "error": kind}
         text = "%(model)r gives a request up (attempt %(attempt)d): %(reason)s, %(error)s"

@@ -50,11 +50,11 @@ class RetryStats:
     """Counters since the process started.
 
     Attributes:
-        retries: Attempts beyond the first of a request, by what made them necessary.
-        resumed: Streams of which a client had a part, and that went on with another attempt.
-        given_up: Requests that had trouble and were answered with an error, by the reason for it.
+        retries: Attempts beyond the first of a request, by its model and by what made them necessary.
+        resumed: Streams of which a client had a part, and that went on with another attempt, by model.
+        given_up: Requests that had trouble and were answered with an error, by model and by the reason for it.
     """
 
-    retries: Mapping[Trouble, int]
-    resumed: int
-    given_up: Mapping[GivenUp, int]
+    retries: Mapping[tuple[str, Trouble], int]
+    resumed: Mapping[str, int]
+    given_up: Mapping[tuple[str, GivenUp], int]

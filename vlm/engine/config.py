@@ -90,6 +90,9 @@ class EngineStats:
             with several tasks or labels counts once here, and as one sequence for each of them above.
         used_places, total_places: Places that these requests hold, and places that there are; see
             :mod:`vlm.engine.places`.
+        steps: Steps since the start in which sequences that ran got a token.
+        rows: Rows of all these steps; over ``steps``, the mean size of the batch.
+        preemptions: Sequences since the start that were set back because there was no block for their next token.
         queue_s: Seconds that a request which came now would wait before anything is done for it, from the places that
             wait and the measured pace; 0 if it would start at once. See :mod:`vlm.engine.load`.
     """
@@ -106,3 +109,6 @@ class EngineStats:
     used_places: int = 0
     total_places: int = 0
     queue_s: float = 0.0
+    steps: int = 0
+    rows: int = 0
+    preemptions: int = 0

@@ -52,6 +52,7 @@ class Core:
         self._model = loaded.model
         self._processor = loaded.processor
         self._runner = ModelRunner(loaded, plan, encoder_cache_bytes)
+        self._steps = self._rows = 0
 
     @property
     def busy(self) -> bool:
@@ -71,6 +72,9 @@ class Core:
             cached_blocks=cached,
             images_encoded=images.encoded,
             image_hits=images.hits + scheduler.prefixes.hits,
+            steps=self._steps,
+            rows=self._rows,
+            preemptions=scheduler.preemptions,
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -90,6 +94,8 @@ class Core:
         # Both halves run before either is committed: a sequence that ends moves the last slot, which may just be
         # starting.
         running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
+        self._steps += bool(running)
+        self._rows += len(batch.decode.beams)
         decoded = self._attempt(running, self._runner.decode, batch.decode)
         prefilled = self._attempt(batch.prefill, self._runner.prefill, batch)
         self._commit_prefixes(batch, computed=prefilled is not None)

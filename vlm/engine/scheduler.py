@@ -120,6 +120,7 @@ class Scheduler:
         self.waiting = WaitingQueue(self.slots, self.rows)
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
+        self.preemptions = 0
         self._moves: list[Move] = []
         self._gathering = 0  # steps for which those that could start have waited for others
 
@@ -212,6 +213,7 @@ class Scheduler:
         sequence.held = len({block for beam in sequence.beams for block in beam.blocks})
         freed = self._vacate(sequence)
         sequence.preemptions += 1
+        self.preemptions += 1
         self.waiting.add_preempted(sequence)
         return freed
 

@@ -75,7 +75,7 @@ async def test_an_answer_without_trouble_is_passed_on_as_it_is() -> None:
     request = Request(b"image", sampling=Sampling(seed=1))
     assert await read(one, request) == ([*GOOD], None)
     assert backend.asked == [request]
-    assert one.stats == RetryStats({}, 0, {})
+    assert one.stats == RetryStats({}, {}, {})
 
 
 @pytest.mark.parametrize("error", RETRYABLE)
@@ -99,7 +99,7 @@ async def test_other_errors_are_passed_on_at_once(error: VlmError) -> None:
     began = seconds()
     assert await read(one) == ([], error)
     assert (len(backend.asked), seconds()) == (1, began)
-    assert one.stats == RetryStats({}, 0, {})
+    assert one.stats == RetryStats({}, {}, {})
 
 
 async def test_an_exception_that_is_none_of_ours_is_passed_on() -> None:
@@ -123,7 +123,7 @@ async def test_a_lost_request_waits_until_the_model_is_ready_again() -> None:
     backend = Scripted([GONE], *([[NOT_READY]] * 8), GOOD)
     one = resilient(backend, RetryPolicy(floor=1, share=0.0))
     assert await read(one) == ([*GOOD], None)
-    assert one.stats.retries == {"lost": 1, "not ready": 8}
+    assert one.stats.retries == {(MODEL, "lost"): 1, (MODEL, "not ready"): 8}
 
 
 async def test_it_does_not_wait_longer_than_its_patience() -> None:
@@ -131,7 +131,7 @@ async def test_it_does_not_wait_longer_than_its_patience() -> None:
     began = seconds()
     assert await read(one) == ([], NOT_READY)
     assert 4.0 <= seconds() - began <= 5.0
-    assert one.stats.given_up == {"patience": 1}
+    assert one.stats.given_up == {(MODEL, "patience"): 1}
 
 
 async def test_a_request_that_finds_no_room_is_tried_again_twice() -> None:
@@ -139,7 +139,7 @@ async def test_a_request_that_finds_no_room_is_tried_again_twice() -> None:
     one = resilient(backend)
     assert await read(one) == ([], FULL)
     assert len(backend.asked) == 3
-    assert one.stats == RetryStats({"full": 2}, 0, {"refused too often": 1})
+    assert one.stats == RetryStats({(MODEL, "full"): 2}, {}, {(MODEL, "refused too often"): 1})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_a_request_that_may_end_replicas_takes_two_of_them_at_most(
     assert isinstance(error, LostTooOften)
     assert "2 processes" in error.message
     assert len(backend.asked) == attempts
-    assert one.stats.given_up == {"lost too often": 1}
+    assert one.stats.given_up == {(MODEL, "lost too often"): 1}
     assert (row_of(error).status, row_of(error).headers) == (500, {"x-should-retry": "false"})
 
 
@@ -163,7 +163,7 @@ async def test_a_later_attempt_that_fails_for_another_reason_is_the_last() -> No
     error = InvalidImage("No.")
     one = resilient(Scripted([GONE], [error]))
     assert await read(one) == ([], error)
-    assert one.stats.given_up == {"failed": 1}
+    assert one.stats.given_up == {(MODEL, "failed"): 1}
 
 
 async def test_retries_are_a_share_of_the_requests() -> None:
@@ -171,7 +171,7 @@ async def test_retries_are_a_share_of_the_requests() -> None:
     for _ in range(40):
         assert await read(one) == ([], CLOSED)
     assert sum(one.stats.retries.values()) == 2 + 40 // 4
-    assert one.stats.given_up == {"budget": 40}
+    assert one.stats.given_up == {(MODEL, "budget"): 40}
 
 
 async def test_requests_that_had_no_trouble_count_for_the_share() -> None:
@@ -179,7 +179,7 @@ async def test_requests_that_had_no_trouble_count_for_the_share() -> None:
     for _ in range(19):
         assert await read(one) == ([*GOOD], None)
     assert await read(one) == ([], CLOSED)
-    assert one.stats == RetryStats({"closed": 5}, 0, {"budget": 1})
+    assert one.stats == RetryStats({(MODEL, "closed"): 5}, {}, {(MODEL, "budget"): 1})
 
 
 async def test_an_overload_is_not_multiplied() -> None:
@@ -195,7 +195,7 @@ async def test_an_overload_leaves_lost_requests_what_they_need() -> None:
     one = resilient(Scripted(*([[FULL]] * 13), [GONE], GOOD), policy)
     for _ in range(10):
         assert await read(one) == ([], FULL)
-    assert one.stats.given_up["budget"] > 0
+    assert one.stats.given_up[MODEL, "budget"] > 0
     assert await read(one) == ([*GOOD], None)
 
 
@@ -204,7 +204,8 @@ async def test_models_have_budgets_of_their_own_and_unknown_names_have_none() ->
     for model in ("one", "other"):
         with pytest.raises(EngineClosed):
             await anext(one.generate(model, REQUEST))
-    assert one.stats == RetryStats({"closed": 2}, 0, {"budget": 2})
+    names = ("one", "other")
+    assert one.stats == RetryStats({(name, "closed"): 1 for name in names}, {}, {(name, "budget"): 1 for name in names})
     for number in range(10):
         with pytest.raises(ModelNotFound):
             await anext(one.generate(f"unknown-{number}", REQUEST))
@@ -230,14 +231,14 @@ async def test_a_stream_goes_on_where_it_was_cut(error: VlmError, sent: int) -> 
     assert ended is None
     assert len(chunks) == sent + 1
     assert Chunk.joined(chunks) == Chunk.joined(GOOD)
-    assert one.stats.resumed == 1
+    assert one.stats.resumed == {MODEL: 1}
 
 
 async def test_a_stream_that_is_cut_while_it_is_repeated_goes_on_too() -> None:
     one = resilient(Scripted([*GOOD[:2], CLOSED], [GOOD[0], LOST], [NOT_READY], [*GOOD[:2], CLOSED], GOOD))
     chunks, ended = await read(one)
     assert (chunks, ended) == ([*GOOD], None)
-    assert one.stats.resumed == 2
+    assert one.stats.resumed == {MODEL: 2}
 
 
 async def test_several_choices_go_on() -> None:
@@ -251,7 +252,7 @@ async def test_several_choices_go_on() -> None:
 async def test_a_stream_that_is_not_the_same_again_ends_with_what_has_cut_it() -> None:
     one = resilient(Scripted([*GOOD[:2], LOST], script(words("a blue square"))))
     assert await read(one) == ([*GOOD[:2]], LOST)
-    assert one.stats == RetryStats({"lost": 1}, 0, {"not repeatable": 1})
+    assert one.stats == RetryStats({(MODEL, "lost"): 1}, {}, {(MODEL, "not repeatable"): 1})
 
 
 @pytest.mark.parametrize("later", [[InvalidImage("No.")], [FULL], [EngineFailure("No.")], [NOT_READY]])
