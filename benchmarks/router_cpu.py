@@ -191,6 +191,11 @@ class _Stub:
     async def models(self) -> Sequence[Any]:
         return ()
 
+    def capacity(self, model: str) -> Any:  # noqa: ARG002
+        from router.admission.capacity import Capacity
+
+        return Capacity(1)
+
     def replicas(self, model: str) -> int:  # noqa: ARG002
         return 1
 

@@ -22,6 +22,9 @@ An engine without free places refuses a request at once with ``Overloaded``, and
 share. Beyond ``max_ongoing_requests`` Serve holds requests back instead, whoever sent them, and they wait until their
 deadline. Each request takes one place or more, so an engine never holds more requests than its capacity; the margin
 lets it refuse a burst of this many besides.
+
+As many may wait in the handle of each router (``max_queued_requests``), which is what a lost replica leaves to the
+others: the routers let in no more than the replicas that run can answer in time, so that it is reached by nothing else.
 """
 
 
@@ -52,5 +55,6 @@ def build(args: Mapping[str, Any]) -> Any:
 
     config = ModelConfig.from_args(args)
     require_token(allow_without=config.allow_unauthenticated_cluster)
-    deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + REFUSAL_MARGIN)
+    limit = config.engine.capacity + REFUSAL_MARGIN
+    deployment = serve.deployment(name="Replica", max_ongoing_requests=limit, max_queued_requests=limit)
     return deployment(CheckedReplica).bind(config, own())

@@ -121,8 +121,9 @@ def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:
         weights_cache_bytes=config.weights_cache_bytes,
         admit=_within_its_gpu(config),
     )
-    configured = replace(info(loaded), checkpoint=config.checkpoint)  # not its path on this machine
-    return Engine(loaded, config.engine), configured
+    engine = Engine(loaded, config.engine)
+    name = config.checkpoint  # not its path on this machine
+    return engine, replace(info(loaded), checkpoint=name, slots=engine.slots, rows=engine.rows)
 
 
 def _within_its_gpu(config: ModelConfig) -> Admit | None:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -32,6 +33,7 @@ from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, both, ignore
 from router.asgi.middleware import RequestMiddleware
 from router.backends.base import Backend, ModelStatus, not_ready, unknown
+from router.backends.counting import counting
 from router.backends.ray import RayBackend
 from router.catalogue import entry, task_entries
 from router.chat.format import ChatFormat
@@ -119,7 +121,7 @@ def create_app(
         ],
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
-        lifespan=lambda _app: sweeping(files),
+        lifespan=lambda _app: _living(files, backend),
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -140,6 +142,13 @@ def measuring(metrics: Metrics, backend: Backend, admission: Admission) -> Meter
 def shown(metrics: PrometheusMetrics) -> Callable[[Request], Response]:
     """``GET /metrics``, for Prometheus."""
     return lambda _request: Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+@asynccontextmanager
+async def _living(files: FileStore | None, backend: Backend) -> AsyncIterator[None]:
+    """What goes on beside the requests, as long as the router runs."""
+    async with sweeping(files), counting(backend):
+        yield
 
 
 class AnyText(Convertor[str]):

@@ -149,8 +149,9 @@ class RouterConfig(BaseModel):
             replica holds requests, so that losing one costs none of them. With both at 0, nothing is tried again.
         retry_patience_s: Longest time in seconds that a request waits for another replica, above 0: as long as one
             takes to start.
-        places_per_replica: Number of generations that one replica of a model works on at once, above 0: the engine's
-            ``max_batch``. As many again may wait in the router and the replicas; more are refused with a 503.
+        places_per_replica: Number of generations that one replica of a model works on at once, above 0. None takes what
+            the replicas of each model say, which follows from the engine's ``max_batch``. As many again may wait in the
+            router and the replicas; more are refused with a 503.
         max_queue_s: Longest time in seconds that a request may be expected to wait for its turn, above 0; what would
             wait longer is refused at once, and so is what would wait beyond its deadline.
         required_models: Names of the models without which ``/readyz`` does not report ready; if there are none, it asks
@@ -205,7 +206,7 @@ class RouterConfig(BaseModel):
     retry_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     retry_floor: Annotated[int, Field(ge=0)] = 32
     retry_patience_s: Seconds = 30.0
-    places_per_replica: Count = 32
+    places_per_replica: Count | None = None
     max_queue_s: Seconds = 10.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None

@@ -41,7 +41,7 @@ class HttpServer:
                 app,
                 http=head_protocol(config),
                 timeout_keep_alive=KEEP_ALIVE_S,
-                lifespan="on",  # the sweeper of uploaded files is part of it
+                lifespan="on",  # the sweeper of uploaded files and the count of replicas are part of it
                 access_log=False,
                 log_config=None,
             )

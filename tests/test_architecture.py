@@ -24,7 +24,10 @@ ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
     "vlm/sampling": {"vlm/errors"},
-    "vlm/types": {"vlm/errors", "vlm/sampling"},
+    "vlm/model_info": set(),
+    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/sampling"},
+    "vlm/pace": set(),
+    "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
@@ -50,7 +53,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
-    "vlm/engine": {"vlm/decoding", "vlm/errors", "vlm/types", "vlm/layers", "vlm/models/base", "vlm/models/processor"},
+    "vlm/engine": {
+        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers", "vlm/models/base",
+        "vlm/models/processor",
+    },
     "vlm/bench": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference",
@@ -70,11 +76,11 @@ ROOMS: dict[str, set[str]] = {
     "router": set(),
     "router/suggest": set(),
     "router/config": {"logs", "serve_args", "vlm/image"},
-    "router/backends/base": {"vlm/errors", "vlm/types"},
-    "router/backends": {"vlm/errors", "vlm/types", "router/backends/base"},
-    "router/resilience": {"vlm/errors", "vlm/types", "router/backends/base"},
+    "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
+    "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
+    "router/resilience": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
-    "router/admission": {"vlm/errors"},
+    "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
         "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base",
         "router/admission",
@@ -85,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # What the formats share in which a request is a conversation: it knows none of them, and not who answers.
     "router/conversation": {
-        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/models/cards", "vlm/models/native_prompts",
+        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
         "router/images",
     },
@@ -139,7 +145,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/app", "router/config", "deployments", "deployments/local", "training", "tests",
+        "vlm/reference", "router/admission", "router/app", "router/config", "deployments", "deployments/local",
+        "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",

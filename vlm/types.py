@@ -1,7 +1,8 @@
 """The types that cross every boundary: requests, answers and geometry.
 
 They use the standard library only, so that the router can import them without torch, and so that they pickle the same
-on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``; import it from here.
+on every side of a Ray handle. ``Sampling``, a request's largest part, is in ``vlm.sampling``, and ``ModelInfo`` in
+``vlm.model_info``; import both from here.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from itertools import groupby
 from typing import Literal, Self
 
 from vlm.errors import VlmError
+from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
 TaskResolution = Literal["task", "native", "foreign", "plain", "default"]
+Priority = Literal["interactive", "batch"]
 ObjectKind = Literal["box", "point", "quad", "polygon"]
 
 MAX_TASKS = 16
@@ -186,6 +189,7 @@ class Request:
         n: Number of answers to generate (1 to 8), which share one encoding of the image. With a seed, each has random
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
+        priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
         request_id: For the lines that are logged about it; it has no part in the answer.
 
     Raises:
@@ -202,6 +206,7 @@ class Request:
     images: tuple[bytes, ...] = ()
     caller: str | None = field(default=None, repr=False)
     n: int = 1
+    priority: Priority = "interactive"
     request_id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -380,23 +385,3 @@ class Chunk:
 
 def _index(chunk: Chunk) -> int:
     return chunk.index
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What a replica has loaded.
-
-    Attributes:
-        family: Folder of ``vlm.models`` that serves it (``"florence2"``).
-        checkpoint: Folder or hub id, as configured.
-        revision: Commit of the hub repository; None for a folder.
-        parameters: Number of the model's parameters.
-        dtype, device: Where and how it runs (``"float32"``, ``"cpu"``).
-    """
-
-    family: str
-    checkpoint: str
-    revision: str | None
-    parameters: int
-    dtype: str
-    device: str

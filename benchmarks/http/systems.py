@@ -98,7 +98,7 @@ def config_of(model: str, *, waiting: int | None = None, replicas: int = 1) -> d
     router["args"]["required_models"] = [model]
     if waiting is not None:
         found["args"]["engine"]["max_waiting"] = waiting
-        router["args"]["places_per_replica"] = waiting  # the router refuses nobody either
+        router["args"]["places_per_replica"] = waiting  # the router refuses nobody either; without, it asks the engine
     found["deployments"][0]["num_replicas"] = replicas
     return config | {"applications": [router, found]}
 

@@ -2,33 +2,46 @@
 
 Of each model, the router knows what it has let in and not yet answered, in places::
 
-    worked on     places_per_replica for each replica that runs
+    worked on     the slots of the replicas that run, divided by the number of routers that run
     waiting       as many again, so that the queue at most doubles the time of an answer
     more          is refused, and so is what would wait longer than max_queue_s or its own deadline
 
+A request takes the places that the engine counts for it (:mod:`vlm.generations`), but at most the slots of one replica,
+so that the largest is let in where nothing is before it. One replica is not counted before it answers, and its slots
+are what its engine says.
+
 Little's law makes seconds of places: what waits is served in as many seconds as it has places, over the places served a
-second. Both numbers are the router's own, so they are never late, and they hold for each of several routers.
+second. What is held and how fast it is served, a router knows of itself; how many replicas and routers there are, it
+asks the cluster every second. Routers do not tell each other what they have let in: each takes an equal part, as those
+who stand before them spread requests evenly. One that gets all of them fills the slots of as many replicas as its two
+parts, which are all of them where there are two routers.
 
 A caller has at most CALLER_SHARE percent of what the others leave, as in the engine, so that one who floods is refused
 while others find room. Since the engine serves callers in turn, a request waits for its caller's own requests times the
 number of callers, or for all, whichever is less.
+
+What is of a batch is let in only while all that is held, with it, is at most BATCH_SHARE percent of the two parts. So
+it fills the slots where nobody else asks, and leaves room to all others. What of it waits is not before the others,
+because the engine starts them first.
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from router.admission.pace import Pace
+from router.admission.capacity import UNKNOWN_SLOTS, Capacity
 from vlm.errors import Overloaded
+from vlm.generations import places_for
+from vlm.pace import Pace
 
 CALLER_SHARE = 90
 """Percent: the engine's own default."""
-LONGEST_RETRY_S = 60
-"""Clients of OpenAI's give up where they are told to wait longer than two minutes."""
+BATCH_SHARE = 60
+"""Percent: enough for all slots and a fifth of them besides, so that one that ends is followed at once by the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +51,18 @@ class Asked:
     Attributes:
         model: Canonical name.
         caller: Who asks.
-        places: How many generations it has.
         remaining_s: Seconds until its deadline.
+        generations: How many it takes.
+        beams: Number of beams of each; None for what the model does by itself, which takes one place.
+        batch: Whether others go first.
     """
 
     model: str
     caller: str
-    places: int
     remaining_s: float
+    generations: int = 1
+    beams: int | None = None
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +83,66 @@ class ModelLoad:
 
 
 class Ticket:
-    """A request that has been let in. ``answered`` is set when it was answered in full."""
+    """A request that has been let in, until it has been answered or has failed."""
 
-    answered = False
+    def __init__(self, leave: Callable[[bool], None]) -> None:
+        self._leave: Callable[[bool], None] | None = leave
+
+    def end(self, *, answered: bool = False) -> None:
+        """It takes no place any more: it was answered in full, or was given up. Ending again does nothing."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave(answered)
 
 
 @dataclass(slots=True)
 class _Model:
+    pace: Pace
     held: Counter[str] = field(default_factory=Counter)  # places by caller, none of them 0
     total: int = 0
-    pace: Pace = field(default_factory=Pace)
+    batch: int = 0  # of the total, what is of a batch
+
+    def count(self, asked: Asked, places: int) -> None:
+        self.total += places
+        self.batch += places if asked.batch else 0
+        self.held[asked.caller] += places
+        if not self.held[asked.caller]:
+            del self.held[asked.caller]
+
+    def before(self, asked: Asked, room: _Room) -> int:
+        """Places of what may begin before it."""
+        waiting_batch = 0 if asked.batch else max(0, self.batch - room.worked_on)
+        return min(self.total - waiting_batch, self.held.get(asked.caller, 0) * len(self.held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What there is for a model at this moment.
+
+    Attributes:
+        replicas: How many run; at least 1, since a request starts one where there is none.
+        slots, rows: Of each.
+        routers: How many routers share them.
+    """
+
+    replicas: int
+    slots: int
+    rows: int
+    routers: int
+
+    @property
+    def worked_on(self) -> int:
+        """Places of this router's part of the slots."""
+        return -(-self.slots * self.replicas // self.routers)
+
+    def limit(self, asked: Asked) -> int:
+        """Places that may be held together with it."""
+        return 2 * self.worked_on * (BATCH_SHARE if asked.batch else 100) // 100
+
+    def places(self, asked: Asked) -> int:
+        """Places that it takes."""
+        each = places_for(asked.beams or 1, self.slots, self.rows)
+        return min(asked.generations * each, self.slots)
 
 
 class Admission:
@@ -83,22 +150,22 @@ class Admission:
 
     def __init__(
         self,
-        places_per_replica: int,
+        capacity: Callable[[str], Capacity],
         max_queue_s: float,
-        replicas: Callable[[str], int],
-        clock: Callable[[], float],
+        places_per_replica: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing has been let in.
 
         Args:
-            places_per_replica: See :class:`~router.config.RouterConfig`.
-            max_queue_s: Likewise.
-            replicas: How many replicas of a model run.
+            capacity: What works on a model's requests.
+            max_queue_s: See :class:`~router.config.RouterConfig`.
+            places_per_replica: Likewise.
             clock: In seconds.
         """
-        self._each = places_per_replica
+        self._capacity = capacity
         self._max_queue_s = max_queue_s
-        self._running = replicas
+        self._stated = places_per_replica
         self._clock = clock
         self._models: dict[str, _Model] = {}
 
@@ -109,72 +176,68 @@ class Admission:
 
     def load(self, model: str) -> ModelLoad:
         """What is held, and for how long the next request would wait."""
-        state = self._models.get(model) or _Model()
-        worked_on = self._worked_on(model)
-        ahead = state.total + 1 - worked_on
-        queue_s = self._wait_s(state, model, ahead) if state.pace.is_known or ahead <= 0 else None
-        return ModelLoad(state.total, worked_on, 2 * worked_on, queue_s)
+        room, state = self._room(model), self._models.get(model)
+        held = state.total if state else 0
+        ahead = held + 1 - room.worked_on
+        queue_s: float | None = 0.0
+        if ahead > 0:
+            queue_s = state.pace.seconds(ahead, room.replicas) if state and state.pace.is_known else None
+        return ModelLoad(held, room.worked_on, 2 * room.worked_on, queue_s)
 
     @contextmanager
     def admitted(self, asked: Asked) -> Iterator[Ticket]:
-        """The request is let in until the end of the block.
+        """The request is let in until its ticket ends, at the latest at the end of the block.
 
         Raises:
             Overloaded: There is no room for it, or it could not be answered in time.
         """
-        state = self._models.get(asked.model) or _Model()
-        self._check(state, asked)
+        room = self._room(asked.model)
+        state = self._models.get(asked.model) or _Model(Pace(room.slots, self._clock))
+        places = room.places(asked)
+        self._check(state, room, asked, places)
         self._models[asked.model] = state
-        self._count(state, asked, asked.places)
-        ticket = Ticket()
+        self._count(state, room, asked, places)
+        ticket = Ticket(lambda answered: self._leave(state, asked, places, answered))
         try:
             yield ticket
         finally:
-            if ticket.answered:
-                state.pace.served(asked.places, self._replicas(asked.model), self._clock())
-            self._count(state, asked, -asked.places)
-            if not state.total and not state.pace.is_known:  # perhaps there is no such model
-                self._models.pop(asked.model, None)
+            ticket.end()
 
-    def _count(self, state: _Model, asked: Asked, places: int) -> None:
-        state.total += places
-        state.held[asked.caller] += places
-        if not state.held[asked.caller]:
-            del state.held[asked.caller]
-        state.pace.changed(self._clock(), busy=state.total >= self._worked_on(asked.model))
+    def _leave(self, state: _Model, asked: Asked, places: int, answered: bool) -> None:
+        room = self._room(asked.model)
+        if answered:
+            state.pace.served(places, room.replicas)
+        self._count(state, room, asked, -places)
+        if not state.total and not state.pace.is_known:  # perhaps there is no such model
+            self._models.pop(asked.model, None)
 
-    def _replicas(self, model: str) -> int:
-        return max(1, self._running(model))
+    def _count(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
+        state.count(asked, places)
+        state.pace.changed(busy=state.total >= room.worked_on)
 
-    def _worked_on(self, model: str) -> int:
-        return self._each * self._replicas(model)
+    def _room(self, model: str) -> _Room:
+        known = self._capacity(model)
+        slots = self._stated or known.slots or UNKNOWN_SLOTS
+        rows = max(slots, slots * known.rows // known.slots) if known.slots else slots
+        return _Room(max(1, known.replicas), slots, rows, max(1, known.routers))
 
-    def _check(self, state: _Model, asked: Asked) -> None:
-        held, worked_on = state.held.get(asked.caller, 0), self._worked_on(asked.model)
+    def _check(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
         if not state.total:
-            return  # whatever it is, nothing is before it
-        limit = 2 * worked_on
-        others = state.total - held
-        share = limit - others if not held else (limit - others) * CALLER_SHARE // 100
-        ahead = min(state.total, held * len(state.held))
-        wait_s = self._wait_s(state, asked.model, ahead + asked.places - worked_on)
+            return  # nothing is before it, and one replica has room for it
+        held = state.held.get(asked.caller, 0)
+        left = room.limit(asked) - (state.total - held)
+        share = left if not held else left * CALLER_SHARE // 100
+        wait_s = state.pace.seconds(state.before(asked, room) + places - room.worked_on, room.replicas)
         late = state.pace.is_known and wait_s > min(self._max_queue_s, asked.remaining_s)
-        if late or held + asked.places > share:
-            raise self._refusal(state, asked)
-
-    def _refusal(self, state: _Model, asked: Asked) -> Overloaded:
-        ahead = state.total + asked.places - self._worked_on(asked.model)
-        seconds = retry_after(self._wait_s(state, asked.model, ahead))
-        return Overloaded(
-            f"The model {asked.model!r} has as many requests as it can answer in time; try again in {seconds} s.",
-            code="overloaded",
-            retry_after_s=seconds,
-        )
-
-    def _wait_s(self, state: _Model, model: str, places: int) -> float:
-        return state.pace.seconds(max(0, places), self._replicas(model), self._clock())
+        if late or held + places > share:
+            raise _refusal(state, room, asked, places)
 
 
-def retry_after(seconds: float) -> int:
-    """Whole seconds, from 1 on, after which a queue of so many seconds has been served."""
-    return max(1, min(LONGEST_RETRY_S, math.ceil(seconds)))
+def _refusal(state: _Model, room: _Room, asked: Asked, places: int) -> Overloaded:
+    seconds = state.pace.retry_after_s(state.total + places - room.worked_on, room.replicas)
+    answers = "room for no more of a batch" if asked.batch else "as many requests as it can answer in time"
+    return Overloaded(
+        f"The model {asked.model!r} has {answers}; try again in {seconds} s.",
+        code="overloaded",
+        retry_after_s=seconds,
+    )

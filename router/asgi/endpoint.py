@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Generic
 
 from starlette.requests import ClientDisconnect
@@ -89,14 +89,14 @@ class Endpoint(Generic[ParsedT]):
         demand = self._format.demand(parsed[0])
         tally.asks(demand.model)
         remaining_s = deadline - asyncio.get_running_loop().time()
-        with self._admission.admitted(Asked(demand.model, requester.caller, demand.places, remaining_s)) as ticket:
+        batch = demand.priority == "batch"
+        asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
+        with self._admission.admitted(asked) as ticket:
+            tally.on_answer(partial(ticket.end, answered=True))
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
             request = replace(built.request, caller=requester.caller, request_id=scope[REQUEST_ID_KEY])
-            try:
-                await self._respond(request, built, deadline, scope, send, tally=tally)
-            finally:
-                ticket.answered = tally.answered
+            await self._respond(request, built, deadline, scope, send, tally=tally)
 
     async def _respond(
         self, request: Request, built: BuiltRequest, deadline: float, scope: Scope, send: Send, *, tally: Tally
@@ -150,7 +150,7 @@ class Endpoint(Generic[ParsedT]):
 
 def admission_of(config: RouterConfig, backend: Backend) -> Admission:
     """What lets requests in to ``backend``; all endpoints of a router share one."""
-    return Admission(config.places_per_replica, config.max_queue_s, backend.replicas, time.monotonic)
+    return Admission(backend.capacity, config.max_queue_s, config.places_per_replica)
 
 
 def requester_of(scope: Scope) -> Requester:

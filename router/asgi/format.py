@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from router.asgi.caller import Owner
 from vlm.errors import VlmError
-from vlm.types import Chunk, Completion, Request
+from vlm.types import Chunk, Completion, Priority, Request
 
 Json = dict[str, Any]
 
@@ -71,11 +71,15 @@ class Demand:
 
     Attributes:
         model: Canonical name.
-        places: Number of its generations.
+        generations: Number of its generations.
+        beams: Number of beams of each, where the request says it.
+        priority: Whether others go first; see :class:`~vlm.types.Request`.
     """
 
     model: str
-    places: int = 1
+    generations: int = 1
+    beams: int | None = None
+    priority: Priority = "interactive"
 
 
 class ParsedRequest(Protocol):
@@ -149,7 +153,11 @@ class Format(Protocol[ParsedT]):
         ...
 
     def demand(self, parsed: ParsedT) -> Demand:
-        """What a request asks for, by which it is let in or refused before its images are loaded."""
+        """What a request asks for, by which it is let in or refused before its images are loaded.
+
+        Raises:
+            InvalidRequest: It asks for more than is answered together; with the path of the field at fault.
+        """
         ...
 
     def build(self, parsed: ParsedT, images: Sequence[bytes], request_id: str) -> BuiltRequest:

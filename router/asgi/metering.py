@@ -6,7 +6,7 @@ Knows how a request ended and what was generated until then; does not know price
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -95,6 +95,11 @@ class Tally:
         self._generated_tokens = 0
         self._read_s: float | None = None
         self._first_chunk_s: float | None = None
+        self._told: Callable[[], None] = lambda: None
+
+    def on_answer(self, told: Callable[[], None]) -> None:
+        """``told`` is called once the model has answered in full, however long the client takes to read it."""
+        self._told = told
 
     def asks(self, model: str) -> None:
         """The request is for this model, and its images are still to be read."""
@@ -105,11 +110,6 @@ class Tally:
         self._model = built.model
         self._built = built
         self._read_s = self._elapsed_s()
-
-    @property
-    def answered(self) -> bool:
-        """Whether the model has answered in full."""
-        return self._completion is not None
 
     def failed(self, error: VlmError) -> None:
         """The request ends with ``error``."""
@@ -150,7 +150,9 @@ class Tally:
         if self._first_chunk_s is None:
             self._first_chunk_s = self._elapsed_s()
         self._generated_tokens += sum(len(one.token_ids) for one in (chunk, *chunk.choices))
-        self._completion = chunk.completion or self._completion
+        if chunk.completion is not None:
+            self._completion = chunk.completion
+            self._told()
 
     def _outcome(self) -> Outcome:
         if self._error is not None:

@@ -93,6 +93,12 @@ def applications_in(report: Mapping[str, Reported], own_name: str) -> dict[str, 
     }
 
 
+def routers_in(report: Mapping[str, Reported], own_name: str) -> int:
+    """How many replicas of the router run; 1 at least, which is the one that asks."""
+    own = report.get(own_name)
+    return 1 if own is None else max(1, min(map(_running, own["deployments"].values()), default=1))
+
+
 def application_of(name: str, reported: Reported) -> Application:
     """What the report says about one model."""
     status, deployments = status_of(name, reported), list(reported["deployments"])

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from dataclasses import dataclass
 from typing import Protocol
 
+from router.admission.capacity import Capacity
 from vlm.errors import ModelNotFound
 from vlm.types import Chunk, ModelInfo, Request
 
@@ -57,6 +58,10 @@ class Backend(Protocol):
         """Every model that is configured, ready or not."""
         ...
 
+    def capacity(self, model: str) -> Capacity:
+        """What works on the model's requests, as last known; it waits for nobody."""
+        ...
+
     def replicas(self, model: str) -> int:
         """How many processes answered for the model when they were last counted; 0 if that is not known."""
         ...
@@ -105,6 +110,12 @@ class LocalBackend:
             )
             for name, engine in self._engines.items()
         ]
+
+    def capacity(self, model: str) -> Capacity:
+        """See :class:`Backend`."""
+        engine = self._engines.get(model)
+        slots, rows = getattr(engine, "slots", 0), getattr(engine, "rows", 0)
+        return Capacity(self.replicas(model), slots=slots, rows=rows)
 
     def replicas(self, model: str) -> int:
         """See :class:`Backend`."""

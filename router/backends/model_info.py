@@ -37,6 +37,11 @@ class ModelInfos:
         self._infos: dict[str, ModelInfo] = {}
         self._inquiries: dict[str, _Inquiry] = {}
 
+    @property
+    def last(self) -> Mapping[str, ModelInfo]:
+        """What is known, without asking anybody."""
+        return self._infos
+
     async def latest(self, versions: Mapping[str, float | None]) -> Mapping[str, ModelInfo]:
         """What is known of the models in ``versions``.
 

@@ -13,7 +13,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.backends.applications import Application, Failures, Reported, applications_in, controller_report
+from router.admission.capacity import Capacity
+from router.backends.applications import (
+    Application,
+    Failures,
+    Reported,
+    applications_in,
+    controller_report,
+    routers_in,
+)
 from router.backends.base import ModelStatus, unknown
 from router.backends.model_info import ModelInfos
 from router.backends.snapshot import Snapshot
@@ -49,6 +57,7 @@ class RayBackend:
         self._report = report
         self._own_name = own_name
         self._failures = Failures()
+        self._routers = 1
         self._applications = Snapshot(self._read, max_age_s)
         self._infos = ModelInfos(self._describe)
         self._handles: dict[str, Handles] = {}
@@ -74,13 +83,21 @@ class RayBackend:
         infos = await self._infos.latest({name: one.version for name, one in applications.items()})
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
+    def capacity(self, model: str) -> Capacity:
+        """See :class:`Backend`. The router's replicas are counted as well, and each model's say what they work on."""
+        info = self._infos.last.get(model)
+        slots, rows = (0, 0) if info is None else (info.slots, info.rows)
+        return Capacity(self.replicas(model), self._routers, slots, rows)
+
     def replicas(self, model: str) -> int:
         """See :class:`Backend`. The controller counts them."""
         application = (self._applications.last or {}).get(model)
         return 0 if application is None else application.replicas
 
     def _read(self) -> dict[str, Application]:
-        applications = applications_in(self._report(), self._own_name)
+        report = self._report()
+        self._routers = routers_in(report, self._own_name)
+        applications = applications_in(report, self._own_name)
         self._failures.tell(applications.values())
         return applications
 

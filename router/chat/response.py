@@ -39,12 +39,14 @@ class ChatHead:
 
     def json(self, kind: str) -> Json:
         """The keys that come before ``choices``."""
+        tier = self.meta.service_tier
         return {
             "id": self.id,
             "object": kind,
             "created": self.meta.created,
             "model": self.meta.model,
             "system_fingerprint": self.fingerprint,
+            **({} if tier is None else {"service_tier": tier}),
         }
 
 

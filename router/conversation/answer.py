@@ -10,6 +10,7 @@ from typing import Any
 from router.asgi.errors import encode
 from router.conversation.json_schema import JsonSchema
 from router.conversation.response_format import Content
+from router.conversation.tier import ServedTier
 from vlm.grounding_formats import render
 from vlm.grounding_json import objects_json, to_json
 from vlm.types import Chunk, Completion, Timings
@@ -51,6 +52,7 @@ class ResponseMeta:
         request_id: As in the header.
         ignored: What of the request has no effect, as far as the router knows.
         resolution: How the router found the task; None where the model did.
+        service_tier: How the request was served, if it asked for that.
         path_of: The path in the body of what a model calls by the name of a field of ``Request``.
         created: When the answer began, in seconds since 1970.
     """
@@ -60,6 +62,7 @@ class ResponseMeta:
     ignored: tuple[str, ...] = ()
     resolution: str | None = None
     path_of: Callable[[str], str] = str
+    service_tier: ServedTier | None = None
     created: int = field(default_factory=_now)
 
 

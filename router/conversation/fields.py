@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked
+from router.conversation.tier import ServiceTier
 from vlm.sampling import MAX_BIASES, MAX_TOP_LOGPROBS
 from vlm.types import MAX_TASKS, CaptionLength
 
@@ -248,6 +249,9 @@ class ModelBody(Checked):
         "Put the model's own output, special tokens included, into grounding.raw.", default=False
     )
     grounding_format: GroundingFormat | None = optional("Give the objects in this format too.")
+    service_tier: ServiceTier | None = optional(
+        "flex lets others go first, for a while; all others are served alike.", default="auto"
+    )
     drop_params: bool | None = optional(
         "Ignore fields that cannot be honoured instead of refusing the request; the default is the operator's."
     )

@@ -19,9 +19,11 @@ from router.conversation.model_name import ModelName, read_model_name, task_of, 
 from router.conversation.question import Question
 from router.conversation.response_format import ContentForm, is_raw
 from router.conversation.tasks import ImageSize, read_task
+from router.conversation.tier import ServedTier, priority_of, served_as
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
-from vlm.types import Request, Sampling
+from vlm.generations import check_generations, generations
+from vlm.types import Request, Sampling, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class ConversationRequest:
         resolution: How the router found the task, where the body does not name it; None where it does, or the model
             finds it.
         reasoning_param: Path of what asked for reasoning, other than the task.
+        service_tier: How it is served, if it asks for that.
     """
 
     model: str
@@ -86,10 +89,11 @@ class ConversationRequest:
     how_to_send: str
     resolution: Literal["model", "plain"] | None = None
     reasoning_param: str | None = None
+    service_tier: ServedTier | None = None
 
     def meta(self, request_id: str) -> ResponseMeta:
         """What its answer says about it."""
-        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of)
+        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of, self.service_tier)
 
     def path_of(self, name: str) -> str:
         """The path in the body of a field of ``Request``, as the model calls it."""
@@ -142,11 +146,36 @@ class BuiltConversation:
 
 
 def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
-    """What a conversation asks for: each choice, image, task and label is a generation of its own."""
-    body = parsed.body
-    tasks = body.tasks or [task for task in (_named_in_body(body),) if task is not None]
-    generations = sum(max(1, len(task.labels)) for task in tasks) or 1
-    return Demand(read_model_name(body.model, config).model, parsed.n * max(1, len(parsed.images)) * generations)
+    """What a conversation asks for, counted as the engine does.
+
+    Raises:
+        InvalidRequest: It takes more generations than are answered together.
+    """
+    name = read_model_name(parsed.body.model, config)
+    outline = _outline(name, parsed)
+    try:
+        check_generations(outline)
+    except InvalidRequest as error:
+        of_text = error.param == "task.labels" and _is_named(name, parsed)
+        raise error.located(error.message, parsed.question.prompt_param if of_text else error.param) from error
+    priority = priority_of(parsed.body.service_tier)
+    return Demand(name.model, generations(outline), parsed.body.num_beams, priority)
+
+
+def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
+    """The request to the model with nothing but what takes generations."""
+    body, number = parsed.body, len(parsed.images)
+    images = (b"",) * number if number > 1 else ()
+    if _is_named(name, parsed):
+        return Request(None, n=parsed.n, images=images, task=task_of(name.task or "", parsed.question.prompt))
+    if body.tasks is not None:
+        return Request(None, n=parsed.n, images=images, tasks=tuple(map(_with_labels, body.tasks)))
+    task = _named_in_body(body)
+    return Request(None, n=parsed.n, images=images, task=None if task is None else _with_labels(task))
+
+
+def _with_labels(task: TaskBody) -> Task:
+    return Task(task.name, labels=tuple(task.labels))
 
 
 def check_stream_options(options: object, *, stream: bool) -> None:
@@ -170,6 +199,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         stream=bool(body.stream),
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
+        priority=priority_of(body.service_tier),
     )
     named_task = _is_named(name, parsed)
     return ConversationRequest(
@@ -193,6 +223,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         prompt_param=question.prompt_param,
         how_to_send=question.how_to_send,
         resolution="model" if named_task else None,
+        service_tier=served_as(body.service_tier),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
+from router.conversation.tier import ServedTier
 from router.openapi.schemas import GROUNDING, Says
 
 Grounding = Annotated[dict[str, Any], WithJsonSchema(GROUNDING)]
@@ -146,6 +147,7 @@ class ChatCompletion(TypedDict):
     created: UnixSeconds
     model: Annotated[str, Says("Canonical name of the model that answered.")]
     system_fingerprint: Annotated[str | None, Says("What the operator has configured.")]
+    service_tier: NotRequired[Annotated[ServedTier, Says("How it was served, where the request has service_tier.")]]
     choices: Annotated[list[Choice], Field(min_length=1)]
     usage: CompletionUsage
     x_gigarouter: Extras
@@ -179,6 +181,7 @@ class ChatCompletionChunk(TypedDict):
     created: UnixSeconds
     model: str
     system_fingerprint: str | None
+    service_tier: NotRequired[ServedTier]
     choices: Annotated[list[ChunkChoice], Says("Empty in the event that has the usage.")]
     usage: NotRequired[Annotated[CompletionUsage | None, Says("With include_usage: null in all events but the last.")]]
     x_gigarouter: NotRequired[Annotated[Extras, Says("In the event that has the last finish_reason.")]]

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from router.asgi.validation import Checked
 from router.conversation.fields import MAX_MESSAGES, MAX_PARTS
+from router.conversation.tier import ServedTier
 from router.openapi.answers import (
     CompletionTokensDetails,
     Count,
@@ -191,6 +192,7 @@ class ResponseObject(TypedDict):
     parallel_tool_calls: bool
     previous_response_id: None
     reasoning: ReasoningSettings
+    service_tier: ServedTier | None
     store: Literal[False]
     temperature: float | None
     text: TextFormat

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from router.admission.capacity import Capacity
 from router.backends.base import Backend, ModelStatus
 from router.resilience.attempts import Attempts
 from router.resilience.repetition import NotRepeatableError, Repetition
@@ -59,6 +60,10 @@ class ResilientBackend:
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`~router.backends.base.Backend`."""
         return await self._backend.models()
+
+    def capacity(self, model: str) -> Capacity:
+        """See :class:`~router.backends.base.Backend`."""
+        return self._backend.capacity(model)
 
     def replicas(self, model: str) -> int:
         """See :class:`~router.backends.base.Backend`."""

@@ -17,6 +17,7 @@ from router.conversation.answer import (
     found_json,
     logprobs_json,
 )
+from router.conversation.tier import served_as
 from router.responses.schema import Reasoning, ResponsesBody, SchemaFormat, TextSettings
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.types import Chunk, Completion
@@ -196,6 +197,7 @@ def echo_of(body: ResponsesBody) -> Json:
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": None,
         "reasoning": {"effort": reasoning.effort, "summary": reasoning.summary},
+        "service_tier": served_as(body.service_tier),
         "store": False,
         "temperature": body.temperature,
         "text": {"format": _format(body.text)},

@@ -258,7 +258,8 @@ def test_every_setting_of_a_replica_reaches_the_loader_and_the_engine(monkeypatc
     assert threads.call_args_list == [call(3)]
     assert start.call_args_list == [call(loaded, EngineConfig(**NOT_DEFAULT))]
     assert engine.start.call_args_list == [call()]
-    assert asyncio.run(replica.describe()).checkpoint == "org/name"
+    described = asyncio.run(replica.describe())
+    assert (described.checkpoint, described.slots, described.rows) == ("org/name", engine.slots, engine.rows)
 
 
 def test_no_setting_of_the_test_above_is_the_default() -> None:
@@ -276,13 +277,6 @@ def test_serve_lets_more_requests_through_than_an_engine_holds() -> None:
     assert deployment.max_ongoing_requests >= 500 + 700 + 16
     engine = EngineConfig(max_batch=500, max_waiting=700, decode_processes=DECODE_PROCESSES)
     assert deployment.init_args == (ModelConfig(checkpoint="x", engine=engine), own())
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_router_knows_how_many_places_its_models_work_on(name: str) -> None:
-    router, *models = read(name)["applications"]
-    batches = {ModelConfig.from_args(model["args"]).engine.max_batch for model in models}
-    assert batches == {RouterConfig.from_args(router["args"]).places_per_replica}
 
 
 def test_the_router_holds_as_many_requests_as_several_engines() -> None:

@@ -17,8 +17,8 @@ from router.conversation.fields import MAX_LABELS, MAX_REFERENCES
 from router.fetch import fetcher, pinned, resolver, turns, url
 from router.files import objects, routes, store, sweeper, upload
 from vlm.engine.blocks import MAX_BEAMS
-from vlm.engine.compose import MAX_GENERATIONS
 from vlm.engine.config import EngineConfig
+from vlm.generations import MAX_GENERATIONS
 from vlm.image.decode import ImageLimits
 from vlm.types import MAX_TASKS
 

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -30,12 +31,13 @@ INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_234_567, "float32", "c
 class Model:
     """Answers as its prompt says."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 0) -> None:
+        self.info = replace(INFO, slots=slots, rows=slots)
         self.waiting = 0
         self.cancelled = 0
 
     async def describe(self) -> ModelInfo:
-        return INFO
+        return self.info
 
     async def answer(self, request: Request) -> Chunk:
         return [chunk async for chunk in self.generate(request)][-1]
@@ -65,11 +67,11 @@ class Model:
             raise
 
 
-def deploy(name: str, **options: Any) -> None:
+def deploy(name: str, slots: int = 0, **options: Any) -> None:
     from ray import serve
 
     model: Any = serve.deployment(name="Model", ray_actor_options={"num_cpus": 0}, **NO_WAITING, **options)
-    serve.run(model(Model).bind(), name=name, route_prefix=None)
+    serve.run(model(Model).bind(slots), name=name, route_prefix=None)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,7 @@ def test_a_client_may_disconnect_while_it_is_queued(http: httpx.Client) -> None:
     from ray import serve
 
     deploy("narrow", max_ongoing_requests=1)
+    eventually(lambda: ask(http, "", model="narrow").status_code == 200)
     with http.stream("POST", CHAT, json=body("wait", model="narrow", stream=True)) as taken:
         assert taken.status_code == 200
         for stream in (False, True):
@@ -155,6 +158,24 @@ def test_a_client_may_disconnect_while_it_is_queued(http: httpx.Client) -> None:
         assert time.monotonic() - began < 1.0
     eventually(lambda: ask(http, "", model="narrow").status_code == 200)
     serve.delete("narrow")
+
+
+def test_a_router_learns_by_itself_what_a_replica_works_on_and_refuses_more(http: httpx.Client) -> None:
+    """Of two places, one for each part, a caller leaves one to others."""
+    from ray import serve
+
+    deploy("small", slots=1)
+    eventually(lambda: ask(http, "", model="small").status_code == 200)
+    with http.stream("POST", CHAT, json=body("wait", model="small", stream=True)) as taken:
+        assert taken.status_code == 200
+        eventually(lambda: ask(http, "", model="small").status_code == 503)
+        refused = ask(http, "", model="small")
+        check_error(refused, 503, "overloaded", None)
+        assert int(refused.headers["retry-after"]) >= 1
+        other = http.post(CHAT, json=body("", model="small"), headers={"authorization": "Bearer other"})
+        assert other.status_code == 200
+    eventually(lambda: ask(http, "", model="small").status_code == 200)
+    serve.delete("small")
 
 
 def test_a_model_can_be_added_and_removed_while_the_router_runs(http: httpx.Client) -> None:

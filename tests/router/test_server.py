@@ -16,6 +16,7 @@ from router.app import ListeningRouter
 from router.config import RouterConfig
 from router.server import HttpServer
 from tests.deployments.system import free_port
+from tests.router.world import FakeBackend
 from vlm.errors import ConfigError, EngineFailure
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +77,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 async def test_a_router_whose_server_has_ended_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.app.RayBackend", lambda: None)
+    monkeypatch.setattr("router.app.RayBackend", FakeBackend)
     port = free_port()
     router = object.__new__(ListeningRouter)
     await router.__init__(at(port))  # type: ignore[misc]  # as Serve does

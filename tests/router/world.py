@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
+from router.admission.capacity import Capacity
 from router.app import create_app
 from router.backends.base import Backend, ModelStatus, unknown
 from router.chat.request import parse_chat
@@ -169,6 +170,9 @@ class FakeBackend:
 
     async def models(self) -> Sequence[ModelStatus]:
         return self.statuses
+
+    def capacity(self, model: str) -> Capacity:
+        return Capacity(1)
 
     def replicas(self, model: str) -> int:
         return 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -33,6 +32,7 @@ from vlm.engine.prepare import Preparer
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineClosed, EngineLost, Overloaded, VlmError
+from vlm.generations import check_generations, is_compound
 from vlm.models.base import LoadedModel
 from vlm.types import Chunk, Completion, Request
 
@@ -112,6 +112,16 @@ class Engine:
         runs = self._thread.ident is None or self._thread.is_alive()
         return runs and not self._core.broken and self._decoder.healthy
 
+    @property
+    def slots(self) -> int:
+        """How many sequences run at once, at most."""
+        return self._core.scheduler.slots
+
+    @property
+    def rows(self) -> int:
+        """How many beams they have together, at most."""
+        return self._core.scheduler.rows
+
     def stats(self) -> EngineStats:
         """The counters, from any thread; they may belong to two neighbouring steps."""
         places, used = self._places, self._places.used
@@ -190,7 +200,7 @@ class Engine:
         """
         holds = self._accept(request)
         try:
-            if compose.is_compound(request):
+            if is_compound(request):
                 whole = replace(request, stream=False)
                 yield Chunk.whole(await compose.complete(whole, _with_each(holds, self._complete_one)))
                 return
@@ -205,14 +215,14 @@ class Engine:
     def _accept(self, request: Request) -> list[Hold]:
         """Take the places of a request, one hold for each of its generations, or raise that there are none."""
         self._check_open()
-        compose.check_generations(request)
+        check_generations(request)
         take = partial(self._places.take, self._demand(request), request.caller, asyncio.get_running_loop())
         try:
             return take()
         except Overloaded as error:
             if self._give_back_of_closed_loops():
                 return take()
-            error.retry_after_s = max(1, math.ceil(self._load.queue_s(self._places.used)))
+            error.retry_after_s = self._load.retry_after_s(self._places.used)
             raise
 
     def _give_back_of_closed_loops(self) -> int:

@@ -22,22 +22,17 @@ caller that has something going never takes the last place, so that the next new
 from __future__ import annotations
 
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
-from vlm.engine import compose
 from vlm.engine.blocks import CachePlan
 from vlm.errors import InvalidRequest, Overloaded
+from vlm.generations import field_of, generations, places_for
 from vlm.types import Request, Sampling
 
-
-def places_for(beams: int, slots: int, rows: int) -> int:
-    """Number of places that a generation with so many beams takes in an engine of so many slots and rows.
-
-    Where rows are planned for three beams a slot, a search with eight takes three places.
-    """
-    return max(1, -(-beams * slots // rows))
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Demand:
         """What ``request`` takes of an engine with this plan, whose model has these ``defaults``."""
         beams = request.sampling.over(defaults).num_beams or 1
         each = places_for(beams, plan.slots, plan.rows)
-        return cls(compose.generations(request), each, compose.field_of(request))
+        return cls(generations(request), each, field_of(request))
 
     @property
     def places(self) -> int:
@@ -85,9 +80,10 @@ class Hold:
 
 
 class Places:
-    """The places of one engine, and who holds them. Any thread may use it.
+    """The places of one engine, and who holds them. Any thread may use it, and each call takes constant time.
 
-    All that it knows is the set of holds, so a hold that is given back twice is given back once.
+    A hold that is given back twice is given back once. What is given back while another call is at work is counted
+    before that call returns.
     """
 
     def __init__(
@@ -98,13 +94,17 @@ class Places:
         Args:
             capacity: Number of places.
             caller_share: See :class:`~vlm.engine.config.EngineConfig`.
-            changed: Is told how many places are held after some were taken or given back.
+            changed: Is told how many places are held after some were taken or given back, in this order.
         """
         self.capacity = capacity
         self._changed = changed
         self._share = caller_share
         self._holds: set[Hold] = set()
-        self._lock = threading.Lock()  # for taking; giving back needs none
+        self._used = 0
+        self._by_caller: Counter[str | None] = Counter()  # places, none of them 0
+        self._by_request: Counter[object] = Counter()  # holds, none of them 0
+        self._returned: deque[Hold] = deque()  # and not counted yet
+        self._lock = threading.Lock()
 
     @property
     def for_one_caller(self) -> int:
@@ -114,17 +114,21 @@ class Places:
     @property
     def used(self) -> int:
         """Number of places that are taken."""
-        return sum(one.places for one in tuple(self._holds))
+        return self._used
 
     @property
     def requests(self) -> int:
         """Number of requests that hold places."""
-        return len({id(one.request) for one in tuple(self._holds)})
+        return len(self._by_request)
 
     @property
     def owners(self) -> set[Hashable]:
         """What answers the requests that hold places."""
-        return {one.owner for one in tuple(self._holds)}
+        try:
+            with self._lock:
+                return {one.owner for one in self._holds}
+        finally:
+            self._settle()
 
     def take(self, demand: Demand, caller: str | None, owner: Hashable) -> list[Hold]:
         """Take the places of a request.
@@ -139,25 +143,57 @@ class Places:
         self._check_size(demand)
         request = object()
         holds = [Hold(request, caller, owner, demand.each) for _ in range(demand.generations)]
-        with self._lock:
-            self._check_free(demand, caller)
-            self._holds.update(holds)
-        self._changed(self.used)
+        try:
+            with self._lock:
+                self._count_returned()
+                self._check_free(demand, caller)
+                self._holds.update(holds)
+                self._count(holds[0], len(holds))
+                self._changed(self._used)
+        finally:
+            self._settle()
         return holds
 
     def give_back(self, holds: Iterable[Hold]) -> None:
         """Give places back; those that were given back before are ignored.
 
-        Takes no lock: the garbage collector may close a generator in a thread that holds it.
+        Never waits for the lock: the garbage collector may close a generator in a thread that holds it. Whoever holds
+        it counts them before it goes on.
         """
-        self._holds.difference_update(holds)
-        self._changed(self.used)
+        self._returned.extend(holds)
+        self._settle()
 
     def give_back_all(self, owner: Hashable) -> int:
         """Give back the places of all requests of this owner; returns the number of these requests."""
-        holds = [one for one in tuple(self._holds) if one.owner is owner]
+        with self._lock:
+            self._count_returned()
+            holds = [one for one in self._holds if one.owner is owner]
         self.give_back(holds)
-        return len({id(one.request) for one in holds})
+        return len({one.request for one in holds})
+
+    def _settle(self) -> None:
+        """Count what was given back, unless another call is about to."""
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                self._count_returned()
+            finally:
+                self._lock.release()
+
+    def _count_returned(self) -> None:
+        """With the lock."""
+        before = self._used
+        while self._returned:
+            hold = self._returned.popleft()
+            if hold in self._holds:
+                self._holds.remove(hold)
+                self._count(hold, -1)
+        if self._used != before:
+            self._changed(self._used)
+
+    def _count(self, hold: Hold, holds: int) -> None:
+        self._used += holds * hold.places
+        _add(self._by_caller, hold.caller, holds * hold.places)
+        _add(self._by_request, hold.request, holds)
 
     def _limit(self, others: int) -> int:
         return (self.capacity - others) * self._share // 100
@@ -174,9 +210,8 @@ class Places:
             )
 
     def _check_free(self, demand: Demand, caller: str | None) -> None:
-        holds = tuple(self._holds)
-        held = sum(one.places for one in holds if one.caller == caller)
-        others = sum(one.places for one in holds) - held
+        held = self._by_caller.get(caller, 0)
+        others = self._used - held
         free = self.capacity - held - others
         if demand.places > free:
             raise Overloaded(
@@ -192,6 +227,13 @@ class Places:
                 "answered.",
                 code="overloaded",
             )
+
+
+def _add(counts: Counter[K], key: K, number: int) -> None:
+    """Count, and keep no zeros."""
+    counts[key] += number
+    if not counts[key]:
+        del counts[key]
 
 
 def _named(places: int) -> str:

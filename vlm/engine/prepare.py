@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass, replace
 
 from vlm.decoding.cost import announced
-from vlm.engine import compose
 from vlm.engine.blocks import longest_with_beams
 from vlm.engine.output import OutputText
 from vlm.engine.processor_cache import ProcessorCache
 from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
+from vlm.generations import label_of
 from vlm.models.processor import NO_PIXELS, Inputs, ModelFacts, ProcessedImage, Processor
 from vlm.types import Request, Sampling
 
@@ -138,7 +138,8 @@ class Preparer:
             stream=request.stream,
             prefix=self._prefix(inputs),
             threshold=None if request.task is None else request.task.threshold,
-            label=compose.label_of(request),
+            label=label_of(request),
+            batch=request.priority == "batch",
         )
         return Draft(sequence, key, lookup.cost, began)
 

@@ -21,13 +21,15 @@ Before a beam writes into a block that other beams hold too, it gets a copy of i
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from vlm.engine.prefix_cache import Prefix, PrefixCache
 from vlm.engine.sequence import Beam, Sequence
-from vlm.engine.waiting import WaitingQueue
+from vlm.engine.waiting import WaitingQueue, rank_at
 
 GATHERED = 8
 """Sequences that are not streamed start together: one for each so many that run, because a start delays all of these,
@@ -101,7 +103,14 @@ class Scheduler:
     """Waiting and running sequences, and the blocks that they hold."""
 
     def __init__(
-        self, pool: BlockPool, rows: int, max_prefill: int, slots: int | None = None, *, keep_prefixes: bool = True
+        self,
+        pool: BlockPool,
+        rows: int,
+        max_prefill: int,
+        slots: int | None = None,
+        *,
+        keep_prefixes: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start with no sequences.
 
@@ -112,12 +121,14 @@ class Scheduler:
                 the others is delayed.
             slots: Maximum number of sequences that run at once; ``rows`` by default.
             keep_prefixes: Whether image prefixes stay in the cache for later questions.
+            clock: In seconds; that by which sequences say when they came.
         """
         self.pool = pool
         self.rows = rows
         self.slots = rows if slots is None else slots
         self.max_prefill = max_prefill
-        self.waiting = WaitingQueue(self.slots, self.rows)
+        self.waiting = WaitingQueue(self.slots, self.rows, clock)
+        self._clock = clock
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
         self.preemptions = 0
@@ -145,7 +156,10 @@ class Scheduler:
             self.pool.give_back(beam.blocks)
 
     def schedule(self) -> Batch:
-        """Give running beams the blocks they need, preempting the newest if there are none, then start waiting ones."""
+        """Give running beams the blocks they need, preempting others if there are none, then start waiting ones.
+
+        Those of a batch are preempted first, and of equals the newest.
+        """
         self.prefixes.begin()
         copies = self._grow()
         decode = self._decode(copies)
@@ -178,15 +192,19 @@ class Scheduler:
         return Decode(beams, sources, slots, moves, tuple(copies))
 
     def _grow(self) -> list[Copy]:
-        """Give each running beam a block of its own for position ``length - 1``, the oldest sequences first."""
+        """Give each running beam a block of its own for position ``length - 1``, the oldest sequences first.
+
+        The last in this order is preempted where there are no blocks, so that the first always makes progress.
+        """
         copies: dict[int, Copy] = {}  # by target
-        for sequence in sorted(self.running, key=lambda one: one.arrived):
+        rank = rank_at(self._clock())
+        for sequence in sorted(self.running, key=rank):
             for beam in tuple(sequence.beams):
                 while sequence.slot is not None and self._needs_block(beam):
                     if self._reserve(1):
                         self._extend(beam, copies)
                     else:
-                        for block in self._preempt(max(self.running, key=lambda one: one.arrived)):
+                        for block in self._preempt(max(self.running, key=rank)):
                             copies.pop(block, None)  # the beam that it was copied for is preempted
         return list(copies.values())
 

@@ -71,6 +71,8 @@ def test_our_config_is_that_of_make_serve_with_one_model(tmp_path: Path) -> None
     usual = yaml.safe_load(CONFIG.read_text("utf-8"))
     model = next(one for one in usual["applications"] if one["name"] == "kosmos-2")
     found = config["applications"][1]
+    assert RouterConfig.from_args(config["applications"][0]["args"]).places_per_replica == 77
+    assert RouterConfig.from_args(config_of("kosmos-2")["applications"][0]["args"]).places_per_replica is None
     assert found["deployments"][0].pop("num_replicas") == 3
     assert found["args"]["engine"].pop("max_waiting") == 77
     model["args"]["engine"].pop("max_waiting")

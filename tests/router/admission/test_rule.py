@@ -6,19 +6,49 @@ from contextlib import ExitStack
 
 import pytest
 
-from router.admission.rule import Admission, Asked, retry_after
+from router.admission.capacity import UNKNOWN_SLOTS, Capacity
+from router.admission.rule import Admission, Asked, Ticket
 from vlm.errors import Overloaded
+from vlm.pace import UNKNOWN_RETRY_S
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 4, rows: int = 4, *, stated: int | None = None) -> None:
         self.now = 100.0
-        self.replicas = 1
-        self.rule = Admission(4, 10.0, lambda _model: self.replicas, lambda: self.now)
+        self.capacity = Capacity(1, 1, slots, rows)
+        self.rule = Admission(lambda _model: self.capacity, 10.0, stated, lambda: self.now)
         self.held = ExitStack()
 
-    def ask(self, caller: str = "a", places: int = 1, remaining_s: float = 100.0) -> None:
-        self.held.enter_context(self.rule.admitted(Asked("m", caller, places, remaining_s)))
+    def ask(
+        self,
+        caller: str = "a",
+        generations: int = 1,
+        remaining_s: float = 100.0,
+        beams: int | None = None,
+        *,
+        batch: bool = False,
+    ) -> Ticket:
+        asked = Asked("m", caller, remaining_s, generations, beams, batch)
+        return self.held.enter_context(self.rule.admitted(asked))
+
+    def fill(self, caller: str = "a", *, batch: bool = False) -> int:
+        """How many requests are let in until one is refused."""
+        for number in range(1000):
+            try:
+                self.ask(caller, batch=batch)
+            except Overloaded:
+                return number
+        raise AssertionError("nothing is refused")
+
+    def answer_one_a_second(self) -> None:
+        for _ in range(20):
+            self.now += 1.0
+            with self.rule.admitted(Asked("m", "b", 100.0)) as ticket:
+                ticket.end(answered=True)
+
+    @property
+    def outstanding(self) -> int:
+        return self.rule.outstanding("m")
 
 
 @pytest.fixture
@@ -27,22 +57,58 @@ def world() -> World:
 
 
 def test_a_caller_leaves_room_for_another(world: World) -> None:
-    for _ in range(7):
-        world.ask("flood")
-    with pytest.raises(Overloaded):
-        world.ask("flood")
+    assert world.fill("flood") == 7
     world.ask("polite")
     with pytest.raises(Overloaded):
         world.ask("late")
     world.held.close()
-    assert world.rule.outstanding("m") == 0
+    assert world.outstanding == 0
 
 
 def test_a_lost_replica_counts_at_once(world: World) -> None:
-    world.replicas = 2
+    world.capacity = Capacity(2, 1, 4, 4)
     for _ in range(8):
         world.ask()
-    world.replicas = 1
+    world.capacity = Capacity(1, 1, 4, 4)
+    with pytest.raises(Overloaded):
+        world.ask("b")
+
+
+@pytest.mark.parametrize(("routers", "let_in"), [(1, 57), (2, 28), (3, 19), (8, 7)])
+def test_routers_share_what_the_replicas_work_on(routers: int, let_in: int) -> None:
+    """Two parts of 32 slots, of which one caller leaves a place."""
+    world = World()
+    world.capacity = Capacity(8, routers, 4, 4)
+    assert world.fill() == let_in
+
+
+def test_the_slots_are_those_of_the_engine_until_others_are_stated() -> None:
+    assert World(slots=64, rows=64).fill() == 128 * 9 // 10
+    assert World(slots=64, rows=64, stated=10).fill() == 18
+    assert World(slots=0, rows=0).fill() == 2 * UNKNOWN_SLOTS * 9 // 10
+
+
+def test_beams_take_the_places_that_they_take_in_the_engine() -> None:
+    world = World(slots=64, rows=192)
+    for beams, places in ((None, 1), (1, 1), (3, 1), (4, 2), (8, 3)):
+        before = world.outstanding
+        world.ask(beams=beams)
+        assert world.outstanding - before == places
+
+
+def test_a_request_takes_at_most_what_one_replica_works_on(world: World) -> None:
+    """So that the largest is let in where there is nothing before it, and not more with it."""
+    world.ask(generations=64)
+    assert world.outstanding == 4
+    world.ask("b", generations=4)
+    assert world.outstanding == 8
+    with pytest.raises(Overloaded):
+        world.ask("c")
+
+
+def test_the_largest_request_is_let_in_where_many_routers_share_one_replica(world: World) -> None:
+    world.capacity = Capacity(1, 8, 4, 4)
+    world.ask(generations=64)
     with pytest.raises(Overloaded):
         world.ask("b")
 
@@ -50,15 +116,73 @@ def test_a_lost_replica_counts_at_once(world: World) -> None:
 def test_what_would_wait_beyond_its_deadline_is_refused(world: World) -> None:
     for _ in range(5):
         world.ask()
-    for _ in range(20):  # one a second
-        world.now += 1.0
-        with world.rule.admitted(Asked("m", "b", 1, 100.0)) as ticket:
-            ticket.answered = True
+    world.answer_one_a_second()
     with pytest.raises(Overloaded) as refused:
         world.ask(remaining_s=1.0)
     assert refused.value.retry_after_s == 2
     world.ask(remaining_s=3.0)
 
 
-def test_seconds_to_wait_are_whole_and_bounded() -> None:
-    assert [retry_after(seconds) for seconds in (0.0, 1.2, 1000.0)] == [1, 2, 60]
+def test_without_a_pace_a_client_is_told_to_come_back_soon(world: World) -> None:
+    world.fill()
+    world.now += 645.0
+    with pytest.raises(Overloaded) as refused:
+        world.ask()
+    assert (refused.value.retry_after_s, refused.value.code) == (UNKNOWN_RETRY_S, "overloaded")
+
+
+def test_an_answer_takes_no_place_any_more_while_it_is_read(world: World) -> None:
+    ticket = world.ask()
+    ticket.end(answered=True)
+    assert world.outstanding == 0
+    world.held.close()
+    assert world.outstanding == 0
+
+
+def test_a_batch_that_ends_together_counts_as_a_whole(world: World) -> None:
+    tickets = [world.ask() for _ in range(7)]
+    world.now += 2.0
+    for ticket in tickets:
+        ticket.end(answered=True)
+        world.now += 0.01
+    tickets = [world.ask() for _ in range(6)]
+    with pytest.raises(Overloaded) as refused:
+        world.ask(generations=4, remaining_s=0.5)
+    assert refused.value.retry_after_s == 2  # 6 places over 3.5 a second
+
+
+def test_a_model_that_nobody_answers_for_is_forgotten(world: World) -> None:
+    with world.rule.admitted(Asked("nothing", "a", 100.0)):
+        pass
+    assert not world.rule._models
+
+
+def test_a_batch_leaves_room_to_all_others() -> None:
+    world = World(slots=50, rows=50)
+    batch = world.fill("batch", batch=True) + world.fill("another batch", batch=True)
+    assert batch in (59, 60)  # a caller leaves the last place to a newcomer
+    with pytest.raises(Overloaded, match="room for no more of a batch"):
+        world.ask("batch", batch=True)
+    assert world.fill("a") + world.fill("b") in (39, 40)
+
+
+def test_a_batch_is_refused_while_others_take_the_room() -> None:
+    world = World(slots=50, rows=50)
+    for _ in range(60):
+        world.ask("a")
+    with pytest.raises(Overloaded):
+        world.ask("batch", batch=True)
+    world.held.close()
+    assert world.ask("batch", batch=True)
+    assert world.rule._models["m"].batch == 1
+    world.held.close()
+    assert world.outstanding == 0
+
+
+def test_what_waits_of_a_batch_is_not_before_the_others() -> None:
+    world = World(slots=40, rows=40)
+    for number in range(47):
+        world.ask(f"caller {number % 8}", batch=True)
+    for _ in range(2):
+        world.answer_one_a_second()
+    world.ask("caller 0", remaining_s=2.0)  # 47 are held, and one of the 40 that have begun is to end

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from router.admission.capacity import Capacity
 from router.asgi.errors import row_of
 from router.backends.applications import EARLIER, application_of, applications_in, status_of, version_of
 from router.backends.base import Backend, LocalBackend, ModelStatus, ReplicaStatus, not_ready
@@ -53,7 +54,7 @@ def seconds() -> float:
 
 
 REQUEST = Request(b"image", "<OD>")
-INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_000_000, "float32", "cpu")
+INFO = ModelInfo("blip", "miniatures/blip-large", None, 1_000_000, "float32", "cpu", 64, 192)
 
 
 async def collected(backend: Backend, model: str = "blip-large", request: Request = REQUEST) -> list[Chunk]:
@@ -264,6 +265,22 @@ async def test_ray_counts_the_replicas_that_run() -> None:
     assert backend.replicas("blip") == 0  # nobody has asked the controller
     await backend.models()
     assert [backend.replicas(name) for name in ("blip", "florence", "nothing")] == [3, 1, 0]
+
+
+async def test_ray_counts_the_routers_that_run_and_what_replicas_work_on() -> None:
+    serve = Serve(blip=application(RUNNING=3), router=application(RUNNING=2, STARTING=1))
+    backend = ResilientBackend(on_ray(serve))
+    assert backend.capacity("blip") == Capacity()
+    [blip] = await backend.models()
+    assert backend.capacity("blip") == Capacity(3, 2, 64, 192)
+    assert backend.capacity("nothing") == Capacity(0, 2)
+    assert blip.info == INFO
+
+
+async def test_ray_counts_one_router_where_none_is_reported() -> None:
+    backend = on_ray(Serve(blip=application(), router=application("DEPLOYING", STARTING=1)))
+    await backend.models()
+    assert backend.capacity("blip").routers == 1
 
 
 async def test_ray_chooses_how_a_request_crosses_by_the_size_of_its_images() -> None:

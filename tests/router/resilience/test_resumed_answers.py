@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 import torch
 
+from router.admission.capacity import Capacity
 from router.backends.base import LocalBackend, ModelStatus
 from router.resilience.resilient import ResilientBackend, repeatable
 from router.resilience.retry_policy import RetryPolicy
@@ -126,6 +127,9 @@ class Cutting:
 
     async def models(self) -> Sequence[ModelStatus]:
         return ()
+
+    def capacity(self, model: str) -> Capacity:
+        return Capacity(1)
 
     def replicas(self, model: str) -> int:
         return 1

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import pairwise
 
+from router.admission.capacity import Capacity
 from router.backends.base import Backend, ModelStatus, unknown
 from tests.router.world import Step
 from vlm.errors import EngineClosed, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
@@ -50,6 +51,9 @@ class Scripted:
 
     async def models(self) -> Sequence[ModelStatus]:
         return [ModelStatus(model, ready=True, detail="running") for model in self._models]
+
+    def capacity(self, model: str) -> Capacity:
+        return Capacity(1)
 
     def replicas(self, model: str) -> int:
         return 1

@@ -198,7 +198,7 @@ def test_an_uploaded_file_is_an_image() -> None:
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, ["stream_options.include_obfuscation"]),
         ({"stream": True, "stream_options": {"include_obfuscation": False}}, []),
         ({"user": "kim", "safety_identifier": "k", "prompt_cache_key": "p", "service_tier": "flex"},
-         ["user", "safety_identifier", "prompt_cache_key", "service_tier"]),
+         ["user", "safety_identifier", "prompt_cache_key"]),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, ["tools"]),
         ({"n": 1, "models": None, "logprobs": False, "messages": None}, []),
         ({"text": {"colour": 1}, "reasoning": {"mode": "pro"}}, ["text.colour", "reasoning.mode"]),

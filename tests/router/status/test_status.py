@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from router.admission.capacity import Capacity
 from router.admission.rule import Admission, Asked
 from router.asgi.metering import RequestRecord
 from router.backends.base import ModelStatus, ReplicaStatus
@@ -148,13 +149,13 @@ def test_the_latest_error_comes_first() -> None:
 
 async def test_what_is_held_is_shown_while_it_is_held() -> None:
     backend = FakeBackend(script(words()), statuses=[UP])
-    admission = Admission(4, 10.0, backend.replicas, Clock())
+    admission = Admission(lambda _model: Capacity(replicas=1, slots=4, rows=4), 10.0, clock=Clock())
     report = StatusReport(backend, admission, RecentErrors(backend.replicas), ())
-    with admission.admitted(Asked("blip-large", "a", 3, 10.0)):
+    with admission.admitted(Asked("blip-large", "a", 10.0, generations=3)):
         [model] = report.body([UP])["models"]
         assert model["places"] == {"held": 3, "worked_on": 4, "limit": 8}
         assert model["queue_s"] == 0.0
-        with admission.admitted(Asked("blip-large", "b", 2, 10.0)):
+        with admission.admitted(Asked("blip-large", "b", 10.0, generations=2)):
             [model] = report.body([UP])["models"]
             assert (model["places"]["held"], model["queue_s"]) == (5, None)
     assert report.body([UP])["models"][0]["places"]["held"] == 0

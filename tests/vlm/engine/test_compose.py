@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.compose import MAX_GENERATIONS, check_generations, complete, generations, is_compound, merge, split
+from vlm.engine.compose import complete, merge
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, Overloaded, UnsupportedTask, VlmError
+from vlm.generations import MAX_GENERATIONS, check_generations, generations, is_compound, split
 from vlm.grounding_json import to_json
 from vlm.types import MAX_TASKS, Box, Completion, Detection, Grounding, Request, Sampling, Task, Timings, Usage
 

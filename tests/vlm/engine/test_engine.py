@@ -46,8 +46,9 @@ from vlm.errors import (
     UnsupportedTask,
     VlmError,
 )
-from vlm.types import Chunk, Completion, Request, Sampling, Task
+from vlm.types import Chunk, Completion, Priority, Request, Sampling, Task
 
+PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 SMALL = EngineConfig(cache_bytes=64 * 1024**2)
 REQUEST = Request(scene(1))
 ENDLESS = Request(scene(1), sampling=Sampling(max_tokens=60, forced_tokens=(9,) * 60))
@@ -96,7 +97,7 @@ def test_one_by_one_and_all_at_once_give_the_same_answers(engines: dict[str, Eng
 @pytest.mark.parametrize("name", NAMES)
 def test_who_asks_changes_when_a_request_is_answered_but_not_how(engines: dict[str, Engine], name: str) -> None:
     rng, requests = random.Random(3), crowd(name, 32, seed=3)
-    mixed = [replace(request, caller=rng.choice("abc")) for request in requests]
+    mixed = [replace(one, caller=rng.choice("abc"), priority=rng.choice(PRIORITIES)) for one in requests]
     alike, apart = (asyncio.run(gathered(engines[name], asked)) for asked in (requests, mixed))
     assert list(map(comparable, apart)) == list(map(comparable, alike))
 
@@ -125,8 +126,9 @@ def test_a_tiny_cache_gives_the_answers_of_a_big_one(engines: dict[str, Engine],
     ] * 3
     full = blocks_for(longest)
     config = EngineConfig(cache_bytes=least_bytes(loaded, 3, full), max_batch=3)
+    mixed = [replace(one, priority=PRIORITIES[index % 2]) for index, one in enumerate(requests)]
     with Engine(loaded, config) as tiny:
-        scarce = asyncio.run(gathered(tiny, requests))
+        scarce = asyncio.run(gathered(tiny, mixed))
         assert_empty(tiny)
     assert list(map(comparable, scarce)) == list(map(comparable, asyncio.run(gathered(engines[name], requests))))
 

@@ -6,6 +6,7 @@ import pytest
 
 from vlm.engine.load import Load
 from vlm.engine.places import Demand, Places
+from vlm.pace import UNKNOWN_RETRY_S
 
 
 class Clock:
@@ -76,9 +77,10 @@ def test_an_engine_that_serves_nothing_has_a_growing_queue(clock: Clock) -> None
     load = Load(4, clock)
     load.changed(5)
     clock.now += 3
-    assert load.queue_s(5) == pytest.approx(6)
+    assert load.queue_s(5) == pytest.approx(3)
     clock.now += 3
-    assert load.queue_s(5) == pytest.approx(12)
+    assert load.queue_s(5) == pytest.approx(6)
+    assert load.retry_after_s(300) == UNKNOWN_RETRY_S
 
 
 def test_places_tell_it_what_is_held() -> None:

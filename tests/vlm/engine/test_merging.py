@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.images import hand_drawn
 from tests.oracle import MINIATURES, ask_all
 from tests.vlm.engine.test_compose import CAPTION, DETECT, a_box, completion
-from vlm.engine.compose import check_generations, complete, generations, is_compound, merge, split
+from vlm.engine.compose import complete, merge
 from vlm.errors import EngineFailure, InvalidImage, InvalidRequest, VlmError
+from vlm.generations import check_generations, generations, is_compound, split
 from vlm.grounding_json import objects_json, to_json
 from vlm.types import MAX_IMAGES, Completion, Request, Task, Usage
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vlm.engine.blocks import MAX_BEAMS, CachePlan
-from vlm.engine.places import Demand, Hold, Places, places_for
+from vlm.engine.places import Demand, Hold, Places
 from vlm.errors import InvalidRequest, Overloaded, VlmError
+from vlm.generations import places_for
 from vlm.types import Request, Sampling, Task
 
 ONE = Demand()
@@ -134,6 +135,40 @@ def test_many_threads_never_take_more_than_there_are() -> None:
         thread.join()
     assert max(seen) <= 7
     assert (places.used, places.requests) == (0, 0)
+
+
+def test_what_is_told_last_is_true() -> None:
+    """A generator may be closed, and give its places back, in the middle of another call."""
+    told: list[int] = []
+    closing: list[list[Hold]] = []
+
+    def changed(used: int) -> None:
+        while closing:
+            places.give_back(closing.pop())
+        told.append(used)
+
+    places = Places(8, changed=changed)
+    closing.append(places.take(Demand(2, 2), "a", LOOP))
+    places.take(ONE, "b", LOOP)
+    assert told == [4, 5, 1]
+    assert (places.used, places.requests) == (1, 1)
+
+
+def test_no_call_looks_at_every_hold() -> None:
+    places = Places(2000)
+    taken = fill(places, "a")
+    looked = 0
+
+    class Counted(set[Hold]):
+        def __iter__(self) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__iter__()
+
+    places._holds = Counted(places._holds)
+    places.give_back(taken.pop())
+    places.take(ONE, "b", LOOP)
+    assert (places.used, places.requests, looked) == (2000, 2000, 0)
 
 
 class Callers(RuleBasedStateMachine):

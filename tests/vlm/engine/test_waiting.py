@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from vlm.engine.beams import Continuation
 from vlm.engine.blocks import BlockPool
-from vlm.engine.places import places_for
 from vlm.engine.scheduler import Batch, Scheduler
 from vlm.engine.sequence import Sequence
+from vlm.engine.waiting import BATCH_AGES_S
+from vlm.generations import places_for
 from vlm.types import Sampling
 
 arrivals = count(1)
@@ -31,10 +32,12 @@ class Words:
         self.prompt_ids = (0,) * prompt
 
 
-def sequence(caller: str | None = None, max_tokens: int = 4, beams: int = 1, prompt: int = 1) -> Sequence:
+def sequence(
+    caller: str | None = None, max_tokens: int = 4, beams: int = 1, prompt: int = 1, *, batch: bool = False
+) -> Sequence:
     stand_in: Any = Words(prompt)
     how = Sampling(max_tokens=max_tokens, num_beams=beams, length_penalty=1.0)
-    return Sequence(stand_in, how, stand_in, caller=caller, arrived=next(arrivals))
+    return Sequence(stand_in, how, stand_in, caller=caller, batch=batch, arrived=next(arrivals))
 
 
 def scheduler(rows: int = 4, blocks: int = 100, max_prefill: int = 8) -> Scheduler:
@@ -250,3 +253,114 @@ def test_a_caller_with_work_running_does_not_starve_among_endless_newcomers(crow
         if not mine:
             return
     raise AssertionError(f"{len(mine)} have not been served")
+
+
+# Batches
+
+
+class Clock:
+    """Stands still at the time of the last arrival until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = float(next(arrivals))
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_batch_starts_after_all_others() -> None:
+    schedule = Scheduler(BlockPool(101), 2, 8, clock=Clock())
+    added(schedule, *(sequence("batch", 1, batch=True) for _ in range(2)), *(sequence("a", 1) for _ in range(3)))
+    assert starts(schedule, 3) == ["a", "a", "a", "batch", "batch"]
+
+
+def test_the_batches_of_callers_take_turns() -> None:
+    schedule = Scheduler(BlockPool(101), 4, 8, clock=Clock())
+    added(
+        schedule, *(sequence("a", 9, batch=True) for _ in range(4)), *(sequence("b", 9, batch=True) for _ in range(4))
+    )
+    assert starts(schedule) == ["a", "b", "a", "b"]
+
+
+def test_a_caller_with_a_batch_that_runs_waits_no_longer_for_its_other_requests() -> None:
+    schedule = Scheduler(BlockPool(101), 4, 8, clock=Clock())
+    added(schedule, *(sequence("a", 9, batch=True) for _ in range(3)))
+    assert starts(schedule) == ["a"] * 3
+    added(schedule, sequence("a"), sequence("b"))
+    assert starts(schedule) == ["a"]
+
+
+def test_a_batch_that_has_waited_long_enough_takes_its_turn() -> None:
+    clock = Clock()
+    schedule = Scheduler(BlockPool(101), 1, 8, clock=clock)
+    old = sequence("batch", 1, batch=True)
+    added(schedule, old, *(sequence("a", 1) for _ in range(4)))
+    assert starts(schedule) == ["a"]
+    clock.now = old.arrived + BATCH_AGES_S
+    assert starts(schedule, 2) == ["batch", "a"]
+
+
+def test_a_batch_does_not_starve_among_endless_others() -> None:
+    clock = Clock()
+    schedule = Scheduler(BlockPool(101), 2, 8, clock=clock)
+    mine = added(schedule, *(sequence("batch", 3, batch=True) for _ in range(4)))
+    for number in range(200):
+        added(schedule, *(sequence(f"{number}.{index}", 3) for index in range(3)))
+        clock.now += 1.0
+        step(schedule)
+        mine = [one for one in mine if one.slot is not None or one in schedule.waiting]
+        if not mine:
+            return
+    raise AssertionError(f"{len(mine)} have not been served")
+
+
+def is_there(schedule: Scheduler, *sequences: Sequence) -> bool:
+    return any(one.slot is not None or one in schedule.waiting for one in sequences)
+
+
+def test_a_batch_is_preempted_first_and_goes_on_after_those_that_are_not() -> None:
+    """There are blocks for the beginning of all three, and not for what they grow to."""
+    clock = Clock()
+    schedule = Scheduler(BlockPool(4), 3, 8, clock=clock)
+    old = sequence("batch", 20, prompt=16, batch=True)
+    new = [sequence("a", 6, prompt=12), sequence("b", 6, prompt=12)]
+    added(schedule, old)
+    step(schedule)
+    added(schedule, *new)
+    while is_there(schedule, *new):
+        step(schedule)
+    assert [one.preemptions > 0 for one in (old, *new)] == [True, False, False]
+    while is_there(schedule, old):
+        step(schedule)
+    assert len(old.generated) == 20
+
+
+@given(
+    st.lists(
+        st.one_of(st.just("step"), st.tuples(st.sampled_from("abc"), sizes, st.booleans()), st.integers(0, 40)),
+        max_size=60,
+    ),
+    st.integers(10, 30),
+)
+def test_all_are_served_whatever_is_of_a_batch(happenings: list[Any], blocks: int) -> None:
+    clock = Clock()
+    schedule = Scheduler(BlockPool(blocks + 1), 3, 2, clock=clock)
+    alive: list[Sequence] = []
+
+    def stepped() -> None:
+        clock.now += 0.5
+        step(schedule)
+        alive[:] = [one for one in alive if one.slot is not None or one in schedule.waiting]
+
+    for happens in happenings:
+        if happens == "step":
+            stepped()
+        elif isinstance(happens, tuple):
+            clock.now = max(clock.now, float(next(arrivals)))
+            alive += added(schedule, sequence(happens[0], *happens[1], batch=happens[2]))
+        elif happens < len(alive):
+            schedule.remove(alive.pop(happens))
+    for _ in range((1 + len(alive)) * sum(one.sampling.max_tokens or 0 for one in alive)):
+        stepped()
+    assert not alive, "everyone is served in the end"
+    assert schedule.pool.used == 0
