@@ -145,8 +145,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/admission", "router/app", "router/config", "deployments", "deployments/local",
-        "training", "tests",
+        "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
+        "deployments", "deployments/local", "metrics", "training", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",
