@@ -199,6 +199,9 @@ class _Stub:
     def replicas(self, model: str) -> int:  # noqa: ARG002
         return 1
 
+    async def asleep(self, model: str) -> bool:  # noqa: ARG002
+        return False
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -53,8 +53,12 @@ def build(args: Mapping[str, Any]) -> Any:
     """
     from ray import serve
 
+    from deployments.routing import by_image
+
     config = ModelConfig.from_args(args)
     require_token(allow_without=config.allow_unauthenticated_cluster)
     limit = config.engine.capacity + REFUSAL_MARGIN
-    deployment = serve.deployment(name="Replica", max_ongoing_requests=limit, max_queued_requests=limit)
-    return deployment(CheckedReplica).bind(config, own())
+    options: dict[str, Any] = {"max_ongoing_requests": limit, "max_queued_requests": limit}
+    if config.route_by_image:
+        options["request_router_config"] = by_image(config.engine.capacity)
+    return serve.deployment(name="Replica", **options)(CheckedReplica).bind(config, own())

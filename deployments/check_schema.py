@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from deployments.check_problem import Problem
+from deployments.scaling_policy import POLICY, mistakes
 from router.ingress import applications_of
 from router.suggest import did_you_mean
 
@@ -16,20 +17,52 @@ from router.suggest import did_you_mean
 def schema_problems(config: Mapping[str, Any]) -> list[Problem]:
     """Unknown keys anywhere, and what Ray refuses."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own, while it is imported
-        from ray.serve.config import AutoscalingConfig
-        from ray.serve.schema import ServeDeploySchema
+        warnings.simplefilter("ignore")  # Ray's own, while it is imported, and for a setting of autoscaling
+        return _problems(config)
+
+
+def _problems(config: Mapping[str, Any]) -> list[Problem]:
+    from ray.serve.schema import ServeDeploySchema
 
     found = [Problem(place, message) for place, message in unknown_keys(ServeDeploySchema, config, "")]
-    found += [Problem(place, message) for place, message in _refused(ServeDeploySchema, config, config)]
+    found += [
+        Problem(place, message) for place, message in _refused(ServeDeploySchema, _without_policies(config), config)
+    ]
     for place, deployment in _deployments(config):
         scaling = deployment.get("autoscaling_config")
         if isinstance(scaling, Mapping):  # the schema lets any mapping pass
-            refused = _refused(AutoscalingConfig, scaling, {})
-            found += [
-                Problem(".".join(filter(None, (f"{place}.autoscaling_config", at))), text) for at, text in refused
-            ]
+            path = f"{place}.autoscaling_config"
+            found += [Problem(".".join(filter(None, (path, at))), text) for at, text in _of_scaling(scaling)]
     return found
+
+
+def _without_policies(value: Any) -> Any:
+    """The same without the policies of autoscaling, which Ray imports: it would stop at one that is not there."""
+    if isinstance(value, list):
+        return [_without_policies(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: _without_policies(one) for key, one in value.items()}
+    if isinstance(scaling := kept.get("autoscaling_config"), dict):
+        scaling.pop("policy", None)
+    return kept
+
+
+def _of_scaling(scaling: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, message) of what Ray refuses in an ``autoscaling_config``, and of what its policy does."""
+    from ray._common.utils import import_attr  # as Serve imports it
+    from ray.serve.config import AutoscalingConfig
+
+    policy = scaling.get("policy")
+    path = policy.get("policy_function", POLICY) if isinstance(policy, Mapping) else POLICY
+    try:
+        import_attr(str(path))
+    except (ImportError, AttributeError, ValueError):
+        hint = did_you_mean(str(path), [POLICY])
+        yield "policy.policy_function", f"{str(path)!r} cannot be imported.{hint}"
+    else:
+        yield from _refused(AutoscalingConfig, scaling, {})
+        yield from mistakes(scaling)
 
 
 def unknown_keys(schema: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,8 @@ class ModelConfig(BaseModel):
         weights_cache_bytes: Maximum size of that folder; the models of a node may share it.
         engine: Limits and memory of the engine. ``decode_processes`` is DECODE_PROCESSES unless it is given.
         log_format: How a replica writes its log: ``text``, as Ray Serve does, or ``json``, one object a line.
+        route_by_image: Whether requests about one image go to the same replica, which has it in its caches, unless that
+            has much more to do than others (:mod:`deployments.affinity`). False: Serve chooses as for any request.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
     """
@@ -59,6 +61,7 @@ class ModelConfig(BaseModel):
     weights_cache_bytes: int = Field(default=WEIGHTS_CACHE_BYTES, ge=1)
     engine: EngineConfig = EngineConfig(decode_processes=DECODE_PROCESSES)
     log_format: LogFormat = "text"
+    route_by_image: bool = True
     allow_unauthenticated_cluster: bool = False
 
     @classmethod

@@ -16,6 +16,7 @@ from deployments.config import ModelConfig
 from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
+from deployments.scaling_policy import report
 from logs.lines import set_up
 from logs.request_id import REQUEST_ID
 from serve_args.identity import identity
@@ -45,6 +46,7 @@ class Replica:
         logging.getLogger("vlm").parent = log
         set_up(log, config.log_format, identity)
         began = time.perf_counter()
+        self._asked = 0
         self._engine, self._info = _load(config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
@@ -57,6 +59,7 @@ class Replica:
         router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
         """
         REQUEST_ID.set(request.request_id)
+        self._asked += 1
         try:
             async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
                 async for chunk in chunks:
@@ -67,6 +70,7 @@ class Replica:
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
         REQUEST_ID.set(request.request_id)
+        self._asked += 1
         try:
             return Chunk.whole(await self._engine.complete(request))
         except VlmError as error:
@@ -79,6 +83,10 @@ class Replica:
     async def stats(self) -> EngineStats:
         """What the engine holds at this moment."""
         return self._engine.stats()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the autoscaling policy goes by; Serve asks for it where the deployment has one."""
+        return report(self._engine.stats(), self._asked)
 
     async def check_health(self) -> None:
         """Serve calls this every few seconds, and replaces the replica when it raises.

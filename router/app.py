@@ -25,7 +25,7 @@ from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
 from router.admission.rule import Admission
-from router.asgi.endpoint import Endpoint, admission_of
+from router.asgi.endpoint import Endpoint, admission_of, hold_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -92,14 +92,14 @@ def create_app(
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
-    admission = admission_of(config, backend)
+    admission, hold = admission_of(config, backend), hold_of(config, backend)
     report = StatusReport(backend, admission, errors, config.required_models)
     if metrics is not None:
         meter = both(meter, measuring(metrics, backend, admission))
-    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission)
-    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission)
+    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission, hold=hold)
+    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission, hold=hold)
     moondream = {
-        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission)
+        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission, hold=hold)
         for name in ROUTES
     }
     app = Starlette(

@@ -154,6 +154,10 @@ class RouterConfig(BaseModel):
             router and the replicas; more are refused with a 503.
         max_queue_s: Longest time in seconds that a request may be expected to wait for its turn, above 0; what would
             wait longer is refused at once, and so is what would wait beyond its deadline.
+        max_held: Number of requests that wait for the first replica of a model that is scaled to zero, above 0; more
+            are refused with a 503 while it starts. Each keeps its images in the router's memory.
+        cold_start_s: Seconds that such a start is expected to take, above 0, until the router has seen one of the
+            model: what those are told that are refused, and what the deadline of a request must leave room for.
         required_models: Names of the models without which ``/readyz`` does not report ready; if there are none, it asks
             that any model can answer.
         system_fingerprint: Reported in every answer; None if the operator does not name a build.
@@ -208,6 +212,8 @@ class RouterConfig(BaseModel):
     retry_patience_s: Seconds = 30.0
     places_per_replica: Count | None = None
     max_queue_s: Seconds = 10.0
+    max_held: Count = 32
+    cold_start_s: Seconds = 30.0
     required_models: tuple[Name, ...] = ()
     system_fingerprint: str | None = None
     drop_params: bool = False

@@ -23,9 +23,10 @@ TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and
 ROOMS: dict[str, set[str]] = {
     "vlm/__init__": {"vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},  # only when a name is first used
     "vlm/errors": set(),
+    "vlm/route": set(),
     "vlm/sampling": {"vlm/errors"},
     "vlm/model_info": set(),
-    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/sampling"},
+    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling"},
     "vlm/pace": set(),
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
@@ -78,7 +79,7 @@ ROOMS: dict[str, set[str]] = {
     "router/config": {"logs", "serve_args", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
-    "router/resilience": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
+    "router/resilience": {"vlm/errors", "vlm/route", "vlm/types", "router/admission", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
@@ -123,7 +124,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
-    "deployments": {"logs", "metrics", "serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments": {
+        "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
+    },
     "deployments/check": {
         "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
         "router/suggest", "vlm/errors",
@@ -147,6 +150,9 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
         "deployments", "deployments/local", "metrics", "training", "tests",
+    },
+    "benchmarks/affinity": {
+        "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
     },
     "docs/generate": {
         "vlm/types", "vlm/engine", "vlm/image", "vlm/loading", "router/app", "router/asgi", "router/backends/base",

@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from vlm.errors import VlmError
 from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those who import it from here
+from vlm.route import Route
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
 
@@ -191,6 +192,7 @@ class Request:
             be combined with several tasks, labels or images.
         priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
         request_id: For the lines that are logged about it; it has no part in the answer.
+        route: Where it has been; no answer depends on it.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -208,6 +210,7 @@ class Request:
     n: int = 1
     priority: Priority = "interactive"
     request_id: str = field(default="", compare=False)
+    route: Route | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")

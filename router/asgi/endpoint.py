@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Generic
@@ -17,6 +18,7 @@ from typing import Generic
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from router.admission.hold import Hold
 from router.admission.rule import Admission, Asked
 from router.asgi.body import read_body
 from router.asgi.caller import caller_of, owner_of
@@ -50,6 +52,7 @@ class Endpoint(Generic[ParsedT]):
         meter: Meter = ignore,
         *,
         admission: Admission | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self._format = request_format
         self._backend = backend
@@ -57,6 +60,7 @@ class Endpoint(Generic[ParsedT]):
         self._config = config
         self._meter = meter
         self._admission = admission or admission_of(config, backend)
+        self._hold = hold or hold_of(config, backend)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = Tally(scope[REQUEST_ID_KEY])
@@ -90,8 +94,11 @@ class Endpoint(Generic[ParsedT]):
         tally.asks(demand.model)
         remaining_s = deadline - asyncio.get_running_loop().time()
         batch = demand.priority == "batch"
-        asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
-        with self._admission.admitted(asked) as ticket:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._hold.waiting(demand.model, remaining_s))
+            remaining_s = deadline - asyncio.get_running_loop().time()
+            asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
+            ticket = stack.enter_context(self._admission.admitted(asked))
             tally.on_answer(partial(ticket.end, answered=True))
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
@@ -151,6 +158,11 @@ class Endpoint(Generic[ParsedT]):
 def admission_of(config: RouterConfig, backend: Backend) -> Admission:
     """What lets requests in to ``backend``; all endpoints of a router share one."""
     return Admission(backend.capacity, config.max_queue_s, config.places_per_replica)
+
+
+def hold_of(config: RouterConfig, backend: Backend) -> Hold:
+    """What holds requests for a model without a replica; all endpoints of a router share one."""
+    return Hold(config.max_held, config.cold_start_s, backend.asleep, time.monotonic)
 
 
 def requester_of(scope: Scope) -> Requester:

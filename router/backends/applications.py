@@ -31,6 +31,9 @@ STILL_UP: Mapping[str, str] = {
 }
 """States in which replicas may go on answering, and how each is called where they do."""
 
+ASLEEP, WAKING = "at zero (a request starts it)", "starting (requests wait for its first replica)"
+"""What is said of a model that has no replica although its application runs: it is scaled to zero, or no longer."""
+
 REASON_CHARS = 500
 """Longest reason of a failure that is kept."""
 
@@ -54,6 +57,11 @@ class Application:
     deployment: str | None = None
     failed: bool = False
     reason: str = ""
+
+    @property
+    def asleep(self) -> bool:
+        """No replica answers, but one is started by a request, or has been by another."""
+        return self.status.ready and not self.replicas
 
 
 def controller_report() -> Mapping[str, Reported]:
@@ -125,6 +133,9 @@ def status_of(name: str, application: Reported) -> ModelStatus:
     ready, detail = state == "RUNNING", state.lower().replace("_", " ")
     if up and state in STILL_UP:
         ready, detail = True, STILL_UP[state]
+    elif state == "RUNNING" and deployments and not all(map(_running, deployments)):
+        woken = all(one.get("target_num_replicas") for one in deployments)
+        detail = WAKING if woken else ASLEEP
     replicas = (replica_of(replica) for one in deployments for replica in one["replicas"])
     return ModelStatus(name, ready=ready, detail=detail, replicas=tuple(replicas))
 

@@ -66,6 +66,10 @@ class Backend(Protocol):
         """How many processes answered for the model when they were last counted; 0 if that is not known."""
         ...
 
+    async def asleep(self, model: str) -> bool:
+        """Whether no process answers for the model now, while a request starts one or has done so."""
+        ...
+
 
 class Generator(Protocol):
     """What an engine offers; one that has an attribute ``info`` (:class:`~vlm.types.ModelInfo`) is listed with it."""
@@ -120,6 +124,10 @@ class LocalBackend:
     def replicas(self, model: str) -> int:
         """See :class:`Backend`."""
         return int(model in self._engines)
+
+    async def asleep(self, model: str) -> bool:  # noqa: ARG002
+        """See :class:`Backend`."""
+        return False
 
 
 def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:

@@ -94,6 +94,11 @@ class RayBackend:
         application = (self._applications.last or {}).get(model)
         return 0 if application is None else application.replicas
 
+    async def asleep(self, model: str) -> bool:
+        """See :class:`Backend`."""
+        application = (await self._applications.latest()).get(model)
+        return application is not None and application.asleep
+
     def _read(self) -> dict[str, Application]:
         report = self._report()
         self._routers = routers_in(report, self._own_name)

@@ -22,9 +22,13 @@ from router.resilience.repetition import NotRepeatableError, Repetition
 from router.resilience.retry_budget import RetryBudget
 from router.resilience.retry_policy import GivenUp, RetryPolicy, RetryStats, Trouble
 from vlm.errors import LostTooOften, VlmError
+from vlm.route import Route
 from vlm.types import Chunk, Request
 
 logger = logging.getLogger(__name__)
+
+GONE: frozenset[Trouble] = frozenset(("lost", "closed"))
+"""After these, a replica takes no more requests, of whomever."""
 
 SEED_BITS = 63
 """As many as a client's own seed may have without a sign."""
@@ -69,6 +73,10 @@ class ResilientBackend:
         """See :class:`~router.backends.base.Backend`."""
         return self._backend.replicas(model)
 
+    async def asleep(self, model: str) -> bool:
+        """See :class:`~router.backends.base.Backend`."""
+        return await self._backend.asleep(model)
+
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`~router.backends.base.Backend`.
 
@@ -76,8 +84,8 @@ class ResilientBackend:
             LostTooOften: Several replicas ended while they worked on the request.
             VlmError: As the backend behind. For a stream that cannot go on, what has cut it.
         """
-        request = repeatable(request)
         answer = _Answer(model, self._policy)
+        request = replace(repeatable(request), route=answer.route)
         while True:
             try:
                 async with aclosing(self._backend.generate(model, request)) as chunks:
@@ -119,6 +127,7 @@ class ResilientBackend:
             raise self._ended(answer, reason, error)
         pause_s = attempts.next(self._uniform())
         self._retries[answer.model, trouble] += 1
+        answer.route.gone = trouble in GONE
         answer.begin_again(error)
         fields = {"model": answer.model, "attempt": attempts.number, "reason": trouble}
         text = f"%(model)r tries a request again in {pause_s:.2f} s (attempt %(attempt)d): %(reason)s"
@@ -174,6 +183,7 @@ class _Answer:
         self.model = model
         self.attempts = Attempts(policy)
         self.repetition = Repetition()
+        self.route = Route()
         self.counted = False
         self.cut: VlmError | None = None
         """What the client would have got in the middle of its stream."""

@@ -69,6 +69,21 @@ def test_the_configs_of_this_repository_have_no_problem(name: str) -> None:
             f"{REPLICA}.autoscaling_config.min_replica",
             "Did you mean 'min_replicas'?",
         ),
+        (
+            keys(*DEPLOYED, "autoscaling_config", policy={"policy_function": "deployments.scaling_polcy:WaitingWork"}),
+            f"{REPLICA}.autoscaling_config.policy.policy_function",
+            "Did you mean 'deployments.scaling_policy:WaitingWork'?",
+        ),
+        (
+            keys(*DEPLOYED, "autoscaling_config", "policy", policy_kwargs={"quite_s": 1}),
+            f"{REPLICA}.autoscaling_config.policy.policy_kwargs",
+            "did you mean quiet_s?",
+        ),
+        (
+            keys(*DEPLOYED, "autoscaling_config", upscale_delay_s=5),
+            f"{REPLICA}.autoscaling_config.upscale_delay_s",
+            "must be 0",
+        ),
         (keys(*DEPLOYED, autoscaling_config={"min_replicas": 3, "max_replicas": 2}), REPLICA, "max_replicas (2) must"),
         (keys(*DEPLOYED, max_surge_percent="much"), f"{REPLICA}.max_surge_percent", "integer"),
         (keys("applications", 2, name="blip-large"), "applications", "blip-large"),

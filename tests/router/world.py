@@ -177,6 +177,9 @@ class FakeBackend:
     def replicas(self, model: str) -> int:
         return 1
 
+    async def asleep(self, model: str) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
 class Bad:

@@ -342,7 +342,7 @@ async def test_ray_does_not_offer_the_router_itself() -> None:
     backend = on_ray(Serve(zeta=application(), alpha=application("DEPLOY_FAILED")))
     assert await backend.models() == [
         ModelStatus("alpha", ready=False, detail="deploy failed"),
-        ModelStatus("zeta", ready=True, detail="running"),
+        ModelStatus("zeta", ready=True, detail="at zero (a request starts it)"),
     ]
     with pytest.raises(ModelNotFound):
         await collected(backend, "router")
@@ -515,6 +515,29 @@ def test_translated_needs_no_ray_at_all() -> None:
 )
 def test_when_an_application_is_ready(application_: Any, ready: bool) -> None:
     assert status_of("blip", application_).ready is ready
+
+
+def at(target: int, **replicas: int) -> Any:
+    """An application that runs and is to have so many replicas."""
+    reported = application("RUNNING", **replicas)
+    reported["deployments"]["Replica"]["target_num_replicas"] = target
+    return reported
+
+
+async def test_a_model_without_a_replica_is_asleep_until_one_runs() -> None:
+    serve = Serve(blip=at(0), kosmos=application("DEPLOYING", STARTING=1))
+    backend = on_ray(serve, max_age_s=ALWAYS_OLD)
+    for reported, detail, asleep in (
+        (at(0), "at zero (a request starts it)", True),
+        (at(1, STARTING=1), "starting (requests wait for its first replica)", True),
+        (at(1, RUNNING=1), "running", False),
+        (at(0, STOPPING=1), "at zero (a request starts it)", True),
+    ):
+        serve.applications["blip"] = reported
+        [blip, _] = await backend.models()
+        assert (blip.ready, blip.detail, await backend.asleep("blip")) == (True, detail, asleep)
+    assert not await backend.asleep("kosmos")  # not deployed yet: no request starts it
+    assert not await backend.asleep("nobody")
 
 
 @pytest.mark.parametrize("state", ["DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY"])

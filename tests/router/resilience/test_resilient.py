@@ -380,3 +380,14 @@ def test_the_router_has_the_policy_of_its_settings(monkeypatch: pytest.MonkeyPat
 async def test_models_are_those_of_the_backend_behind() -> None:
     backend = Scripted()
     assert await resilient(backend).models() == await backend.models()
+
+
+async def test_each_attempt_says_where_the_request_has_been_and_whether_that_replica_is_gone() -> None:
+    for error, gone in ((GONE, True), (CLOSED, True), (LOST, True), (FULL, False)):
+        behind = Scripted([error], GOOD)
+        await read(ResilientBackend(behind))
+        routes = [request.route for request in behind.asked]
+        assert routes[0] is not None
+        assert all(route is routes[0] for route in routes)
+        assert routes[0].gone is gone
+        assert REQUEST.route is None

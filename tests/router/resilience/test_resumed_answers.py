@@ -134,6 +134,9 @@ class Cutting:
     def replicas(self, model: str) -> int:
         return 1
 
+    async def asleep(self, model: str) -> bool:
+        return False
+
 
 def test_answers_go_from_one_engine_to_another_and_back() -> None:
     """Under load, each cut three times; unseeded draws get the seed that makes them the same again."""

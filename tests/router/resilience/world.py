@@ -58,6 +58,9 @@ class Scripted:
     def replicas(self, model: str) -> int:
         return 1
 
+    async def asleep(self, model: str) -> bool:
+        return False
+
 
 async def read(backend: Backend, request: Request = REQUEST) -> tuple[list[Chunk], VlmError | None]:
     """The chunks of an answer, and the error that it ended with."""

@@ -1,0 +1,73 @@
+"""Serve's hook for the choice of a replica: each process that has a handle of a model makes one of these.
+
+What is chosen is in ``deployments.affinity``. Serve's own part stays as it is: it asks a replica whose queue it does
+not know, goes on to the next rank where one is full, and forgets a replica that has died. Its ``FIFOMixin`` is left
+out: with it, the replica chosen for one request may be given to another.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+from ray.serve._private.request_router.common import PendingRequest
+from ray.serve._private.request_router.request_router import RequestRouter
+from ray.serve.config import RequestRouterConfig
+
+from deployments.affinity import Affinity
+from vlm.types import Request
+
+
+class ImageRouter(RequestRouter):
+    """Sends requests about an image to the replica that has seen it."""
+
+    def initialize_state(self, capacity: int) -> None:
+        """Serve calls this once. ``capacity``: requests that an engine takes."""
+        self._capacity = capacity
+        self._affinity = Affinity(self._queue_of)
+        self._known: Sequence[Any] | None = None
+        self._by_name: dict[str, Any] = {}
+
+    async def choose_replicas(
+        self, candidate_replicas: list[Any], pending_request: PendingRequest | None = None
+    ) -> list[list[Any]]:
+        """Serve calls this for every request, and again after a pause until a replica has taken it."""
+        if pending_request is None or not candidate_replicas:
+            return [candidate_replicas]
+        pending_request.routing_context.should_backoff = True  # else Serve asks again without a pause
+        if candidate_replicas is not self._known:  # Serve makes a new list whenever a replica comes, goes or changes
+            self._learn(candidate_replicas)
+        ranks = self._affinity.ranks(_asked(pending_request))
+        return [[self._by_name[name] for name in rank] for rank in ranks]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: Any, result: Any) -> None:  # noqa: ARG002
+        """Serve calls this when a replica has taken a request."""
+        request = _asked(pending_request)
+        if isinstance(request, Request) and request.route is not None:
+            request.route.taken.append(replica_id.unique_id)
+
+    def _learn(self, replicas: list[Any]) -> None:
+        self._known = replicas
+        self._by_name = {one.replica_id.unique_id: one for one in replicas}
+        self._affinity.set_replicas(list(self._by_name), min(self._capacity, replicas[0].max_ongoing_requests))
+
+    def _queue_of(self, name: str) -> int | None:
+        length: int | None = self._replica_queue_len_cache.get(self._by_name[name].replica_id)
+        return length
+
+
+def by_image(capacity: int) -> RequestRouterConfig:
+    """What a deployment is given so that its handles choose replicas this way.
+
+    It carries the class under the name of Serve's own. With HAProxy, Serve refuses any other name for the first
+    deployment of an application, because HAProxy would pass it by; a model has no route, and all its requests come
+    through handles. The arguments tell Serve that a deployment has changed, since the name does not.
+    """
+    config = {"request_router_kwargs": {"capacity": capacity}}
+    return RequestRouterConfig.from_serialized_request_router_cls(config, pickle.dumps(ImageRouter))
+
+
+def _asked(pending: PendingRequest) -> object:
+    """The argument of ``Replica.answer`` and ``Replica.generate``, before it crosses; None for other calls."""
+    return pending.args[0] if pending.args else None
