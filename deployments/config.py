@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 
+from logs.lines import LogFormat
 from serve_args import parse_args
 from vlm.engine.config import EngineConfig
 from vlm.errors import ConfigError
@@ -42,6 +43,7 @@ class ModelConfig(BaseModel):
             copy of its own.
         weights_cache_bytes: Maximum size of that folder; the models of a node may share it.
         engine: Limits and memory of the engine. ``decode_processes`` is DECODE_PROCESSES unless it is given.
+        log_format: How a replica writes its log: ``text``, as Ray Serve does, or ``json``, one object a line.
         route_by_image: Whether requests about one image go to the same replica, which has it in its caches, unless that
             has much more to do than others (:mod:`deployments.affinity`). False: Serve chooses as for any request.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
@@ -58,6 +60,7 @@ class ModelConfig(BaseModel):
     weights_cache: str | None = None
     weights_cache_bytes: int = Field(default=WEIGHTS_CACHE_BYTES, ge=1)
     engine: EngineConfig = EngineConfig(decode_processes=DECODE_PROCESSES)
+    log_format: LogFormat = "text"
     route_by_image: bool = True
     allow_unauthenticated_cluster: bool = False
 

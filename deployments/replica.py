@@ -17,6 +17,9 @@ from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
 from deployments.scaling_policy import report
+from logs.lines import set_up
+from logs.request_id import REQUEST_ID
+from serve_args.identity import identity
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
@@ -41,6 +44,7 @@ class Replica:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
         logging.getLogger("vlm").parent = log
+        set_up(log, config.log_format, identity)
         began = time.perf_counter()
         self._asked = 0
         self._engine, self._info = _load(config)
@@ -54,6 +58,7 @@ class Replica:
         An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
         router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
         """
+        REQUEST_ID.set(request.request_id)
         self._asked += 1
         try:
             async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
@@ -64,6 +69,7 @@ class Replica:
 
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
+        REQUEST_ID.set(request.request_id)
         self._asked += 1
         try:
             return Chunk.whole(await self._engine.complete(request))

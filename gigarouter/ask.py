@@ -65,9 +65,7 @@ def parser(program: str = "gigarouter ask") -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--json", action="store_true", help="the router's whole answer, one line an image")
-    parser.add_argument(
-        "--url", default=os.environ.get(URL_VARIABLE, URL), help=f"of the router (default: {URL_VARIABLE}, or {URL})"
-    )
+    parser.add_argument("--url", default=default_url(), help=f"of the router (default: {URL_VARIABLE}, or {URL})")
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="maximum wait for an answer")
     return parser
 
@@ -88,14 +86,20 @@ async def ask_all(options: argparse.Namespace, transport: httpx2.AsyncBaseTransp
     images: Sequence[Path | None] = options.images or [None]
     gate = asyncio.Semaphore(AT_ONCE)
     async with httpx2.AsyncClient(
-        base_url=options.url, headers=_headers(), timeout=options.timeout, transport=transport
+        base_url=options.url, headers=headers(), timeout=options.timeout, transport=transport
     ) as client:
         answers = [asyncio.create_task(_answer(client, options, image, gate)) for image in images]
         statuses = [_show(await answer, image, options) for image, answer in zip(images, answers, strict=True)]
     return FAILED if FAILED in statuses else max(statuses)
 
 
-def _headers() -> dict[str, str]:
+def default_url() -> str:
+    """Where the router is, unless an argument says it."""
+    return os.environ.get(URL_VARIABLE, URL)
+
+
+def headers() -> dict[str, str]:
+    """Those that say who asks."""
     key = os.environ.get(KEY_VARIABLE)
     return {"authorization": f"Bearer {key}"} if key else {}
 

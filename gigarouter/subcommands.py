@@ -46,6 +46,7 @@ class Subcommand:
 SUBCOMMANDS = (
     Subcommand("serve", "deployments.local.__main__", "run the whole system on this machine, until Ctrl-C"),
     Subcommand("ask", "gigarouter.ask", "ask a running system about images"),
+    Subcommand("status", "gigarouter.status", "print what a running system does at this moment"),
     Subcommand("fetch", "gigarouter.fetch", "download a model's published files and compare their hashes"),
     Subcommand("verify", "vlm.verify.__main__", "check that a checkpoint is complete, and that it runs"),
     Subcommand("bench", "vlm.bench", "measure the engine on this machine, beside transformers"),

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from logs.lines import set_up
 from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
@@ -60,6 +61,7 @@ from router.openapi.status import (
     OPENAPI,
     READYZ,
     RETRIEVE_MODEL,
+    STATUS,
 )
 from router.request_metrics import RequestMeter, watch_router
 from router.resilience.resilient import ResilientBackend
@@ -67,8 +69,11 @@ from router.resilience.retry_policy import RetryPolicy
 from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from router.server import HttpServer
+from router.status.recent_errors import RecentErrors
+from router.status.report import StatusReport
 from serve_args.cluster_auth import require_token
 from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
+from serve_args.identity import identity
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
@@ -82,10 +87,13 @@ def create_app(
     they are behind ``GET /metrics``.
     """
     status = StatusRoutes(backend, config)
+    errors = RecentErrors(backend.replicas)
+    meter = both(errors, meter)
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
     images = image_loader(config, files)
     admission, hold = admission_of(config, backend), hold_of(config, backend)
+    report = StatusReport(backend, admission, errors, config.required_models)
     if metrics is not None:
         meter = both(meter, measuring(metrics, backend, admission))
     chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission, hold=hold)
@@ -104,6 +112,7 @@ def create_app(
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
             *(DescribedRoute(route.path, route.endpoint, FILES[route.name]) for route in file_routes.routes()),
+            DescribedRoute("/v1/status", report.answer, STATUS),
             DescribedRoute("/health", status.healthz, HEALTH),
             DescribedRoute("/healthz", status.healthz, HEALTHZ),
             DescribedRoute("/readyz", status.readyz, READYZ),
@@ -245,7 +254,7 @@ class Router:
         """
         require_same(built_with)
         self._config = config
-        _prepare_process()
+        _prepare_process(config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return OneRequestId(create_app(_backend(self._config), self._config, metrics=RayMetrics()))
@@ -260,7 +269,7 @@ class ListeningRouter:
         Raises:
             ConfigError: The address cannot be listened at.
         """
-        _prepare_process()
+        _prepare_process(config)
         self._server = HttpServer(create_app(_backend(config), config, metrics=PrometheusMetrics()), config)
         self._server.start()
 
@@ -283,10 +292,11 @@ def _backend(config: RouterConfig) -> Backend:
     return ResilientBackend(RayBackend(), policy)
 
 
-def _prepare_process() -> None:
+def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     # Serve gives handlers only to its own logger: without this our access log would be lost.
-    logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    served = logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    set_up(served, config.log_format, identity)
 
 
 class OneRequestId:

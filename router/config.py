@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from logs.lines import LogFormat
 from serve_args import parse_args
 from vlm.image.limits import ImageLimits
 
@@ -167,6 +168,7 @@ class RouterConfig(BaseModel):
             reported by ``/v1/models``, with null for a model that is not listed.
         listen: IPv4 address and port at which the router's process listens itself, as ``127.0.0.1:8000``; None where
             Serve's proxies do. For a system on one machine, with one replica of the router.
+        log_format: How this process writes its log: ``text``, as Ray Serve does, or ``json``, one object a line.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
     """
@@ -218,6 +220,7 @@ class RouterConfig(BaseModel):
     default_model: Name | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     listen: Address | None = None
+    log_format: LogFormat = "text"
     allow_unauthenticated_cluster: bool = False
 
     @field_validator("allowed_image_hosts")

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "metrics", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
+PACKAGED = ("vlm", "logs", "metrics", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -72,17 +72,19 @@ ROOMS: dict[str, set[str]] = {
         "vlm/models/base", "vlm/models/cards", "vlm/models/processor",
     },
     "serve_args": {"vlm/errors"},
+    "logs": set(),
     "metrics": set(),
     "router": set(),
     "router/suggest": set(),
-    "router/config": {"serve_args", "vlm/image"},
+    "router/config": {"logs", "serve_args", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     "router/resilience": {"vlm/errors", "vlm/route", "vlm/types", "router/admission", "router/backends/base"},
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
-        "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base", "router/admission",
+        "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base",
+        "router/admission",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -100,6 +102,8 @@ ROOMS: dict[str, set[str]] = {
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
+    # What the status says: it knows no format of requests, and not where answers come from.
+    "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
     },
@@ -112,16 +116,16 @@ ROOMS: dict[str, set[str]] = {
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
         "metrics", "router/admission", "router/request_metrics",
-        "vlm/errors", "vlm/models/cards", "serve_args", "router/config", "router/asgi", "router/backends",
+        "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
-        "router/responses", "router/server",
+        "router/responses", "router/server", "router/status",
         "vlm/grounding_schema",
     },
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {
-        "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
+        "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
     },
     "deployments/check": {
         "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
@@ -144,8 +148,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/admission", "router/app", "router/backends", "router/config", "deployments",
-        "deployments/environment", "deployments/local", "training", "tests",
+        "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
+        "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
@@ -161,7 +165,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
         "deployments/", "router/app.py", "router/backends/applications.py", "router/backends/ray.py",
-        "serve_args/cluster_auth.py", "serve_args/cluster_environment.py",
+        "serve_args/cluster_auth.py", "serve_args/cluster_environment.py", "serve_args/identity.py",
     ),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
@@ -193,7 +197,7 @@ TORCH_FREE = (
     "vlm/engine/*.py", "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/image_reader.py",
     "vlm/models/processor.py", "vlm/models/*/card.py",
     "vlm/models/*/checks.py", "vlm/models/*/parsing.py", "vlm/models/*/processor.py", "vlm/models/*/tasks.py",
-    "vlm/models/*/vocabulary.py", "serve_args/*.py", "router/**/*.py", "deployments/**/*.py",
+    "vlm/models/*/vocabulary.py", "serve_args/*.py", "logs/*.py", "router/**/*.py", "deployments/**/*.py",
 )  # fmt: skip
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",

@@ -191,6 +191,7 @@ class Request:
             numbers of its own, and the first is as if ``n`` were 1; without sampling, all are equal. More than 1 cannot
             be combined with several tasks, labels or images.
         priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
+        request_id: For the lines that are logged about it; it has no part in the answer.
         route: Where it has been; no answer depends on it.
 
     Raises:
@@ -208,6 +209,7 @@ class Request:
     caller: str | None = field(default=None, repr=False)
     n: int = 1
     priority: Priority = "interactive"
+    request_id: str = field(default="", compare=False)
     route: Route | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -65,6 +65,23 @@ class Asked:
     batch: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """What one router has let in for a model.
+
+    Attributes:
+        held: Places of the requests that have not ended.
+        worked_on: Places that are worked on at once; what is held beyond them waits.
+        limit: Places that are held at most.
+        queue_s: Seconds that a request which came now would wait for its turn; None where no pace has been measured.
+    """
+
+    held: int
+    worked_on: int
+    limit: int
+    queue_s: float | None
+
+
 class Ticket:
     """A request that has been let in, until it has been answered or has failed."""
 
@@ -156,6 +173,16 @@ class Admission:
         """Places of the requests that were let in and have not ended."""
         state = self._models.get(model)  # once, since any thread may ask
         return 0 if state is None else state.total
+
+    def load(self, model: str) -> ModelLoad:
+        """What is held, and for how long the next request would wait."""
+        room, state = self._room(model), self._models.get(model)
+        held = state.total if state else 0
+        ahead = held + 1 - room.worked_on
+        queue_s: float | None = 0.0
+        if ahead > 0:
+            queue_s = state.pace.seconds(ahead, room.replicas) if state and state.pace.is_known else None
+        return ModelLoad(held, room.worked_on, 2 * room.worked_on, queue_s)
 
     @contextmanager
     def admitted(self, asked: Asked) -> Iterator[Ticket]:

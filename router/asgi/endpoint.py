@@ -91,6 +91,7 @@ class Endpoint(Generic[ParsedT]):
         parsed = [await until(deadline, in_thread_if_large(len(body[0]), self._format.parse, body[0]))]
         size = len(body.pop())
         demand = self._format.demand(parsed[0])
+        tally.asks(demand.model)
         remaining_s = deadline - asyncio.get_running_loop().time()
         batch = demand.priority == "batch"
         async with AsyncExitStack() as stack:
@@ -101,7 +102,7 @@ class Endpoint(Generic[ParsedT]):
             tally.on_answer(partial(ticket.end, answered=True))
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
-            request = replace(built.request, caller=requester.caller)
+            request = replace(built.request, caller=requester.caller, request_id=scope[REQUEST_ID_KEY])
             await self._respond(request, built, deadline, scope, send, tally=tally)
 
     async def _respond(
@@ -138,18 +139,18 @@ class Endpoint(Generic[ParsedT]):
             writer = built.event_writer()
             scope[FAILURE_KEY] = writer.failure
             events = sse(first, chunks, writer)
-            await self._send_until(deadline + READING_GRACE_S, events, built, scope, send)
+            await self._send_until(deadline + READING_GRACE_S, events, built, send)
         finally:
             await give_up(first)
 
     async def _send_until(
-        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, scope: Scope, send: Send
+        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, send: Send
     ) -> None:
         try:
             async with asyncio.timeout_at(end):
                 await _send_all(events, built, self._config.keep_alive_s, send)
         except TimeoutError:
-            logger.warning("%s: cut off, because the client does not read its answer", scope[REQUEST_ID_KEY])
+            logger.warning("cut off, because the client does not read its answer")
         finally:
             await events.aclose()
 

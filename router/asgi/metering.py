@@ -29,7 +29,8 @@ class RequestRecord:
         request_id: The id in the response's headers.
         outcome: ``completed``: the model answered in full; ``failed``: ``error`` says why; ``abandoned``: the client
             left, or the server stopped, before the answer was complete.
-        model: Canonical name; None where the request was not read to its end.
+        model: Canonical name, as far as the request was read; None where it was not. It need not be that of a model
+            that is served.
         tasks: Canonical names: those that were answered, else those that the request named. Empty if the
             request named none and was not answered.
         usage: Tokens read and written; known only once the model has answered in full.
@@ -87,6 +88,7 @@ class Tally:
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
         self._began = time.perf_counter()
+        self._model: str | None = None
         self._built: BuiltRequest | None = None
         self._completion: Completion | None = None
         self._error: VlmError | None = None
@@ -99,8 +101,13 @@ class Tally:
         """``told`` is called once the model has answered in full, however long the client takes to read it."""
         self._told = told
 
+    def asks(self, model: str) -> None:
+        """The request is for this model, and its images are still to be read."""
+        self._model = model
+
     def read(self, built: BuiltRequest) -> None:
         """The request has been read."""
+        self._model = built.model
         self._built = built
         self._read_s = self._elapsed_s()
 
@@ -126,7 +133,7 @@ class Tally:
         return RequestRecord(
             request_id=self._request_id,
             outcome=self._outcome(),
-            model=None if self._built is None else self._built.model,
+            model=self._model,
             tasks=self._tasks(),
             usage=None if self._completion is None else self._completion.usage,
             generated_tokens=self._generated_tokens,

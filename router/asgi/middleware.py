@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -16,6 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from logs.lines import place_of
+from logs.request_id import REQUEST_ID
 from router.asgi.errors import INTERNAL, error_body, error_response
 from router.asgi.sse import event
 from vlm.errors import VlmError
@@ -64,6 +65,7 @@ class Exchange:
         self._status = 0
         self._streams = False
         scope[REQUEST_ID_KEY] = self._id
+        REQUEST_ID.set(self._id)
 
     async def send(self, message: Message) -> None:
         """Pass a message on, with our headers on its start."""
@@ -104,13 +106,13 @@ class Exchange:
 
     def report(self, error: Exception) -> None:
         """Log where an unexpected exception comes from, without its text."""
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s: unexpected %s\n%s", self._id, type(error).__name__, frames)
+        logger.error("unexpected %s\n%s", type(error).__name__, place_of(error))
 
     def log(self) -> None:
         """One line in the access log."""
-        method, path = self._scope["method"], self._scope["path"][:256]
-        logger.info("%s: %s %r %d %.0f ms", self._id, method, path, self._status, self._elapsed_ms())
+        method, path, ms = self._scope["method"], self._scope["path"][:256], self._elapsed_ms()
+        fields = {"method": method, "path": path, "status": self._status, "duration_ms": round(ms)}
+        logger.info("%s %r %d %.0f ms", method, path, self._status, ms, extra=fields)
 
     def _headers(self) -> Mapping[str, str]:
         echo = {} if self._echo is None else {"x-client-request-id": self._echo}

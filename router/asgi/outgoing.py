@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope, Send
 
-from router.asgi.middleware import REQUEST_ID_KEY
-
 logger = logging.getLogger(__name__)
 
 READING_GRACE_S = 10.0
@@ -55,7 +53,7 @@ class Outgoing:
         except TimeoutError as error:
             if not self._limit.expired():
                 raise
-            logger.warning("%s: cut off, because the client does not read its answer", self._scope[REQUEST_ID_KEY])
+            logger.warning("cut off, because the client does not read its answer")
             raise ClientDisconnect from error
 
     async def __call__(self, message: Message) -> None:

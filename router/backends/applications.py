@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.base import ModelStatus
+from router.backends.base import ModelStatus, ReplicaStatus
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ def _with_earlier(report: Mapping[str, Reported], names: set[str], client: Any) 
     asked = [controller._get_running_replica_details_for_deployment.remote(one.app_name, one.name) for one in kept]
     found: dict[str, dict[str, Reported]] = {}
     for one, replicas in zip(kept, ray.get(asked), strict=True):
-        found.setdefault(one.app_name, {})[one.name] = {"replicas": [{"state": "RUNNING"} for _ in replicas]}
+        running = [{"replica_id": replica.replica_id, "state": "RUNNING"} for replica in replicas]
+        found.setdefault(one.app_name, {})[one.name] = {"replicas": running}
     return {name: {**report[name], "deployments": found[name], EARLIER: True} for name in found}
 
 
@@ -129,12 +130,20 @@ def status_of(name: str, application: Reported) -> ModelStatus:
     """
     state, deployments = _text(application["status"]), application["deployments"].values()
     up = bool(deployments) and all(_is_up(one, state) for one in deployments)
+    ready, detail = state == "RUNNING", state.lower().replace("_", " ")
     if up and state in STILL_UP:
-        return ModelStatus(name, ready=True, detail=STILL_UP[state])
-    if state == "RUNNING" and deployments and not all(map(_running, deployments)):
+        ready, detail = True, STILL_UP[state]
+    elif state == "RUNNING" and deployments and not all(map(_running, deployments)):
         woken = all(one.get("target_num_replicas") for one in deployments)
-        return ModelStatus(name, ready=True, detail=WAKING if woken else ASLEEP)
-    return ModelStatus(name, ready=state == "RUNNING", detail=state.lower().replace("_", " "))
+        detail = WAKING if woken else ASLEEP
+    replicas = (replica_of(replica) for one in deployments for replica in one["replicas"])
+    return ModelStatus(name, ready=ready, detail=detail, replicas=tuple(replicas))
+
+
+def replica_of(replica: Reported) -> ReplicaStatus:
+    """What may be said of a replica: not where it runs."""
+    state = _text(replica["state"]).lower().replace("_", " ")
+    return ReplicaStatus(str(replica.get("replica_id", "")), state)
 
 
 def version_of(application: Reported) -> float | None:

@@ -12,6 +12,19 @@ from vlm.types import Chunk, ModelInfo, Request
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One process of a model.
+
+    Attributes:
+        id: Its name in the cluster's logs and metrics; "" where it is not known.
+        state: In a word: ``running`` once it answers.
+    """
+
+    id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """Whether a model can answer now.
 
@@ -20,12 +33,14 @@ class ModelStatus:
         ready: Whether it can answer.
         detail: Its state in words, which says why it is not ready.
         info: What is loaded; None where no replica has been asked yet or none answers.
+        replicas: The processes that there are, whatever their state.
     """
 
     name: str
     ready: bool
     detail: str
     info: ModelInfo | None = None
+    replicas: tuple[ReplicaStatus, ...] = ()
 
 
 class Backend(Protocol):
@@ -90,7 +105,13 @@ class LocalBackend:
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`Backend`."""
         return [
-            ModelStatus(name, ready=True, detail="in this process", info=getattr(engine, "info", None))
+            ModelStatus(
+                name,
+                ready=True,
+                detail="in this process",
+                info=getattr(engine, "info", None),
+                replicas=(ReplicaStatus("", "running"),),
+            )
             for name, engine in self._engines.items()
         ]
 

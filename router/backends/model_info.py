@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 
 from vlm.errors import VlmError
@@ -51,7 +52,7 @@ class ModelInfos:
         self._forget(self._inquiries.keys() - versions.keys())
         for model, version in versions.items():
             if version is not None and self._is_due(model, version):
-                self._inquiries[model] = _Inquiry(version, _now(), asyncio.create_task(self._ask(model)))
+                self._inquiries[model] = _Inquiry(version, _now(), self._inquiry(model))
         await self._wait()
         return dict(self._infos)
 
@@ -65,6 +66,10 @@ class ModelInfos:
         if last is None or last.version != version:
             return last is None or last.task.done()
         return last.task.done() and not last.answered and _now() - last.asked_at > self._retry_s
+
+    def _inquiry(self, model: str) -> asyncio.Task[bool]:
+        """In a context of its own: its lines in the log are of no request, although one has been the reason."""
+        return asyncio.create_task(self._ask(model), context=Context())
 
     async def _wait(self) -> None:
         """Until all inquiries have ended or the youngest one has had its time."""

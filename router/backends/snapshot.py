@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from vlm.errors import ModelNotReady
@@ -52,7 +53,8 @@ class Snapshot(Generic[T]):
         """Wait for the one reader that runs at a time, which is started if there is none."""
         if self._reading is None:
             self._asked_at = _now()
-            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
+            # Its lines in the log are of no request, although one has waited for it first.
+            self._reading = asyncio.create_task(asyncio.to_thread(self._read), context=Context())
             self._reading.add_done_callback(self._take)
         patience = max(0.0, self._asked_at + self._patience_s - _now())
         await asyncio.wait({self._reading}, timeout=patience)

@@ -293,3 +293,57 @@ class NotReady(ErrorBody):
     """Some model cannot answer yet."""
 
     models: NotRequired[list[ModelReadiness]]
+
+
+# Status
+
+
+class ReplicaObject(TypedDict):
+    """One process of a model."""
+
+    id: Annotated[str, Says("Its name in the cluster's logs and metrics; empty where it has none.")]
+    state: Annotated[str, Says("running once it answers; before and after that, the cluster's own word.")]
+
+
+class PlacesObject(TypedDict):
+    """Places for generations, as this router counts them."""
+
+    held: Annotated[Count, Says("By requests that were let in and have not ended.")]
+    worked_on: Annotated[Count, Says("At once, by all replicas; what is held beyond them waits.")]
+    limit: Annotated[Count, Says("Held at most; more is refused.")]
+
+
+class ErrorCount(TypedDict):
+    """One error, as often as it was answered since this router started."""
+
+    code: Annotated[str, Says("Its code; its type where it has none.")]
+    status: Annotated[int, Says("Of HTTP.")]
+    count: Annotated[int, Field(ge=1)]
+    last_at: UnixSeconds
+
+
+class ServedModel(TypedDict):
+    """What is known of a model at this moment."""
+
+    id: Annotated[str, Says("The name in requests.")]
+    ready: Annotated[bool, Says("Whether it can answer.")]
+    required: Annotated[bool, Says("Whether this server is not ready without it.")]
+    detail: Annotated[str, Says("Its state in words.")]
+    replicas: list[ReplicaObject]
+    places: PlacesObject
+    queue_s: Annotated[
+        Annotated[float, Field(ge=0)] | None,
+        Says("Seconds that a request which came now would wait for its turn; null where this is not known yet."),
+    ]
+    errors: Annotated[list[ErrorCount], Says("The latest first.")]
+
+
+class Status(TypedDict):
+    """What this router sees. It counts since it started, and several routers count each for itself."""
+
+    object: Literal["status"]
+    ready: Annotated[bool, Says("As /readyz says it.")]
+    started_at: UnixSeconds
+    now: UnixSeconds
+    models: list[ServedModel]
+    errors: Annotated[list[ErrorCount], Says("Of requests that were for no model which is served. The latest first.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.openapi.answers import Alive, ModelList, NotReady, Ready
+from router.openapi.answers import Alive, ModelList, NotReady, Ready, Status
 from router.openapi.answers import Model as ModelEntry
 from router.openapi.error_codes import OF_HTTP, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Operation, Parameter
@@ -82,4 +82,14 @@ READYZ = Operation(
     tag="health",
     answers={200: Answer("They can.", {JSON: Ready}), 503: Answer("Some cannot yet.", {JSON: NotReady})},
     codes=(*OF_HTTP, "model_not_ready"),
+)
+
+STATUS = Operation(
+    id="status",
+    summary="What the server does at this moment",
+    description="Models, their processes, how much waits, and which errors were answered. The cluster is asked at most "
+    "once a second.",
+    tag="health",
+    answers={200: Answer("The status.", {JSON: Status}, headers=("cache-control",))},
+    codes=(*OF_ROUTES, "model_not_ready"),
 )

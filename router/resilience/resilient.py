@@ -112,7 +112,8 @@ class ResilientBackend:
         rest = repetition.rest_of(chunk)
         if was_behind and not repetition.behind:
             self._resumed[answer.model] += 1
-            logger.warning("%r goes on with a stream in attempt %d", answer.model, answer.attempts.number)
+            fields = {"model": answer.model, "attempt": answer.attempts.number}
+            logger.warning("%(model)r goes on with a stream in attempt %(attempt)d", fields, extra=fields)
         return rest
 
     def _pause_after(self, error: VlmError, answer: _Answer) -> float:
@@ -128,9 +129,9 @@ class ResilientBackend:
         self._retries[answer.model, trouble] += 1
         answer.route.gone = trouble in GONE
         answer.begin_again(error)
-        logger.warning(
-            "%r tries a request again in %.2f s (attempt %d): %s", answer.model, pause_s, attempts.number, trouble
-        )
+        fields = {"model": answer.model, "attempt": attempts.number, "reason": trouble}
+        text = f"%(model)r tries a request again in {pause_s:.2f} s (attempt %(attempt)d): %(reason)s"
+        logger.warning(text, fields, extra=fields)
         return pause_s
 
     def _count(self, answer: _Answer) -> _Budgets:
@@ -147,7 +148,9 @@ class ResilientBackend:
         """The error with which a request ends after all attempts."""
         self._given_up[answer.model, reason] += 1
         number, kind = answer.attempts.number, type(error).__name__
-        logger.warning("%r gives a request up (attempt %d): %s, %s", answer.model, number, reason, kind)
+        fields = {"model": answer.model, "attempt": number, "reason": reason, "error": kind}
+        text = "%(model)r gives a request up (attempt %(attempt)d): %(reason)s, %(error)s"
+        logger.warning(text, fields, extra=fields)
         if reason == "lost too often":
             return LostTooOften(
                 f"The model {answer.model!r} lost {answer.attempts.losses} processes while they worked on this "

@@ -16,7 +16,9 @@ import pytest
 from deployments.config import ModelConfig
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
-from deployments.replica import Replica
+from deployments.replica import Replica, log
+from logs.lines import STAMP
+from logs.request_id import REQUEST_ID
 from tests.clock import run_clocked
 from tests.images import hand_drawn
 from tests.router.world import words
@@ -149,6 +151,19 @@ def test_a_failure_of_the_engine_is_the_last_chunk_and_one_line_in_the_log(
     [record] = caplog.records
     assert (record.levelname, record.exc_info) == ("ERROR", None)
     assert record.getMessage() == f"a request failed: {chunk.error.message}"
+
+
+def test_lines_of_a_replica_are_about_the_request_that_it_was_asked(replica: Replica) -> None:
+    async def work(streamed: bool) -> str:
+        request = Request(b"no image", stream=streamed, request_id=f"req-{streamed}")
+        if streamed:
+            assert [chunk async for chunk in replica.generate(request)]
+        else:
+            await replica.answer(request)
+        return REQUEST_ID.get()
+
+    assert [run(partial(work, streamed)) for streamed in (True, False)] == ["req-True", "req-False"]
+    assert STAMP in [one for handler in log.handlers for one in handler.filters] or not log.handlers
 
 
 def test_a_bug_is_raised_for_serve_to_log(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

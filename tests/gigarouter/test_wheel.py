@@ -19,7 +19,18 @@ from tests.deployments.system import free_port
 
 ROOT = Path(__file__).parents[2]
 BUILT_FROM = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "serve_config.local.yaml")
-FOLDERS = ("vlm", "metrics", "serve_args", "router", "deployments", "gigarouter", "miniatures", "tests", "benchmarks")
+FOLDERS = (
+    "vlm",
+    "logs",
+    "metrics",
+    "serve_args",
+    "router",
+    "deployments",
+    "gigarouter",
+    "miniatures",
+    "tests",
+    "benchmarks",
+)
 MINIATURES = "deployments/bundle/miniatures/"
 MAX_MIB = 20
 START_S = 240

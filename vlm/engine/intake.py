@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 
 from vlm.decoding.pool import STOPPING, DecodePool
@@ -72,7 +73,7 @@ class Intake:
             except InvalidImage:  # perhaps only because it has many parts, for which the event loop is not to wait
                 pass
         try:
-            drafting = self._workers.submit(self._draft_in_thread, request)
+            drafting = self._workers.submit(copy_context().run, self._draft_in_thread, request)
         except RuntimeError as error:  # the threads have been stopped
             raise EngineClosed(STOPPING) from error
         return await asyncio.wrap_future(drafting)

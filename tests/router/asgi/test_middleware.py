@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from logs.request_id import REQUEST_ID
 from router.asgi.body import read_body
 from router.asgi.errors import BodyTooLarge
 from router.asgi.middleware import RequestMiddleware, safe_id
@@ -107,7 +108,8 @@ async def test_the_log_has_a_line_per_request_without_prompt_or_image(caplog: py
     with caplog.at_level(logging.DEBUG):
         answer = await post(FakeBackend(), body("secret prompt"))
     lines = [record.getMessage() for record in caplog.records if record.name == "router.asgi.middleware"]
-    assert lines == [f"{answer.headers['x-request-id']}: POST '{CHAT}' 200 {lines[0].split()[-2]} ms"]
+    assert lines == [f"POST '{CHAT}' 200 {lines[0].split()[-2]} ms"]
+    assert REQUEST_ID.get() == answer.headers["x-request-id"]  # which every line gets
     assert "secret" not in caplog.text
     assert URL[-40:] not in caplog.text
 

@@ -16,7 +16,7 @@ import pytest
 from router.admission.capacity import Capacity
 from router.asgi.errors import row_of
 from router.backends.applications import EARLIER, application_of, applications_in, status_of, version_of
-from router.backends.base import Backend, LocalBackend, ModelStatus, not_ready
+from router.backends.base import Backend, LocalBackend, ModelStatus, ReplicaStatus, not_ready
 from router.backends.model_info import ModelInfos
 from router.backends.ray import MAX_GRPC_BYTES, RayBackend, translated
 from router.backends.snapshot import Snapshot
@@ -95,7 +95,8 @@ async def test_local_passes_requests_and_chunks_on() -> None:
     backend = LocalBackend({"blip-large": engine})
     assert await collected(backend) == list(script(words()))
     assert engine.asked == [REQUEST]
-    assert await backend.models() == [ModelStatus("blip-large", ready=True, detail="in this process")]
+    one = (ReplicaStatus("", "running"),)
+    assert await backend.models() == [ModelStatus("blip-large", ready=True, detail="in this process", replicas=one)]
 
 
 async def test_local_lists_what_an_engine_has_loaded() -> None:
@@ -557,10 +558,11 @@ def test_an_application_is_ready_only_if_each_of_its_deployments_has_a_replica(s
 def test_status_of_what_ray_itself_reports() -> None:
     schema = pytest.importorskip("ray.serve.schema")
     common = pytest.importorskip("ray.serve._private.common")
-    replicas = [{"state": common.ReplicaState.RUNNING}] * 2
+    replicas = [{"replica_id": name, "state": common.ReplicaState.RUNNING} for name in ("ab12", "cd34")]
     reported = {"status": schema.ApplicationStatus.DEPLOYING, "deployments": {"Replica": {"replicas": replicas}}}
     detail = "running (a new version is being deployed)"
-    assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail=detail)
+    running = (ReplicaStatus("ab12", "running"), ReplicaStatus("cd34", "running"))
+    assert status_of("blip", reported) == ModelStatus("blip", ready=True, detail=detail, replicas=running)
 
 
 TRACEBACK = "Deploying app 'blip' failed with exception:\nTraceback:\n  File\nvlm.errors.ConfigError: engine.max_bacth"
