@@ -39,7 +39,7 @@ class Node:
 
 NODES: Mapping[str, tuple[Node, ...]] = {
     "kind": (Node(3.2, 8.5),),  # 4 CPUs and 10 GB for Docker
-    "gpu-single": (Node(15.0, 120, 1),),  # 16 CPUs, 128 GB and a GPU of 80 GB
+    "gpu-single": (Node(15.0, 84, 1),),  # 16 CPUs, 96 GB and a GPU of 80 GB
     "gpu-prod": (Node(3.7, 13), Node(3.7, 13), Node(3.7, 13), Node(15.0, 120, 1), Node(15.0, 120, 1)),
 }
 """The smallest nodes that k8s/README.md names for each overlay."""
