@@ -48,3 +48,9 @@ def test_the_sizes_are_those_of_the_pods() -> None:
 
 def test_every_overlay_has_nodes_to_fit_on() -> None:
     assert NODES.keys() == set(OVERLAYS)
+
+
+def test_every_value_of_the_chart_is_in_its_table() -> None:
+    (table,) = re.findall(r"^\| value \| default \| \|\n(?:\|.*\n)+", TEXT, re.MULTILINE)
+    for section in yaml.safe_load((K8S / "chart/values.yaml").read_text("utf-8")):
+        assert f"`{section}" in table
