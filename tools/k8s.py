@@ -40,7 +40,8 @@ def main(what: str, *options: str) -> int:
             path.write_text(text, "utf-8")
         return 0
     python = install(FOLDER / "k8s.txt", ROOT / ".venv-k8s", over=True)
-    return subprocess.run([str(python), "-m", "pytest", "-q", "tests/k8s", *options], cwd=ROOT, check=False).returncode  # noqa: S603  # our tests
+    command = [str(python), "-m", "pytest", "-q", "-m", "not ray", "tests/k8s", *options]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603  # our tests
 
 
 if __name__ == "__main__":
