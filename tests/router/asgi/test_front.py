@@ -385,6 +385,15 @@ async def test_every_loopback_address_is_one(server: str) -> None:
     assert (await client.through(Front(Application(), RouterConfig()))).code == "host_not_allowed"
 
 
+async def test_behind_haproxy_the_loopback_address_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It connects to the replicas of its own node there, whatever address and name its clients have used."""
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    client = Connection(scope_of(host="api.example.com"))
+    assert (await client.through(Front(Application(), RouterConfig()))).status == 200
+    page = Connection(scope_of(host="api.example.com", origin="https://evil.example"))
+    assert (await page.through(Front(Application(), RouterConfig()))).code == "origin_not_allowed"
+
+
 async def test_an_operator_can_allow_every_host() -> None:
     client = Connection(scope_of(host="api.example.com"))
     assert (await client.through(Front(Application(), RouterConfig(allowed_hosts=("*",))))).status == 200
