@@ -8,7 +8,6 @@ giving a name of theirs our address (DNS rebinding); then ``Host`` is that name.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -19,9 +18,6 @@ from router.asgi.errors import Forbidden
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ANY = "*"
-HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-"""Serve's variable for the HAProxy of a cluster, which passes on to replicas of its own node at the loopback address
-whatever came in at any address of the node."""
 
 
 def refuse_foreign(scope: Scope, allowed_hosts: Sequence[str], allowed_origins: Sequence[str] = ()) -> None:
@@ -63,8 +59,8 @@ def _without_port(host: str) -> str:
 
 
 def _on_loopback(scope: Scope) -> bool:
-    """Whether the client has connected to a loopback address, as far as this process can know."""
-    return os.environ.get(HAPROXY) != "1" and _is_loopback((scope.get("server") or ("",))[0])
+    """Whether the connection came in at a loopback address."""
+    return _is_loopback((scope.get("server") or ("",))[0])
 
 
 @lru_cache(maxsize=64)  # a machine has few addresses
