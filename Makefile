@@ -21,10 +21,10 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench clean installed installed-dev
+.PHONY: help serve setup test test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench lock-k8s k8s-check k8s-sync clean installed installed-dev
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'PYTHON=python3.12   the interpreter to make .venv with: Python 3.11, 3.12 or 3.13.'
 	@echo 'TORCH_INDEX=URL     the package index to take torch from, and torch alone. On Linux, torch from PyPI brings 2.7 GB'
@@ -65,6 +65,12 @@ format: installed-dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+k8s-check: installed-dev  ## check the Kubernetes manifests without a cluster, in .venv-k8s
+	$(RUN) -m tools.k8s check
+
+k8s-sync: installed  ## write the files in k8s/ that are copies of others, after a change of serve_config.yaml
+	$(RUN) -m tools.k8s sync
+
 bench: installed  ## compare the system with others over HTTP, in .venv-bench (BENCH=quick: under 4 minutes)
 	$(RUN) -m benchmarks.http --scale $(BENCH)
 
@@ -89,8 +95,13 @@ lock-bench:  ## write requirements/bench.txt anew: the newest LitServe and what 
 	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
 	$(LOCK)/python -m tools.lock $(LOCK)/uv bench
 
+lock-k8s:  ## write requirements/k8s.txt anew: the newest kubectl, Helm and schemas
+	$(PYTHON) -m venv --clear .venv-lock
+	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
+	$(LOCK)/python -m tools.lock $(LOCK)/uv k8s
+
 clean:  ## remove every environment and every cache
-	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 .venv-bench benchmarks/results tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 .venv-bench .venv-k8s benchmarks/results tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 installed:

@@ -27,7 +27,8 @@ ROUTER = "router.app:build"
 SESSION_HEADER = "RAY_SERVE_SESSION_ID_HEADER_KEY"
 """Serve's variable for the name of the header that it reads beside ``x-session-id``."""
 
-WITHOUT_PROXY = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS")
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+WITHOUT_PROXY = (HAPROXY, "RAY_SERVE_ENABLE_DIRECT_INGRESS")
 """With one of these, Serve calls :func:`middlewares` in replicas, those of models included: there blocks of this size
 are tensors, not bodies. The router's replicas return their memory themselves."""
 
@@ -43,7 +44,8 @@ def middlewares() -> list[Middleware]:
     limit_heads(config)
     if not any(os.environ.get(name) == "1" for name in WITHOUT_PROXY):
         return_memory()
-    return [Middleware(Front, config=config, session_header=os.environ.get(SESSION_HEADER, ""))]
+    session_header, behind_haproxy = os.environ.get(SESSION_HEADER, ""), os.environ.get(HAPROXY) == "1"
+    return [Middleware(Front, config=config, session_header=session_header, behind_haproxy=behind_haproxy)]
 
 
 def environment(serve_config: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 ``make lock`` calls it, with uv in an environment of its own. Decides what each lock holds;
 tools/environment.sh installs them. torch is the only package with a rule of its own. With ``clients`` after ``UV``, it
 writes the locks of other people's clients instead (``make lock-clients``), which tools/clients.py installs, and with
-``bench`` that of what the benchmarks take beyond run.lock (``make lock-bench``).
+``bench`` or ``k8s`` that of what the benchmarks or the checks of the manifests take beyond run.lock
+(``make lock-bench``, ``make lock-k8s``).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ FOLDER = ROOT / "requirements"
 
 CLIENTS = ("clients", "clients-openai2")
 
-_BENCH = """# Written by `make lock-bench`; docs/development.md says how it is used.
+_BEYOND = """# Written by `make lock-{name}`; docs/development.md says how it is used.
 #
-# What `make bench` takes beyond run.lock, for Python 3.11 on Linux.
+# What `make {goal}` takes beyond run.lock, for Python 3.11 on Linux.
 """
 
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
@@ -96,16 +97,26 @@ def lock_clients(uv: str) -> None:
 
 
 def lock_bench(uv: str) -> None:
-    """Write the lock of the benchmarks, for CI's Python and system: its environment sees what run.lock installs."""
+    """Write the lock of the benchmarks."""
+    _lock_beyond(uv, "bench", "bench")
+
+
+def lock_k8s(uv: str) -> None:
+    """Write the lock of what builds and checks the manifests."""
+    _lock_beyond(uv, "k8s", "k8s-check")
+
+
+def _lock_beyond(uv: str, name: str, goal: str) -> None:
+    """Write the lock of an environment that sees what run.lock installs, for CI's Python and system."""
     command = [
-        uv, "pip", "compile", "bench.in", "--constraint", "run.lock",
+        uv, "pip", "compile", f"{name}.in", "--constraint", "run.lock",
         "--python-version", "3.11", "--python-platform", "x86_64-unknown-linux-gnu",
         "--generate-hashes", "--no-annotate", "--no-header", "--quiet",
     ]  # fmt: skip
     made = split(subprocess.run(command, cwd=FOLDER, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603
     known = split((FOLDER / "run.lock").read_text("utf-8"))
     beyond = {name: entries for name, entries in made.items() if name not in known}
-    (FOLDER / "bench.txt").write_text(f"{_BENCH}\n{_joined(beyond)}", "utf-8")
+    (FOLDER / f"{name}.txt").write_text(f"{_BEYOND.format(name=name, goal=goal)}\n{_joined(beyond)}", "utf-8")
 
 
 def main(uv: str) -> None:
@@ -120,4 +131,4 @@ def main(uv: str) -> None:
 
 
 if __name__ == "__main__":
-    {"clients": lock_clients, "bench": lock_bench}.get("".join(sys.argv[2:]), main)(sys.argv[1])
+    {"clients": lock_clients, "bench": lock_bench, "k8s": lock_k8s}.get("".join(sys.argv[2:]), main)(sys.argv[1])

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.asgi.errors import NO_WEBSOCKETS, BodyTooSlow, error_response
-from router.asgi.foreign import refuse_foreign
+from router.asgi.foreign import ANY, refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
 from router.asgi.middleware import Exchange, new_id
 from router.asgi.outgoing import READING_GRACE_S, Outgoing
@@ -52,10 +52,19 @@ _PROCESS = new_id()
 class Front:
     """ASGI middleware around a whole server."""
 
-    def __init__(self, app: ASGIApp, config: RouterConfig, session_header: str = "") -> None:
-        """``session_header``: a further name under which Serve looks for a session; see :func:`clean`."""
+    def __init__(
+        self, app: ASGIApp, config: RouterConfig, session_header: str = "", *, behind_haproxy: bool = False
+    ) -> None:
+        """Around ``app``, within the limits of ``config``.
+
+        Args:
+            session_header: A further name under which Serve looks for a session; see :func:`clean`.
+            behind_haproxy: Whether Serve's HAProxy connects to this server. It does so at the loopback address where it
+                is on the same node, whatever address its clients have used, so that any ``Host`` is accepted.
+        """
         self._app = app
         self._config = config
+        self._hosts = (ANY,) if behind_haproxy else config.allowed_hosts
         self._session_header = session_header
         self._bodies = BodyBytes(config.max_total_body_bytes)
         self._arriving = RequestCount(config.max_open_bodies)
@@ -84,7 +93,7 @@ class Front:
         exchange = Exchange(scope, send)
         answer = Answer(exchange, incoming, send)
         try:
-            refuse_foreign(scope, self._config.allowed_hosts, self._config.allowed_origins)
+            refuse_foreign(scope, self._hosts, self._config.allowed_origins)
             if scope["path"] in SERVE_PATHS:
                 await self._app(scope, Arrived(b"", incoming), send)
             elif scope["path"] in HEALTH_PATHS:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "miniatures/*/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "k8s/*.md", "miniatures/*/README.md")
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")

@@ -27,7 +27,19 @@ def test_the_front_has_the_settings_of_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv(ingress.SESSION_HEADER, "x-my-session")
     [middleware] = ingress.middlewares()
     assert str(middleware).startswith("Middleware(Front, ")
-    assert middleware.kwargs == {"config": RouterConfig(max_requests=7), "session_header": "x-my-session"}
+    assert middleware.kwargs == {
+        "config": RouterConfig(max_requests=7), "session_header": "x-my-session", "behind_haproxy": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "behind"), [("1", True), ("0", False), (None, False)])
+def test_the_front_knows_whether_haproxy_stands_before_it(
+    value: str | None, behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ingress.HAPROXY, raising=False)
+    if value is not None:
+        monkeypatch.setenv(ingress.HAPROXY, value)
+    assert ingress.middlewares()[0].kwargs["behind_haproxy"] is behind
 
 
 def test_without_settings_it_has_the_defaults() -> None:

@@ -69,9 +69,10 @@ def test_an_environment_over_another_one_sees_its_packages(tmp_path: Path) -> No
     assert link.read_text("utf-8").strip() == sysconfig.get_path("purelib")
 
 
-def test_the_lock_of_the_benchmarks_has_what_is_wanted_and_nothing_that_the_product_has() -> None:
-    wanted = [line for line in (FOLDER / "bench.in").read_text("utf-8").splitlines() if not line.startswith("#")]
-    locked = split((FOLDER / "bench.txt").read_text("utf-8"))
+@pytest.mark.parametrize("name", ["bench", "k8s"])
+def test_a_lock_beyond_the_product_s_has_what_is_wanted_and_nothing_that_the_product_has(name: str) -> None:
+    wanted = [line for line in (FOLDER / f"{name}.in").read_text("utf-8").splitlines() if not line.startswith("#")]
+    locked = split((FOLDER / f"{name}.txt").read_text("utf-8"))
     assert {canonicalize_name(Requirement(line).name) for line in wanted} <= locked.keys()
     assert [entry for entries in locked.values() for entry in entries if "--hash=sha256:" not in entry] == []
     assert not locked.keys() & split((FOLDER / "run.lock").read_text("utf-8")).keys()

@@ -385,6 +385,14 @@ async def test_every_loopback_address_is_one(server: str) -> None:
     assert (await client.through(Front(Application(), RouterConfig()))).code == "host_not_allowed"
 
 
+async def test_behind_haproxy_the_loopback_address_says_nothing() -> None:
+    """It connects to the replicas of its own node there, whatever address and name its clients have used."""
+    front = Front(Application(), RouterConfig(), behind_haproxy=True)
+    assert (await Connection(scope_of(host="api.example.com")).through(front)).status == 200
+    page = Connection(scope_of(host="api.example.com", origin="https://evil.example"))
+    assert (await page.through(front)).code == "origin_not_allowed"
+
+
 async def test_an_operator_can_allow_every_host() -> None:
     client = Connection(scope_of(host="api.example.com"))
     assert (await client.through(Front(Application(), RouterConfig(allowed_hosts=("*",))))).status == 200
