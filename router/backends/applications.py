@@ -77,10 +77,24 @@ def _with_earlier(report: Mapping[str, Reported], names: set[str], client: Any) 
     controller = client._controller
     kept = [one for one in ray.get(controller.list_deployment_ids.remote()) if one.app_name in names]
     asked = [controller._get_running_replica_details_for_deployment.remote(one.app_name, one.name) for one in kept]
+    states = [controller.get_deployment_status.remote(one.name, one.app_name) for one in kept]
     found: dict[str, dict[str, Reported]] = {}
-    for one, replicas in zip(kept, ray.get(asked), strict=True):
-        found.setdefault(one.app_name, {})[one.name] = {"replicas": [{"state": "RUNNING"} for _ in replicas]}
+    for one, replicas, state in zip(kept, ray.get(asked), ray.get(states), strict=True):
+        found.setdefault(one.app_name, {})[one.name] = _earlier(len(replicas), state)
     return {name: {**report[name], "deployments": found[name], EARLIER: True} for name in found}
+
+
+def _earlier(running: int, status: bytes | None) -> Reported:
+    """A deployment of the last version; Serve tells its number of replicas, and whether that is what it wants."""
+    from ray.serve._private.common import DeploymentStatus, DeploymentStatusInfo
+    from ray.serve.generated.serve_pb2 import DeploymentStatusInfo as Message
+
+    replicas = [{"state": "RUNNING"}] * running
+    if running or status is None:
+        return {"replicas": replicas}
+    state = DeploymentStatusInfo.from_proto(Message.FromString(status)).status
+    scaled_to_zero = state in (DeploymentStatus.HEALTHY, DeploymentStatus.DOWNSCALING)
+    return {"replicas": replicas, **({"target_num_replicas": 0} if scaled_to_zero else {})}
 
 
 def applications_in(report: Mapping[str, Reported], own_name: str) -> dict[str, Application]:
@@ -101,8 +115,7 @@ def application_of(name: str, reported: Reported) -> Application:
         version_of(reported),
         replicas=min(map(_running, reported["deployments"].values()), default=0),
         deployment=deployments[0] if len(deployments) == 1 else None,
-        # Serve goes on replacing lost replicas of a version whose successor could not be built.
-        failed=failed and not status.ready and EARLIER not in reported,
+        failed=failed and not status.ready and not _is_mended(reported),
         reason=reason_of(reported) if failed else "",
     )
 
@@ -151,6 +164,16 @@ class Failures:
             if self._told.get(name) != reason:
                 logger.error("the last deployment of %r failed: %s", name, reason)
         self._told = reasons
+
+
+def _is_mended(application: Reported) -> bool:
+    """Whether Serve will start a replica although the last deployment failed.
+
+    It goes on replacing lost replicas of a version whose successor could not be built, but it no longer scales it: one
+    that was scaled to zero stays there.
+    """
+    deployments = application["deployments"].values()
+    return EARLIER in application and not any(one.get("target_num_replicas") == 0 for one in deployments)
 
 
 def _is_up(deployment: Reported, state: str) -> bool:
