@@ -142,7 +142,7 @@ ROOMS: dict[str, set[str]] = {
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
-        "deployments/", "router/app.py", "router/backends/applications.py", "router/backends/ray.py",
+        "deployments/", "router/app.py", "router/backends/controller.py", "router/backends/ray.py",
         "serve_args/cluster_auth.py", "serve_args/cluster_environment.py",
     ),
     "torch": (

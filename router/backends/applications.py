@@ -1,11 +1,4 @@
-"""What Serve's controller reports of the applications, and what it says about a model.
-
-``ray.serve.status`` makes objects of the same report and pickles a class of each deployment for that: 25 ms of CPU time
-for five applications, where the plain values take half a millisecond. The router asks once a second.
-
-While Serve builds a new version of an application, and after that has failed, its report lists no deployments, although
-the replicas of the last version run and answer. :func:`controller_report` asks for those by themselves.
-"""
+"""What Serve's controller reports of the applications, and what that says about a model. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -56,45 +49,9 @@ class Application:
     reason: str = ""
 
 
-def controller_report() -> Mapping[str, Reported]:
-    """Every application by its name. Blocks."""
-    from ray.serve.context import _get_global_client  # Serve has no public call for the plain values
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    report: Mapping[str, Reported] = {} if client is None else client.get_serve_details()["applications"]
-    bare = {name for name, reported in report.items() if _is_bare(reported)}
-    return {**report, **_with_earlier(report, bare, client)} if bare else report
-
-
-def _is_bare(application: Reported) -> bool:
+def is_bare(application: Reported) -> bool:
+    """Whether the report lists no deployments because a new version is built, or could not be."""
     return _text(application["status"]) in ("DEPLOYING", "DEPLOY_FAILED") and not application["deployments"]
-
-
-def _with_earlier(report: Mapping[str, Reported], names: set[str], client: Any) -> dict[str, Reported]:
-    """The applications of these names with the deployments that Serve keeps of their last version, if it has any."""
-    import ray
-
-    controller = client._controller
-    kept = [one for one in ray.get(controller.list_deployment_ids.remote()) if one.app_name in names]
-    asked = [controller._get_running_replica_details_for_deployment.remote(one.app_name, one.name) for one in kept]
-    states = [controller.get_deployment_status.remote(one.name, one.app_name) for one in kept]
-    found: dict[str, dict[str, Reported]] = {}
-    for one, replicas, state in zip(kept, ray.get(asked), ray.get(states), strict=True):
-        found.setdefault(one.app_name, {})[one.name] = _earlier(len(replicas), state)
-    return {name: {**report[name], "deployments": found[name], EARLIER: True} for name in found}
-
-
-def _earlier(running: int, status: bytes | None) -> Reported:
-    """A deployment of the last version; Serve tells its number of replicas, and whether that is what it wants."""
-    from ray.serve._private.common import DeploymentStatus, DeploymentStatusInfo
-    from ray.serve.generated.serve_pb2 import DeploymentStatusInfo as Message
-
-    replicas = [{"state": "RUNNING"}] * running
-    if running or status is None:
-        return {"replicas": replicas}
-    state = DeploymentStatusInfo.from_proto(Message.FromString(status)).status
-    scaled_to_zero = state in (DeploymentStatus.HEALTHY, DeploymentStatus.DOWNSCALING)
-    return {"replicas": replicas, **({"target_num_replicas": 0} if scaled_to_zero else {})}
 
 
 def applications_in(report: Mapping[str, Reported], own_name: str) -> dict[str, Application]:

@@ -7,21 +7,26 @@ from typing import Any
 
 import pytest
 
-from router.backends.applications import application_of, controller_report
+from router.backends.applications import application_of
+from router.backends.controller import Controller
 
 pytest.importorskip("ray.serve")
 
 BUILT = {"status": "RUNNING", "last_deployed_time_s": 1.0, "message": ""}
 
 
-class Controller:
+class Serves:
     """Has a deployment of an earlier version for each of ``kept``: (replicas that run, its status)."""
 
     def __init__(self, applications: dict[str, Any], **kept: tuple[int, str]) -> None:
         self.applications = applications
         self.kept = kept
+        self.gone = ""
+        """A call that this release of Ray does not have."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == self.gone:
+            raise AttributeError(name)
         return SimpleNamespace(remote=getattr(type(self), f"on_{name.strip('_')}").__get__(self))
 
     def on_get_serve_instance_details(self) -> Any:
@@ -45,9 +50,9 @@ class Controller:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets a controller answer."""
 
-    def answers(controller: Controller) -> None:
-        client = SimpleNamespace(_controller=controller, get_serve_details=controller.on_get_serve_instance_details)
-        monkeypatch.setattr("ray.get", lambda found, timeout=None: found)
+    def answers(controller: Serves) -> None:
+        client = SimpleNamespace(_controller=controller)
+        monkeypatch.setattr("ray.get", lambda found, *, timeout: found)  # which must be given
         monkeypatch.setattr("ray.serve.context._get_global_client", lambda **_: client)
 
     return answers
@@ -73,6 +78,23 @@ def bare(status: str) -> dict[str, Any]:
 def test_what_is_kept_of_a_version_whose_successor_is_not_built(
     serve: Any, status: str, kept: tuple[int, str], ready: bool, failed: bool
 ) -> None:
-    serve(Controller({"blip": bare(status)}, blip=kept))
-    found = application_of("blip", controller_report()["blip"])
+    serve(Serves({"blip": bare(status)}, blip=kept))
+    found = application_of("blip", Controller().report()["blip"])
     assert (found.status.ready, found.failed, found.deployment) == (ready, failed, "Replica")
+
+
+def test_a_call_of_ray_that_is_gone_costs_no_other_model(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A model that was listed before is taken to be as it was; a new one has nothing that could be known of it."""
+    running = {"replicas": [{"state": "RUNNING"}]}
+    serves = Serves({name: {**BUILT, "deployments": {"Replica": running}} for name in ("blip", "kosmos")}, blip=(1, ""))
+    serve(serves)
+    controller = Controller()
+    controller.report()
+    serves.applications = {**serves.applications, "blip": bare("DEPLOYING"), "added": bare("DEPLOYING")}
+    serves.gone = "_get_running_replica_details_for_deployment"
+    for _ in range(3):
+        found = {name: application_of(name, one) for name, one in controller.report().items()}
+        assert {name: one.status.ready for name, one in found.items()} == {"blip": True, "kosmos": True, "added": False}
+    assert [record.message for record in caplog.records] == [
+        "the replicas of earlier versions cannot be counted: AttributeError"
+    ]
