@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.check_problem import Problem
+from deployments.check_args import MODEL, args_problems, settings_of
+from deployments.check_problem import Problem, deployments_of, place_of
 from deployments.config import ModelConfig
 from deployments.local import serve_config
 from router.config import RouterConfig
@@ -24,7 +25,6 @@ from vlm.errors import ConfigError
 
 Json = Mapping[str, Any]
 
-MODEL = "deployments.app:build"
 DEPLOYMENT_OF: Mapping[str, str] = {ROUTER: "Router", MODEL: "Replica"}
 """The name of the only deployment of each of our applications, by its import_path."""
 
@@ -48,7 +48,7 @@ def check(config: Json, *, folders: bool = True) -> list[Problem]:
 
 def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
     """Those that Ray does not know of."""
-    found = list(_between_applications(config))
+    found = [*_between_applications(config), *args_problems(config)]
     for application in applications_of(config):
         if application.get("import_path") in DEPLOYMENT_OF:
             found += _of_application(application, folders)
@@ -57,54 +57,28 @@ def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
 
 def _between_applications(config: Json) -> Iterator[Problem]:
     applications = applications_of(config)
-    models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
     if not any(one.get("import_path") == ROUTER for one in applications):
         yield Problem("applications", f"none has the import_path {ROUTER}, so that no request reaches a model.")
     for one in applications:
-        path, target = _path(one), str(one.get("import_path"))
+        place, target = place_of(one), str(one.get("import_path"))
         if target not in DEPLOYMENT_OF and (guess := did_you_mean(target, DEPLOYMENT_OF, cutoff=0.8)):
-            yield Problem(f"{path}.import_path", f"is {target}.{guess}")
-        if target == ROUTER:
-            yield from _unknown_models(path, _mapping(one.get("args")), models)
-        elif target == MODEL and one.get("route_prefix", serve_config.DEFAULT_ROUTE) is not None:
-            yield Problem(f"{path}.route_prefix", "must be null: only the router sends requests to a model.")
-
-
-def _unknown_models(path: str, args: Json, models: list[str]) -> Iterator[Problem]:
-    required, prices = args.get("required_models"), args.get("prices")
-    named = [("required_models", name) for name in required] if isinstance(required, list) else []
-    named += [("prices", name) for name in prices] if isinstance(prices, dict) else []
-    if isinstance(default := args.get("default_model"), str):
-        named.append(("default_model", default))
-    for key, name in named:
-        if name not in models:
-            hint = did_you_mean(str(name), models)
-            yield Problem(
-                f"{path}.args.{key}",
-                f"names {name!r}, but there is no application of that name.{hint} Models in this config: "
-                f"{', '.join(models) or 'none'}.",
-            )
+            yield Problem(f"{place}.import_path", f"is {target}.{guess}")
+        if target == MODEL and one.get("route_prefix", serve_config.DEFAULT_ROUTE) is not None:
+            yield Problem(f"{place}.route_prefix", "must be null: only the router sends requests to a model.")
 
 
 def _of_application(application: Json, folders: bool) -> Iterator[Problem]:
-    path, args = _path(application), application.get("args") or {}
-    is_router = application["import_path"] == ROUTER
-    config: RouterConfig | ModelConfig | None = None
-    try:
-        config = RouterConfig.from_args(args) if is_router else ModelConfig.from_args(args)
-    except ConfigError as error:
-        yield Problem(f"{path}.args", error.message)
-    if isinstance(config, ModelConfig) and folders:
-        yield from _of_checkpoint(f"{path}.args", config)
-    for deployment in _deployments(application):
-        place, name = f"{path}.deployments.{deployment.get('name')}", DEPLOYMENT_OF[application["import_path"]]
+    settings, name = settings_of(application), DEPLOYMENT_OF[application["import_path"]]
+    if isinstance(settings, ModelConfig) and folders:
+        yield from _of_checkpoint(f"{place_of(application)}.args", settings)
+    for place, deployment in deployments_of(application):
         if deployment.get("name") != name:
             yield Problem(place, f"there is only one deployment, and its name is {name}.")
         yield from _of_resources(place, deployment)
-        if isinstance(config, ModelConfig):
-            yield from _of_model(place, deployment, config)
-        elif config is not None:
-            yield from _of_router(place, deployment, config)
+        if isinstance(settings, ModelConfig):
+            yield from _of_model(place, deployment, settings)
+        elif isinstance(settings, RouterConfig):
+            yield from _of_router(place, deployment, settings)
 
 
 def _of_checkpoint(path: str, config: ModelConfig) -> Iterator[Problem]:
@@ -157,15 +131,6 @@ def _of_router(place: str, deployment: Json, config: RouterConfig) -> Iterator[P
             f"must be above max_requests ({config.max_requests}), so that health checks find a place, and below "
             f"{RAY_CALLS}, which is how many calls Ray lets into a replica.",
         )
-
-
-def _deployments(application: Json) -> list[Json]:
-    listed = application.get("deployments")
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
-def _path(application: Json) -> str:
-    return f"applications.{application.get('name')}"
 
 
 def _mapping(value: object) -> Json:

@@ -1,8 +1,10 @@
-"""What :mod:`deployments.check` finds."""
+"""What :mod:`deployments.check` finds, and how it calls the places of a Serve config."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +21,16 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
+
+
+def place_of(application: Mapping[str, Any]) -> str:
+    """Of an application."""
+    return f"applications.{application.get('name')}"
+
+
+def deployments_of(application: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, entry) of each of its deployments that is a mapping."""
+    listed = application.get("deployments")
+    for one in listed if isinstance(listed, list) else []:
+        if isinstance(one, Mapping):
+            yield f"{place_of(application)}.deployments.{one.get('name')}", one

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from deployments.check_problem import Problem
+from deployments.check_problem import Problem, deployments_of
 from router.ingress import applications_of
 from router.suggest import did_you_mean
 
@@ -22,7 +23,7 @@ def schema_problems(config: Mapping[str, Any]) -> list[Problem]:
 
     found = [Problem(place, message) for place, message in unknown_keys(ServeDeploySchema, config, "")]
     found += [Problem(place, message) for place, message in _refused(ServeDeploySchema, config, config)]
-    for place, deployment in _deployments(config):
+    for place, deployment in chain.from_iterable(map(deployments_of, applications_of(config))):
         scaling = deployment.get("autoscaling_config")
         if isinstance(scaling, Mapping):  # the schema lets any mapping pass
             refused = _refused(AutoscalingConfig, scaling, {})
@@ -76,11 +77,3 @@ def _place(location: Sequence[int | str], config: Any) -> str:
         name = here.get("name") if isinstance(step, int) and isinstance(here, Mapping) else None
         steps.append(str(step if name is None else name))
     return ".".join(steps) or ""
-
-
-def _deployments(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for application in applications_of(config):
-        listed = application.get("deployments")
-        for one in listed if isinstance(listed, list) else []:
-            if isinstance(one, Mapping):
-                yield f"applications.{application.get('name')}.deployments.{one.get('name')}", one

@@ -109,15 +109,16 @@ ROOMS: dict[str, set[str]] = {
     "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
+    "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
     "deployments/check": {
-        "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
-        "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_args", "deployments/check_schema", "deployments/local", "router/config",
+        "router/ingress", "router/suggest", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "deployments/check_schema", "serve_args", "router/config", "router/ingress", "router/suggest",
-        "vlm/errors",
+        "deployments", "deployments/check_args", "deployments/check_schema", "serve_args", "router/config",
+        "router/ingress", "router/suggest", "vlm/errors",
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
