@@ -24,6 +24,9 @@ STILL_UP: Mapping[str, str] = {
 }
 """States in which replicas may go on answering, and how each is called where they do."""
 
+ANSWERING: frozenset[str] = frozenset(("RUNNING", "PENDING_MIGRATION", "RECOVERING"))
+"""States of replicas that answer. One recovers while a controller that has been lost and is back asks it who it is."""
+
 REASON_CHARS = 500
 """Longest reason of a failure that is kept."""
 
@@ -139,7 +142,7 @@ def _is_up(deployment: Reported, state: str) -> bool:
 
 
 def _running(deployment: Reported) -> int:
-    return sum(_text(replica["state"]) == "RUNNING" for replica in deployment["replicas"])
+    return sum(_text(replica["state"]) in ANSWERING for replica in deployment["replicas"])
 
 
 def _text(state: Any) -> str:
