@@ -2,7 +2,7 @@
 
 Ray drops unknown keys silently, and finds most other mistakes when a version is already being rolled out. This names
 all of them at once, each with its place and a remedy, without a cluster and without loading a model. The exit code is
-0 where nothing was found, 1 where something was, and 2 where the file cannot be read.
+0 where nothing was found but warnings, 1 where something was, and 2 where the file cannot be read.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from deployments.check_args import MODEL, args_problems, settings_of
+from deployments.check_cluster import cluster_problems
 from deployments.check_problem import Problem, deployments_of, place_of
 from deployments.config import ModelConfig
 from deployments.local import serve_config
@@ -31,6 +32,7 @@ DEPLOYMENT_OF: Mapping[str, str] = {ROUTER: "Router", MODEL: "Replica"}
 RAY_CALLS = 1000
 """Calls of any kind that Ray lets into a replica at a time, health checks among them."""
 
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -48,7 +50,7 @@ def check(config: Json, *, folders: bool = True) -> list[Problem]:
 
 def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
     """Those that Ray does not know of."""
-    found = [*_between_applications(config), *args_problems(config)]
+    found = [*_between_applications(config), *args_problems(config), *cluster_problems(config)]
     for application in applications_of(config):
         if application.get("import_path") in DEPLOYMENT_OF:
             found += _of_application(application, folders)
@@ -69,8 +71,10 @@ def _between_applications(config: Json) -> Iterator[Problem]:
 
 def _of_application(application: Json, folders: bool) -> Iterator[Problem]:
     settings, name = settings_of(application), DEPLOYMENT_OF[application["import_path"]]
-    if isinstance(settings, ModelConfig) and folders:
-        yield from _of_checkpoint(f"{place_of(application)}.args", settings)
+    if isinstance(settings, ModelConfig):
+        yield from _of_device(f"{place_of(application)}.args", settings.device)
+        if folders:
+            yield from _of_checkpoint(f"{place_of(application)}.args", settings)
     for place, deployment in deployments_of(application):
         if deployment.get("name") != name:
             yield Problem(place, f"there is only one deployment, and its name is {name}.")
@@ -79,6 +83,12 @@ def _of_application(application: Json, folders: bool) -> Iterator[Problem]:
             yield from _of_model(place, deployment, settings)
         elif isinstance(settings, RouterConfig):
             yield from _of_router(place, deployment, settings)
+
+
+def _of_device(path: str, device: str) -> Iterator[Problem]:
+    if not DEVICE.fullmatch(device):
+        hint = did_you_mean(device, ("cpu", "cuda", "auto"))
+        yield Problem(f"{path}.device", f"{device!r} is none; write cpu, cuda, cuda:1 and the like, or auto.{hint}")
 
 
 def _of_checkpoint(path: str, config: ModelConfig) -> Iterator[Problem]:
@@ -161,11 +171,11 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> Literal[0
     return _printed(options.config, check(config, folders=not options.no_folders), print)
 
 
-def _printed(path: Path, problems: Iterable[Problem], print_line: Callable[[str], None]) -> Literal[0, 1]:
+def _printed(path: Path, problems: Sequence[Problem], print_line: Callable[[str], None]) -> Literal[0, 1]:
     lines = [f"{path}: {problem}" for problem in problems]
     for line in lines or [f"{path}: nothing was found that would go wrong"]:
         print_line(line)
-    return 1 if lines else 0
+    return 0 if all(one.is_warning for one in problems) else 1
 
 
 if __name__ == "__main__":

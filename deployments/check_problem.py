@@ -9,18 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that would go wrong.
+    """One thing that would or may go wrong.
 
     Attributes:
         place: Where in the config: keys joined by dots, with applications and deployments by their names.
         message: What is wrong and what to do, in a sentence or two.
+        is_warning: Whether the config works all the same, on some clusters or at some times.
     """
 
     place: str
     message: str
+    is_warning: bool = False
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.place}: {'warning: ' if self.is_warning else ''}{self.message}"
 
 
 def place_of(application: Mapping[str, Any]) -> str:

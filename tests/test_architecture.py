@@ -110,9 +110,12 @@ ROOMS: dict[str, set[str]] = {
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {"serve_args", "vlm/errors", "vlm/types", "vlm/engine", "vlm/loading"},
     "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
+    "deployments/check_cluster": {
+        "deployments", "deployments/check_args", "serve_args", "router/asgi", "router/config", "router/ingress",
+    },
     "deployments/check": {
-        "deployments", "deployments/check_args", "deployments/check_schema", "deployments/local", "router/config",
-        "router/ingress", "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_args", "deployments/check_cluster", "deployments/check_schema",
+        "deployments/local", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
