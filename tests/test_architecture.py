@@ -113,15 +113,18 @@ ROOMS: dict[str, set[str]] = {
     "deployments/check_cluster": {
         "deployments", "deployments/check_args", "serve_args", "router/asgi", "router/config", "router/ingress",
     },
+    "deployments/check_applications": {
+        "deployments", "deployments/check_args", "deployments/check_cluster", "router/config", "router/ingress",
+        "router/suggest", "vlm/errors",
+    },
     "deployments/check": {
-        "deployments", "deployments/check_args", "deployments/check_cluster", "deployments/check_schema",
-        "deployments/local", "router/config", "router/ingress", "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "deployments/check_args", "deployments/check_schema", "serve_args", "router/config",
-        "router/ingress", "router/suggest", "vlm/errors",
+        "deployments", "deployments/check_applications", "deployments/check_args", "deployments/check_schema",
+        "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {

@@ -12,14 +12,24 @@ from typing import Any
 
 import yaml
 
+from deployments.check_applications import DEFAULT_ROUTE, own_problems
 from deployments.check_args import READERS, args_problems
 from router.config import TEMPORARY_FILES
 from router.ingress import ROUTER, applications_of
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
 
-DEFAULT_ROUTE = "/"
-"""What Serve takes where an application names no ``route_prefix``."""
+
+def checked(path: Path) -> dict[str, Any]:
+    """The same, with everything that :mod:`deployments.check` finds without Ray; warnings are left out.
+
+    Raises:
+        ConfigError: The file cannot be read, or something would go wrong; the message has a line on each.
+    """
+    config = parse(path)
+    if problems := [one for one in own_problems(config) if not one.is_warning]:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
 
 
 def read(path: Path) -> dict[str, Any]:

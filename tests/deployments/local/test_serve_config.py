@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object
 def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"
+
+
+def test_make_serve_refuses_what_the_check_finds(
+    tmp_path: Path, config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads(json.dumps(config))  # without aliases
+    config["applications"][1]["args"]["checkpoint"] = "miniatures/blip-larg"
+    config["applications"][2]["deployments"][0]["max_ongoing_requests"] = 3
+    config["applications"][3]["deployments"][0]["max_surge_percent"] = 0  # only a warning
+    path = written(tmp_path, config)
+    assert main(["--config", str(path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {path}: applications.blip-large.args.checkpoint: there is no folder")
+    assert second.startswith(f"{path}: applications.florence-2-base.deployments.Replica.max_ongoing_requests: must be")
 
 
 # Without Serve's proxy
