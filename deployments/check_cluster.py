@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.check_args import MODEL, settings_of
 from deployments.check_problem import Problem, deployments_of, place_of
-from router.asgi.front import READING_GRACE_S
+from router.asgi.outgoing import READING_GRACE_S
 from router.config import RouterConfig
 from router.ingress import ROUTER, applications_of
 from serve_args.cluster_environment import CLUSTER, NAMES, own

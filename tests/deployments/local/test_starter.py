@@ -140,7 +140,7 @@ def test_without_a_token_nothing_is_started_unless_the_config_allows_it(
     monkeypatch.setattr(starter, "_fork", forked)
     monkeypatch.setattr(starter, "_is_free", lambda _: True)
     monkeypatch.setattr(starter, "_set_environment", lambda: None)
-    applications = [
+    applications: list[dict[str, object]] = [
         {"name": "router", "import_path": "router.app:build", "args": {"allow_unauthenticated_cluster": True}},
         {"name": "blip-large", "import_path": "deployments.app:build", "args": BLIP, "route_prefix": None},
     ]
