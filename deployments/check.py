@@ -2,36 +2,23 @@
 
 Ray drops unknown keys silently, and finds most other mistakes when a version is already being rolled out. This names
 all of them at once, each with its place and a remedy, without a cluster and without loading a model. The exit code is
-0 where nothing was found, 1 where something was, and 2 where the file cannot be read.
+0 where nothing was found but warnings, 1 where something was, and 2 where the file cannot be read.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from deployments.check_applications import own_problems
 from deployments.check_problem import Problem
-from deployments.config import ModelConfig
 from deployments.local import serve_config
-from router.config import RouterConfig
-from router.ingress import ROUTER, applications_of
-from router.suggest import did_you_mean
 from vlm.errors import ConfigError
 
 Json = Mapping[str, Any]
-
-MODEL = "deployments.app:build"
-DEPLOYMENT_OF: Mapping[str, str] = {ROUTER: "Router", MODEL: "Replica"}
-"""The name of the only deployment of each of our applications, by its import_path."""
-
-RAY_CALLS = 1000
-"""Calls of any kind that Ray lets into a replica at a time, health checks among them."""
-
-COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def check(config: Json, *, folders: bool = True) -> list[Problem]:
@@ -44,132 +31,6 @@ def check(config: Json, *, folders: bool = True) -> list[Problem]:
     from deployments.check_schema import schema_problems  # imports Ray, which reads its variables at that moment
 
     return [*schema_problems(config), *own_problems(config, folders=folders)]
-
-
-def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
-    """Those that Ray does not know of."""
-    found = list(_between_applications(config))
-    for application in applications_of(config):
-        if application.get("import_path") in DEPLOYMENT_OF:
-            found += _of_application(application, folders)
-    return found
-
-
-def _between_applications(config: Json) -> Iterator[Problem]:
-    applications = applications_of(config)
-    models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
-    if not any(one.get("import_path") == ROUTER for one in applications):
-        yield Problem("applications", f"none has the import_path {ROUTER}, so that no request reaches a model.")
-    for one in applications:
-        path, target = _path(one), str(one.get("import_path"))
-        if target not in DEPLOYMENT_OF and (guess := did_you_mean(target, DEPLOYMENT_OF, cutoff=0.8)):
-            yield Problem(f"{path}.import_path", f"is {target}.{guess}")
-        if target == ROUTER:
-            yield from _unknown_models(path, _mapping(one.get("args")), models)
-        elif target == MODEL and one.get("route_prefix", serve_config.DEFAULT_ROUTE) is not None:
-            yield Problem(f"{path}.route_prefix", "must be null: only the router sends requests to a model.")
-
-
-def _unknown_models(path: str, args: Json, models: list[str]) -> Iterator[Problem]:
-    required, prices = args.get("required_models"), args.get("prices")
-    named = [("required_models", name) for name in required] if isinstance(required, list) else []
-    named += [("prices", name) for name in prices] if isinstance(prices, dict) else []
-    if isinstance(default := args.get("default_model"), str):
-        named.append(("default_model", default))
-    for key, name in named:
-        if name not in models:
-            hint = did_you_mean(str(name), models)
-            yield Problem(
-                f"{path}.args.{key}",
-                f"names {name!r}, but there is no application of that name.{hint} Models in this config: "
-                f"{', '.join(models) or 'none'}.",
-            )
-
-
-def _of_application(application: Json, folders: bool) -> Iterator[Problem]:
-    path, args = _path(application), application.get("args") or {}
-    is_router = application["import_path"] == ROUTER
-    config: RouterConfig | ModelConfig | None = None
-    try:
-        config = RouterConfig.from_args(args) if is_router else ModelConfig.from_args(args)
-    except ConfigError as error:
-        yield Problem(f"{path}.args", error.message)
-    if isinstance(config, ModelConfig) and folders:
-        yield from _of_checkpoint(f"{path}.args", config)
-    for deployment in _deployments(application):
-        place, name = f"{path}.deployments.{deployment.get('name')}", DEPLOYMENT_OF[application["import_path"]]
-        if deployment.get("name") != name:
-            yield Problem(place, f"there is only one deployment, and its name is {name}.")
-        yield from _of_resources(place, deployment)
-        if isinstance(config, ModelConfig):
-            yield from _of_model(place, deployment, config)
-        elif config is not None:
-            yield from _of_router(place, deployment, config)
-
-
-def _of_checkpoint(path: str, config: ModelConfig) -> Iterator[Problem]:
-    try:
-        source = config.source
-    except ConfigError as error:
-        yield Problem(f"{path}.revision", error.message)
-        return
-    if config.revision is not None:
-        if not COMMIT.fullmatch(config.revision):
-            yield Problem(f"{path}.revision", "must be the 40 hexadecimal digits of a commit: a branch may change.")
-    elif not Path(source).is_dir():
-        yield Problem(
-            f"{path}.checkpoint",
-            f"there is no folder {config.checkpoint!r} on this machine. A checkpoint of the hub needs a revision; "
-            "for a folder that only the nodes of the cluster have, use --no-folders.",
-        )
-    elif not (Path(source) / "config.json").is_file():
-        yield Problem(f"{path}.checkpoint", f"the folder {source} has no config.json, so it is no checkpoint.")
-
-
-def _of_resources(place: str, deployment: Json) -> Iterator[Problem]:
-    gpus = _mapping(deployment.get("ray_actor_options")).get("num_gpus")
-    if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
-        yield Problem(f"{place}.ray_actor_options.num_gpus", "above 1 it must be a whole number of cards.")
-
-
-def _of_model(place: str, deployment: Json, config: ModelConfig) -> Iterator[Problem]:
-    gpus = _mapping(deployment.get("ray_actor_options")).get("num_gpus") or 0
-    if config.device.startswith("cuda") and gpus == 0:
-        yield Problem(
-            f"{place}.ray_actor_options.num_gpus", f"must be above 0 for device {config.device}: Ray hides all cards."
-        )
-    if config.device == "cpu" and gpus:
-        yield Problem(f"{place}.ray_actor_options.num_gpus", "reserves a card that device cpu does not use.")
-    limit = deployment.get("max_ongoing_requests")
-    if isinstance(limit, int) and limit < config.engine.capacity:
-        yield Problem(
-            f"{place}.max_ongoing_requests",
-            f"must be at least max_batch + max_waiting = {config.engine.capacity}, or left out: Serve would hold "
-            "requests back that the engine has room for.",
-        )
-
-
-def _of_router(place: str, deployment: Json, config: RouterConfig) -> Iterator[Problem]:
-    limit = deployment.get("max_ongoing_requests")
-    if isinstance(limit, int) and not config.max_requests < limit < RAY_CALLS:
-        yield Problem(
-            f"{place}.max_ongoing_requests",
-            f"must be above max_requests ({config.max_requests}), so that health checks find a place, and below "
-            f"{RAY_CALLS}, which is how many calls Ray lets into a replica.",
-        )
-
-
-def _deployments(application: Json) -> list[Json]:
-    listed = application.get("deployments")
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
-def _path(application: Json) -> str:
-    return f"applications.{application.get('name')}"
-
-
-def _mapping(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 PROGRAM = "python -m deployments.check"
@@ -196,11 +57,11 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> Literal[0
     return _printed(options.config, check(config, folders=not options.no_folders), print)
 
 
-def _printed(path: Path, problems: Iterable[Problem], print_line: Callable[[str], None]) -> Literal[0, 1]:
+def _printed(path: Path, problems: Sequence[Problem], print_line: Callable[[str], None]) -> Literal[0, 1]:
     lines = [f"{path}: {problem}" for problem in problems]
     for line in lines or [f"{path}: nothing was found that would go wrong"]:
         print_line(line)
-    return 1 if lines else 0
+    return 0 if all(one.is_warning for one in problems) else 1
 
 
 if __name__ == "__main__":

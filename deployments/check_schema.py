@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from deployments.check_problem import Problem
+from deployments.check_problem import Problem, deployments_of
 from deployments.scaling_policy import POLICY, mistakes
 from router.ingress import applications_of
 from router.suggest import did_you_mean
@@ -28,7 +29,7 @@ def _problems(config: Mapping[str, Any]) -> list[Problem]:
     found += [
         Problem(place, message) for place, message in _refused(ServeDeploySchema, _without_policies(config), config)
     ]
-    for place, deployment in _deployments(config):
+    for place, deployment in chain.from_iterable(map(deployments_of, applications_of(config))):
         scaling = deployment.get("autoscaling_config")
         if isinstance(scaling, Mapping):  # the schema lets any mapping pass
             path = f"{place}.autoscaling_config"
@@ -109,11 +110,3 @@ def _place(location: Sequence[int | str], config: Any) -> str:
         name = here.get("name") if isinstance(step, int) and isinstance(here, Mapping) else None
         steps.append(str(step if name is None else name))
     return ".".join(steps) or ""
-
-
-def _deployments(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for application in applications_of(config):
-        listed = application.get("deployments")
-        for one in listed if isinstance(listed, list) else []:
-            if isinstance(one, Mapping):
-                yield f"applications.{application.get('name')}.deployments.{one.get('name')}", one

@@ -127,15 +127,22 @@ ROOMS: dict[str, set[str]] = {
     "deployments": {
         "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
     },
-    "deployments/check": {
-        "deployments", "deployments/check_schema", "deployments/local", "router/config", "router/ingress",
+    "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
+    "deployments/check_cluster": {
+        "deployments", "deployments/check_args", "serve_args", "router/asgi", "router/config", "router/ingress",
+    },
+    "deployments/check_applications": {
+        "deployments", "deployments/check_args", "deployments/check_cluster", "router/config", "router/ingress",
         "router/suggest", "vlm/errors",
+    },
+    "deployments/check": {
+        "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "deployments/check_schema", "serve_args", "router/config", "router/ingress", "router/suggest",
-        "vlm/errors",
+        "deployments", "deployments/check_applications", "deployments/check_args", "deployments/check_schema",
+        "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
@@ -164,7 +171,7 @@ ROOMS: dict[str, set[str]] = {
 # Where each library may be imported: path prefixes. What is not listed may be imported anywhere.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
-        "deployments/", "router/app.py", "router/backends/applications.py", "router/backends/ray.py",
+        "deployments/", "router/app.py", "router/backends/controller.py", "router/backends/ray.py",
         "serve_args/cluster_auth.py", "serve_args/cluster_environment.py", "serve_args/identity.py",
     ),
     "torch": (

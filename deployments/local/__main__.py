@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     options = parser(program).parse_args(argv)
     try:
-        config = serve_config.read(options.config)
+        config = serve_config.checked(options.config)
     except ConfigError as error:
         return _refuse(str(error))
     if _without_token() and (names := serve_config.needing_token(config)):

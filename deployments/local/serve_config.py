@@ -6,29 +6,30 @@ the config. Ray checks the rest itself. Imports neither Ray nor torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deployments.config import ModelConfig
-from router.config import TEMPORARY_FILES, RouterConfig
+from deployments.check_applications import DEFAULT_ROUTE, own_problems
+from deployments.check_args import READERS, args_problems
+from router.config import TEMPORARY_FILES
 from router.ingress import ROUTER, applications_of
-from router.suggest import did_you_mean
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
 
-Applications = list[dict[str, Any]]
 
-DEFAULT_ROUTE = "/"
-"""What Serve takes where an application names no ``route_prefix``."""
+def checked(path: Path) -> dict[str, Any]:
+    """The same, with everything that :mod:`deployments.check` finds without Ray; warnings are left out.
 
-READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
-    ROUTER: RouterConfig.from_args,
-    "deployments.app:build": ModelConfig.from_args,
-}
-"""Reads the ``args`` of an application, by its ``import_path``."""
+    Raises:
+        ConfigError: The file cannot be read, or something would go wrong; the message has a line on each.
+    """
+    config = parse(path)
+    if problems := [one for one in own_problems(config) if not one.is_warning]:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -38,10 +39,8 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
     """
     config = parse(path)
-    applications = applications_of(config)
-    faults = [*_wrong_args(applications), *_missing_models(applications)]
-    if faults:
-        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    if problems := list(args_problems(config)):
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return config
 
 
@@ -103,31 +102,3 @@ def parse(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"The config file {path} must hold a mapping with the key 'applications'.")
     return config
-
-
-def _wrong_args(applications: Applications) -> Iterator[str]:
-    for application in applications:
-        reader = READERS.get(str(application.get("import_path")))
-        try:
-            if reader is not None:
-                reader(application.get("args") or {})
-        except ConfigError as error:
-            yield f"application {application.get('name')!r}: {error}"
-
-
-def _missing_models(applications: Applications) -> Iterator[str]:
-    """Models that the router would wait for in vain."""
-    models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
-    for router in (one for one in applications if one.get("import_path") == ROUTER):
-        for name in _required_models(router.get("args")):
-            if name not in models:
-                yield (
-                    f"application {router.get('name')!r}: required_models names {name!r}, but there is no application "
-                    f"of that name.{did_you_mean(str(name), models)} Models in this config: {', '.join(models)}."
-                )
-
-
-def _required_models(args: object) -> list[Any]:
-    """The router's setting; none if it is malformed, which :func:`_wrong_args` reports."""
-    names = args.get("required_models") if isinstance(args, dict) else None
-    return names if isinstance(names, list) else []

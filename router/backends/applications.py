@@ -1,11 +1,4 @@
-"""What Serve's controller reports of the applications, and what it says about a model.
-
-``ray.serve.status`` makes objects of the same report and pickles a class of each deployment for that: 25 ms of CPU time
-for five applications, where the plain values take half a millisecond. The router asks once a second.
-
-While Serve builds a new version of an application, and after that has failed, its report lists no deployments, although
-the replicas of the last version run and answer. :func:`controller_report` asks for those by themselves.
-"""
+"""What Serve's controller reports of the applications, and what that says about a model. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -33,6 +26,9 @@ STILL_UP: Mapping[str, str] = {
 
 ASLEEP, WAKING = "at zero (a request starts it)", "starting (requests wait for its first replica)"
 """What is said of a model that has no replica although its application runs: it is scaled to zero, or no longer."""
+
+ANSWERING: frozenset[str] = frozenset(("RUNNING", "PENDING_MIGRATION", "RECOVERING"))
+"""States of replicas that answer. One recovers while a controller that has been lost and is back asks it who it is."""
 
 REASON_CHARS = 500
 """Longest reason of a failure that is kept."""
@@ -64,32 +60,9 @@ class Application:
         return self.status.ready and not self.replicas
 
 
-def controller_report() -> Mapping[str, Reported]:
-    """Every application by its name. Blocks."""
-    from ray.serve.context import _get_global_client  # Serve has no public call for the plain values
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    report: Mapping[str, Reported] = {} if client is None else client.get_serve_details()["applications"]
-    bare = {name for name, reported in report.items() if _is_bare(reported)}
-    return {**report, **_with_earlier(report, bare, client)} if bare else report
-
-
-def _is_bare(application: Reported) -> bool:
+def is_bare(application: Reported) -> bool:
+    """Whether the report lists no deployments because a new version is built, or could not be."""
     return _text(application["status"]) in ("DEPLOYING", "DEPLOY_FAILED") and not application["deployments"]
-
-
-def _with_earlier(report: Mapping[str, Reported], names: set[str], client: Any) -> dict[str, Reported]:
-    """The applications of these names with the deployments that Serve keeps of their last version, if it has any."""
-    import ray
-
-    controller = client._controller
-    kept = [one for one in ray.get(controller.list_deployment_ids.remote()) if one.app_name in names]
-    asked = [controller._get_running_replica_details_for_deployment.remote(one.app_name, one.name) for one in kept]
-    found: dict[str, dict[str, Reported]] = {}
-    for one, replicas in zip(kept, ray.get(asked), strict=True):
-        running = [{"replica_id": replica.replica_id, "state": "RUNNING"} for replica in replicas]
-        found.setdefault(one.app_name, {})[one.name] = {"replicas": running}
-    return {name: {**report[name], "deployments": found[name], EARLIER: True} for name in found}
 
 
 def applications_in(report: Mapping[str, Reported], own_name: str) -> dict[str, Application]:
@@ -116,8 +89,7 @@ def application_of(name: str, reported: Reported) -> Application:
         version_of(reported),
         replicas=min(map(_running, reported["deployments"].values()), default=0),
         deployment=deployments[0] if len(deployments) == 1 else None,
-        # Serve goes on replacing lost replicas of a version whose successor could not be built.
-        failed=failed and not status.ready and EARLIER not in reported,
+        failed=failed and not status.ready and not _is_mended(reported),
         reason=reason_of(reported) if failed else "",
     )
 
@@ -179,13 +151,23 @@ class Failures:
         self._told = reasons
 
 
+def _is_mended(application: Reported) -> bool:
+    """Whether Serve will start a replica although the last deployment failed.
+
+    It goes on replacing lost replicas of a version whose successor could not be built, but it no longer scales it: one
+    that was scaled to zero stays there.
+    """
+    deployments = application["deployments"].values()
+    return EARLIER in application and not any(one.get("target_num_replicas") == 0 for one in deployments)
+
+
 def _is_up(deployment: Reported, state: str) -> bool:
     """Whether it has a replica that runs, or is scaled to zero, of which Serve calls each redeployment an update."""
     return bool(_running(deployment)) or (state == "DEPLOYING" and deployment.get("target_num_replicas") == 0)
 
 
 def _running(deployment: Reported) -> int:
-    return sum(_text(replica["state"]) == "RUNNING" for replica in deployment["replicas"])
+    return sum(_text(replica["state"]) in ANSWERING for replica in deployment["replicas"])
 
 
 def _text(state: Any) -> str:

@@ -131,9 +131,10 @@ class LocalBackend:
 
 
 def not_ready(statuses: Iterable[ModelStatus], required: Sequence[str]) -> list[ModelStatus]:
-    """Those models of ``required`` that cannot answer; where none is required, all if none of them can.
+    """The models for which the system is not ready: those of ``required`` that cannot answer.
 
-    A model that is added, or that has failed, is no reason to send the requests for all others elsewhere.
+    Where none is required, one model that can answer is enough; if there is none, all of them are named. So a load
+    balancer goes on sending requests for the other models while one is being added, or has failed.
     """
     known = {status.name: status for status in statuses}
     if not required:

@@ -14,15 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from router.admission.capacity import Capacity
-from router.backends.applications import (
-    Application,
-    Failures,
-    Reported,
-    applications_in,
-    controller_report,
-    routers_in,
-)
+from router.backends.applications import Application, Failures, Reported, applications_in, routers_in
 from router.backends.base import ModelStatus, unknown
+from router.backends.controller import Controller
 from router.backends.model_info import ModelInfos
 from router.backends.snapshot import Snapshot
 from vlm.errors import DeploymentFailed, EngineFailure, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
@@ -47,14 +41,14 @@ class RayBackend:
     def __init__(
         self,
         serve: Any = None,
-        report: Callable[[], Mapping[str, Reported]] = controller_report,
+        report: Callable[[], Mapping[str, Reported]] | None = None,
         *,
         own_name: str = ROUTER_APPLICATION,
         max_age_s: float = 1.0,
     ) -> None:
         """``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test."""
         self._serve = serve or importlib.import_module("ray.serve")
-        self._report = report
+        self._report = report or Controller().report
         self._own_name = own_name
         self._failures = Failures()
         self._routers = 1

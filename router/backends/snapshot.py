@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Snapshot(Generic[T]):
     """What ``read`` returns, read again when it is older than ``max_age_s``.
 
-    The controller may be lost, with its node, while the models go on answering. Then the last snapshot is used, and no
-    caller waits longer than ``patience_s`` for a new one.
+    The controller may be lost, with its node, while the models go on answering. Then the last snapshot is used, however
+    old it is: no caller waits longer than ``patience_s`` for a new one, and none at all once it is known to be away.
     """
 
     def __init__(self, read: Callable[[], T], max_age_s: float, patience_s: float = 2.0) -> None:
@@ -30,12 +30,19 @@ class Snapshot(Generic[T]):
         self._last: T | None = None
         self._read_at = float("-inf")
         self._asked_at = float("-inf")
+        self._good_at = float("-inf")
+        self._away = False
         self._reading: asyncio.Task[T] | None = None
 
     @property
     def last(self) -> T | None:
         """The last state without asking for another; None if there has never been an answer."""
         return self._last
+
+    @property
+    def age_s(self) -> float:
+        """How long ago :attr:`last` was read; infinite if never."""
+        return _now() - self._good_at
 
     async def latest(self) -> T:
         """The last state.
@@ -56,18 +63,29 @@ class Snapshot(Generic[T]):
             # Its lines in the log are of no request, although one has waited for it first.
             self._reading = asyncio.create_task(asyncio.to_thread(self._read), context=Context())
             self._reading.add_done_callback(self._take)
+        if self._away and self._last is not None:
+            return
         patience = max(0.0, self._asked_at + self._patience_s - _now())
-        await asyncio.wait({self._reading}, timeout=patience)
+        if not (await asyncio.wait({self._reading}, timeout=patience))[0]:
+            self._lose("no answer")
 
     def _take(self, reading: asyncio.Task[T]) -> None:
         self._reading = None
         if reading.cancelled():
             return
         self._read_at = _now()
-        if (error := reading.exception()) is None:
-            self._last = reading.result()
-        else:
-            logger.warning("the cluster's applications cannot be read: %s", type(error).__name__)
+        if (error := reading.exception()) is not None:
+            self._lose(type(error).__name__)
+            return
+        if self._away:
+            logger.warning("the cluster's applications can be read again; the last state was %.0f s old", self.age_s)
+        self._last, self._good_at, self._away = reading.result(), self._read_at, False
+
+    def _lose(self, why: str) -> None:
+        """Note that the controller is away, and log it once."""
+        if not self._away:
+            logger.warning("the cluster's applications cannot be read (%s): the last state is kept until they can", why)
+        self._away = True
 
 
 def _now() -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -106,14 +106,18 @@ class Cluster:
 class Load:
     """Clients that ask for whole answers and for streams without a pause of note, and write down what went wrong."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, questions: Sequence[Question] = QUESTIONS) -> None:
         self.url = url
         self.failed: list[str] = []
         self.answered = 0
+        self.longest_s = 0.0
+        """The longest that an answer took, ever since somebody set this to 0."""
+        self.in_flight: set[int] = set()
+        """The clients that wait for an answer."""
         self._ends = threading.Event()
         self._clients = [
             threading.Thread(target=self._ask, args=(question, stream))
-            for question in QUESTIONS
+            for question in questions
             for stream in (False, True)
         ]
         self._clients.append(threading.Thread(target=self._look))
@@ -138,7 +142,7 @@ class Load:
     def _ask(self, question: Question, stream: bool) -> None:
         while not self._ends.wait(BETWEEN_S):
             try:
-                answer = httpx.post(f"{self.url}/v1/chat/completions", json=question.body(stream=stream), timeout=60)
+                answer = self._answer(question.body(stream=stream))
             except httpx.HTTPError as error:
                 self.failed.append(f"{question.model} stream={stream}: {error!r}")
                 continue
@@ -146,6 +150,15 @@ class Load:
             if not whole or '"error"' in answer.text:
                 self.failed.append(f"{question.model} stream={stream}: {answer.status_code} {answer.text[-300:]}")
             self.answered += 1
+
+    def _answer(self, body: dict[str, Any]) -> httpx.Response:
+        began = time.monotonic()
+        self.in_flight.add(threading.get_ident())
+        try:
+            return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
+        finally:
+            self.in_flight.discard(threading.get_ident())
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
 
     def _look(self) -> None:
         while not self._ends.wait(BETWEEN_S):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from deployments.check import check, main
+from deployments.check_cluster import TIMES
 from deployments.check_problem import Problem
 from deployments.local.cluster import StartError, schema_of
 from tests.deployments.system import ROOT
@@ -110,6 +111,23 @@ def test_the_configs_of_this_repository_have_no_problem(name: str) -> None:
         (keys(*OPTIONS, num_gpus=0), f"{REPLICA}.ray_actor_options.num_gpus", "above 0 for device cuda"),
         (keys(*OPTIONS, num_gpus=1.5), f"{REPLICA}.ray_actor_options.num_gpus", "whole number of cards"),
         (keys(*APP, "args", device="cpu"), f"{REPLICA}.ray_actor_options.num_gpus", "does not use"),
+        (keys(*APP, "args", device="cdua"), f"{BLIP}.args.device", "'cuda'?"),
+        (keys(*APP, "args", device="cuda:x"), f"{BLIP}.args.device", "write cpu, cuda"),
+        (
+            keys(*APP, runtime_env={"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}),
+            f"{BLIP}.runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY",
+            "on every node before Ray starts",
+        ),
+        (
+            keys(*OPTIONS, runtime_env={"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}}),
+            f"{REPLICA}.ray_actor_options.runtime_env.env_vars.RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
+            "the same in every process",
+        ),
+        (
+            keys("applications", 0, "args", request_timeout_s=141),
+            f"{ROUTER}.args.request_timeout_s",
+            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S is 150, and must be at least 151 here. Write at most 140",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(change: Change, place: str, words: str) -> None:
@@ -117,6 +135,44 @@ def test_a_mistake_is_named_with_its_place(change: Change, place: str, words: st
     change(config)
     found = check(config)
     assert any(one.place.startswith(place) and words in one.message for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        (keys(*DEPLOYED, max_surge_percent=0), f"{REPLICA}.max_surge_percent", "stops the only replica"),
+        (
+            keys("applications", 0, "deployments", 0, rolling_update_percentage=1.0),
+            f"{ROUTER}.deployments.Router.max_surge_percent",
+            "stops all replicas before another runs",
+        ),
+        (
+            keys(*OPTIONS, num_gpus=0.765),
+            "applications.moondream-2.deployments.Replica.ray_actor_options.num_gpus",
+            "add up to 1.1, at the fewest replicas",
+        ),
+    ],
+)
+def test_what_works_on_some_clusters_or_at_some_times_is_a_warning(
+    change: Change, place: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read()
+    change(config)
+    [found] = check(config)
+    assert (found.place, found.is_warning) == (place, True)
+    assert words in found.message
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main([str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}: {place}: warning: ")
+
+
+def test_times_may_be_longer_where_the_variables_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read()
+    keys("applications", 0, "args", request_timeout_s=300)(config)
+    for name in TIMES:
+        monkeypatch.setenv(name, "330")
+    assert check(config) == []
 
 
 def test_all_problems_are_named_at_once() -> None:

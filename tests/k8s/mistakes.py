@@ -184,7 +184,7 @@ IN_THE_CONFIG = (
     ("route_prefix: /\n", "route_prefix: api\n", "route_prefix"),
     ("required_models: [blip-large,", "required_models: [blip-larger,", "blip-larger"),
     ("request_timeout_s: 120", "request_timeout_s: 600", "a request may take 600 s"),
-    ("places_per_replica: 64", "places_per_replica: 32", "GIGAROUTER_FRONT is"),
+    ("request_timeout_s: 120", "request_timeout_s: 110", "GIGAROUTER_FRONT is"),
     ("max_surge_percent: 100 # the new", "max_surge_percent: 0 # the new", "blip-large: its only replica stops"),
 )
 """(what stands in serve_config.yaml, the mistake, the words)."""

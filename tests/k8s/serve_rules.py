@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from deployments.check import MODEL, check
+from deployments.check import check
+from deployments.check_args import MODEL
 from deployments.environment import variables
 from router.config import RouterConfig
 from router.ingress import ROUTER

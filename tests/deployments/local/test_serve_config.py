@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def test_a_renamed_model_that_is_still_required_is_refused(tmp_path: Path, confi
     config["applications"][1]["name"] = "blip-big"
     path = written(tmp_path, config)
     message = (
-        f"{path}: application 'router': required_models names 'blip-large', but there is no application of that name. "
-        "Did you mean 'blip-big'? Models in this config: blip-big, florence-2-base, kosmos-2, moondream-2."
+        f"{path}: applications.router.args.required_models: names 'blip-large', but there is no application of that "
+        "name. Did you mean 'blip-big'? Models in this config: blip-big, florence-2-base, kosmos-2, moondream-2."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         serve_config.read(path)
@@ -60,9 +61,9 @@ def test_wrong_args_of_all_applications_are_reported(tmp_path: Path, config: Any
     with pytest.raises(ConfigError) as caught:
         serve_config.read(path)
     first, second = caught.value.message.splitlines()
-    assert first.startswith(f"{path}: application 'router': ")
+    assert first.startswith(f"{path}: applications.router.args: ")
     assert "request_timeout_s" in first
-    assert second.startswith(f"{path}: application 'blip-large': engine.max_bacth is not a known setting;")
+    assert second.startswith(f"{path}: applications.blip-large.args: engine.max_bacth is not a known setting;")
 
 
 def test_a_wrong_setting_does_not_hide_a_model_that_is_missing(tmp_path: Path, config: Any) -> None:
@@ -72,7 +73,7 @@ def test_a_wrong_setting_does_not_hide_a_model_that_is_missing(tmp_path: Path, c
         serve_config.read(written(tmp_path, config))
     first, second = caught.value.message.splitlines()
     assert "request_timeout_s" in first
-    assert "required_models names 'blip-large'" in second
+    assert "required_models: names 'blip-large'" in second
 
 
 @pytest.mark.parametrize(
@@ -128,12 +129,26 @@ def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object
     path = written(tmp_path, {"applications": [{"name": "router", "import_path": "router.app:build", "args": args}]})
     with pytest.raises(ConfigError) as caught:
         serve_config.read(path)
-    assert str(caught.value) == f"{path}: application 'router': {fault}"
+    assert str(caught.value) == f"{path}: applications.router.args: {fault}"
 
 
 def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml")]) == 1
     assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"
+
+
+def test_make_serve_refuses_what_the_check_finds(
+    tmp_path: Path, config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads(json.dumps(config))  # without aliases
+    config["applications"][1]["args"]["checkpoint"] = "miniatures/blip-larg"
+    config["applications"][2]["deployments"][0]["max_ongoing_requests"] = 3
+    config["applications"][3]["deployments"][0]["max_surge_percent"] = 0  # only a warning
+    path = written(tmp_path, config)
+    assert main(["--config", str(path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {path}: applications.blip-large.args.checkpoint: there is no folder")
+    assert second.startswith(f"{path}: applications.florence-2-base.deployments.Replica.max_ongoing_requests: must be")
 
 
 # Without Serve's proxy

@@ -129,6 +129,9 @@ def test_a_port_in_use_is_refused_before_anything_is_started(
     assert capsys.readouterr().err == f"error: port {port} on 127.0.0.1 is in use; take another one.\n"
 
 
+BLIP = {"checkpoint": "miniatures/blip-large"}
+
+
 def test_without_a_token_nothing_is_started_unless_the_config_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,9 +140,9 @@ def test_without_a_token_nothing_is_started_unless_the_config_allows_it(
     monkeypatch.setattr(starter, "_fork", forked)
     monkeypatch.setattr(starter, "_is_free", lambda _: True)
     monkeypatch.setattr(starter, "_set_environment", lambda: None)
-    applications = [
+    applications: list[dict[str, object]] = [
         {"name": "router", "import_path": "router.app:build", "args": {"allow_unauthenticated_cluster": True}},
-        {"name": "blip-large", "import_path": "deployments.app:build", "args": {"checkpoint": "x"}},
+        {"name": "blip-large", "import_path": "deployments.app:build", "args": BLIP, "route_prefix": None},
     ]
     config = tmp_path / "config.yaml"
 
@@ -157,6 +160,6 @@ def test_without_a_token_nothing_is_started_unless_the_config_allows_it(
         with pytest.raises(RuntimeError, match="forked"):
             start()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    applications[1]["args"] = {"checkpoint": "x", "allow_unauthenticated_cluster": True}
+    applications[1]["args"] = {**BLIP, "allow_unauthenticated_cluster": True}
     with pytest.raises(RuntimeError, match="forked"):
         start()

@@ -505,6 +505,8 @@ def test_translated_needs_no_ray_at_all() -> None:
         (application("RUNNING"), True),  # scaled to zero: the request wakes it
         (application("DEPLOYING", STARTING=1), False),
         (application("DEPLOYING", STARTING=1, RUNNING=1), True),  # a rolling update
+        (application("DEPLOYING", RECOVERING=1), True),  # the controller was lost, and the replica was not
+        (application("UNHEALTHY", PENDING_MIGRATION=1), True),  # its node is about to end
         (application("UNHEALTHY", RUNNING=1), True),  # one of several replicas is lost
         (application("UNHEALTHY", STOPPING=1), False),
         (application("DEPLOY_FAILED", RUNNING=1), True),  # a bad update whose old replicas still answer
@@ -782,6 +784,7 @@ async def test_a_read_that_failed_is_not_repeated_before_it_is_due() -> None:
     assert len(reads) == 2
     await asyncio.sleep(2)
     assert await snapshot.latest() == UP
+    await asyncio.sleep(0.1)  # while it is away, nobody waits for the thread
     assert len(reads) == 3
 
 
@@ -806,6 +809,43 @@ async def test_a_controller_that_hangs_is_not_waited_for_long(monkeypatch: pytes
     assert await snapshot.latest() == {}  # it has answered in the end
     await asyncio.sleep(2)
     assert await snapshot.latest() == UP
+
+
+async def test_nobody_waits_for_a_controller_that_is_known_to_be_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reading of a lost one takes long; the state is kept for as long as it takes, and the log has two lines."""
+
+    async def in_thread(read: Callable[[], Any]) -> Any:
+        await asyncio.sleep(0.0 if seconds() < lost or seconds() > lost + 600 else 10.0)
+        return read()
+
+    def read() -> Mapping[str, ModelStatus]:
+        if lost <= seconds() <= lost + 600:
+            raise TimeoutError
+        return UP
+
+    lost = seconds() + 100
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    snapshot = Snapshot(read, max_age_s=1, patience_s=2)
+    await snapshot.latest()
+    await asyncio.sleep(101)
+    waited = []
+    for _ in range(100):
+        began = seconds()
+        assert await snapshot.latest() == UP
+        waited.append(seconds() - began)
+        await asyncio.sleep(5)
+    assert waited == [2.0] + [0.0] * 99
+    assert snapshot.age_s > 500
+    await asyncio.sleep(200)
+    await snapshot.latest()  # the one that asks again does not wait for the answer
+    await asyncio.sleep(0.1)
+    assert snapshot.age_s < 1
+    assert [record.message.partition(":")[0].partition(";")[0] for record in caplog.records] == [
+        "the cluster's applications cannot be read (no answer)",
+        "the cluster's applications can be read again",
+    ]
 
 
 async def test_without_any_snapshot_nothing_is_ready(caplog: pytest.LogCaptureFixture) -> None:
