@@ -185,7 +185,6 @@ class Cluster:
         files = {variable: str(own / name) for variable, name in HAPROXY_FILES.items()}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         apart = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(self.folder)}
-        slow = {"RAY_raylet_start_wait_time_s": "300"}
         return {
             **inherited,
             **variables(self.folder / "serve_config.yaml"),
@@ -193,7 +192,7 @@ class Cluster:
             **TOKEN,
             **files,
             **apart,
-            **slow,
+            **PATIENT,
         }
 
     def deploy(self) -> None:
