@@ -21,7 +21,7 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench lock-k8s k8s-check k8s-sync clean installed installed-dev
+.PHONY: help serve setup test test-nodes test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench lock-k8s k8s-check k8s-sync clean installed installed-dev
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -36,9 +36,12 @@ serve: installed  ## run the whole system on http://127.0.0.1:8000 until Ctrl-C 
 
 setup: installed-dev  ## install everything that these commands need, and stop there
 
-test: installed-dev  ## run all tests, those on a Ray cluster included
+test: installed-dev  ## run the tests, those on a Ray cluster included
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not ray and not real" -n 2
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "ray or real"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "(ray or real) and not nodes"
+
+test-nodes: installed-dev  ## run the tests that need minutes of a quiet machine: several nodes, a lost head, a day's load
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m nodes
 
 test-latest:  ## run all tests on the newest versions that pyproject.toml allows, in .venv-latest
 	$(PYTHON) -m venv --clear .venv-latest
@@ -46,7 +49,7 @@ test-latest:  ## run all tests on the newest versions that pyproject.toml allows
 	    --index-url $(TORCH_INDEX) "$$(grep -o 'torch>[^"]*' pyproject.toml)" $(PIP_EXTRA))
 	$(LATEST) -m pip --disable-pip-version-check install --quiet --editable '.[dev]' $(PIP_EXTRA)
 	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "not ray and not real" -n 2
-	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "ray or real"
+	OMP_NUM_THREADS=1 $(LATEST) -m pytest -m "(ray or real) and not nodes"
 
 fuzz: installed-dev  ## try 10,000 requests made of the OpenAPI document (FUZZ_CASES, FUZZ_SEED)
 	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(RUN) -m pytest tests/router/openapi/test_fuzz.py -n 2 --timeout 7200

@@ -14,6 +14,7 @@ from tests.deployments.system import ROOT
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.nodes,
     pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux alone"),
 ]

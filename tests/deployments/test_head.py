@@ -37,6 +37,7 @@ REDIS = shutil.which("redis-server")
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.nodes,
     pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux alone"),
     pytest.mark.skipif(REDIS is None, reason="there is no redis-server on this machine (Debian: apt install it)"),

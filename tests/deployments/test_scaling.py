@@ -135,6 +135,7 @@ def test_a_replica_that_is_given_up_finishes_what_it_has(system: System) -> None
     asyncio.run(load())
 
 
+@pytest.mark.nodes
 def test_replicas_follow_a_day_and_no_request_is_lost(system: System) -> None:
     async def day() -> None:
         await eventually(lambda: none_left(system), "back to zero")

@@ -33,6 +33,7 @@ from tests.k8s.test_compose import HAPROXY_FILES
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.nodes,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(sys.platform != "linux", reason="networks of their own are a matter of Linux"),
 ]
