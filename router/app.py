@@ -290,8 +290,9 @@ def _backend(config: RouterConfig) -> Backend:
 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
-    # Serve gives handlers only to its own logger: without this our access log would be lost.
-    served = logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    served = logging.getLogger("ray.serve")
+    for ours in ("router", "metrics"):  # Serve gives handlers only to its own logger: our access log would be lost
+        logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 
 
