@@ -122,7 +122,7 @@ ROOMS: dict[str, set[str]] = {
         "router/responses", "router/server", "router/status",
         "vlm/grounding_schema",
     },
-    "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
+    "router/ingress": {"logs", "vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {
         "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
