@@ -196,8 +196,8 @@ class _Stub:
 
         return Capacity(1)
 
-    def replicas(self, model: str) -> int:  # noqa: ARG002
-        return 1
+    def serves(self, model: str) -> bool:  # noqa: ARG002
+        return True
 
     async def asleep(self, model: str) -> bool:  # noqa: ARG002
         return False

@@ -43,7 +43,8 @@ class Replica:
         Raises:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
-        logging.getLogger("vlm").parent = log
+        for ours in ("vlm", "metrics"):
+            logging.getLogger(ours).parent = log
         set_up(log, config.log_format, identity)
         began = time.perf_counter()
         self._asked = 0

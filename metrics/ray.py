@@ -7,11 +7,14 @@ grown.
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from typing import Any
 
 from metrics.base import Labels, Reading
 from metrics.catalogue import Metric
+
+logger = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 """Ray's agents are scraped every ten or fifteen seconds."""
@@ -27,6 +30,7 @@ class RayMetrics:
         self._objects: dict[str, Any] = {}
         self._watched: list[tuple[Metric, Reading]] = []
         self._last: dict[tuple[str, Labels], float] = {}
+        self._failing: set[str] = set()  # which have been logged
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -49,11 +53,10 @@ class RayMetrics:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Read all that is watched, and send it on."""
+        """Read all that is watched, and send it on; what cannot be read now may be the next time."""
         with self._lock:
             for metric, read in self._watched:
-                for labels, value in read().items():
-                    self._send(metric, labels, value)
+                self._pass_on(metric, read)
 
     def stop(self) -> None:
         """Read no more."""
@@ -62,6 +65,16 @@ class RayMetrics:
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
             self.flush()
+
+    def _pass_on(self, metric: Metric, read: Reading) -> None:
+        try:
+            for labels, value in read().items():
+                self._send(metric, labels, value)
+            self._failing.discard(metric.name)
+        except Exception:  # an alert that watches a figure of the past would be worse than a line in the log
+            if metric.name not in self._failing:
+                logger.exception("%s cannot be passed on", metric.name)
+            self._failing.add(metric.name)
 
     def _send(self, metric: Metric, labels: Labels, value: float) -> None:
         if metric.kind == "gauge":

@@ -87,7 +87,7 @@ def create_app(
     they are behind ``GET /metrics``.
     """
     status = StatusRoutes(backend, config)
-    errors = RecentErrors(backend.replicas)
+    errors = RecentErrors(backend.serves)
     meter = both(errors, meter)
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
@@ -129,11 +129,7 @@ def create_app(
 
 def measuring(metrics: Metrics, backend: Backend, admission: Admission) -> Meter:
     """Shows in ``metrics`` what the router holds and tries again; returns what counts the requests."""
-
-    def is_served(model: str) -> bool:
-        return backend.replicas(model) > 0
-
-    meter = RequestMeter(metrics, is_served)
+    meter = RequestMeter(metrics, backend.serves)
     retrying = backend if isinstance(backend, ResilientBackend) else None
     watch_router(metrics, lambda: {model: admission.outstanding(model) for model in meter.models}, retrying)
     return meter
@@ -294,8 +290,9 @@ def _backend(config: RouterConfig) -> Backend:
 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
-    # Serve gives handlers only to its own logger: without this our access log would be lost.
-    served = logging.getLogger("router").parent = logging.getLogger("ray.serve")
+    served = logging.getLogger("ray.serve")
+    for ours in ("router", "metrics"):  # Serve gives handlers only to its own logger: our access log would be lost
+        logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
+from logs.lines import set_up
 from router.asgi.front import Front
 from router.asgi.memory import return_memory
 from router.config import RouterConfig
@@ -39,7 +40,8 @@ def middlewares() -> list[Middleware]:
     Raises:
         ConfigError: The settings in the environment are wrong.
     """
-    logging.getLogger("router").parent = logging.getLogger("ray.serve")  # the only one to which Serve gives handlers
+    served = logging.getLogger("router").parent = logging.getLogger("ray.serve")  # the only one with handlers
+    set_up(served, "text", dict)  # only the ids: the format of its proxies is up to Serve
     config = RouterConfig.from_args(_settings(os.environ.get(SETTINGS, "{}")))
     limit_heads(config)
     if not any(os.environ.get(name) == "1" for name in WITHOUT_PROXY):

@@ -122,7 +122,7 @@ ROOMS: dict[str, set[str]] = {
         "router/responses", "router/server", "router/status",
         "vlm/grounding_schema",
     },
-    "router/ingress": {"vlm/errors", "router/config", "router/asgi"},
+    "router/ingress": {"logs", "vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
     "deployments": {
         "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
@@ -221,7 +221,7 @@ PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the p
 BROAD_EXCEPTS = (
     "vlm/decoding/child.py", "vlm/decoding/threads.py", "vlm/engine/core.py", "vlm/engine/prepare.py",
     "vlm/verify/__main__.py", "deployments/replica.py", "router/",
-    "vlm/loading.py", "vlm/models/cards.py",
+    "vlm/loading.py", "vlm/models/cards.py", "metrics/ray.py",
 )  # fmt: skip
 
 

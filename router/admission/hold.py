@@ -37,6 +37,7 @@ class Hold:
         max_held: int,
         cold_start_s: float,
         asleep: Callable[[str], Awaitable[bool]],
+        replicas: Callable[[str], int],
         clock: Callable[[], float],
     ) -> None:
         """Nothing waits.
@@ -45,11 +46,13 @@ class Hold:
             max_held: See :class:`~router.config.RouterConfig`.
             cold_start_s: Likewise; of each model, until it has been measured.
             asleep: Whether a model has no replica, though a request starts one.
+            replicas: How many a model has.
             clock: In seconds.
         """
         self._max_held = max_held
         self._stated_s = cold_start_s
         self._asleep = asleep
+        self._replicas = replicas
         self._clock = clock
         self._starts: dict[str, _Start] = {}
         self._measured_s: dict[str, float] = {}
@@ -64,27 +67,28 @@ class Hold:
         return start.held if start else 0
 
     @asynccontextmanager
-    async def waiting(self, model: str, remaining_s: float) -> AsyncIterator[None]:
+    async def waiting(self, model: str, remaining_s: float) -> AsyncIterator[Callable[[], None]]:
         """A request that has to be answered within ``remaining_s``, for as long as the block lasts.
+
+        Returns:
+            What is to be called when the model has answered it.
 
         Raises:
             Overloaded: The model has no replica, and the request could not be answered in time, or too many wait.
         """
         if not await self._asleep(model):
-            self._has_started(model)
-            yield
+            self._is_over(model)
+            yield lambda: None
             return
         start = self._starts.setdefault(model, _Start(self._clock()))
         self._check(start, model, remaining_s)
         start.held += 1
-        answered = False
         try:
-            yield
-            answered = True
+            yield lambda: self._has_started(model, start)
         finally:
             start.held -= 1
-            if self._starts.get(model) is start:
-                self._note_end(start, model, answered)
+            if not start.held:  # all have left, and whether a replica is still being started is not known here
+                self._forget(model, start)
 
     def _check(self, start: _Start, model: str, remaining_s: float) -> None:
         """The first one is let in whatever it is: without it, no replica would ever start."""
@@ -97,12 +101,22 @@ class Hold:
                 retry_after_s=seconds,
             )
 
-    def _note_end(self, start: _Start, model: str, answered: bool) -> None:
-        if answered:
-            self._has_started(model)
-        elif not start.held:  # all have left, and whether a replica is still being started is not known here
-            del self._starts[model]
+    def _is_over(self, model: str) -> None:
+        """A replica has started; or none could, or the model has been deleted, and that took no start's time."""
+        if (start := self._starts.get(model)) is None:
+            return
+        if self._replicas(model):
+            self._has_started(model, start)
+        else:
+            self._forget(model, start)
 
-    def _has_started(self, model: str) -> None:
-        if (start := self._starts.pop(model, None)) is not None:
+    def _has_started(self, model: str, start: _Start) -> None:
+        if self._forget(model, start):
             self._measured_s[model] = self._clock() - start.since
+
+    def _forget(self, model: str, start: _Start) -> bool:
+        """It is over; whether it was not before."""
+        if self._starts.get(model) is not start:
+            return False
+        del self._starts[model]
+        return True

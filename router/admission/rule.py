@@ -123,12 +123,14 @@ class _Room:
         replicas: How many run; at least 1, since a request starts one where there is none.
         slots, rows: Of each.
         routers: How many routers share them.
+        runs: Whether any replica does; the time in which none does is not the pace of those that do.
     """
 
     replicas: int
     slots: int
     rows: int
     routers: int
+    runs: bool
 
     @property
     def worked_on(self) -> int:
@@ -213,13 +215,13 @@ class Admission:
 
     def _count(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
         state.count(asked, places)
-        state.pace.changed(busy=state.total >= room.worked_on)
+        state.pace.changed(busy=room.runs and state.total >= room.worked_on)
 
     def _room(self, model: str) -> _Room:
         known = self._capacity(model)
         slots = self._stated or known.slots or UNKNOWN_SLOTS
         rows = max(slots, slots * known.rows // known.slots) if known.slots else slots
-        return _Room(max(1, known.replicas), slots, rows, max(1, known.routers))
+        return _Room(max(1, known.replicas), slots, rows, max(1, known.routers), known.replicas > 0)
 
     def _check(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
         if not state.total:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from router.admission.hold import Hold
-from router.admission.rule import Admission, Asked
+from router.admission.rule import Admission, Asked, Ticket
 from router.asgi.body import read_body
 from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
@@ -95,11 +95,11 @@ class Endpoint(Generic[ParsedT]):
         remaining_s = deadline - asyncio.get_running_loop().time()
         batch = demand.priority == "batch"
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._hold.waiting(demand.model, remaining_s))
+            started = await stack.enter_async_context(self._hold.waiting(demand.model, remaining_s))
             remaining_s = deadline - asyncio.get_running_loop().time()
             asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
             ticket = stack.enter_context(self._admission.admitted(asked))
-            tally.on_answer(partial(ticket.end, answered=True))
+            tally.on_answer(partial(_answered, ticket, started))
             built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
             tally.read(built)
             request = replace(built.request, caller=requester.caller, request_id=scope[REQUEST_ID_KEY])
@@ -162,7 +162,16 @@ def admission_of(config: RouterConfig, backend: Backend) -> Admission:
 
 def hold_of(config: RouterConfig, backend: Backend) -> Hold:
     """What holds requests for a model without a replica; all endpoints of a router share one."""
-    return Hold(config.max_held, config.cold_start_s, backend.asleep, time.monotonic)
+
+    def replicas(model: str) -> int:
+        return backend.capacity(model).replicas
+
+    return Hold(config.max_held, config.cold_start_s, backend.asleep, replicas, time.monotonic)
+
+
+def _answered(ticket: Ticket, started: Callable[[], None]) -> None:
+    ticket.end(answered=True)
+    started()
 
 
 def requester_of(scope: Scope) -> Requester:

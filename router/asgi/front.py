@@ -29,8 +29,8 @@ from vlm.errors import Overloaded, VlmError
 
 SERVE_PATHS = frozenset(("/-/healthz", "/-/routes"))
 """Serve's own, for load balancers and operators; it answers them itself."""
-HEALTH_PATHS = frozenset(("/health", "/healthz", "/readyz"))
-"""Passed on at once like Serve's own, without a body and whatever else waits."""
+STATE_PATHS = frozenset(("/health", "/healthz", "/readyz", "/v1/status", "/metrics"))
+"""Passed on at once like Serve's own, without a body and whatever else waits, so that a full server can be seen."""
 
 LINGER_S = 5.0
 """How long a client that is refused may go on sending, so that it comes to reading the answer: if its connection were
@@ -96,7 +96,7 @@ class Front:
             refuse_foreign(scope, self._hosts, self._config.allowed_origins)
             if scope["path"] in SERVE_PATHS:
                 await self._app(scope, Arrived(b"", incoming), send)
-            elif scope["path"] in HEALTH_PATHS:
+            elif scope["path"] in STATE_PATHS:
                 await self._run(scope, Arrived(b"", incoming), answer, exchange)
             else:
                 await self._read_and_run(scope, incoming, answer, exchange)

@@ -62,8 +62,8 @@ class Backend(Protocol):
         """What works on the model's requests, as last known; it waits for nobody."""
         ...
 
-    def replicas(self, model: str) -> int:
-        """How many processes answered for the model when they were last counted; 0 if that is not known."""
+    def serves(self, model: str) -> bool:
+        """Whether there is a model of this name, with a replica or without, as last known; it waits for nobody."""
         ...
 
     async def asleep(self, model: str) -> bool:
@@ -119,11 +119,11 @@ class LocalBackend:
         """See :class:`Backend`."""
         engine = self._engines.get(model)
         slots, rows = getattr(engine, "slots", 0), getattr(engine, "rows", 0)
-        return Capacity(self.replicas(model), slots=slots, rows=rows)
+        return Capacity(int(engine is not None), slots=slots, rows=rows)
 
-    def replicas(self, model: str) -> int:
+    def serves(self, model: str) -> bool:
         """See :class:`Backend`."""
-        return int(model in self._engines)
+        return model in self._engines
 
     async def asleep(self, model: str) -> bool:  # noqa: ARG002
         """See :class:`Backend`."""

@@ -78,15 +78,16 @@ class RayBackend:
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
     def capacity(self, model: str) -> Capacity:
-        """See :class:`Backend`. The router's replicas are counted as well, and each model's say what they work on."""
+        """See :class:`Backend`. The controller counts replicas, the router's as well; each model's say their slots."""
+        application = (self._applications.last or {}).get(model)
+        replicas = 0 if application is None else application.replicas
         info = self._infos.last.get(model)
         slots, rows = (0, 0) if info is None else (info.slots, info.rows)
-        return Capacity(self.replicas(model), self._routers, slots, rows)
+        return Capacity(replicas, self._routers, slots, rows)
 
-    def replicas(self, model: str) -> int:
-        """See :class:`Backend`. The controller counts them."""
-        application = (self._applications.last or {}).get(model)
-        return 0 if application is None else application.replicas
+    def serves(self, model: str) -> bool:
+        """See :class:`Backend`."""
+        return model in (self._applications.last or {})
 
     async def asleep(self, model: str) -> bool:
         """See :class:`Backend`."""

@@ -69,9 +69,9 @@ class ResilientBackend:
         """See :class:`~router.backends.base.Backend`."""
         return self._backend.capacity(model)
 
-    def replicas(self, model: str) -> int:
+    def serves(self, model: str) -> bool:
         """See :class:`~router.backends.base.Backend`."""
-        return self._backend.replicas(model)
+        return self._backend.serves(model)
 
     async def asleep(self, model: str) -> bool:
         """See :class:`~router.backends.base.Backend`."""

@@ -10,7 +10,6 @@ from starlette.types import Scope
 
 from router.asgi.errors import code_of, row_of
 from router.asgi.metering import RequestRecord
-from vlm.errors import ModelNotReady, VlmError
 
 MAX_MODELS = 256
 """Names that are kept, since some may be of models that were deleted. Errors of further ones count for no model."""
@@ -29,9 +28,9 @@ class SeenError:
 class RecentErrors:
     """A :class:`~router.asgi.metering.Meter` that remembers errors, by model."""
 
-    def __init__(self, replicas: Callable[[str], int], clock: Callable[[], float] = time.time) -> None:
-        """``replicas`` says how many replicas of a model run; ``clock`` is Unix time."""
-        self._replicas = replicas
+    def __init__(self, is_served: Callable[[str], bool], clock: Callable[[], float] = time.time) -> None:
+        """``is_served`` says whether a name is that of a deployed model; ``clock`` is Unix time."""
+        self._is_served = is_served
         self._clock = clock
         self._seen: dict[str | None, dict[tuple[str, int], SeenError]] = {}
 
@@ -41,7 +40,7 @@ class RecentErrors:
         if error is None:
             return
         key = code_of(error), row_of(error).status
-        seen = self._seen.setdefault(self._name(record.model, error), {})
+        seen = self._seen.setdefault(self._name(record.model), {})
         before = seen.get(key, SeenError(*key, count=0, last_at=0.0))
         seen[key] = replace(before, count=before.count + 1, last_at=self._clock())
 
@@ -54,10 +53,8 @@ class RecentErrors:
         for name in self._seen.keys() - {None, *models}:
             del self._seen[name]
 
-    def _name(self, model: str | None, error: VlmError) -> str | None:
+    def _name(self, model: str | None) -> str | None:
         """The model, if it is one that is served: clients may write any name."""
         if model is None or model in self._seen:
             return model
-        # A backend says of a model that it is not ready only where it is deployed.
-        served = self._replicas(model) > 0 or isinstance(error, ModelNotReady)
-        return model if served and len(self._seen) < MAX_MODELS else None
+        return model if self._is_served(model) and len(self._seen) < MAX_MODELS else None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from metrics.base import Labels
 from metrics.catalogue import CATALOGUE, DURATION, HELD_PLACES, REQUESTS, RETRIES
+from metrics.catalogue import ENGINE_RUNNING as RUNNING
 from metrics.ray import RayMetrics
 
 Call = tuple[str, str, float, tuple[str, ...]]
@@ -75,6 +78,25 @@ def test_what_is_watched_goes_out_as_a_value_or_as_what_a_counter_has_grown() ->
         (HELD_PLACES.name, 0), (RETRIES.name, 3),
         (HELD_PLACES.name, 0),
     ]  # fmt: skip
+
+
+def test_one_that_cannot_be_read_stops_no_other_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    ray = Recorded()
+    metrics = RayMetrics(ray, every_s=3600)
+    held: dict[Labels, float] = {}
+
+    def broken() -> dict[Labels, float]:
+        return {("blip-large",): 1 / len(held)}
+
+    metrics.watch(RUNNING, broken)
+    metrics.watch(HELD_PLACES, lambda: {("blip-large",): 3.0})
+    metrics.flush()
+    metrics.flush()
+    held["blip-large",] = 1.0
+    metrics.flush()
+    metrics.stop()
+    assert [name for name, *_ in ray.calls] == [HELD_PLACES.name, HELD_PLACES.name, RUNNING.name, HELD_PLACES.name]
+    assert [one.message for one in caplog.records] == [f"{RUNNING.name} cannot be passed on"]
 
 
 def test_ray_takes_every_metric() -> None:

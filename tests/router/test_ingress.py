@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 import uvicorn.config
 
+from logs.request_id import REQUEST_ID
 from router import ingress
 from router.asgi.front import Front
 from router.asgi.head import HeadProtocol
@@ -53,6 +56,25 @@ def test_uvicorn_servers_of_the_process_limit_heads(monkeypatch: pytest.MonkeyPa
     config.load()
     assert issubclass(config.http_protocol_class, HeadProtocol)
     assert config.http_protocol_class.config_of_router.max_head_bytes == 7
+
+
+def test_what_the_front_logs_has_the_id_of_its_request() -> None:
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(logging.Formatter("%(request_id)s %(message)s"))
+    served = logging.getLogger("ray.serve")
+    served.addHandler(handler)
+    try:
+        ingress.middlewares()
+        copy_context().run(refuse, "req-of-this-test")
+    finally:
+        served.removeHandler(handler)
+    assert lines.getvalue() == "req-of-this-test refused\n"
+
+
+def refuse(request_id: str) -> None:
+    REQUEST_ID.set(request_id)
+    logging.getLogger("router.asgi.middleware").warning("refused")
 
 
 @pytest.mark.parametrize(

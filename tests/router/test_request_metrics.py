@@ -15,6 +15,7 @@ from metrics.prometheus import PrometheusMetrics
 from router.app import create_app
 from router.asgi.metering import RequestRecord
 from router.backends.base import Backend
+from router.backends.ray import RayBackend
 from router.config import RouterConfig
 from router.request_metrics import MAX_NAMES, RequestMeter
 from router.resilience.resilient import ResilientBackend
@@ -27,6 +28,12 @@ from vlm.errors import EngineFailure, InvalidRequest, Overloaded, ReplicaLost
 pytestmark = pytest.mark.anyio
 
 BLIP = {"model": "blip-large"}
+LOADING = {
+    "status": "DEPLOYING",
+    "last_deployed_time_s": 1.0,
+    "deployments": {"Replica": {"replicas": [{"state": "STARTING"}]}},
+}
+"""As Serve's controller reports an application without a replica that answers."""
 COMPLETED = {**BLIP, "outcome": "completed", "error": ""}
 
 
@@ -82,8 +89,8 @@ async def test_retries_and_streams_that_go_on_are_counted_for_their_model() -> N
 class Nobody(FakeBackend):
     """Serves no model."""
 
-    def replicas(self, model: str) -> int:
-        return 0
+    def serves(self, model: str) -> bool:
+        return False
 
 
 async def test_unknown_names_make_one_series() -> None:
@@ -105,6 +112,16 @@ def test_ten_thousand_unknown_names_make_one_series_and_so_do_errors() -> None:
     found = samples(metrics.exposition())
     assert found.labels("model") == {"other"}
     assert len(found.labels("error")) == MAX_NAMES + 1
+
+
+async def test_what_a_model_without_a_replica_refuses_is_counted_for_it() -> None:
+    async with measured(RayBackend(object(), lambda: {"blip-large": LOADING}, max_age_s=0.0)) as http:
+        await http.get("/v1/models")
+        await http.post(CHAT, json=body())
+        found = await scraped(http)
+        status = (await http.get("/v1/status")).json()
+    assert found.value(REQUESTS.name, **BLIP, outcome="failed", error="model_not_ready") == 1
+    assert [one["code"] for one in status["models"][0]["errors"]] == ["model_not_ready"]
 
 
 async def test_requests_that_cannot_be_read_are_of_no_model() -> None:

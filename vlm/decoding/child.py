@@ -75,8 +75,9 @@ def _decoded(preprocess: Preprocess, image: bytes) -> tuple[Header, memoryview]:
         return {"invalid": [error.message, error.param, error.code]}, memoryview(b"")
     except MemoryError:
         return {"memory": True}, memoryview(b"")
-    except Exception:  # noqa: BLE001  a bug is reported to the parent, which logs it
-        return {"bug": traceback.format_exc()[-MAX_HEADER_BYTES // 8 :]}, memoryview(b"")
+    except Exception as error:  # noqa: BLE001  a bug is reported to the parent, which logs it
+        place = "".join(traceback.format_tb(error.__traceback__))  # its words may quote the image
+        return {"bug": f"{place[-MAX_HEADER_BYTES // 8 :]}{type(error).__name__}"}, memoryview(b"")
     header = {"shape": pixels.shape, "dtype": pixels.dtype.str, "size": made.size}
     return header, pixels.data.cast("B")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -24,14 +24,16 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.sleeping = True
-        self.hold = Hold(3, 20.0, self.asleep, lambda: self.now)
+        self.failed = False
+        self.hold = Hold(3, 20.0, self.asleep, lambda _model: int(not self.failed), lambda: self.now)
         self.waiting = AsyncExitStack()
+        self.answered: list[Callable[[], None]] = []
 
     async def asleep(self, model: str) -> bool:
         return self.sleeping and model == "m"
 
     async def ask(self, model: str = "m", remaining_s: float = 100.0) -> None:
-        await self.waiting.enter_async_context(self.hold.waiting(model, remaining_s))
+        self.answered.append(await self.waiting.enter_async_context(self.hold.waiting(model, remaining_s)))
 
     async def refused(self, remaining_s: float = 100.0) -> int:
         """How long the next request is told to wait."""
@@ -45,8 +47,14 @@ class World:
         """The replica answers those that wait."""
         self.now += seconds
         self.sleeping = False
+        for answered in self.answered:
+            answered()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """All of them."""
         await self.waiting.aclose()
-        self.waiting = AsyncExitStack()
+        self.waiting, self.answered = AsyncExitStack(), []
 
 
 @pytest.fixture
@@ -120,8 +128,41 @@ async def test_who_leaves_makes_room_and_measures_nothing(world: World) -> None:
     assert await world.refused() == 20  # counted from the first of those that wait now
 
 
+async def test_a_stream_that_ends_with_an_error_measures_nothing(world: World) -> None:
+    """The error is an event by then, so that nothing is raised here."""
+    await world.ask()
+    world.now += 120.0
+    await world.leave()
+    assert world.hold.cold_start_s("m") == 20.0
+    await world.ask()
+    assert world.hold.held("m") == 1
+
+
+async def test_a_start_that_has_failed_is_over_and_not_measured(world: World) -> None:
+    await world.ask()
+    world.now, world.sleeping, world.failed = 103.0, False, True
+    await world.ask()
+    assert world.hold.held("m") == 0
+    world.sleeping = True
+    await world.ask()
+    await world.ask()
+    await world.ask()
+    assert await world.refused() == 20
+
+
+async def test_an_answer_of_an_earlier_start_says_nothing_of_the_next(world: World) -> None:
+    await world.ask()
+    world.sleeping = False
+    await world.ask()
+    world.now, world.sleeping = 200.0, True
+    await world.ask()
+    world.now = 250.0
+    world.answered[0]()
+    assert (world.hold.held("m"), world.hold.cold_start_s("m")) == (1, 0.0)
+
+
 async def test_nobody_is_told_to_wait_for_ever(world: World) -> None:
-    slow = Hold(1, 900.0, world.asleep, lambda: world.now)
+    slow = Hold(1, 900.0, world.asleep, lambda _model: 0, lambda: world.now)
     async with slow.waiting("m", 1000.0):
         with pytest.raises(Overloaded) as caught:
             await world.waiting.enter_async_context(slow.waiting("m", 1000.0))

@@ -113,6 +113,25 @@ def test_the_largest_request_is_let_in_where_many_routers_share_one_replica(worl
         world.ask("b")
 
 
+def test_the_time_in_which_no_replica_ran_is_not_taken_for_the_pace_of_the_next(world: World) -> None:
+    for _ in range(5):
+        world.ask()
+    world.answer_one_a_second()
+    world.held.close()
+    world.capacity = Capacity(0, 1, 4, 4)
+    waiting = [world.ask(caller) for caller in ("a", "b", "c", "d", "e", "f")]
+    world.now += 60.0
+    world.capacity = Capacity(1, 1, 4, 4)
+    waiting.pop().end(answered=True)
+    for _ in range(3):
+        world.now += 0.5
+        waiting.pop().end(answered=True)
+        world.ask()
+    load = world.rule.load("m")
+    assert load.queue_s is not None
+    assert load.queue_s < 3.0
+
+
 def test_what_would_wait_beyond_its_deadline_is_refused(world: World) -> None:
     for _ in range(5):
         world.ask()

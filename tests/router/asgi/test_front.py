@@ -259,8 +259,10 @@ async def test_too_many_requests_are_refused_before_their_bodies_are_read() -> N
     assert (await sending(10).through(front)).status == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/-/healthz", "/-/routes"])
-async def test_health_is_answered_whatever_else_waits_and_without_a_body(path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/health", "/v1/status", "/metrics", "/-/healthz", "/-/routes"]
+)
+async def test_the_state_is_answered_whatever_else_waits_and_without_a_body(path: str) -> None:
     app = Application()
     app.answers.clear()
     front = Front(app, RouterConfig(max_requests=1, max_open_bodies=1))

@@ -262,9 +262,17 @@ async def test_ray_keeps_its_handles() -> None:
 async def test_ray_counts_the_replicas_that_run() -> None:
     serve = Serve(blip=application(RUNNING=3, STARTING=1), florence=application("UPDATING", RUNNING=1, STOPPING=2))
     backend = ResilientBackend(on_ray(serve))
-    assert backend.replicas("blip") == 0  # nobody has asked the controller
+    assert backend.capacity("blip").replicas == 0  # nobody has asked the controller
     await backend.models()
-    assert [backend.replicas(name) for name in ("blip", "florence", "nothing")] == [3, 1, 0]
+    assert [backend.capacity(name).replicas for name in ("blip", "florence", "nothing")] == [3, 1, 0]
+
+
+async def test_ray_serves_a_model_that_has_no_replica() -> None:
+    backend = ResilientBackend(on_ray(Serve(blip=at(0), kosmos=application("DEPLOY_FAILED", STARTING=1))))
+    assert not backend.serves("blip")  # nobody has asked the controller
+    await backend.models()
+    assert [backend.serves(name) for name in ("blip", "kosmos", "nothing")] == [True, True, False]
+    assert backend.capacity("blip").replicas == 0
 
 
 async def test_ray_counts_the_routers_that_run_and_what_replicas_work_on() -> None:

@@ -131,8 +131,8 @@ class Cutting:
     def capacity(self, model: str) -> Capacity:
         return Capacity(1)
 
-    def replicas(self, model: str) -> int:
-        return 1
+    def serves(self, model: str) -> bool:
+        return True
 
     async def asleep(self, model: str) -> bool:
         return False

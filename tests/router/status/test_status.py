@@ -40,9 +40,9 @@ def record(model: str | None, error: VlmError | None) -> RequestRecord:
 
 
 def errors_of(*models: str) -> tuple[RecentErrors, Clock]:
-    """For a world in which each of these models has a replica."""
+    """For a world in which these models are served."""
     clock = Clock()
-    return RecentErrors(lambda model: int(model in models), clock), clock
+    return RecentErrors(lambda model: model in models, clock), clock
 
 
 async def status_of(backend: FakeBackend, config: RouterConfig | None = None, *asked: object) -> Json:
@@ -121,17 +121,18 @@ async def test_ten_thousand_names_that_are_not_served_are_no_models() -> None:
     assert [one.code for one in errors.of("blip-large")] == ["overloaded"]
 
 
-def test_a_model_without_replicas_counts_for_itself() -> None:
+def test_no_name_is_kept_where_nothing_is_known_of_the_cluster() -> None:
     errors, _clock = errors_of()
-    errors({}, record("blip-large", ModelNotReady("asleep")))
-    errors({}, record("blip-large", InvalidRequest("no")))
-    assert len(errors.of("blip-large")) == 2
+    errors({}, record("name", ModelNotReady("the cluster is silent")))
+    assert [one.code for one in errors.of(None)] == ["model_not_ready"]
+    assert not errors.of("name")
 
 
-def test_names_are_bounded_even_where_nothing_is_known_of_the_cluster() -> None:
-    errors, _clock = errors_of()
-    for number in range(MAX_MODELS + 10):
-        errors({}, record(f"name-{number}", ModelNotReady("the cluster is silent")))
+def test_names_are_bounded_and_those_of_models_that_are_gone_are_forgotten() -> None:
+    names = [f"name-{number}" for number in range(MAX_MODELS + 10)]
+    errors, _clock = errors_of(*names)
+    for name in names:
+        errors({}, record(name, ModelNotReady("asleep")))
     assert sum(one.count for one in errors.of(None)) >= 10
     errors.forget_others(["name-1"])
     assert errors.of("name-1")
@@ -150,7 +151,7 @@ def test_the_latest_error_comes_first() -> None:
 async def test_what_is_held_is_shown_while_it_is_held() -> None:
     backend = FakeBackend(script(words()), statuses=[UP])
     admission = Admission(lambda _model: Capacity(replicas=1, slots=4, rows=4), 10.0, clock=Clock())
-    report = StatusReport(backend, admission, RecentErrors(backend.replicas), ())
+    report = StatusReport(backend, admission, RecentErrors(backend.serves), ())
     with admission.admitted(Asked("blip-large", "a", 10.0, generations=3)):
         [model] = report.body([UP])["models"]
         assert model["places"] == {"held": 3, "worked_on": 4, "limit": 8}

@@ -125,6 +125,8 @@ def test_errors_keep_their_words_and_bugs_do_not_show_theirs(one: DecodePool, ca
     with pytest.raises(EngineFailure, match=r"^The image could not be prepared\.$"):
         one.submit(b"bug", 0).result(30)
     assert "ZeroDivisionError" in caplog.text
+    assert "readers.py" in caplog.text
+    assert "division by zero" not in caplog.text
 
 
 def test_a_process_that_ends_is_replaced() -> None:
