@@ -9,8 +9,10 @@ from __future__ import annotations
 import heapq
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from weakref import WeakKeyDictionary
 
 from vlm.route import Route
 from vlm.types import Request
@@ -109,6 +111,33 @@ class Affinity:
             salt = slot.to_bytes(2)
             self._orders[slot] = heapq.nlargest(RANKS, self._names, key=lambda name: _number(salt + name.encode()))
         return self._orders[slot]
+
+
+class Underway:
+    """Requests on their way to a replica. Serve counts them when the replica has taken them; of a burst about one
+    image, all would go to the same replica before. One that is given up on its way is forgotten with its route."""
+
+    def __init__(self) -> None:
+        self._targets: WeakKeyDictionary[Route, str] = WeakKeyDictionary()
+        self._counts: Counter[str] = Counter()
+
+    def set_out(self, route: Route, rank: Sequence[str]) -> None:
+        """It is sent to the replica of ``rank``, where that is only one."""
+        self.arrived(route)
+        if len(rank) == 1:
+            self._targets[route] = rank[0]
+            self._counts[rank[0]] += 1
+
+    def arrived(self, route: Route) -> None:
+        """A replica has taken it."""
+        if (name := self._targets.pop(route, None)) is not None:
+            self._counts[name] -= 1
+
+    def to(self, name: str) -> int:
+        """How many are on their way to a replica."""
+        if self._counts.total() != len(self._targets):
+            self._counts = Counter(self._targets.values())
+        return self._counts[name]
 
 
 def image_key(request: Request) -> int | None:

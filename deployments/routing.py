@@ -16,7 +16,7 @@ from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.request_router import RequestRouter
 from ray.serve.config import RequestRouterConfig
 
-from deployments.affinity import Affinity
+from deployments.affinity import Affinity, Underway
 from vlm.types import Request
 
 
@@ -29,6 +29,7 @@ class ImageRouter(RequestRouter):
         self._affinity = Affinity(self._queue_of)
         self._known: Sequence[Any] | None = None
         self._by_name: dict[str, Any] = {}
+        self._underway = Underway()
 
     async def choose_replicas(
         self, candidate_replicas: list[Any], pending_request: PendingRequest | None = None
@@ -39,7 +40,10 @@ class ImageRouter(RequestRouter):
         pending_request.routing_context.should_backoff = True  # else Serve asks again without a pause
         if candidate_replicas is not self._known:  # Serve makes a new list whenever a replica comes, goes or changes
             self._learn(candidate_replicas)
-        ranks = self._affinity.ranks(_asked(pending_request))
+        request = _asked(pending_request)
+        ranks = self._affinity.ranks(request)
+        if isinstance(request, Request) and request.route is not None and ranks:
+            self._underway.set_out(request.route, ranks[0])
         return [[self._by_name[name] for name in rank] for rank in ranks]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: Any, result: Any) -> None:  # noqa: ARG002
@@ -47,6 +51,7 @@ class ImageRouter(RequestRouter):
         request = _asked(pending_request)
         if isinstance(request, Request) and request.route is not None:
             request.route.taken.append(replica_id.unique_id)
+            self._underway.arrived(request.route)
 
     def _learn(self, replicas: list[Any]) -> None:
         self._known = replicas
@@ -55,7 +60,8 @@ class ImageRouter(RequestRouter):
 
     def _queue_of(self, name: str) -> int | None:
         length: int | None = self._replica_queue_len_cache.get(self._by_name[name].replica_id)
-        return length
+        underway = self._underway.to(name)
+        return length + underway if length is not None else underway or None
 
 
 def by_image(capacity: int) -> RequestRouterConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 
-from deployments.affinity import FACTOR, SHUNNED_S, SPARE, Affinity, image_key
+from deployments.affinity import FACTOR, SHUNNED_S, SPARE, Affinity, Underway, image_key
 from vlm.route import Route
 from vlm.types import Request
 
@@ -143,3 +143,18 @@ def test_a_route_stays_in_its_process_and_changes_no_request() -> None:
     assert request == Request(b"image")
     crossed = pickle.loads(pickle.dumps(request)).route
     assert (crossed.taken, crossed.gone) == ([], False)
+
+
+def test_requests_on_their_way_count_until_a_replica_has_taken_them_or_they_are_given_up() -> None:
+    underway = Underway()
+    routes = [Route() for _ in range(5)]
+    for route in routes:
+        underway.set_out(route, ["a"])
+    underway.set_out(Route(), ["a", "b"])  # one of two, which nobody knows yet
+    assert (underway.to("a"), underway.to("b")) == (5, 0)
+    underway.set_out(routes[0], ["b"])  # its first choice was full
+    underway.arrived(routes[1])
+    underway.arrived(routes[1])
+    assert (underway.to("a"), underway.to("b")) == (3, 1)
+    del route, routes[2:]
+    assert (underway.to("a"), underway.to("b")) == (0, 1)
