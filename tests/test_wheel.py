@@ -10,8 +10,10 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.test_architecture import PACKAGED
+
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("vlm", "serve_args", "router", "deployments")
+PRODUCT = PACKAGED
 
 
 @pytest.fixture(scope="module")

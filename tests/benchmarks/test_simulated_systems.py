@@ -206,7 +206,7 @@ def test_settings_are_those_of_the_deployed_config() -> None:
     engine, limits = model["args"]["engine"], known.on_gpus(COSTS, 1.0).limits
     for name in ("max_batch", "max_waiting", "max_prefill", "decode_processes"):
         assert engine[name] == getattr(limits, name)
-    assert router["args"]["places_per_replica"] == limits.places_per_replica
+    assert router["args"].get("places_per_replica", engine["max_batch"]) == limits.places_per_replica
     assert router["deployments"][0]["autoscaling_config"]["max_replicas"] == fleets.SHIPPED_ROUTERS
 
 
