@@ -7,23 +7,22 @@ out: with it, the replica chosen for one request may be given to another.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.request_router import RequestRouter
 from ray.serve.config import RequestRouterConfig
 
 from deployments.affinity import Affinity, Underway
+from router.backends.request_router import NAMED
 from vlm.types import Request
 
 
 class ImageRouter(RequestRouter):
     """Sends requests about an image to the replica that has seen it."""
 
-    def initialize_state(self, capacity: int) -> None:
+    def initialize_state(self, capacity: int, **_named: str) -> None:
         """Serve calls this once. ``capacity``: requests that an engine takes."""
         self._capacity = capacity
         self._affinity = Affinity(self._queue_of)
@@ -65,16 +64,12 @@ class ImageRouter(RequestRouter):
 
 
 def by_image(capacity: int) -> RequestRouterConfig:
-    """What a deployment is given so that its handles choose replicas this way.
+    """What a deployment is given so that the routers' handles choose its replicas this way.
 
-    With HAProxy, it carries the class under the name of Serve's own: Serve refuses any other name for the first
-    deployment of an application, because HAProxy would pass it by; a model has no route, and all its requests come
-    through handles. Serve then loses the class where a config has options for the deployment, and chooses itself.
+    The class is named among its own arguments, which ``router.backends.request_router`` reads: see there.
     """
-    config: dict[str, Any] = {"request_router_kwargs": {"capacity": capacity}}
-    if not RAY_SERVE_ENABLE_HA_PROXY:
-        config["request_router_class"] = "deployments.routing.ImageRouter"
-    return RequestRouterConfig.from_serialized_request_router_cls(config, pickle.dumps(ImageRouter))
+    name = f"{ImageRouter.__module__}.{ImageRouter.__qualname__}"
+    return RequestRouterConfig(request_router_kwargs={"capacity": capacity, NAMED: name})
 
 
 def _asked(pending: PendingRequest) -> object:

@@ -124,6 +124,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/ingress": {"logs", "vlm/errors", "router/config", "router/asgi"},
     "router/server": {"vlm/errors", "router/config", "router/asgi"},
+    "deployments/routing": {"deployments", "router/backends", "vlm/types"},
+    "deployments/app": {"deployments", "deployments/routing", "serve_args", "vlm/errors"},
     "deployments": {
         "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
     },

@@ -18,6 +18,7 @@ from router.backends.applications import Application, Failures, Reported, applic
 from router.backends.base import ModelStatus, unknown
 from router.backends.controller import Controller
 from router.backends.model_info import ModelInfos
+from router.backends.request_router import use_named_request_routers
 from router.backends.snapshot import Snapshot
 from vlm.errors import DeploymentFailed, EngineFailure, EngineLost, ModelNotReady, Overloaded, ReplicaLost, VlmError
 from vlm.types import Chunk, ModelInfo, Request
@@ -47,6 +48,8 @@ class RayBackend:
         max_age_s: float = 1.0,
     ) -> None:
         """``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test."""
+        if serve is None:
+            use_named_request_routers()
         self._serve = serve or importlib.import_module("ray.serve")
         self._report = report or Controller().report
         self._own_name = own_name
