@@ -107,7 +107,7 @@ def port() -> Iterator[int]:
     loaded = load(Checkpoint.open("miniatures/blip-large"), dtype="float32", device="cpu")
     with (
         Engine(loaded, EngineConfig(max_batch=2, max_waiting=64, cache_bytes=16 * 2**20, prepare_threads=1)) as engine,
-        listening(create_app(LocalBackend({"blip-large": engine}), RouterConfig())) as address,
+        listening(create_app(LocalBackend({"blip-large": engine}), RouterConfig(places_per_replica=32))) as address,
     ):
         yield int(address.rpartition(":")[2])
 
