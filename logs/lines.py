@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from logging.handlers import MemoryHandler
 from typing import Any, Literal
@@ -23,6 +23,8 @@ HOLDS_REQUESTS = ("router", "vlm.decoding", "vlm.engine.prepare")
 
 FIELDS = ("method", "path", "status", "duration_ms", "model", "attempt", "reason", "error")
 """What a line may say beside its message, for programs."""
+
+LED_TO = "\n\nwhich led to\n\n"
 
 OF_SERVE = "serve_request_id"
 """Ray Serve has an id of its own for each call from process to process, which its own lines carry."""
@@ -86,10 +88,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def place_of(error: BaseException | None) -> str:
-    """Where an exception comes from and of which class it is, without its text."""
-    if error is None:
-        return ""
-    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
+    """Where an exception comes from and of which class it is, without its text; what led to it stands before it."""
+    return LED_TO.join(traceback_of + name for traceback_of, name in reversed([*_chain(error)]))
+
+
+def _chain(error: BaseException | None) -> Iterator[tuple[str, str]]:
+    """(frames, class) of the exception, of its cause, of the cause of that, and so on."""
+    told: set[int] = set()
+    while error is not None and id(error) not in told:
+        told.add(id(error))
+        yield "".join(traceback.format_tb(error.__traceback__)), type(error).__name__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _is_of(name: str, parents: tuple[str, ...]) -> bool:

@@ -199,6 +199,26 @@ def test_place_of_an_exception_is_without_its_text() -> None:
     assert place_of(None) == ""
 
 
+def chained(*, hidden: bool = False) -> Exception:
+    try:
+        try:
+            float("a secret")
+        except ValueError as error:
+            raise KeyError("another") from (None if hidden else error)
+    except KeyError as error:
+        return error
+
+
+def test_what_led_to_an_exception_is_said_before_it_without_its_text() -> None:
+    said = place_of(chained())
+    order = [said.index(one) for one in ('float("a secret")', "ValueError", "which led to", "raise KeyError")]
+    assert order == sorted(order)
+    assert "led to" not in place_of(chained(hidden=True))
+    looped = chained()
+    looped.__cause__ = looped
+    assert place_of(looped).count("led to") == 0
+
+
 def warn(logger: logging.Logger, text: str, request_id: str) -> None:
     REQUEST_ID.set(request_id)
     logger.warning(text)
