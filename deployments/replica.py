@@ -17,13 +17,14 @@ from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
 from deployments.scaling_policy import report
-from logs.lines import set_up
+from logs.lines import place_of, set_up
 from logs.request_id import REQUEST_ID
 from serve_args.identity import identity
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk, ModelInfo, Request
 
 if TYPE_CHECKING:
+    from metrics.ray import RayMetrics
     from vlm.engine.config import EngineStats
     from vlm.engine.engine import Engine
     from vlm.engine.gpu import Admit
@@ -48,6 +49,7 @@ class Replica:
         set_up(log, config.log_format, identity)
         began = time.perf_counter()
         self._asked = 0
+        self._metrics: RayMetrics | None = None
         self._engine, self._info = _load(config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
@@ -56,8 +58,9 @@ class Replica:
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """The answer as it grows. Closing the generator frees everything that the request holds.
 
-        An error of our own is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback, and the
-        router answers it anyway. A failure of the engine gets one line in the log; mistakes of clients get none.
+        Every error is sent as the last chunk: Ray logs what is raised here at ERROR with its traceback and its text,
+        which may quote the request, and the router answers it anyway. A failure of the engine gets one line in the log;
+        mistakes of clients get none.
         """
         REQUEST_ID.set(request.request_id)
         self._asked += 1
@@ -67,6 +70,8 @@ class Replica:
                     yield chunk
         except VlmError as error:
             yield _refusal(error)
+        except Exception as error:  # noqa: BLE001  the last resort: Ray would write its text
+            yield _refusal(_unexpected(error))
 
     async def answer(self, request: Request) -> Chunk:
         """The one chunk of an answer that does not stream, or of its error, as in :meth:`generate`."""
@@ -76,6 +81,8 @@ class Replica:
             return Chunk.whole(await self._engine.complete(request))
         except VlmError as error:
             return _refusal(error)
+        except Exception as error:  # noqa: BLE001  likewise
+            return _refusal(_unexpected(error))
 
     async def describe(self) -> ModelInfo:
         """What this replica has loaded."""
@@ -104,6 +111,11 @@ class Replica:
             if self._metrics is not None:
                 self._metrics.stop()
             self._engine.stop()
+
+
+def _unexpected(error: Exception) -> EngineFailure:
+    log.error("unexpected %s\n%s", type(error).__name__, place_of(error))
+    return EngineFailure("The model failed while it worked on this request.")
 
 
 def _refusal(error: VlmError) -> Chunk:

@@ -166,14 +166,48 @@ def test_lines_of_a_replica_are_about_the_request_that_it_was_asked(replica: Rep
     assert STAMP in [one for handler in log.handlers for one in handler.filters] or not log.handlers
 
 
-def test_a_bug_is_raised_for_serve_to_log(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def generate(_engine: Engine, _request: Request) -> AsyncGenerator[Chunk, None]:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_bug_is_the_last_chunk_and_its_text_which_may_quote_the_request_is_nowhere(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    async def generate(_engine: Engine, request: Request) -> AsyncGenerator[Chunk, None]:
         yield Chunk("a")
-        raise RuntimeError("a bug")
+        raise KeyError(request.prompt)
+
+    async def complete(_engine: Engine, request: Request) -> Completion:
+        raise KeyError(request.prompt)
+
+    async def work() -> Chunk:
+        request = Request(hand_drawn(), "xyzzy-prompt", stream=stream)
+        if not stream:
+            return await replica.answer(request)
+        return [chunk async for chunk in replica.generate(request)][-1]
 
     monkeypatch.setattr(Engine, "generate", generate)
-    with pytest.raises(RuntimeError, match="a bug"):
-        run(lambda: read(replica.generate(Request(hand_drawn()))))
+    monkeypatch.setattr(Engine, "complete", complete)
+    caplog.clear()
+    chunk = run(work)
+    assert type(chunk.error) is EngineFailure
+    assert "unexpected KeyError" in caplog.text
+    assert "in generate" in caplog.text or "in complete" in caplog.text
+    assert "xyzzy" not in caplog.text + chunk.error.message
+
+
+def test_an_engine_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_engine: Engine) -> None:
+        raise RuntimeError("no threads left")
+
+    def stop(engine: Engine) -> None:
+        stopped.append(engine)
+
+    stopped: list[Engine] = []
+    monkeypatch.setattr(Engine, "start", fail)
+    monkeypatch.setattr(Engine, "stop", stop)
+    replica = Replica.__new__(Replica)
+    with pytest.raises(RuntimeError):
+        Replica.__init__(replica, ModelConfig(checkpoint=str(MINIATURES / "blip-large"), device="cpu"))
+    replica.__del__()
+    assert replica._engine in stopped
 
 
 def test_refuses_when_full_and_does_not_log_it(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
