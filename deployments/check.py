@@ -33,6 +33,15 @@ def check(config: Json, *, folders: bool = True) -> list[Problem]:
     return [*schema_problems(config), *own_problems(config, folders=folders)]
 
 
+def checked(path: Path, *, folders: bool = True) -> dict[str, Any]:
+    """The content of a Serve config in which nothing was found but warnings.
+
+    Raises:
+        ConfigError: It cannot be read, or something would go wrong; the message has a line on each.
+    """
+    return serve_config.without_problems(path, lambda config: check(config, folders=folders))
+
+
 PROGRAM = "python -m deployments.check"
 
 

@@ -41,7 +41,7 @@ def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
     """
     found = [*_between_applications(config), *args_problems(config), *cluster_problems(config)]
     for application in applications_of(config):
-        if application.get("import_path") in DEPLOYMENT_OF:
+        if str(application.get("import_path")) in DEPLOYMENT_OF:
             found += _of_application(application, folders)
     return found
 

@@ -17,14 +17,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deployments.local import serve_config
+from deployments.check import checked
 from router.ingress import environment
 from serve_args.cluster_environment import CLUSTER
 from vlm.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the variables; the exit code is 1 where the config cannot be read."""
+    """Print the variables; the exit code is 1 where the config cannot be read, or cannot work."""
     parser = argparse.ArgumentParser(
         prog="python -m deployments.environment", description=(__doc__ or "").split("\n")[0]
     )
@@ -45,9 +45,10 @@ def variables(config: Path) -> Mapping[str, str]:
     """What the processes of a cluster need in their environment for the router of ``config``.
 
     Raises:
-        ConfigError: The config cannot be read, or a setting is wrong.
+        ConfigError: The config cannot be read, or ``deployments.check --no-folders`` finds what would go wrong: the
+            checkpoints' folders need not be on the machine where the variables are printed.
     """
-    return {**CLUSTER, **environment(serve_config.read(config))}
+    return {**CLUSTER, **environment(checked(config, folders=False))}
 
 
 if __name__ == "__main__":

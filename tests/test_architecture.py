@@ -141,7 +141,7 @@ ROOMS: dict[str, set[str]] = {
         "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
-    "deployments/environment": {"deployments/local", "router/ingress", "serve_args", "vlm/errors"},
+    "deployments/environment": {"deployments/check", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
         "deployments", "deployments/check_applications", "deployments/check_args", "deployments/check_schema",
         "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",

@@ -1,19 +1,19 @@
 """A Serve config file, read and checked before anything is started.
 
-Checks what Ray cannot: the args of the router and of the models, and whether the models that the router requires are in
-the config. Ray checks the rest itself. Imports neither Ray nor torch.
+Imports neither Ray nor torch: what is checked against Ray's own schema is in :mod:`deployments.check_schema`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from deployments.check_applications import DEFAULT_ROUTE, own_problems
-from deployments.check_args import READERS, args_problems
+from deployments.check_args import READERS
+from deployments.check_problem import Problem, deployments_of
 from router.config import TEMPORARY_FILES
 from router.ingress import ROUTER, applications_of
 from serve_args.cluster_auth import SETTING
@@ -21,25 +21,22 @@ from vlm.errors import ConfigError
 
 
 def checked(path: Path) -> dict[str, Any]:
-    """The same, with everything that :mod:`deployments.check` finds without Ray; warnings are left out.
+    """The content of a Serve config in which :mod:`deployments.check` finds nothing without Ray but warnings.
 
     Raises:
-        ConfigError: The file cannot be read, or something would go wrong; the message has a line on each.
+        ConfigError: As for :func:`without_problems`.
     """
-    config = parse(path)
-    if problems := [one for one in own_problems(config) if not one.is_warning]:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    return config
+    return without_problems(path, own_problems)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The content of a Serve config.
+def without_problems(path: Path, check: Callable[[Mapping[str, Any]], Iterable[Problem]]) -> dict[str, Any]:
+    """The content of a Serve config in which ``check`` finds nothing but warnings.
 
     Raises:
-        ConfigError: The file cannot be read or is not YAML, or a setting is wrong; the message has a line on each.
+        ConfigError: It cannot be read, or something would go wrong; the message has a line on each.
     """
     config = parse(path)
-    if problems := list(args_problems(config)):
+    if problems := [one for one in check(config) if not one.is_warning]:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return config
 
@@ -72,7 +69,7 @@ def _is_scaled(application: Mapping[str, Any]) -> bool:
     """Whether there may be more than one replica."""
     return any(
         one.get("autoscaling_config") is not None or one.get("num_replicas", 1) not in (1, None)
-        for one in application.get("deployments") or []
+        for _, one in deployments_of(application)
     )
 
 
@@ -81,7 +78,7 @@ def needing_token(config: Mapping[str, Any]) -> list[str]:
     return [
         str(one.get("name"))
         for one in applications_of(config)
-        if one.get("import_path") in READERS and (one.get("args") or {}).get(SETTING) is not True
+        if str(one.get("import_path")) in READERS and (one.get("args") or {}).get(SETTING) is not True
     ]
 
 

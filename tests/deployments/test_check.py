@@ -183,7 +183,15 @@ def test_all_problems_are_named_at_once() -> None:
     assert str(Problem("a.b", "is wrong.")) == "a.b: is wrong."
 
 
-@pytest.mark.parametrize("config", [{}, {"applications": 3}, {"applications": [1, {"name": 2, "deployments": [3]}]}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"applications": 3},
+        {"applications": [1, {"name": 2, "deployments": [3]}]},
+        {"applications": [{"name": "router", "import_path": ["router.app:build"]}]},
+    ],
+)
 def test_a_malformed_config_is_a_problem_too(config: Any) -> None:
     assert check(config)
 

@@ -78,7 +78,7 @@ def test_our_config_is_that_of_make_serve_with_one_model(tmp_path: Path) -> None
     model["args"]["engine"].pop("max_waiting")
     assert found == model
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of("kosmos-2", waiting=77)), "utf-8")
-    serve_config.read(tmp_path / "config.yaml")
+    serve_config.checked(tmp_path / "config.yaml")
 
 
 def test_a_model_that_is_not_served_is_an_error() -> None:

@@ -31,11 +31,11 @@ def config() -> Any:
 
 @pytest.mark.parametrize("name", ["serve_config.yaml", "serve_config.local.yaml"])
 def test_reads_the_configs_of_this_repository(name: str) -> None:
-    assert len(serve_config.read(ROOT / name)["applications"]) == 5
+    assert len(serve_config.checked(ROOT / name)["applications"]) == 5
 
 
 def test_the_word_temporary_becomes_a_folder(tmp_path: Path, config: Any) -> None:
-    found = serve_config.with_folder(serve_config.read(LOCAL), tmp_path / "files")
+    found = serve_config.with_folder(serve_config.checked(LOCAL), tmp_path / "files")
     assert found["applications"][0]["args"]["files_url"] == str(tmp_path / "files")
     config["applications"][0]["args"]["files_url"] = "s3://bucket/files"
     assert serve_config.with_folder(config, tmp_path)["applications"][0]["args"]["files_url"] == "s3://bucket/files"
@@ -51,7 +51,7 @@ def test_a_renamed_model_that_is_still_required_is_refused(tmp_path: Path, confi
         "name. Did you mean 'blip-big'? Models in this config: blip-big, florence-2-base, kosmos-2, moondream-2."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        serve_config.read(path)
+        serve_config.checked(path)
 
 
 def test_wrong_args_of_all_applications_are_reported(tmp_path: Path, config: Any) -> None:
@@ -59,7 +59,7 @@ def test_wrong_args_of_all_applications_are_reported(tmp_path: Path, config: Any
     config["applications"][1]["args"]["engine"] = {"max_bacth": 16}
     path = written(tmp_path, config)
     with pytest.raises(ConfigError) as caught:
-        serve_config.read(path)
+        serve_config.checked(path)
     first, second = caught.value.message.splitlines()
     assert first.startswith(f"{path}: applications.router.args: ")
     assert "request_timeout_s" in first
@@ -70,7 +70,7 @@ def test_a_wrong_setting_does_not_hide_a_model_that_is_missing(tmp_path: Path, c
     config["applications"][0]["args"]["request_timeout"] = 5
     config["applications"][1]["name"] = "blip-big"
     with pytest.raises(ConfigError) as caught:
-        serve_config.read(written(tmp_path, config))
+        serve_config.checked(written(tmp_path, config))
     first, second = caught.value.message.splitlines()
     assert "request_timeout_s" in first
     assert "required_models: names 'blip-large'" in second
@@ -86,23 +86,18 @@ def test_a_wrong_setting_does_not_hide_a_model_that_is_missing(tmp_path: Path, c
 )
 def test_a_file_that_is_not_a_config(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        serve_config.read(written(tmp_path, content))
+        serve_config.checked(written(tmp_path, content))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory\.$"):
-        serve_config.read(tmp_path)
-
-
-def test_leaves_malformed_applications_for_ray_to_refuse(tmp_path: Path) -> None:
-    content = {"applications": [1, {"name": "other", "import_path": "other:app", "args": {"x": 1}}]}
-    assert serve_config.read(written(tmp_path, content)) == content
+        serve_config.checked(tmp_path)
 
 
 @pytest.mark.parametrize("args", ["", "    args:\n", "    args: {}\n"])
 def test_args_without_content_are_no_args(tmp_path: Path, args: str) -> None:
     start = "applications:\n  - name: router\n    import_path: router.app:build\n"
-    assert len(serve_config.read(written(tmp_path, start + args))["applications"]) == 1
+    assert len(serve_config.checked(written(tmp_path, start + args))["applications"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,10 +106,21 @@ def test_args_without_content_are_no_args(tmp_path: Path, args: str) -> None:
         {"applications": 3},
         {"applications": {"name": "router"}},
         {"applications": [{"name": "router", "import_path": ["router.app:build"]}]},
+        {"applications": [1, {"name": "other", "import_path": "other:app", "args": {"x": 1}}]},
     ],
 )
-def test_a_malformed_config_does_not_stop_the_reader(tmp_path: Path, content: dict[str, object]) -> None:
-    assert serve_config.read(written(tmp_path, content)) == content
+def test_a_malformed_config_is_refused_in_words(tmp_path: Path, content: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"applications: none has the import_path router\.app:build"):
+        serve_config.checked(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("deployments", [3, "Router", [1], [None], [["name"]]])
+def test_what_is_no_deployment_is_left_for_ray_to_refuse(config: Any, deployments: object) -> None:
+    config["applications"][0]["deployments"] = deployments
+    config["applications"][1]["import_path"] = ["deployments.app:build"]
+    found = serve_config.without_proxy(config, "127.0.0.1", 8000)
+    assert found["applications"][0]["deployments"] == deployments
+    assert "blip-large" not in serve_config.needing_token(config)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_a_malformed_config_does_not_stop_the_reader(tmp_path: Path, content: di
 def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object, fault: str) -> None:
     path = written(tmp_path, {"applications": [{"name": "router", "import_path": "router.app:build", "args": args}]})
     with pytest.raises(ConfigError) as caught:
-        serve_config.read(path)
+        serve_config.checked(path)
     assert str(caught.value) == f"{path}: applications.router.args: {fault}"
 
 
