@@ -14,7 +14,8 @@ from statistics import fmean
 
 FILE = Path(__file__).with_name("controller.json")
 REPORTS_A_SECOND = 1.0
-"""For each router, while it has requests: ``RayBackend.max_age_s``."""
+"""For each router while something changes, which is what a controller must be able to take: ``RayBackend.max_age_s``.
+Where nothing does, it is a tenth of that (``quiet_age_s``)."""
 QUEUE_KNOWN_S = 10.0
 """How long a handle of Ray Serve's uses a replica's queue length: RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S."""
 

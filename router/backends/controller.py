@@ -1,7 +1,8 @@
 """Serve's controller, and what is asked of it: a report of the applications as plain values.
 
 ``ray.serve.status`` makes objects of the same report and pickles a class of each deployment for that: 25 ms of CPU time
-for five applications, where the plain values take half a millisecond. The router asks once a second.
+for five applications, where the plain values take half a millisecond. The router asks once a
+second while something changes, and less often where nothing does (:mod:`router.backends.snapshot`).
 
 While Serve builds a new version of an application, and after that has failed, its report lists no deployments, although
 the replicas of the last version run and answer. :class:`Controller` asks for those by themselves. Serve has no public

@@ -13,7 +13,7 @@ from vlm.errors import VlmError
 logger = logging.getLogger(__name__)
 
 COUNT_S = 1.0
-"""Seconds between two counts: a replica that was lost or has been added counts that late."""
+"""Seconds between two counts. A backend may keep what it knows for longer (:mod:`router.backends.snapshot`)."""
 
 
 @asynccontextmanager

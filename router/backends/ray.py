@@ -33,10 +33,33 @@ MAX_GRPC_BYTES = 2 * 1024 * 1024
 gRPC messages, at half the CPU time for small ones. Below the 4 MiB at which gRPC refuses a message by default."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the controller's report says.
+
+    Attributes:
+        applications: Those of the models, by their names.
+        routers: Number of routers that run.
+    """
+
+    applications: Mapping[str, Application]
+    routers: int = 1
+
+    def answers(self, model: str) -> bool:
+        """Whether a replica of the model does, or is being updated or replaced."""
+        application = self.applications.get(model)
+        return application is not None and application.status.ready and not application.asleep
+
+
+NOTHING_KNOWN = Cluster({})
+
+
 class RayBackend:
     """One Serve application per model; the application's name is the model's name.
 
-    A model that is deployed or deleted while the router runs appears or vanishes within ``max_age_s``.
+    A request finds a model within ``max_age_s`` of its deployment. What nobody asks for, and that a model has more or
+    fewer replicas, is noticed later where nothing has changed for long, and at once where a call fails: the controller
+    of hundreds of replicas is not to be busy with answers that are all the same.
     """
 
     def __init__(
@@ -46,16 +69,19 @@ class RayBackend:
         *,
         own_name: str = ROUTER_APPLICATION,
         max_age_s: float = 1.0,
+        quiet_age_s: float = 10.0,
     ) -> None:
-        """``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test."""
+        """For the two ages see :class:`~router.backends.snapshot.Snapshot`.
+
+        ``serve`` is the module ``ray.serve``, and it and ``report`` are substitutes in a test.
+        """
         if serve is None:
             use_named_request_routers()
         self._serve = serve or importlib.import_module("ray.serve")
         self._report = report or Controller().report
         self._own_name = own_name
         self._failures = Failures()
-        self._routers = 1
-        self._applications = Snapshot(self._read, max_age_s)
+        self._cluster = Snapshot(self._read, max_age_s, quiet_age_s=quiet_age_s)
         self._infos = ModelInfos(self._describe)
         self._handles: dict[str, Handles] = {}
 
@@ -68,41 +94,57 @@ class RayBackend:
             async with aclosing(calls) as chunks:
                 async for chunk in chunks:
                     if chunk.error is not None:
-                        raise chunk.error
+                        raise self._noted(chunk.error)
                     started = True
                     yield chunk
         except ray_errors() as error:
+            self._cluster.doubt()
             raise translated(error, model, started=started) from error
+
+    def _noted(self, error: VlmError) -> VlmError:
+        """The same error; one that is not the client's may have to do with a change that is not known yet."""
+        if isinstance(error, EngineFailure | Overloaded):
+            self._cluster.doubt()
+        return error
 
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`Backend`."""
-        applications = await self._applications.latest()
+        applications = (await self._cluster.latest()).applications
         infos = await self._infos.latest({name: one.version for name, one in applications.items()})
         return [replace(one.status, info=infos.get(name)) for name, one in sorted(applications.items())]
 
     def capacity(self, model: str) -> Capacity:
         """See :class:`Backend`. The controller counts replicas, the router's as well; each model's say their slots."""
-        application = (self._applications.last or {}).get(model)
+        cluster = self._last
+        application = cluster.applications.get(model)
         replicas = 0 if application is None else application.replicas
         info = self._infos.last.get(model)
         slots, rows = (0, 0) if info is None else (info.slots, info.rows)
-        return Capacity(replicas, self._routers, slots, rows)
+        return Capacity(replicas, cluster.routers, slots, rows)
 
     def serves(self, model: str) -> bool:
         """See :class:`Backend`."""
-        return model in (self._applications.last or {})
+        return model in self._last.applications
 
     async def asleep(self, model: str) -> bool:
         """See :class:`Backend`."""
-        application = (await self._applications.latest()).get(model)
+        application = await self._application(model)
         return application is not None and application.asleep
 
-    def _read(self) -> dict[str, Application]:
+    @property
+    def _last(self) -> Cluster:
+        return self._cluster.last or NOTHING_KNOWN
+
+    def _read(self) -> Cluster:
         report = self._report()
-        self._routers = routers_in(report, self._own_name)
         applications = applications_in(report, self._own_name)
         self._failures.tell(applications.values())
-        return applications
+        return Cluster(applications, routers_in(report, self._own_name))
+
+    async def _application(self, model: str) -> Application | None:
+        """The application, if there is one; a second look, where it does not answer, takes no old report for it."""
+        cluster = await self._cluster.latest(is_good=lambda known: known.answers(model))
+        return cluster.applications.get(model)
 
     async def _describe(self, model: str) -> ModelInfo:
         handles = await self._connected(model)
@@ -114,18 +156,25 @@ class RayBackend:
 
     async def _connected(self, model: str) -> Handles:
         """The cached handles: to make one, the controller is asked, and it opens a long poll of its own."""
-        applications = await self._applications.latest()
-        for vanished in self._handles.keys() - applications.keys():
+        application = await self._application(model)
+        for vanished in self._handles.keys() - self._last.applications.keys():
             del self._handles[vanished]
-        if model not in applications:
+        if application is None:
             raise unknown(model)
-        if not applications[model].status.ready:
-            raise _refusal(applications[model])
-        if model not in self._handles:
-            found = await asyncio.to_thread(self._find, model, applications[model].deployment)
-            # In the event loop: with RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, a handle works in the loop that made it.
-            self._handles.setdefault(model, Handles.of(found))
+        if not application.status.ready:
+            raise _refusal(application)
+        if not self._reaches(model, application):
+            found = await asyncio.to_thread(self._find, model, application.deployment)
+            if not self._reaches(model, application):  # another request may have been faster
+                # In the event loop: with RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, a handle works in the loop that made
+                # it.
+                self._handles[model] = Handles.of(found, application.deployment)
         return self._handles[model]
+
+    def _reaches(self, model: str, application: Application) -> bool:
+        """Whether the cached handles are those of the deployment; another version may call it otherwise."""
+        handles = self._handles.get(model)
+        return handles is not None and application.deployment in (None, handles.deployment)
 
     def _find(self, model: str, deployment: str | None) -> Any:
         """The handle; Serve gives out that of the application only while no new version of it is being built."""
@@ -179,15 +228,19 @@ class Handles:
     """The handles of one model: one for each method of its replicas, and for each way that a request may cross.
 
     They are made once: Serve copies a handle whenever an option or a method is chosen.
+
+    Attributes:
+        deployment: Whose they are; None where the application said none, or several.
     """
 
+    deployment: str | None
     describe: Any
     generate: Mapping[bool, Any]
     answer: Mapping[bool, Any]
 
     @classmethod
-    def of(cls, handle: Any) -> Handles:
-        """All of them, from the application's handle."""
+    def of(cls, handle: Any, deployment: str | None) -> Handles:
+        """All of them, from the handle of the application or of its deployment."""
 
         def of_method(method: str) -> dict[bool, Any]:
             streams = method == "generate"
@@ -196,7 +249,7 @@ class Handles:
                 for way in (False, True)
             }
 
-        return cls(of_method("describe")[False], of_method("generate"), of_method("answer"))
+        return cls(deployment, of_method("describe")[False], of_method("generate"), of_method("answer"))
 
     def carrying(self, request: Request) -> Any:
         """The handle for ``request``, on the cheaper way."""

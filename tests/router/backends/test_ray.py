@@ -217,6 +217,7 @@ class Serve:
     def __init__(self, *steps: Chunk | Exception, **applications: Any) -> None:
         self.applications: dict[str, Any] = {"router": application(RUNNING=1), **applications}
         self.handles: list[Handle] = []
+        self.asked_for: list[str] = []
         self.steps = steps
         self.info: ModelInfo | Exception = INFO
         self.reports = 0
@@ -228,6 +229,7 @@ class Serve:
     def get_deployment_handle(self, deployment: str, name: str) -> Handle:
         if name not in self.applications:
             raise KeyError(f"{deployment} does not exist.")
+        self.asked_for.append(deployment)
         self.handles.append(Handle(self.steps, self.info))
         return self.handles[-1]
 
@@ -239,7 +241,7 @@ def _needs_ray(request: pytest.FixtureRequest) -> None:
 
 
 def on_ray(serve: Serve, max_age_s: float = 60.0) -> RayBackend:
-    return RayBackend(serve, serve.report, max_age_s=max_age_s)
+    return RayBackend(serve, serve.report, max_age_s=max_age_s, quiet_age_s=max_age_s)
 
 
 async def test_ray_passes_requests_and_chunks_on() -> None:
