@@ -79,6 +79,10 @@ class Cluster:
         found: dict[str, Any] = self._client.get_serve_details()["applications"]
         return found
 
+    def applications(self) -> list[dict[str, Any]]:
+        """Those of the config that was deployed last."""
+        return [one["deployed_app_config"] for one in self.reported().values()]
+
     def status(self, name: str) -> str:
         return str(getattr(one := self.reported()[name]["status"], "value", one)) if name in self.reported() else "GONE"
 
@@ -220,3 +224,20 @@ def test_changes_of_one_application_are_not_noticed_by_clients_nor_by_the_others
     assert load.failed == []
     assert running.processes(OTHER) == before[OTHER]
     assert running.processes(UPDATED) == updated
+
+
+def test_a_router_goes_on_where_its_next_version_cannot_be_built(running: Cluster) -> None:
+    now = running.applications()
+    with Load(running.url) as load:
+        load.goes_on()
+        for mistake in ({"import_path": "router.app:biuld"}, {"args": {"request_timeuot_s": 60}}):
+            [typed] = (word for word in ("biuld", "timeuot") if word in str(mistake))
+            router = next(one for one in now if one["name"] == "router")
+            running.deploy({"applications": [{**router, **mistake}, *(one for one in now if one is not router)]})
+            eventually(lambda typed=typed: typed in running.reported()["router"]["message"], PATIENCE_S)
+            running.wait("router", "DEPLOY_FAILED")
+            load.goes_on()
+        running.deploy({"applications": now})
+        running.wait("router", "RUNNING")
+        load.goes_on()
+    assert load.failed == []
