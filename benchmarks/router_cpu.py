@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -198,6 +198,9 @@ class _Stub:
 
     def serves(self, model: str) -> bool:  # noqa: ARG002
         return True
+
+    def names(self) -> Collection[str]:
+        return []
 
     async def asleep(self, model: str) -> bool:  # noqa: ARG002
         return False

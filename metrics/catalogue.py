@@ -45,19 +45,19 @@ REQUESTS = Metric(
 DURATION = Metric(
     "gigarouter_request_duration_seconds",
     "histogram",
-    "From the first byte of a request that was answered to the end of the answer.",
+    "From when a request that was answered had arrived, with its body, to the end of its answer.",
     buckets=SECONDS,
 )
 FIRST_TOKEN = Metric(
     "gigarouter_time_to_first_token_seconds",
     "histogram",
-    "From the first byte of a streamed request to the first part of its answer.",
+    "From when a streamed request had arrived, with its body, to the first part of its answer.",
     buckets=SECONDS,
 )
 PER_TOKEN = Metric(
     "gigarouter_time_per_output_token_seconds",
     "histogram",
-    "Between two tokens of an answer that streams, on average over the answer.",
+    "Between two tokens of an answer that streams, on average from its first part to its last.",
     buckets=STEPS,
 )
 QUEUE_TIME = Metric(
@@ -82,7 +82,11 @@ IMAGES = Metric("gigarouter_images_total", "counter", "Images of answered reques
 
 # The router: what it holds, and what it tries again.
 
-HELD_PLACES = Metric("gigarouter_held_places", "gauge", "Places of requests that are let in and not answered.")
+HELD_PLACES = Metric(
+    "gigarouter_held_places",
+    "gauge",
+    "Places of requests that are let in and not answered.",
+)
 RETRIES = Metric(
     "gigarouter_retries_total",
     "counter",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from metrics.base import Labels, Reading
@@ -30,6 +31,7 @@ class RayMetrics:
         self._objects: dict[str, Any] = {}
         self._watched: list[tuple[Metric, Reading]] = []
         self._last: dict[tuple[str, Labels], float] = {}
+        self._shown: dict[str, set[Labels]] = {}  # by the name of a gauge
         self._failing: set[str] = set()  # which have been logged
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -68,13 +70,21 @@ class RayMetrics:
 
     def _pass_on(self, metric: Metric, read: Reading) -> None:
         try:
-            for labels, value in read().items():
+            values = read()
+            for labels, value in {**self._gone(metric, values), **values}.items():
                 self._send(metric, labels, value)
             self._failing.discard(metric.name)
         except Exception:  # an alert that watches a figure of the past would be worse than a line in the log
             if metric.name not in self._failing:
                 logger.exception("%s cannot be passed on", metric.name)
             self._failing.add(metric.name)
+
+    def _gone(self, metric: Metric, values: Mapping[Labels, float]) -> Mapping[Labels, float]:
+        """0 for what a gauge showed and no longer does, as of a deleted model: Ray would go on with its last value."""
+        if metric.kind != "gauge":
+            return {}
+        before, self._shown[metric.name] = self._shown.get(metric.name, set()), set(values)
+        return dict.fromkeys(before - values.keys(), 0.0)
 
     def _send(self, metric: Metric, labels: Labels, value: float) -> None:
         if metric.kind == "gauge":

@@ -131,7 +131,7 @@ def measuring(metrics: Metrics, backend: Backend, admission: Admission) -> Meter
     """Shows in ``metrics`` what the router holds and tries again; returns what counts the requests."""
     meter = RequestMeter(metrics, backend.serves)
     retrying = backend if isinstance(backend, ResilientBackend) else None
-    watch_router(metrics, lambda: {model: admission.outstanding(model) for model in meter.models}, retrying)
+    watch_router(metrics, lambda: {model: admission.outstanding(model) for model in backend.names()}, retrying)
     return meter
 
 

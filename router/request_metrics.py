@@ -45,11 +45,6 @@ class RequestMeter:
         self._models: set[str] = set()
         self._errors: set[str] = set()
 
-    @property
-    def models(self) -> frozenset[str]:
-        """The served models of which a request has ended; any thread may ask."""
-        return frozenset(self._models.copy())
-
     def __call__(self, scope: Scope, record: RequestRecord) -> None:  # noqa: ARG002  the protocol has it
         """See :class:`~router.asgi.metering.Meter`."""
         model = self.name_of(record)
@@ -63,8 +58,8 @@ class RequestMeter:
             self._timed(record.timings, model)
         if record.streamed and record.first_chunk_s is not None:
             observe(FIRST_TOKEN, record.first_chunk_s, model)
-            if record.generated_tokens > 1:
-                observe(PER_TOKEN, (record.total_s - record.first_chunk_s) / (record.generated_tokens - 1), model)
+            if record.per_token_s is not None:
+                observe(PER_TOKEN, record.per_token_s, model)
 
     def name_of(self, record: RequestRecord) -> str:
         """The model's name if it is served, or was; else :data:`OTHER`."""

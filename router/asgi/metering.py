@@ -37,12 +37,15 @@ class RequestRecord:
         generated_tokens: Tokens that had arrived here when the request ended; an answer that is not streamed arrives
             in one piece.
         error: Why a request failed; the bare VlmError for a fault of the server.
-        read_s: Seconds until the request was read, its images included; None where it never was.
+        read_s: Seconds until the request was read, its images included; None where it never was. This and the other
+            times begin when the body has arrived: how fast a client sends is its own affair.
         first_chunk_s: Seconds until the first part of the answer arrived; None where none did.
-        total_s: Seconds from the first byte of the request until it ended.
+        total_s: Seconds until the request ended.
         images: Number of its images; 0 where it was not read to its end.
         streamed: Whether its answer streams.
         timings: What the engine measured; known only once the model has answered in full.
+        per_token_s: Seconds between two tokens of an answer, on average from its first part to its last, whoever was
+            slow to read them; None where all tokens came in one part, or the model has not answered in full.
     """
 
     request_id: str
@@ -58,6 +61,7 @@ class RequestRecord:
     images: int = 0
     streamed: bool = False
     timings: Timings | None = None
+    per_token_s: float | None = None
 
 
 class Meter(Protocol):
@@ -93,6 +97,8 @@ class Tally:
         self._completion: Completion | None = None
         self._error: VlmError | None = None
         self._generated_tokens = 0
+        self._later_tokens = 0  # than those of the first chunk
+        self._last_token_s = 0.0
         self._read_s: float | None = None
         self._first_chunk_s: float | None = None
         self._told: Callable[[], None] = lambda: None
@@ -144,15 +150,27 @@ class Tally:
             images=0 if self._built is None else images_of(self._built.request),
             streamed=self._built is not None and self._built.stream,
             timings=None if self._completion is None else self._completion.timings,
+            per_token_s=self._per_token_s(),
         )
 
     def _count(self, chunk: Chunk) -> None:
+        tokens = sum(len(one.token_ids) for one in (chunk, *chunk.choices))
+        self._generated_tokens += tokens
         if self._first_chunk_s is None:
             self._first_chunk_s = self._elapsed_s()
-        self._generated_tokens += sum(len(one.token_ids) for one in (chunk, *chunk.choices))
+        elif tokens:
+            self._later_tokens += tokens
+            self._last_token_s = self._elapsed_s()
         if chunk.completion is not None:
             self._completion = chunk.completion
             self._told()
+
+    def _per_token_s(self) -> float | None:
+        """Several answers to one request grow side by side, each with its part of the tokens."""
+        if self._completion is None or self._first_chunk_s is None or not self._later_tokens:
+            return None
+        answers = max(1, len(self._completion.choices))
+        return (self._last_token_s - self._first_chunk_s) * answers / self._later_tokens
 
     def _outcome(self) -> Outcome:
         if self._error is not None:

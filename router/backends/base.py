@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +66,10 @@ class Backend(Protocol):
         """Whether there is a model of this name, with a replica or without, as last known; it waits for nobody."""
         ...
 
+    def names(self) -> Collection[str]:
+        """All models of which :meth:`serves` says so. Any thread may ask."""
+        ...
+
     async def asleep(self, model: str) -> bool:
         """Whether no process answers for the model now, while a request starts one or has done so."""
         ...
@@ -124,6 +128,10 @@ class LocalBackend:
     def serves(self, model: str) -> bool:
         """See :class:`Backend`."""
         return model in self._engines
+
+    def names(self) -> Collection[str]:
+        """See :class:`Backend`."""
+        return self._engines.keys()
 
     async def asleep(self, model: str) -> bool:  # noqa: ARG002
         """See :class:`Backend`."""

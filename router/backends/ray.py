@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -125,6 +125,10 @@ class RayBackend:
     def serves(self, model: str) -> bool:
         """See :class:`Backend`."""
         return model in self._last.applications
+
+    def names(self) -> Collection[str]:
+        """See :class:`Backend`."""
+        return self._last.applications.keys()
 
     async def asleep(self, model: str) -> bool:
         """See :class:`Backend`."""

@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -72,6 +72,10 @@ class ResilientBackend:
     def serves(self, model: str) -> bool:
         """See :class:`~router.backends.base.Backend`."""
         return self._backend.serves(model)
+
+    def names(self) -> Collection[str]:
+        """See :class:`~router.backends.base.Backend`."""
+        return self._backend.names()
 
     async def asleep(self, model: str) -> bool:
         """See :class:`~router.backends.base.Backend`."""

@@ -207,6 +207,7 @@ def chained(*, hidden: bool = False) -> Exception:
             raise KeyError("another") from (None if hidden else error)
     except KeyError as error:
         return error
+    raise AssertionError("float takes no words")
 
 
 def test_what_led_to_an_exception_is_said_before_it_without_its_text() -> None:

@@ -80,6 +80,20 @@ def test_what_is_watched_goes_out_as_a_value_or_as_what_a_counter_has_grown() ->
     ]  # fmt: skip
 
 
+def test_a_gauge_of_what_has_gone_is_0_once() -> None:
+    ray = Recorded()
+    metrics = RayMetrics(ray, every_s=3600)
+    held: dict[Labels, float] = {("blip-large",): 3.0, ("deleted",): 2.0}
+    metrics.watch(HELD_PLACES, lambda: held)
+    metrics.flush()
+    del held["deleted",]
+    metrics.flush()
+    metrics.flush()
+    metrics.stop()
+    assert [value for _, _, value, labels in ray.calls if labels == ("deleted",)] == [2, 0]
+    assert [value for _, _, value, labels in ray.calls if labels == ("blip-large",)] == [3, 3, 3]
+
+
 def test_one_that_cannot_be_read_stops_no_other_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ray = Recorded()
     metrics = RayMetrics(ray, every_s=3600)

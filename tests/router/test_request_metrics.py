@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import httpx
@@ -86,11 +86,24 @@ async def test_retries_and_streams_that_go_on_are_counted_for_their_model() -> N
     assert found.value("gigarouter_retries_total", **BLIP, reason="lost") == 1
 
 
+async def test_what_is_held_is_shown_of_every_model_before_its_first_request_has_ended() -> None:
+    async with measured(FakeBackend(pause_s=0.05)) as http:
+        assert (await scraped(http)).value(HELD_PLACES.name, **BLIP) == 0
+        task = asyncio.create_task(http.post(CHAT, json=body()))
+        async with asyncio.timeout(30):
+            while not (await scraped(http)).value(HELD_PLACES.name, **BLIP):
+                await asyncio.sleep(0.01)
+        await task
+
+
 class Nobody(FakeBackend):
     """Serves no model."""
 
     def serves(self, model: str) -> bool:
         return False
+
+    def names(self) -> Collection[str]:
+        return []
 
 
 async def test_unknown_names_make_one_series() -> None:
@@ -125,7 +138,7 @@ async def test_what_a_model_without_a_replica_refuses_is_counted_for_it() -> Non
 
 
 async def test_requests_that_cannot_be_read_are_of_no_model() -> None:
-    async with measured(FakeBackend()) as http:
+    async with measured(Nobody()) as http:
         await http.post(CHAT, content=b"{")
         found = await scraped(http)
     assert found.labels("model") == {"other"}

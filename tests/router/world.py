@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -176,6 +176,9 @@ class FakeBackend:
 
     def serves(self, model: str) -> bool:
         return True
+
+    def names(self) -> Collection[str]:
+        return [status.name for status in self.statuses]
 
     async def asleep(self, model: str) -> bool:
         return False

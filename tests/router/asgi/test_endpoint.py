@@ -421,6 +421,40 @@ async def test_a_completed_answer_stays_completed() -> None:
     assert toy.the_record().outcome == "completed"
 
 
+def tokens(*numbers: int, choices: tuple[int, ...] = ()) -> Chunk:
+    return Chunk(token_ids=numbers, choices=tuple(Chunk(token_ids=(1,), index=index) for index in choices))
+
+
+ANSWERED = Chunk(completion=words())
+TWO_ANSWERS = Chunk(completion=replace(words(), choices=(words(), words())))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "seconds"),
+    [
+        ([tokens(1), tokens(2), tokens(3, 4), ANSWERED], 10 / 3),
+        ([tokens(1, 2, 3), ANSWERED], None),
+        ([replace(ANSWERED, token_ids=(1, 2, 3))], None),
+        (
+            [
+                tokens(choices=(0, 1)),
+                tokens(choices=(0, 1)),
+                TWO_ANSWERS,
+            ],
+            5,
+        ),
+    ],
+    ids=["some in each part", "all in the first", "all at once", "two answers"],
+)
+async def test_time_of_a_token_is_from_the_first_part_to_the_last(
+    chunks: list[Chunk], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.asgi.metering.time", SimpleNamespace(perf_counter=asyncio.get_running_loop().time))
+    toy = Toy(FakeBackend(chunks, pause_s=5))
+    await toy.post(live=True)
+    assert toy.the_record().per_token_s == pytest.approx(seconds)
+
+
 async def test_when_a_request_was_read_began_to_be_answered_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     monkeypatch.setattr("router.asgi.metering.time", SimpleNamespace(perf_counter=loop.time))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -133,6 +133,9 @@ class Cutting:
 
     def serves(self, model: str) -> bool:
         return True
+
+    def names(self) -> Collection[str]:
+        return ["blip-large"]
 
     async def asleep(self, model: str) -> bool:
         return False

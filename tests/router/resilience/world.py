@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from itertools import pairwise
 
@@ -57,6 +57,9 @@ class Scripted:
 
     def serves(self, model: str) -> bool:
         return True
+
+    def names(self) -> Collection[str]:
+        return ["blip-large"]
 
     async def asleep(self, model: str) -> bool:
         return False
