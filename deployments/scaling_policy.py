@@ -62,10 +62,22 @@ class WaitingWork:
         self._config = _read(settings)
         self._past = Past()
         self._asked = -1.0
+        self._failing = False
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """How many replicas there should be; Serve keeps no state for this policy."""
-        replicas, self._past = decide(self._config, self._seen(context), self._past)
+        """How many replicas there should be; Serve keeps no state for this policy.
+
+        As many as there are meant to be where that cannot be said: what is raised here would keep the controller from
+        looking after any application.
+        """
+        try:
+            replicas, self._past = decide(self._config, self._seen(context), self._past)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if not self._failing:
+                log.exception("%s keeps %d replicas: %s", POLICY, context.target_num_replicas, type(error).__name__)
+            self._failing = True
+            return context.target_num_replicas, {}
+        self._failing = False
         return replicas, {}
 
     def _seen(self, context: Any) -> Seen:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,27 @@ def test_requests_between_two_reports_keep_a_model_awake() -> None:
         assert policy(context([report(idle, second // 5)], current_time=1000.0 + second))[0] == 1
     found = [policy(context([report(idle, 6)], current_time=1030.0 + second))[0] for second in range(12)]
     assert (found[0], found[-1]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "reports", [{"queue_s": float("nan")}, {"queue_s": float("inf")}, {"places_held": "many"}], ids=str
+)
+def test_what_cannot_be_understood_changes_nothing_and_is_said_once(
+    reports: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a policy raises ends the step of Serve's controller, in which it looks after all applications."""
+    policy = WaitingWork()
+    for _ in range(3):
+        assert policy(context([report(STATS, 1) | reports], target=3)) == (3, {})
+    assert [one.getMessage().partition(": ")[0] for one in caplog.records] == [f"{POLICY} keeps 3 replicas"]
+    policy(context([report(STATS, 1)]))
+    policy(context([report(STATS, 1) | reports]))
+    assert len(caplog.records) == 2
+
+
+def test_another_release_of_serve_may_have_other_contexts(caplog: pytest.LogCaptureFixture) -> None:
+    assert WaitingWork()(SimpleNamespace(target_num_replicas=2)) == (2, {})
+    assert "AttributeError" in caplog.text
 
 
 def test_wrong_settings_do_not_stop_the_controller(caplog: pytest.LogCaptureFixture) -> None:
