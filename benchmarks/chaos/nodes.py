@@ -11,16 +11,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
+from typing import Protocol, TypeVar
 
 from benchmarks import processes
 from benchmarks.http.servers import ROOT
 from deployments.local.processes import send
 
 HOST = "127.0.0.1"
-START_S = 120.0
+START_S = 180.0
+STARTS = 5
+"""Attempts. Ray gives the agents of a node 15 s to open their ports, and itself 30 s to find the node, and no setting
+changes either (``RAY_raylet_start_wait_time_s`` is for drivers): a machine that does other work exceeds them in some
+starts of ten. A port that was free may also be taken before the node listens there."""
 POLL_S = 0.2
 REASON_CHARS = 1500
 """Of each log that is shown where a node has not started."""
@@ -50,13 +55,14 @@ def _is_free(port: int) -> bool:
 class Node:
     """One ``ray start --block``, and everything below it."""
 
-    def __init__(self, name: str, options: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, options: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        """``folder`` is for its output."""
         self.name = name
         self._log = folder / f"{name}.log"
         ports = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--metrics-export-port")
         command = [
             str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
-            f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false",
             "--min-worker-port=0", "--max-worker-port=0", *(f"{port}={free_port()}" for port in ports), *options,
         ]  # fmt: skip
         with self._log.open("wb") as output:
@@ -66,32 +72,75 @@ class Node:
                 start_new_session=True,
             )  # fmt: skip
 
-    def wait_until_started(self) -> None:
-        """Return when Ray says that it runs.
+    @property
+    def output(self) -> str:
+        """What it has written."""
+        return self._log.read_text("utf-8", "replace")
 
-        Raises:
-            SystemExit: It has ended, or takes too long; the message has its output.
-        """
+    def is_started(self) -> bool:
+        """Wait until Ray says that it runs, or it has ended, or takes too long."""
         deadline = time.monotonic() + START_S
-        while "Ray runtime started" not in (output := self._log.read_text("utf-8", "replace")):
+        while not (found := "Ray runtime started" in self.output):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{output}\n{self._reasons()}\nerror: the node {self.name!r} has not started")
+                break
             time.sleep(POLL_S)
+        return found
 
-    def _reasons(self) -> str:
-        """The ends of what the cluster's raylets have logged, where the reason is; the folder is removed later."""
+    def failure(self) -> str:
+        """Why it has not started: its output, and the ends of what the cluster's raylets have logged."""
         logs = sorted(self._log.parent.glob("session_2*/logs/raylet*"))
-        return "\n".join(f"{one.name}: {one.read_text('utf-8', 'replace')[-REASON_CHARS:]}" for one in logs)
+        ends = (f"{one.name}: {one.read_text('utf-8', 'replace')[-REASON_CHARS:]}" for one in logs)
+        return "\n".join((self.output, *ends, f"error: the node {self.name!r} has not started"))
 
     def processes(self) -> set[int]:
         """Ids of all its processes."""
         return set(processes.tree(self._process.pid))
 
     def kill(self) -> None:
-        """Kill all its processes at once, as a power cut does."""
-        for process in self.processes():
-            send(process, SIGKILL)
-        self._process.wait()
+        """Kill all its processes at once, as a power cut does; a second call does nothing."""
+        if self._process.poll() is None:
+            for process in self.processes():
+                send(process, SIGKILL)
+            self._process.wait()
+
+
+class Startable(Protocol):
+    """What :func:`started` needs of a node."""
+
+    def is_started(self) -> bool:
+        """See :class:`Node`."""
+        ...
+
+    def failure(self) -> str:
+        """See :class:`Node`."""
+        ...
+
+    def kill(self) -> None:
+        """See :class:`Node`."""
+        ...
+
+
+NodeT = TypeVar("NodeT", bound=Startable)
+
+
+def started(make: Callable[[], NodeT]) -> NodeT:
+    """A node that runs; one that does not start is made again, as a supervisor would do, with other ports.
+
+    Raises:
+        SystemExit: It has not started in STARTS attempts; the message has the output of the last one.
+    """
+    why = ""
+    for _ in range(STARTS):
+        node = make()
+        try:
+            if node.is_started():
+                return node
+            why = node.failure()
+        except BaseException:
+            node.kill()
+            raise
+        node.kill()
+    raise SystemExit(why)
 
 
 class Nodes:
@@ -138,11 +187,12 @@ class Nodes:
         return "".join(one.read_text("utf-8", "replace") for one in files)
 
     def _start(self, name: str, options: list[str], port: int) -> Node:
-        own = {f"RAY_SERVE_{one}_PORT": str(number) for one, number in zip(PORTS, _ports(port), strict=True)}
-        node = Node(name, options, self.folder, {**self._environment, **own})
-        self._started.append(node)
-        node.wait_until_started()
-        return node
+        def make() -> Node:
+            own = {f"RAY_SERVE_{one}_PORT": str(number) for one, number in zip(PORTS, _ports(port), strict=True)}
+            return Node(name, options, self.folder, {**self._environment, **own})
+
+        self._started.append(started(make))
+        return self._started[-1]
 
 
 def _ports(first: int) -> tuple[int, ...]:

@@ -23,10 +23,10 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.chaos.nodes import HOST, Node, started
 from router.ingress import environment
 from serve_args.cluster_environment import CLUSTER
 from tests.deployments.client import Question
-from tests.deployments.nodes import HOST, Node
 from tests.deployments.system import ROOT, free_port
 from tests.deployments.test_changes import ADDED, UPDATED, Load, model
 from tests.router.cluster import WITHOUT_TOKEN
@@ -53,7 +53,6 @@ CLIENTS = 2
 AWAY_S = 30.0
 """How long the head stays away: longer than the router waits for the controller, and than Serve's health checks."""
 PATIENCE_S = 240.0
-STARTS = 5
 
 DEPLOY = """
 import json, sys, time
@@ -122,8 +121,8 @@ class Machines:
         self.url = f"http://{HOST}:{worker_proxy}"
         self._started: list[Node] = []
         self.head = self.start_head()
-        own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(worker_proxy), **_exporters()}
-        self._start({**environment, **own}, f"--address={HOST}:{self._port}", "--num-cpus=1")
+        own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(worker_proxy)}
+        self._start("worker", {**environment, **own}, f"--address={HOST}:{self._port}", "--num-cpus=1")
 
     def start_head(self) -> Node:
         """At the address that the worker knows, with the same Redis, and a folder of its own as on a new machine."""
@@ -132,16 +131,11 @@ class Machines:
             "--head", f"--port={self._port}", f"--temp-dir={folder}", "--include-dashboard=false",
             f"--ray-client-server-port={free_port()}", "--num-cpus=0", f"--redis-password={self._redis[PASSWORD]}",
         )  # fmt: skip
-        return self._start({**self._environment, **self._redis, **_exporters()}, *options)
+        return self._start("head", {**self._environment, **self._redis}, *options)
 
-    def _start(self, environment: Mapping[str, str], *options: str) -> Node:
-        """Start it again if it fails, as a supervisor does: Ray gives its agent 15 s, which a busy machine exceeds."""
-        for _ in range(STARTS):
-            self._started.append(Node(self._folder, environment, *options))
-            if self._started[-1].is_started():
-                return self._started[-1]
-            self._started[-1].kill()
-        raise AssertionError(self._started[-1].log)
+    def _start(self, name: str, environment: Mapping[str, str], *options: str) -> Node:
+        self._started.append(started(lambda: Node(name, options, self._folder, {**environment, **_exporters()})))
+        return self._started[-1]
 
     def deploy(self, config: dict[str, Any]) -> None:
         """Return when all of it runs."""
@@ -186,6 +180,7 @@ def test_a_lost_head_costs_no_request_and_what_comes_back_can_be_changed(machine
     with Load(machines.url, [Question(UPDATED)] * CLIENTS) as load:
         load.goes_on()
         said = Said(load, "before")
+        eventually(lambda: load.in_flight)
         in_flight = len(load.in_flight)
         machines.head.kill()
         lost = time.monotonic()
