@@ -136,7 +136,7 @@ class DecodePool:
             if ready is None:
                 _fail(job, self._closed_reason())
                 return None
-            usable = self._answer(job, ready)
+            usable = job.context.run(self._answer, job, ready)
         finally:
             self._queue.finished(job)
             if not job.result.done():  # a bug ends this thread

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from vlm.models.processor import ProcessedImage
@@ -30,11 +31,13 @@ class Job:
         image: The encoded image.
         cost: Estimate of the bytes that decoding it holds.
         result: Pending until there is a result; cancelling it gives the image up, even while it is decoded.
+        context: That of whoever asks, so that lines about the image are of the request.
     """
 
     image: bytes
     cost: int
     result: Future[ProcessedImage] = field(default_factory=Future)
+    context: Context = field(default_factory=copy_context)
 
 
 class DecodeQueue:

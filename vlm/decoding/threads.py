@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 from vlm.decoding.pool import STOPPING
 from vlm.errors import EngineClosed, EngineFailure, VlmError
@@ -40,7 +41,7 @@ class DecodeThreads:
     def submit(self, image: bytes, cost: int) -> Future[ProcessedImage]:  # noqa: ARG002  there is no budget
         """As :meth:`DecodePool.submit <vlm.decoding.pool.DecodePool.submit>`, but an image that has begun goes on."""
         try:
-            return self._threads.submit(self._decode, image)
+            return self._threads.submit(copy_context().run, self._decode, image)
         except RuntimeError:  # it was stopped after the request had come
             refused: Future[ProcessedImage] = Future()
             refused.set_exception(EngineClosed(STOPPING))

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from contextvars import Context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import numpy as np
 import pytest
 
 import vlm.decoding.pool
+from logs.lines import STAMP
+from logs.request_id import REQUEST_ID
 from tests.images import oriented, plain
 from tests.oracle import MINIATURES
 from tests.vlm.decoding.readers import Acting
@@ -127,6 +131,28 @@ def test_errors_keep_their_words_and_bugs_do_not_show_theirs(one: DecodePool, ca
     assert "ZeroDivisionError" in caplog.text
     assert "readers.py" in caplog.text
     assert "division by zero" not in caplog.text
+
+
+@pytest.mark.parametrize("decoder", [partial(DecodePool, timeout_s=LONG_S, memory_bytes=MEMORY), DecodeThreads])
+def test_lines_about_an_image_are_of_the_request_that_brought_it(
+    decoder: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def submit(request_id: str) -> Future[ProcessedImage]:
+        REQUEST_ID.set(request_id)
+        found: Future[ProcessedImage] = decodes.submit(b"bug", 0)
+        return found
+
+    decodes = decoder(Acting(), 1)
+    decodes.start()
+    caplog.handler.addFilter(STAMP)
+    try:
+        for result in [Context().run(submit, name) for name in ("first", "second")]:
+            with pytest.raises(EngineFailure):
+                result.result(30)
+    finally:
+        caplog.handler.removeFilter(STAMP)
+        decodes.stop()
+    assert [one.__dict__["request_id"] for one in caplog.records] == ["first", "second"]
 
 
 def test_a_process_that_ends_is_replaced() -> None:
