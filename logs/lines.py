@@ -18,8 +18,8 @@ from logs.request_id import REQUEST_ID
 
 LogFormat = Literal["text", "json"]
 
-HOLDS_REQUESTS = ("router", "vlm.decoding", "vlm.engine.prepare")
-"""Loggers of code whose exceptions may quote a request."""
+HOLDS_REQUESTS = ("router", "vlm.decoding", "vlm.engine.prepare", "vlm.engine.core.answers")
+"""Loggers of code whose exceptions may quote a request or its answer."""
 
 FIELDS = ("method", "path", "status", "duration_ms", "model", "attempt", "reason", "error")
 """What a line may say beside its message, for programs."""

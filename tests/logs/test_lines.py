@@ -183,7 +183,8 @@ def test_the_id_of_serve_is_kept_beside_ours() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kept"), [("router.asgi.x", False), ("vlm.engine.prepare", False), ("vlm.decoding.threads", False),
-                       ("vlm.engine.core", True), ("ray.serve", True), ("routers", True)],
+                       ("vlm.engine.core.answers", False), ("vlm.engine.core", True), ("ray.serve", True),
+                       ("routers", True)],
 )  # fmt: skip
 def test_only_exceptions_that_cannot_quote_a_request_keep_their_text(name: str, kept: bool) -> None:
     made = stamped(record(name, raised("a secret")))

@@ -26,6 +26,8 @@ from vlm.models.base import LoadedModel
 from vlm.types import Chunk, FinishReason
 
 log = logging.getLogger(__name__)
+answers_log = logging.getLogger(f"{__name__}.answers")
+"""Of exceptions that may quote an answer, which is therefore left out (:mod:`logs.lines`)."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -96,8 +98,8 @@ class Core:
         running = self.scheduler.running[: len(self.scheduler.running) - len(batch.prefill)]
         self._steps += bool(running)
         self._rows += len(batch.decode.beams)
-        decoded = self._attempt(running, self._runner.decode, batch.decode)
-        prefilled = self._attempt(batch.prefill, self._runner.prefill, batch)
+        decoded = self._attempt(log, running, self._runner.decode, batch.decode)
+        prefilled = self._attempt(log, batch.prefill, self._runner.prefill, batch)
         self._commit_prefixes(batch, computed=prefilled is not None)
         return [*self._commit_all(running, decoded), *self._commit_all(batch.prefill, prefilled)]
 
@@ -113,7 +115,12 @@ class Core:
         return self._fail([*self.scheduler.running, *self.scheduler.waiting], message)
 
     def _attempt(
-        self, sequences: abc.Sequence[Sequence], work: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        logger: logging.Logger,
+        sequences: abc.Sequence[Sequence],
+        work: Callable[P, list[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> list[T] | None:
         """The result of ``work`` for these sequences, or None if it raised; other sequences are not affected."""
         if not sequences:
@@ -121,7 +128,8 @@ class Core:
         try:
             return work(*args, **kwargs)
         except Exception as error:
-            log.exception("a step of %d sequences failed", len(sequences))
+            requests = ", ".join(dict.fromkeys(one.request_id for one in sequences if one.request_id)) or "unknown"
+            logger.exception("a step of %d sequences failed; requests: %s", len(sequences), requests)
             self.broken = self.broken or device_is_broken(error)
             return None
 
@@ -131,7 +139,7 @@ class Core:
         return [event for one, new in zip(sequences, chosen, strict=True) for event in self._commit_one(one, new)]
 
     def _commit_one(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
-        events = self._attempt([sequence], self._commit, sequence, chosen)
+        events = self._attempt(answers_log, [sequence], self._commit, sequence, chosen)
         return self._fail([sequence], "The model's answer could not be read.") if events is None else events
 
     def _fail(self, sequences: abc.Sequence[Sequence], message: str) -> list[Event]:
@@ -143,7 +151,7 @@ class Core:
     def _commit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
         if not chosen.finite:
             message = not_finite(self._model.dtype)
-            log.error("logits are not finite: %s", message)
+            log.error("logits are not finite: %s", message, extra={"request_id": sequence.request_id})
             return self._fail([sequence], message)
         sequence.first_token = sequence.first_token or time.perf_counter()
         return self._branch(sequence, chosen) if chosen.ranked else self._append(sequence, chosen)

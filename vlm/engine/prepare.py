@@ -140,6 +140,7 @@ class Preparer:
             threshold=None if request.task is None else request.task.threshold,
             label=label_of(request),
             batch=request.priority == "batch",
+            request_id=request.request_id,
         )
         return Draft(sequence, key, lookup.cost, began)
 

@@ -31,6 +31,7 @@ class Sequence:
         threshold: Detections with a lower score are left out of the answer; None keeps all.
         label: What the client calls the objects that it asks for, or None if it does not say.
         batch: Whether nobody waits for its answer, so that others go before it.
+        request_id: Of its request, for lines about a step that failed; "" if it has none.
         generated, logprobs, likeliest: Token ids of the answer, and if wanted their raw log-probabilities and the
             likeliest tokens in their place. A beam search fills them at its end.
         slot: Its index among the running sequences, or None while it waits.
@@ -56,6 +57,7 @@ class Sequence:
     threshold: float | None = None
     label: str | None = None
     batch: bool = False
+    request_id: str = ""
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     likeliest: list[Likeliest] = field(default_factory=list)

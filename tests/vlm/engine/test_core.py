@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 import torch
 
+from logs.lines import HOLDS_REQUESTS
 from tests.images import scene
 from tests.oracle import MINIATURES
 from tests.vlm.engine.world import (
@@ -40,7 +41,8 @@ def core(loaded: LoadedModel, rows: int = 16, blocks: int = 200, max_prefill: in
 def sequence(loaded: LoadedModel, request: Request) -> Sequence:
     inputs = loaded.processor.prepare(request)
     sampling = request.sampling.over(replace(loaded.model.defaults, num_beams=1))
-    return Sequence(inputs, sampling, OutputText(loaded.processor.decode, inputs, sampling.stop))
+    output = OutputText(loaded.processor.decode, inputs, sampling.stop)
+    return Sequence(inputs, sampling, output, request_id=request.request_id)
 
 
 def submitted(to: Core, loaded: LoadedModel, requests: Rows[Request]) -> list[Sequence]:
@@ -163,13 +165,16 @@ def test_a_forward_that_raises_fails_exactly_its_batch(
     fault = Armed(RuntimeError("a kernel is unhappy"))
     loaded = faulty_model(miniature(name), "forward", fault)
     one = core(loaded)
-    running = submitted(one, loaded, [REQUEST] * 3)
+    running = submitted(one, loaded, [replace(REQUEST, request_id=f"decode-{number}") for number in range(3)])
     one.step()
-    joining = submitted(one, loaded, [REQUEST] * 2)
+    joining = submitted(one, loaded, [replace(REQUEST, request_id="prefill")] * 2)
     fault.calls_left = calls_left
     events = one.step()
     assert failed(events) == set(running if failing == "decode" else joining)
     assert "a kernel is unhappy" in caplog.text
+    [message] = [record.getMessage() for record in caplog.records if record.exc_info]
+    named = {"decode": "3 sequences failed; requests: decode-0, decode-1, decode-2", "prefill": "requests: prefill"}
+    assert message.endswith(named[failing])
     survivors = joining if failing == "decode" else running
     texts = {completion.text for completion in completions([*events, *drained(one)], survivors)}
     again = submitted(one, loaded, [REQUEST])
@@ -206,7 +211,8 @@ def test_an_answer_that_cannot_be_read_fails_alone(method: str, caplog: pytest.L
     events = drained(one)
     assert len(failed(events)) == 1
     assert len(completions(events, [s for s in sequences if s not in failed(events)])) == 3
-    assert "no such token" in caplog.text
+    [logged] = [record for record in caplog.records if record.exc_info]
+    assert logged.name.startswith(HOLDS_REQUESTS), "the text of the exception may quote the answer"
     assert_empty(one)
 
 
