@@ -112,7 +112,7 @@ def test_requests_between_two_reports_keep_a_model_awake() -> None:
     "reports", [{"queue_s": float("nan")}, {"queue_s": float("inf")}, {"places_held": "many"}], ids=str
 )
 def test_what_cannot_be_understood_changes_nothing_and_is_said_once(
-    reports: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+    reports: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a policy raises ends the step of Serve's controller, in which it looks after all applications."""
     policy = WaitingWork()
