@@ -43,6 +43,8 @@ class RequestRecord:
         images: Number of its images; 0 where it was not read to its end.
         streamed: Whether its answer streams.
         timings: What the engine measured; known only once the model has answered in full.
+        asked_s, admitted_s: Seconds until it was known what is asked of which model, and until the request was let in;
+            None where it never was.
     """
 
     request_id: str
@@ -58,6 +60,8 @@ class RequestRecord:
     images: int = 0
     streamed: bool = False
     timings: Timings | None = None
+    asked_s: float | None = None
+    admitted_s: float | None = None
 
 
 class Meter(Protocol):
@@ -94,16 +98,21 @@ class Tally:
         self._error: VlmError | None = None
         self._generated_tokens = 0
         self._read_s: float | None = None
+        self._asked_s: float | None = None
+        self._admitted_s: float | None = None
         self._first_chunk_s: float | None = None
         self._told: Callable[[], None] = lambda: None
 
     def on_answer(self, told: Callable[[], None]) -> None:
-        """``told`` is called once the model has answered in full, however long the client takes to read it."""
+        """The request is let in. ``told`` is called once the model has answered in full, however long the client takes
+        to read it."""
         self._told = told
+        self._admitted_s = self._elapsed_s()
 
     def asks(self, model: str) -> None:
         """The request is for this model, and its images are still to be read."""
         self._model = model
+        self._asked_s = self._elapsed_s()
 
     def read(self, built: BuiltRequest) -> None:
         """The request has been read."""
@@ -144,6 +153,8 @@ class Tally:
             images=0 if self._built is None else images_of(self._built.request),
             streamed=self._built is not None and self._built.stream,
             timings=None if self._completion is None else self._completion.timings,
+            asked_s=self._asked_s,
+            admitted_s=self._admitted_s,
         )
 
     def _count(self, chunk: Chunk) -> None:
