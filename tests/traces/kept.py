@@ -32,6 +32,4 @@ class Kept:
     def tree(self) -> dict[str, str | None]:
         """The name of each span's parent, by the span's name; None where it is of another process."""
         by_id = {span.context.span_id: span.name for span in self.spans}
-        return {
-            span.name: None if span.parent is None else by_id.get(span.parent.span_id) for span in self.spans
-        }
+        return {span.name: None if span.parent is None else by_id.get(span.parent.span_id) for span in self.spans}
