@@ -145,7 +145,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "deployments/check_applications": {
         "deployments", "deployments/check_args", "deployments/check_cluster", "router/config", "router/ingress",
-        "router/suggest", "vlm/errors",
+        "router/suggest", "traces", "vlm/errors",
     },
     "deployments/check": {
         "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",

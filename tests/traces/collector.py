@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,10 +31,10 @@ class Collector:
                 self.spans += [(service, span) for scope in group.scope_spans for span in scope.spans]
             self._changed.notify_all()
 
-    def wait_for(self, names: set[str]) -> list[tuple[str, Span]]:
-        """All spans, once there is one of each name."""
+    def wait_until(self, enough: Callable[[list[tuple[str, Span]]], bool]) -> list[tuple[str, Span]]:
+        """All spans, with their services, once there are enough."""
         with self._changed:
-            assert self._changed.wait_for(lambda: names <= {span.name for _, span in self.spans}, 60), self.spans
+            assert self._changed.wait_for(lambda: enough(self.spans), 60), self.spans
             return [*self.spans]
 
 

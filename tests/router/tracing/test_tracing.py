@@ -20,7 +20,7 @@ from router.tracing.tracing import check_installed, tracing_of
 from tests.clock import CLOCKED
 from tests.router.resilience.world import GONE, LOST, MODEL, Scripted
 from tests.router.tracing.world import TARGET, Replicas, ask, traced_app
-from tests.router.world import body, image_part, script, text_part, user, words
+from tests.router.world import Step, body, image_part, script, text_part, user, words
 from tests.traces.kept import Kept
 from traces.context import context_in
 from traces.current import CURRENT
@@ -161,7 +161,7 @@ async def test_a_stream_that_goes_on_elsewhere_is_seen(kept: Kept) -> None:
 
 
 async def test_a_fault_of_the_server_is_one_and_a_mistake_of_the_client_is_not(kept: Kept) -> None:
-    failing = [[LOST], [InvalidImage("No image.")]]
+    failing: list[list[Step]] = [[LOST], [InvalidImage("No image.")]]
     for steps, status, code in zip(failing, (500, 400), ("engine_failure", "invalid_image"), strict=True):
         kept.spans.clear()
         answer = await ask(traced_app(Replicas(steps, kept=kept), kept, RouterConfig(retry_share=0.0, retry_floor=0)))
