@@ -25,18 +25,14 @@ class TracedBackend:
         self._backend = backend
         self._target = target
 
-    async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
-        """See :class:`Backend`."""
+    def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
+        """See :class:`Backend`. What is not recorded costs no further generator."""
         trace = CURRENT.get()
         if trace is None:
-            chunks = self._backend.generate(model, request)
-        elif trace.recorder is None:
-            chunks = self._backend.generate(model, replace(request, trace=Trace(trace.span.context.header)))
-        else:
-            chunks = self._recorded(model, request, trace)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
+            return self._backend.generate(model, request)
+        if trace.recorder is None:
+            return self._backend.generate(model, replace(request, trace=Trace(trace.span.context.header)))
+        return self._recorded(model, request, trace)
 
     async def models(self) -> Sequence[ModelStatus]:
         """See :class:`Backend`."""

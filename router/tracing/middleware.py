@@ -29,17 +29,23 @@ class TraceMiddleware:
             await self._app(scope, receive, send)
             return
         trace = self._begin(scope)
+        if trace.recorder is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._recorded(trace, scope, receive, send)
+
+    async def _recorded(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
         span = trace.span
 
         async def send_noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 span.attributes[names.STATUS] = message["status"]
+                span.failed = message["status"] >= 500
             await send(message)
 
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            span.failed = span.failed or int(span.attributes.get(names.STATUS, 0)) >= 500
             trace.end(span)
 
     def _begin(self, scope: Scope) -> RequestTrace:
