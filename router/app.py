@@ -274,7 +274,7 @@ class Router:
         _prepare_process(config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return OneRequestId(_app(self._config, RayMetrics()))
+        return OneRequestId(_app(self._config, RayMetrics(), tracing_of(self._config, identity)))
 
 
 class ListeningRouter:
@@ -287,7 +287,8 @@ class ListeningRouter:
             ConfigError: The address cannot be listened at.
         """
         _prepare_process(config)
-        self._server = HttpServer(_app(config, PrometheusMetrics()), config)
+        self._tracing = tracing_of(config, identity)
+        self._server = HttpServer(_app(config, PrometheusMetrics(), self._tracing), config)
         self._server.start()
 
     def check_health(self) -> None:
@@ -302,10 +303,11 @@ class ListeningRouter:
     def __del__(self) -> None:
         if hasattr(self, "_server"):
             self._server.stop()
+            if self._tracing is not None:
+                self._tracing.recorder.stop()  # the process ends before the server's lifespan has
 
 
-def _app(config: RouterConfig, metrics: Metrics) -> Starlette:
-    tracing = tracing_of(config, identity)
+def _app(config: RouterConfig, metrics: Metrics, tracing: Tracing | None) -> Starlette:
     return create_app(resilient(RayBackend(), config, tracing), config, metrics=metrics, tracing=tracing)
 
 
@@ -319,11 +321,7 @@ def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     served = logging.getLogger("ray.serve")
-    for ours in (
-        "router",
-        "metrics",
-        "traces",
-    ):  # Serve gives handlers only to its own logger: our access log would be lost
+    for ours in ("router", "metrics", "traces"):  # Serve's own logger alone has handlers: our lines would be lost
         logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 
