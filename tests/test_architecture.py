@@ -168,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
-        "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
+        "router/tracing", "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
