@@ -96,7 +96,7 @@ async def measure(requests: int, kib: int) -> float:
     from router.app import create_app
     from router.config import RouterConfig
 
-    app = create_app(_Stub(), RouterConfig())
+    app = create_app(Stub(), RouterConfig())
     body = body_of(kib)
     for _ in range(WARM_UP):
         await ask(app, body)
@@ -166,7 +166,7 @@ def _scope(length: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class _Stub:
+class Stub:
     """A backend that answers at once."""
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from deployments.config import ModelConfig
 from router.config import RouterConfig
 from router.ingress import ROUTER, applications_of
 from router.suggest import did_you_mean
+from traces.target import is_installed, what_is_missing
 from vlm.errors import ConfigError
 
 Json = Mapping[str, Any]
@@ -60,6 +61,9 @@ def _between_applications(config: Json) -> Iterator[Problem]:
 
 def _of_application(application: Json, folders: bool) -> Iterator[Problem]:
     settings, name = settings_of(application), DEPLOYMENT_OF[application["import_path"]]
+    if isinstance(settings, RouterConfig) and not is_installed(settings.traces):
+        message = f"{what_is_missing(settings.traces)} Here they are not; the nodes may have them."
+        yield Problem(f"{place_of(application)}.args.traces", message, is_warning=True)
     if isinstance(settings, ModelConfig):
         yield from _of_device(f"{place_of(application)}.args", settings.device)
         if folders:

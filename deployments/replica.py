@@ -16,6 +16,7 @@ from deployments.config import ModelConfig
 from deployments.engine_metrics import shown_by_ray
 from deployments.gpu import gpu_fraction
 from deployments.pacing import paced
+from deployments.replica_traces import ReplicaTraces
 from deployments.scaling_policy import report
 from logs.lines import place_of, set_up
 from logs.request_id import REQUEST_ID
@@ -44,12 +45,13 @@ class Replica:
         Raises:
             CheckpointError: The checkpoint cannot be loaded; Serve reports its message as the application's.
         """
-        for ours in ("vlm", "metrics"):
+        for ours in ("vlm", "metrics", "traces"):
             logging.getLogger(ours).parent = log
         set_up(log, config.log_format, identity)
         began = time.perf_counter()
         self._asked = 0
         self._metrics: RayMetrics | None = None
+        self._traces = ReplicaTraces(identity)
         self._engine, self._info = _load(config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
@@ -65,7 +67,8 @@ class Replica:
         REQUEST_ID.set(request.request_id)
         self._asked += 1
         try:
-            async with aclosing(paced(self._engine.generate(request), CHUNK_EVERY_S)) as chunks:
+            answer = self._traces.chunks(request, self._engine.generate(request))
+            async with aclosing(paced(answer, CHUNK_EVERY_S)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except VlmError as error:
@@ -78,7 +81,7 @@ class Replica:
         REQUEST_ID.set(request.request_id)
         self._asked += 1
         try:
-            return Chunk.whole(await self._engine.complete(request))
+            return Chunk.whole(await self._traces.completion(request, self._engine.complete(request)))
         except VlmError as error:
             return _refusal(error)
         except Exception as error:  # noqa: BLE001  likewise
@@ -111,6 +114,7 @@ class Replica:
             if self._metrics is not None:
                 self._metrics.stop()
             self._engine.stop()
+            self._traces.stop()
 
 
 def _unexpected(error: Exception) -> EngineFailure:

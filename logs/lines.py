@@ -15,6 +15,7 @@ from logging.handlers import MemoryHandler
 from typing import Any, Literal
 
 from logs.request_id import REQUEST_ID
+from logs.trace_id import TRACE_ID
 
 LogFormat = Literal["text", "json"]
 
@@ -55,6 +56,8 @@ class Stamp(logging.Filter):
             if known is not None:
                 setattr(record, OF_SERVE, known)
             record.request_id = own
+        if trace := TRACE_ID.get():
+            record.trace_id = trace
         if record.exc_info and not record.exc_text and _is_of(record.name, HOLDS_REQUESTS):
             record.exc_text = place_of(record.exc_info[1])
         return True
@@ -80,7 +83,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         said = record.__dict__
-        line |= {key: said[key] for key in ("request_id", OF_SERVE, *FIELDS) if said.get(key) is not None}
+        line |= {key: said[key] for key in ("request_id", "trace_id", OF_SERVE, *FIELDS) if said.get(key) is not None}
         if record.exc_info or record.exc_text:
             record.exc_text = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
             line["exception"] = record.exc_text

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -71,6 +72,10 @@ from router.responses.not_stored import not_stored
 from router.server import HttpServer
 from router.status.recent_errors import RecentErrors
 from router.status.report import StatusReport
+from router.tracing.calls import TracedBackend
+from router.tracing.middleware import TraceMiddleware
+from router.tracing.stages import TraceMeter
+from router.tracing.tracing import Tracing, check_installed, tracing_of
 from serve_args.cluster_auth import require_token
 from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
 from serve_args.identity import identity
@@ -79,12 +84,16 @@ from vlm.grounding_schema import grounding_schema
 
 
 def create_app(
-    backend: Backend, config: RouterConfig, meter: Meter = ignore, metrics: Metrics | None = None
+    backend: Backend,
+    config: RouterConfig,
+    meter: Meter = ignore,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
     """The whole HTTP interface over ``backend``.
 
     ``meter`` learns how each request to a model ended, and so do ``metrics``; where the process shows them itself,
-    they are behind ``GET /metrics``.
+    they are behind ``GET /metrics``. With ``tracing``, each request to a model has spans.
     """
     status = StatusRoutes(backend, config)
     errors = RecentErrors(backend.serves)
@@ -96,6 +105,8 @@ def create_app(
     report = StatusReport(backend, admission, errors, config.required_models)
     if metrics is not None:
         meter = both(meter, measuring(metrics, backend, admission))
+    if tracing is not None:
+        meter = both(meter, TraceMeter(backend.serves))
     chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission, hold=hold)
     responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission, hold=hold)
     moondream = {
@@ -119,12 +130,20 @@ def create_app(
             DescribedRoute("/openapi.json", openapi_json, OPENAPI),
             *([Route("/metrics", shown(metrics))] if isinstance(metrics, PrometheusMetrics) else []),
         ],
-        middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
+        middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware), *_traced(tracing)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
-        lifespan=lambda _app: _living(files, backend),
+        lifespan=lambda _app: _living(files, backend, tracing),
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
+
+
+MODEL_PATHS = ("/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in ROUTES))
+"""The routes whose requests go to a model."""
+
+
+def _traced(tracing: Tracing | None) -> list[Middleware]:
+    return [] if tracing is None else [Middleware(TraceMiddleware, tracing=tracing, paths=MODEL_PATHS)]
 
 
 def measuring(metrics: Metrics, backend: Backend, admission: Admission) -> Meter:
@@ -141,10 +160,12 @@ def shown(metrics: PrometheusMetrics) -> Callable[[Request], Response]:
 
 
 @asynccontextmanager
-async def _living(files: FileStore | None, backend: Backend) -> AsyncIterator[None]:
+async def _living(files: FileStore | None, backend: Backend, tracing: Tracing | None) -> AsyncIterator[None]:
     """What goes on beside the requests, as long as the router runs."""
     async with sweeping(files), counting(backend):
         yield
+    if tracing is not None:
+        await asyncio.to_thread(tracing.recorder.stop)
 
 
 class AnyText(Convertor[str]):
@@ -253,7 +274,7 @@ class Router:
         _prepare_process(config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return OneRequestId(create_app(_backend(self._config), self._config, metrics=RayMetrics()))
+        return OneRequestId(_app(self._config, RayMetrics(), tracing_of(self._config, identity)))
 
 
 class ListeningRouter:
@@ -266,7 +287,8 @@ class ListeningRouter:
             ConfigError: The address cannot be listened at.
         """
         _prepare_process(config)
-        self._server = HttpServer(create_app(_backend(config), config, metrics=PrometheusMetrics()), config)
+        self._tracing = tracing_of(config, identity)
+        self._server = HttpServer(_app(config, PrometheusMetrics(), self._tracing), config)
         self._server.start()
 
     def check_health(self) -> None:
@@ -281,17 +303,25 @@ class ListeningRouter:
     def __del__(self) -> None:
         if hasattr(self, "_server"):
             self._server.stop()
+            if self._tracing is not None:
+                self._tracing.recorder.stop()  # the process ends before the server's lifespan has
 
 
-def _backend(config: RouterConfig) -> Backend:
+def _app(config: RouterConfig, metrics: Metrics, tracing: Tracing | None) -> Starlette:
+    return create_app(resilient(RayBackend(), config, tracing), config, metrics=metrics, tracing=tracing)
+
+
+def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = None) -> ResilientBackend:
+    """``backend``, whose requests are tried again as the settings say, each attempt with a span where that is asked."""
     policy = RetryPolicy(config.retry_share, config.retry_floor, patience_s=config.retry_patience_s)
-    return ResilientBackend(RayBackend(), policy)
+    called = backend if tracing is None else TracedBackend(backend, tracing.target)
+    return ResilientBackend(called, policy)
 
 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     served = logging.getLogger("ray.serve")
-    for ours in ("router", "metrics"):  # Serve gives handlers only to its own logger: our access log would be lost
+    for ours in ("router", "metrics", "traces"):  # Serve's own logger alone has handlers: our lines would be lost
         logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 
@@ -320,6 +350,7 @@ def build(args: Mapping[str, Any]) -> Any:
     from ray import serve
 
     config = RouterConfig.from_args(args)
+    check_installed(config)
     require_token(allow_without=config.allow_unauthenticated_cluster)
     deployment = serve.deployment(
         name="Router", max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS

@@ -20,6 +20,7 @@ from pydantic import (
 
 from logs.lines import LogFormat
 from serve_args import parse_args
+from traces.target import checked_target
 from vlm.image.limits import ImageLimits
 
 _LARGEST = ImageLimits()
@@ -46,6 +47,11 @@ def _listen(value: str) -> str:
 def _word(value: object) -> object:
     """YAML reads on and off without quotes as true and false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _target(value: object) -> object:
+    """YAML reads off without quotes as false."""
+    return "off" if value is False else value
 
 
 def _host(value: str) -> str:
@@ -86,6 +92,8 @@ Host = Annotated[str, AfterValidator(_host)]
 FilesUrl = Annotated[str, AfterValidator(_files_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(gt=0, lt=65_536)]
+Target = Annotated[str, AfterValidator(checked_target), BeforeValidator(_target)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Address = Annotated[str, AfterValidator(_listen)]
 
 
@@ -169,6 +177,12 @@ class RouterConfig(BaseModel):
         listen: IPv4 address and port at which the router's process listens itself, as ``127.0.0.1:8000``; None where
             Serve's proxies do. For a system on one machine, with one replica of the router.
         log_format: How this process writes its log: ``text``, as Ray Serve does, or ``json``, one object a line.
+        traces: Where traces of requests are sent (docs/traces.md): ``off``; the address of an OTLP/HTTP collector, as
+            ``http://collector:4318``; ``otlp`` for the one that the standard variables name, such as
+            ``OTEL_EXPORTER_OTLP_ENDPOINT``; or ``console``. The replicas are told with each request.
+        trace_share: Part of the requests that are traced, from 0 to 1.
+        trust_traceparent: Whether a caller whose ``traceparent`` says that it is sampled has its requests traced
+            whatever ``trace_share`` says.
         allow_unauthenticated_cluster: Whether to start on a Ray cluster that asks for no token
             (:mod:`serve_args.cluster_auth`).
     """
@@ -207,7 +221,7 @@ class RouterConfig(BaseModel):
     file_ttl_s: Annotated[FileSeconds, Field(validate_default=True)] = 7 * 86_400
     request_timeout_s: Seconds = 120.0
     keep_alive_s: Seconds = 15.0
-    retry_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    retry_share: Share = 0.2
     retry_floor: Annotated[int, Field(ge=0)] = 32
     retry_patience_s: Seconds = 30.0
     places_per_replica: Count | None = None
@@ -221,6 +235,9 @@ class RouterConfig(BaseModel):
     prices: Mapping[Name, Price] = Field(default_factory=dict)
     listen: Address | None = None
     log_format: LogFormat = "text"
+    traces: Target = "off"
+    trace_share: Share = 1.0
+    trust_traceparent: bool = False
     allow_unauthenticated_cluster: bool = False
 
     @field_validator("allowed_image_hosts")

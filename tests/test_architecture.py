@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGED = ("vlm", "logs", "metrics", "serve_args", "router", "deployments", "gigarouter")  # what the wheel holds
+# What the wheel holds.
+PACKAGED = ("vlm", "logs", "metrics", "traces", "serve_args", "router", "deployments", "gigarouter")
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -26,7 +27,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/route": set(),
     "vlm/sampling": {"vlm/errors"},
     "vlm/model_info": set(),
-    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling"},
+    "vlm/trace": set(),
+    "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling", "vlm/trace"},
     "vlm/pace": set(),
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
@@ -74,12 +76,15 @@ ROOMS: dict[str, set[str]] = {
     "serve_args": {"vlm/errors"},
     "logs": set(),
     "metrics": set(),
+    "traces": set(),
     "router": set(),
     "router/suggest": set(),
-    "router/config": {"logs", "serve_args", "vlm/image"},
+    "router/config": {"logs", "serve_args", "traces", "vlm/image"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
-    "router/resilience": {"vlm/errors", "vlm/route", "vlm/types", "router/admission", "router/backends/base"},
+    "router/resilience": {
+        "traces", "vlm/errors", "vlm/route", "vlm/types", "router/admission", "router/backends/base",
+    },
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
@@ -107,6 +112,11 @@ ROOMS: dict[str, set[str]] = {
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
     },
+    # Spans of requests: it knows no format of them, and not where answers come from.
+    "router/tracing": {
+        "logs", "traces", "vlm/errors", "vlm/route", "vlm/trace", "vlm/types", "router/admission", "router/asgi",
+        "router/backends/base", "router/config",
+    },
     "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
@@ -119,7 +129,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
-        "router/responses", "router/server", "router/status",
+        "router/responses", "router/server", "router/status", "router/tracing",
         "vlm/grounding_schema",
     },
     "router/ingress": {"logs", "vlm/errors", "router/config", "router/asgi"},
@@ -127,7 +137,7 @@ ROOMS: dict[str, set[str]] = {
     "deployments/routing": {"deployments", "router/backends", "vlm/types"},
     "deployments/app": {"deployments", "deployments/routing", "serve_args", "vlm/errors"},
     "deployments": {
-        "logs", "metrics", "serve_args", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
+        "logs", "metrics", "serve_args", "traces", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
     },
     "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
     "deployments/check_cluster": {
@@ -135,7 +145,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "deployments/check_applications": {
         "deployments", "deployments/check_args", "deployments/check_cluster", "router/config", "router/ingress",
-        "router/suggest", "vlm/errors",
+        "router/suggest", "traces", "vlm/errors",
     },
     "deployments/check": {
         "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",
@@ -158,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
         "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
-        "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
+        "router/tracing", "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
@@ -190,6 +200,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
     "starlette": ("router/",),
+    "opentelemetry": ("traces/exporter.py",),
     "httpcore2": ("router/fetch/",),
     "obstore": ("router/files/objects.py",),
     "multipart": ("router/files/upload.py",),
@@ -206,7 +217,8 @@ TORCH_FREE = (
     "vlm/engine/*.py", "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/image_reader.py",
     "vlm/models/processor.py", "vlm/models/*/card.py",
     "vlm/models/*/checks.py", "vlm/models/*/parsing.py", "vlm/models/*/processor.py", "vlm/models/*/tasks.py",
-    "vlm/models/*/vocabulary.py", "serve_args/*.py", "logs/*.py", "router/**/*.py", "deployments/**/*.py",
+    "vlm/models/*/vocabulary.py", "serve_args/*.py", "logs/*.py", "traces/*.py", "router/**/*.py",
+    "deployments/**/*.py",
 )  # fmt: skip
 NEEDS_TORCH = (
     "vlm/bench.py", "vlm/loading.py", "vlm/reference.py", "vlm/engine/core.py", "vlm/engine/encoder_cache.py",

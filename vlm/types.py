@@ -17,6 +17,7 @@ from vlm.model_info import ModelInfo as ModelInfo  # noqa: PLC0414  for those wh
 from vlm.route import Route
 from vlm.sampling import Sampling as Sampling  # noqa: PLC0414  for those who import it from here
 from vlm.sampling import check
+from vlm.trace import Trace
 
 FinishReason = Literal["stop", "length"]
 CaptionLength = Literal["short", "normal", "long"]
@@ -193,6 +194,7 @@ class Request:
         priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
         request_id: For the lines that are logged about it; it has no part in the answer.
         route: Where it has been; no answer depends on it.
+        trace: The trace that it is a part of, if it is traced; no answer depends on it.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -211,6 +213,7 @@ class Request:
     priority: Priority = "interactive"
     request_id: str = field(default="", compare=False)
     route: Route | None = field(default=None, repr=False, compare=False)
+    trace: Trace | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
@@ -250,12 +253,16 @@ class Timings:
         queue_ms: From then until it first ran.
         first_token_ms: From then, queueing included, until its first token.
         total_ms: From the beginning to the end, preparing included.
+        encode_ms: To encode its image, together with those that started with it: a part of the time between
+            ``queue_ms`` and ``first_token_ms``. 0 if the image had been encoded before. On a GPU only what it took to
+            hand the work to the device, which is done later.
     """
 
     prepare_ms: float
     queue_ms: float
     first_token_ms: float
     total_ms: float
+    encode_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

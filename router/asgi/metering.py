@@ -46,6 +46,8 @@ class RequestRecord:
         timings: What the engine measured; known only once the model has answered in full.
         per_token_s: Seconds between two tokens of an answer, on average from its first part to its last, whoever was
             slow to read them; None where all tokens came in one part, or the model has not answered in full.
+        asked_s, admitted_s: Seconds until it was known what is asked of which model, and until the request was let in;
+            None where it never was.
     """
 
     request_id: str
@@ -62,6 +64,8 @@ class RequestRecord:
     streamed: bool = False
     timings: Timings | None = None
     per_token_s: float | None = None
+    asked_s: float | None = None
+    admitted_s: float | None = None
 
 
 class Meter(Protocol):
@@ -100,16 +104,21 @@ class Tally:
         self._later_tokens = 0  # than those of the first chunk
         self._last_token_s = 0.0
         self._read_s: float | None = None
+        self._asked_s: float | None = None
+        self._admitted_s: float | None = None
         self._first_chunk_s: float | None = None
         self._told: Callable[[], None] = lambda: None
 
     def on_answer(self, told: Callable[[], None]) -> None:
-        """``told`` is called once the model has answered in full, however long the client takes to read it."""
+        """The request is let in. ``told`` is called once the model has answered in full, however long the client takes
+        to read it."""
         self._told = told
+        self._admitted_s = self._elapsed_s()
 
     def asks(self, model: str) -> None:
         """The request is for this model, and its images are still to be read."""
         self._model = model
+        self._asked_s = self._elapsed_s()
 
     def read(self, built: BuiltRequest) -> None:
         """The request has been read."""
@@ -151,6 +160,8 @@ class Tally:
             streamed=self._built is not None and self._built.stream,
             timings=None if self._completion is None else self._completion.timings,
             per_token_s=self._per_token_s(),
+            asked_s=self._asked_s,
+            admitted_s=self._admitted_s,
         )
 
     def _count(self, chunk: Chunk) -> None:

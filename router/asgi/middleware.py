@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logs.lines import place_of
 from logs.request_id import REQUEST_ID
+from logs.trace_id import TRACE_ID
 from router.asgi.errors import INTERNAL, error_body, error_response
 from router.asgi.sse import event
 from vlm.errors import VlmError
@@ -112,7 +113,10 @@ class Exchange:
         """One line in the access log."""
         method, path, ms = self._scope["method"], self._scope["path"][:256], self._elapsed_ms()
         fields = {"method": method, "path": path, "status": self._status, "duration_ms": round(ms)}
-        logger.info("%s %r %d %.0f ms", method, path, self._status, ms, extra=fields)
+        trace = TRACE_ID.get()
+        logger.info(
+            "%s %r %d %.0f ms%s", method, path, self._status, ms, f" trace {trace}" if trace else "", extra=fields
+        )
 
     def _headers(self) -> Mapping[str, str]:
         echo = {} if self._echo is None else {"x-client-request-id": self._echo}

@@ -21,6 +21,7 @@ from router.resilience.attempts import Attempts
 from router.resilience.repetition import NotRepeatableError, Repetition
 from router.resilience.retry_budget import RetryBudget
 from router.resilience.retry_policy import GivenUp, RetryPolicy, RetryStats, Trouble
+from traces import current
 from vlm.errors import LostTooOften, VlmError
 from vlm.route import Route
 from vlm.types import Chunk, Request
@@ -118,6 +119,7 @@ class ResilientBackend:
             self._resumed[answer.model] += 1
             fields = {"model": answer.model, "attempt": answer.attempts.number}
             logger.warning("%(model)r goes on with a stream in attempt %(attempt)d", fields, extra=fields)
+            current.note("stream resumed", attempt=answer.attempts.number)
         return rest
 
     def _pause_after(self, error: VlmError, answer: _Answer) -> float:
@@ -136,6 +138,7 @@ class ResilientBackend:
         fields = {"model": answer.model, "attempt": attempts.number, "reason": trouble}
         text = f"%(model)r tries a request again in {pause_s:.2f} s (attempt %(attempt)d): %(reason)s"
         logger.warning(text, fields, extra=fields)
+        current.note("retry", reason=trouble, attempt=attempts.number)
         return pause_s
 
     def _count(self, answer: _Answer) -> _Budgets:

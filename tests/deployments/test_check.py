@@ -128,6 +128,7 @@ def test_the_configs_of_this_repository_have_no_problem(name: str) -> None:
             f"{ROUTER}.args.request_timeout_s",
             "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S is 150, and must be at least 151 here. Write at most 140",
         ),
+        (keys("applications", 0, "args", traces="collector:4318"), f"{ROUTER}.args", "traces must be off, console"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(change: Change, place: str, words: str) -> None:
@@ -165,6 +166,16 @@ def test_what_works_on_some_clusters_or_at_some_times_is_a_warning(
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     assert main([str(path)]) == 0
     assert capsys.readouterr().out.startswith(f"{path}: {place}: warning: ")
+
+
+def test_what_sends_traces_may_be_missing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.check_applications.is_installed", lambda target: target == "off")
+    config = read()
+    assert check(config) == []
+    config["applications"][0]["args"]["traces"] = "http://collector:4318"
+    (found,) = check(config)
+    assert (found.place, found.is_warning) == (f"{ROUTER}.args.traces", True)
+    assert "pip install 'gigarouter[traces]'" in found.message
 
 
 def test_times_may_be_longer_where_the_variables_are(monkeypatch: pytest.MonkeyPatch) -> None:

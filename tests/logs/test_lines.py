@@ -14,6 +14,7 @@ import pytest
 
 from logs.lines import JsonFormatter, Stamp, place_of, set_up
 from logs.request_id import REQUEST_ID
+from logs.trace_id import TRACE_ID
 from router.backends.base import Backend, LocalBackend
 from router.config import RouterConfig
 from router.resilience.resilient import ResilientBackend
@@ -237,6 +238,23 @@ def test_a_buffered_line_has_the_id_of_when_it_was_logged() -> None:
     logger.handlers[0].flush()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["message"], line["request_id"]) for line in lines] == [("of first", "first"), ("of second", "second")]
+
+
+def test_a_line_about_a_traced_request_has_the_id_of_the_trace() -> None:
+    stream = io.StringIO()
+    logger = logging.Logger("traced")
+    logger.addHandler(logging.StreamHandler(stream))
+    set_up(logger, "json", dict)
+
+    def work() -> None:
+        TRACE_ID.set("4bf92f3577b34da6a3ce929d0e0e4736")
+        warn(logger, "hello", "mine")
+
+    Context().run(work)
+    Context().run(warn, logger, "untraced", "other")
+    traced, untraced = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (traced["request_id"], traced["trace_id"]) == ("mine", "4bf92f3577b34da6a3ce929d0e0e4736")
+    assert "trace_id" not in untraced
 
 
 def test_text_keeps_the_format_of_the_handlers() -> None:

@@ -34,6 +34,12 @@ def test_what_development_takes_is_locked_in_its_range(wanted: str) -> None:
     assert fits(wanted, RUN | DEV), "`make lock` writes the locks anew"
 
 
+def test_development_takes_every_extra() -> None:
+    """In the same range: the tests try what an extra brings."""
+    extras: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+    assert [wanted for extra in extras.values() for wanted in extra if wanted not in extras["dev"]] == []
+
+
 def test_development_takes_no_other_versions() -> None:
     assert not RUN.keys() & DEV.keys()
     assert "\n-r run.lock\n" in (FOLDER / "dev.lock").read_text("utf-8")

@@ -137,4 +137,5 @@ def _timings(sequence: Sequence) -> Timings:
         queue_ms=1000 * (started - sequence.arrived),
         first_token_ms=1000 * ((sequence.first_token or now) - sequence.arrived),
         total_ms=sequence.prepare_ms + 1000 * (now - sequence.arrived),
+        encode_ms=sequence.encode_ms,
     )

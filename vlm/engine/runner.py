@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import abc
 from dataclasses import dataclass, replace
 from functools import partial
@@ -131,7 +132,12 @@ class ModelRunner:
 
         def encode(indices: abc.Sequence[int]) -> abc.Sequence[Tensor]:
             images = [sequences[index].inputs.pixels for index in indices]
-            return self.model.encode_images([normalised(one, self._pixel_table) for one in images if one is not None])
+            began = time.perf_counter()
+            found = self.model.encode_images([normalised(one, self._pixel_table) for one in images if one is not None])
+            took_ms = 1000 * (time.perf_counter() - began)
+            for index in indices:
+                sequences[index].encode_ms = took_ms
+            return found
 
         features, cached = self.images.features([one.image_key for one in sequences], encode)
         for sequence, was_there in zip(sequences, cached, strict=True):

@@ -41,6 +41,7 @@ class Sequence:
         preemptions: How often it has been preempted.
         held: Number of blocks that it held when it was last preempted.
         image_cached: Whether its image had been encoded before; None until it first runs.
+        encode_ms: Milliseconds that encoding its image took, together with others.
         arrived, started, first_token: Times on the clock of ``time.perf_counter``, in seconds.
         generator: Source of its uniform numbers, so that what it samples does not depend on the rest of the batch.
         takes_likeliest: Whether each of its tokens is the likeliest one, whatever came before.
@@ -68,6 +69,7 @@ class Sequence:
     preemptions: int = 0
     held: int = 0
     image_cached: bool | None = None
+    encode_ms: float = 0.0
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
     first_token: float | None = None

@@ -368,13 +368,11 @@ def test_errors_keep_their_meaning_on_the_way_through_ray(kind: type[VlmError]) 
     assert (type(error), error.retryable, error.lost) == (kind, True, kind is not EngineClosed)
 
 
-def test_the_router_has_the_policy_of_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_router_has_the_policy_of_its_settings() -> None:
     backend = Scripted()
-    monkeypatch.setattr(app, "RayBackend", lambda: backend)
-    made = app._backend(RouterConfig(retry_share=0.5, retry_floor=3, retry_patience_s=7.0))
-    assert isinstance(made, ResilientBackend)
+    made = app.resilient(backend, RouterConfig(retry_share=0.5, retry_floor=3, retry_patience_s=7.0))
     assert (made._backend, made._policy) == (backend, RetryPolicy(share=0.5, floor=3, patience_s=7.0))
-    assert app._backend(RouterConfig())._policy == RetryPolicy()  # type: ignore[attr-defined]
+    assert app.resilient(backend, RouterConfig())._policy == RetryPolicy()
 
 
 async def test_models_are_those_of_the_backend_behind() -> None:

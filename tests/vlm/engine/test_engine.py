@@ -551,6 +551,7 @@ def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
         assert timings.prepare_ms > 0
         assert 0 <= timings.queue_ms <= timings.first_token_ms
         assert timings.prepare_ms + timings.first_token_ms <= timings.total_ms
+        assert 0 <= timings.encode_ms <= timings.first_token_ms - timings.queue_ms
 
 
 MINIMA = {
