@@ -29,6 +29,7 @@ from router.asgi.endpoint import Endpoint, admission_of, hold_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
+from router.asgi.gate import Gate
 from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, both, ignore
 from router.asgi.middleware import RequestMiddleware
@@ -122,6 +123,13 @@ def create_app(
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
         lifespan=lambda _app: _living(files, backend),
+    )
+    app.state.gate = Gate(
+        admission,
+        lambda name: read_model_name(name, config).model,
+        meter,
+        ["/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in moondream)],
+        config,
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -266,7 +274,8 @@ class ListeningRouter:
             ConfigError: The address cannot be listened at.
         """
         _prepare_process(config)
-        self._server = HttpServer(create_app(_backend(config), config, metrics=PrometheusMetrics()), config)
+        app = create_app(_backend(config), config, metrics=PrometheusMetrics())
+        self._server = HttpServer(app, config, app.state.gate)
         self._server.start()
 
     def check_health(self) -> None:
