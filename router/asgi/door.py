@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
+from typing import cast
 
+from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -76,9 +78,10 @@ class Door(HeadProtocol):
         Not where the client waits to be told to send the body, where the connection ends anyway, or where answers to a
         web page need headers that only the front knows.
         """
-        if not gate.may_refuse(cycle.scope) or not cycle.keep_alive or cycle.waiting_for_100_continue:
+        scope = cast("Scope", cycle.scope)
+        if not gate.may_refuse(scope) or not cycle.keep_alive or cycle.waiting_for_100_continue:
             return False
-        self._size = declared_bytes(cycle.scope)
+        self._size = declared_bytes(scope)
         return 0 < self._size <= DROPPED_BYTES and not _has_origin(cycle)
 
     def _look(self) -> None:
@@ -95,7 +98,7 @@ class Door(HeadProtocol):
         if name is None or self.flow.write_paused:
             self._go_on()
             return
-        refusal = copy_context().run(gate.refusal, cycle.scope, name)  # its id is no other request's
+        refusal = copy_context().run(gate.refusal, cast("Scope", cycle.scope), name)  # its id is no other request's
         if refusal is None:
             self._go_on()
         else:

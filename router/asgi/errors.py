@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 from starlette.exceptions import HTTPException
@@ -141,12 +140,7 @@ NO_WEBSOCKETS = InvalidRequest("There are no web sockets here; send ordinary req
 
 def row_of(error: VlmError) -> Row:
     """The table's row for the nearest class of ``error``."""
-    return _row_of(type(error))
-
-
-@cache
-def _row_of(kind: type[VlmError]) -> Row:
-    return next(TABLE[one] for one in kind.__mro__ if one in TABLE)
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
 def code_of(error: VlmError) -> str:

@@ -166,20 +166,17 @@ async def test_several_at_once_are_answered_one_after_the_other(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "code"),
-    [
-        ({"host": "evil.example"}, b"403", "host_not_allowed"),
-        ({"origin": "https://evil.example"}, b"403", "origin_not_allowed"),
-    ],
+    ("header", "value", "code"),
+    [("host", "evil.example", "host_not_allowed"), ("origin", "https://evil.example", "origin_not_allowed")],
 )
 async def test_what_the_front_refuses_is_left_to_it(
-    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: bytes, code: str
+    monkeypatch: pytest.MonkeyPatch, header: str, value: str, code: str
 ) -> None:
     async with full(monkeypatch) as server:
         client = await server.connect()
-        client.send(good(), **headers)
+        client.send(good(), None, **{header: value})
         head, said = await client.answer()
-        assert (head.split()[1], said["error"]["code"]) == (status, code)
+        assert (head.split()[1], said["error"]["code"]) == (b"403", code)
 
 
 async def test_a_client_that_waits_to_be_told_to_send_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -554,8 +554,8 @@ def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
 
 
 MINIMA = {
-    "max_batch": 1, "max_waiting": 0, "caller_share": 1, "max_prefill": 1, "cache_bytes": 1, "encoder_cache_bytes": 0,
-    "workspace_bytes": 0, "processor_cache_bytes": 0, "prepare_threads": 1, "decode_processes": 0,
+    "max_batch": 1, "max_waiting": 0, "caller_share": 1, "slot_reserve": 0, "max_prefill": 1, "cache_bytes": 1,
+    "encoder_cache_bytes": 0, "workspace_bytes": 0, "processor_cache_bytes": 0, "prepare_threads": 1, "decode_processes": 0,
     "decode_timeout_s": 1, "decode_memory_bytes": 1,
 }  # fmt: skip
 
