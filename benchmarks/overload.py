@@ -109,14 +109,16 @@ class _Measuring:
         await self._load(f"beside {rate:.0f} requests/s", closed(self._port, self._polite, POLITE, seconds), flood)
 
     async def _load(self, name: str, measured: Awaitable[Load], beside: Awaitable[Load] | None = None) -> Load:
-        cpu = self._cpu_s()
+        before = self._cpu_s()
         found, *_ = await asyncio.gather(measured, *([beside] if beside is not None else []))
-        cores = (self._cpu_s() - cpu) / (found.answers[-1].done - found.answers[0].asked)
+        used = sum(seconds - before.get(process, 0.0) for process, seconds in self._cpu_s().items())
+        cores = used / (found.answers[-1].done - found.answers[0].asked)
         print(f"{line(name, found)}, system {cores:.2f}", flush=True)
         return found
 
-    def _cpu_s(self) -> float:
-        return sum(map(processes.cpu_seconds, processes.tree(self._process)))
+    def _cpu_s(self) -> dict[int, float]:
+        """Of each process that is there: what has ended is not counted."""
+        return {one: processes.cpu_seconds(one) for one in processes.tree(self._process)}
 
     def _memory_mib(self) -> float:
         return sum(map(processes.proportional_mib, processes.tree(self._process)))
