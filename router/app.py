@@ -30,6 +30,7 @@ from router.asgi.endpoint import Endpoint, admission_of, hold_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
+from router.asgi.gate import Gate
 from router.asgi.memory import return_memory
 from router.asgi.metering import Meter, both, ignore
 from router.asgi.middleware import RequestMiddleware
@@ -133,6 +134,13 @@ def create_app(
         middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware), *_traced(tracing)],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
         lifespan=lambda _app: _living(files, backend, tracing),
+    )
+    app.state.gate = Gate(
+        admission,
+        lambda name: read_model_name(name, config).model,
+        meter,
+        ["/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in moondream)],
+        config,
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -288,7 +296,8 @@ class ListeningRouter:
         """
         _prepare_process(config)
         self._tracing = tracing_of(config, identity)
-        self._server = HttpServer(_app(config, PrometheusMetrics(), self._tracing), config)
+        app = _app(config, PrometheusMetrics(), self._tracing)
+        self._server = HttpServer(app, config, app.state.gate)
         self._server.start()
 
     def check_health(self) -> None:

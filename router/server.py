@@ -15,7 +15,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from router.asgi.head import head_protocol
+from router.asgi.door import door
+from router.asgi.gate import Gate
 from router.config import RouterConfig
 from vlm.errors import ConfigError
 
@@ -33,13 +34,14 @@ class _UvicornServer(uvicorn.Server):
 class HttpServer:
     """Serves an ASGI application at ``config.listen`` in the running event loop."""
 
-    def __init__(self, app: ASGIApp, config: RouterConfig) -> None:
+    def __init__(self, app: ASGIApp, config: RouterConfig, gate: Gate | None = None) -> None:
+        """Of ``app``; its ``gate`` refuses requests before they reach it."""
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # our own access log has what is needed
         self._address = config.listen_address
         self._server = _UvicornServer(
             uvicorn.Config(
                 app,
-                http=head_protocol(config),
+                http=door(config, gate),
                 timeout_keep_alive=KEEP_ALIVE_S,
                 lifespan="on",  # the sweeper of uploaded files and the count of replicas are part of it
                 access_log=False,

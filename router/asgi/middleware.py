@@ -6,9 +6,10 @@ Logs neither bodies nor the text of exceptions, which may contain prompts.
 from __future__ import annotations
 
 import logging
+import os
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,6 +29,9 @@ REQUEST_ID_KEY = "gigarouter.request_id"
 FAILURE_KEY = "gigarouter.failure"
 """Of a stream that has begun: what writes its last event for an error, in the format of its route."""
 EVENT_STREAM = "text/event-stream"
+
+_ids = random.Random()  # noqa: S311  # an id is no secret, and asking the kernel for one takes longer than all the rest
+os.register_at_fork(after_in_child=_ids.seed)
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -53,10 +57,14 @@ class RequestMiddleware:
             exchange.log()
 
 
+async def _to_nobody(_message: Message) -> None:
+    """The ``send`` of an exchange whose answer is written elsewhere."""
+
+
 class Exchange:
     """One request and the headers, status and log line of its answer."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send = _to_nobody) -> None:
         headers = Headers(scope=scope)
         self._scope = scope
         self._send = send
@@ -76,6 +84,11 @@ class Exchange:
             self._status = message["status"]
             self._streams = headers.get("content-type", "").startswith(EVENT_STREAM)
         await self._send(message)
+
+    def raw_headers(self, status: int) -> list[tuple[bytes, bytes]]:
+        """Our headers for an answer with this status that does not pass through :meth:`send`."""
+        self._status = status
+        return [(name.encode(), value.encode("latin-1")) for name, value in self._headers().items()]
 
     async def answer(self, error: VlmError, before_end: Callable[[], Awaitable[None]] | None = None) -> None:
         """Answer with an error.
@@ -132,7 +145,7 @@ def _error_event(error: VlmError) -> bytes:
 
 def new_id() -> str:
     """An id for a request that has none."""
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{_ids.getrandbits(128):032x}"
 
 
 def safe_id(value: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.types import Scope
 
@@ -41,8 +41,8 @@ class RecentErrors:
             return
         key = code_of(error), row_of(error).status
         seen = self._seen.setdefault(self._name(record.model), {})
-        before = seen.get(key, SeenError(*key, count=0, last_at=0.0))
-        seen[key] = replace(before, count=before.count + 1, last_at=self._clock())
+        before = seen.get(key)
+        seen[key] = SeenError(*key, 1 + (before.count if before else 0), self._clock())
 
     def of(self, model: str | None) -> Sequence[SeenError]:
         """The errors of a model, or of requests that were for none; the latest first."""

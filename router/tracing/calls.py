@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -45,6 +45,10 @@ class TracedBackend:
     def serves(self, model: str) -> bool:
         """See :class:`Backend`."""
         return self._backend.serves(model)
+
+    def names(self) -> Collection[str]:
+        """See :class:`Backend`."""
+        return self._backend.names()
 
     async def asleep(self, model: str) -> bool:
         """See :class:`Backend`."""

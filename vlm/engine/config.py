@@ -25,6 +25,9 @@ class EngineConfig:
         caller_share: Percentage of the places that one caller may hold of those that no other caller holds, so that the
             next one finds a place. 100 leaves none to them; use it where all requests are of one caller and
             ``max_waiting`` is so small that the share would leave the batch unfilled.
+        slot_reserve: Percentage of the ``max_batch`` slots that one caller leaves to others while there are any, and
+            that batches leave to everything else: so that the next one starts at once. It is also what the answers of
+            one are slowed down by another at most, where each row of a step takes time. See :mod:`vlm.engine.reserve`.
         max_prefill: Maximum number of sequences that start in one step. An image that is cut into crops counts as many
             times unless it has been encoded before; the first sequence starts in any case.
         cache_bytes: Bytes for keys and values, cross attention included. A beam search that could outgrow them
@@ -50,6 +53,7 @@ class EngineConfig:
     max_batch: int = _setting(64, minimum=1)
     max_waiting: int = _setting(256, minimum=0)
     caller_share: int = _setting(90, minimum=1, maximum=100)
+    slot_reserve: int = _setting(25, minimum=0, maximum=99)
     max_prefill: int = _setting(8, minimum=1)
     cache_bytes: int = _setting(2 * 1024**3, minimum=1)
     encoder_cache_bytes: int = _setting(256 * 1024**2, minimum=0)

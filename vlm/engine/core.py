@@ -45,11 +45,24 @@ class Event:
 class Core:
     """A scheduler and a runner, and the commit of their results."""
 
-    def __init__(self, loaded: LoadedModel, plan: CachePlan, max_prefill: int, encoder_cache_bytes: int = 0) -> None:
-        """Allocate the KV cache of ``plan``; for the other two, see :class:`~vlm.engine.config.EngineConfig`."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        plan: CachePlan,
+        max_prefill: int,
+        encoder_cache_bytes: int = 0,
+        *,
+        slot_reserve: int = 0,
+    ) -> None:
+        """Allocate the KV cache of ``plan``; for the others, see :class:`~vlm.engine.config.EngineConfig`."""
         self.broken = False
         self.scheduler = Scheduler(
-            BlockPool(plan.blocks), plan.rows, max_prefill, plan.slots, keep_prefixes=encoder_cache_bytes > 0
+            BlockPool(plan.blocks),
+            plan.rows,
+            max_prefill,
+            plan.slots,
+            keep_prefixes=encoder_cache_bytes > 0,
+            slot_reserve=slot_reserve,
         )
         self._model = loaded.model
         self._processor = loaded.processor

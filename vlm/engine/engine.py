@@ -66,7 +66,9 @@ class Engine:
         beams = model.defaults.num_beams or 1
         plan = CachePlan.fit(model.cache, model.dtype.itemsize, config.cache_bytes, config.max_batch, beams)
         log.info("%s: %s", loaded.source, plan.granted(config.max_batch))
-        self._core = Core(loaded, plan, config.max_prefill, config.encoder_cache_bytes)
+        self._core = Core(
+            loaded, plan, config.max_prefill, config.encoder_cache_bytes, slot_reserve=config.slot_reserve
+        )
         self._images = ProcessorCache(config.processor_cache_bytes)
         self._decoder = decoder_of(loaded.processor, config)
         preparer = Preparer(model, loaded.processor, self._core.scheduler.pool.total, self._images)

@@ -110,6 +110,7 @@ class Scheduler:
         slots: int | None = None,
         *,
         keep_prefixes: bool = True,
+        slot_reserve: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start with no sequences.
@@ -121,13 +122,14 @@ class Scheduler:
                 the others is delayed.
             slots: Maximum number of sequences that run at once; ``rows`` by default.
             keep_prefixes: Whether image prefixes stay in the cache for later questions.
+            slot_reserve: See :class:`~vlm.engine.config.EngineConfig`.
             clock: In seconds; that by which sequences say when they came.
         """
         self.pool = pool
         self.rows = rows
         self.slots = rows if slots is None else slots
         self.max_prefill = max_prefill
-        self.waiting = WaitingQueue(self.slots, self.rows, clock)
+        self.waiting = WaitingQueue(self.slots, self.rows, clock, slot_reserve=slot_reserve)
         self._clock = clock
         self.running: list[Sequence] = []
         self.prefixes = PrefixCache(pool, keep=keep_prefixes)
@@ -173,7 +175,7 @@ class Scheduler:
     @property
     def _ready(self) -> int:
         """Number of sequences that wait and have a slot."""
-        return min(len(self.waiting), self.slots - len(self.running))
+        return self.waiting.startable(self.slots - len(self.running))
 
     def _gathers(self) -> bool:
         """Whether those that wait are to start in a later step, with others that may come."""
@@ -254,11 +256,9 @@ class Scheduler:
         return started, jobs, copies
 
     def _next(self, rows: int, work: int) -> Sequence | None:
-        """The sequence that starts next, or None if none waits or there is no room for it: no other overtakes it."""
-        if not self.waiting or len(self.running) >= self.slots:
-            return None
-        first = self.waiting.next()
-        return first if self._has_room(first, rows, work) else None
+        """The sequence that starts next, or None if none may or there is no room for it: no other overtakes it."""
+        first = self.waiting.next() if len(self.running) < self.slots else None
+        return first if first is not None and self._has_room(first, rows, work) else None
 
     def _has_room(self, first: Sequence, rows: int, work: int) -> bool:
         """``work``: that of the sequences which start in this step already."""

@@ -14,6 +14,9 @@ served. No caller starves: what it has running ends, and then only sequences tha
 Sequences of a batch, for which nobody waits at a screen, come after all of these, among themselves in the same order.
 They do not starve either: one that came BATCH_AGES_S ago takes its turn with the others. A caller's batch and the rest
 of what it asks take turns as if they were of two callers.
+
+Of several callers, and of batches beside other requests, each leaves some slots to the others (:mod:`.reserve`): whose
+turn it is and who has as many as that is passed over. Preempted ones had their slot, and are not held back.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import chain
 
+from vlm.engine.reserve import Reserve
 from vlm.engine.sequence import Sequence
 from vlm.generations import places_for
 
@@ -39,8 +43,11 @@ class WaitingQueue:
     Adding and removing take constant time; finding the next takes time for each caller that waits.
     """
 
-    def __init__(self, slots: int, rows: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, slots: int, rows: int, clock: Callable[[], float] = time.perf_counter, *, slot_reserve: int = 0
+    ) -> None:
         """No sequence waits or runs; for the arguments, see :class:`~vlm.engine.scheduler.Scheduler`."""
+        self._reserve = Reserve(slots, slot_reserve, clock)
         self._slots = slots
         self._rows = rows
         self._clock = clock
@@ -62,6 +69,7 @@ class WaitingQueue:
 
     def add(self, sequence: Sequence) -> None:
         """Add one that has never run, behind the others of its caller."""
+        self._reserve.asked(sequence.caller, batch=sequence.batch)
         self._added += 1
         self._queues.setdefault(_turn_of(sequence), OrderedDict())[sequence] = self._added
 
@@ -78,12 +86,17 @@ class WaitingQueue:
         if queue is not None and queue.pop(sequence, 0) and not queue:
             del self._queues[turn]
 
-    def next(self) -> Sequence:
-        """The next sequence to start; there is at least one."""
+    def next(self) -> Sequence | None:
+        """The next sequence to start; None if none waits, or all that wait leave the free slots to others."""
         now = self._clock()
-        found = self._first(lambda one: not yields(one, now)) or self._first(lambda _one: True)
-        assert found is not None, "there is at least one"
-        return found
+        return self._first(lambda one: not yields(one, now)) or self._first(lambda one: yields(one, now))
+
+    def startable(self, free: int) -> int:
+        """Number of sequences that could start in so many free slots."""
+        left = (
+            min(len(queue), self._reserve.left(caller, batch=batch)) for (caller, batch), queue in self._queues.items()
+        )
+        return min(free, len(self._preempted) + sum(max(0, one) for one in left))
 
     def started(self, sequence: Sequence) -> None:
         """A sequence has left the queue and runs."""
@@ -93,6 +106,7 @@ class WaitingQueue:
     def stopped(self, sequence: Sequence) -> None:
         """A sequence runs no more."""
         self._count(sequence, -1)
+        self._reserve.asked(sequence.caller, batch=sequence.batch)
 
     def _first(self, may: Callable[[Sequence], bool]) -> Sequence | None:
         """The next one of those that ``may`` start."""
@@ -100,8 +114,12 @@ class WaitingQueue:
             if may(preempted):
                 return preempted
         heads = {turn: next(iter(queue)) for turn, queue in self._queues.items()}
-        turns = [turn for turn, head in heads.items() if may(head)]
+        turns = [turn for turn, head in heads.items() if may(head) and self._has_left(head)]
         return heads[min(turns, key=self._order)] if turns else None
+
+    def _has_left(self, head: Sequence) -> bool:
+        """One of a batch that has waited long is like any other."""
+        return self._reserve.left(head.caller, batch=yields(head, self._clock())) > 0
 
     def _order(self, turn: _Turn) -> tuple[int, int]:
         """The smallest of these is next: places that it has running, number of its first sequence."""
@@ -109,6 +127,7 @@ class WaitingQueue:
 
     def _count(self, sequence: Sequence, sign: int) -> None:
         places, turn = places_for(sequence.num_beams, self._slots, self._rows), _turn_of(sequence)
+        self._reserve.runs(sequence.caller, sign * places, batch=sequence.batch)
         running = self._running.pop(turn, 0) + sign * places
         if running:
             self._running[turn] = running

@@ -102,6 +102,17 @@ def test_who_asks_changes_when_a_request_is_answered_but_not_how(engines: dict[s
     assert list(map(comparable, apart)) == list(map(comparable, alike))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_slots_that_are_kept_free_change_no_answer(engines: dict[str, Engine], name: str) -> None:
+    requests = crowd(name, 24, seed=4)
+    mixed = [
+        replace(one, caller="ab"[index % 5 == 0], priority=PRIORITIES[index % 2]) for index, one in enumerate(requests)
+    ]
+    with Engine(miniature(name), replace(SMALL, max_batch=6, slot_reserve=50)) as reserving:
+        answers = asyncio.run(gathered(reserving, mixed))
+    assert list(map(comparable, answers)) == list(map(comparable, asyncio.run(gathered(engines[name], requests))))
+
+
 def test_three_models_at_once_greedy_and_with_beams_give_what_they_give_alone(engines: dict[str, Engine]) -> None:
     """Three engines in one process, each with greedy, sampled and beam-searched answers in the same batches."""
     asked = [(name, request) for name in engines for request in crowd(name, 16, seed=21)]
@@ -555,9 +566,9 @@ def test_timings_follow_each_other(engines: dict[str, Engine]) -> None:
 
 
 MINIMA = {
-    "max_batch": 1, "max_waiting": 0, "caller_share": 1, "max_prefill": 1, "cache_bytes": 1, "encoder_cache_bytes": 0,
-    "workspace_bytes": 0, "processor_cache_bytes": 0, "prepare_threads": 1, "decode_processes": 0,
-    "decode_timeout_s": 1, "decode_memory_bytes": 1,
+    "max_batch": 1, "max_waiting": 0, "caller_share": 1, "slot_reserve": 0, "max_prefill": 1, "cache_bytes": 1,
+    "encoder_cache_bytes": 0, "workspace_bytes": 0, "processor_cache_bytes": 0, "prepare_threads": 1,
+    "decode_processes": 0, "decode_timeout_s": 1, "decode_memory_bytes": 1,
 }  # fmt: skip
 
 

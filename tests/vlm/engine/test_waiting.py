@@ -149,8 +149,11 @@ class FirstCome:
         if one in self._queue:
             self._queue.remove(one)
 
-    def next(self) -> Sequence:
-        return self._queue[0]
+    def next(self) -> Sequence | None:
+        return self._queue[0] if self._queue else None
+
+    def startable(self, free: int) -> int:
+        return min(free, len(self._queue))
 
     def started(self, one: Sequence) -> None:
         assert self._queue.popleft() is one
@@ -341,10 +344,11 @@ def test_a_batch_is_preempted_first_and_goes_on_after_those_that_are_not() -> No
         max_size=60,
     ),
     st.integers(10, 30),
+    st.sampled_from((0, 25, 60, 99)),
 )
-def test_all_are_served_whatever_is_of_a_batch(happenings: list[Any], blocks: int) -> None:
+def test_all_are_served_whatever_is_of_a_batch(happenings: list[Any], blocks: int, reserve: int) -> None:
     clock = Clock()
-    schedule = Scheduler(BlockPool(blocks + 1), 3, 2, clock=clock)
+    schedule = Scheduler(BlockPool(blocks + 1), 3, 2, clock=clock, slot_reserve=reserve)
     alive: list[Sequence] = []
 
     def stepped() -> None:
