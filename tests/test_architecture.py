@@ -76,7 +76,17 @@ ROOMS: dict[str, set[str]] = {
     "metrics": set(),
     "router": set(),
     "router/suggest": set(),
-    "router/config": {"logs", "serve_args", "vlm/image"},
+    # Several models for one request. What a request says of them and what becomes of it, formats know; they are asked
+    # and put in an order by what knows no format.
+    "router/composition/wanted": set(),
+    "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
+    "router/composition/auto_rules": {"router/composition/wanted"},
+    "router/composition": {
+        "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base", "router/catalogue",
+        "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
+        "router/suggest", "vlm/models/cards", "vlm/models/plain_words",
+    },
+    "router/config": {"logs", "serve_args", "vlm/image", "router/composition/auto_rules"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     "router/resilience": {"vlm/errors", "vlm/route", "vlm/types", "router/admission", "router/backends/base"},
@@ -94,11 +104,17 @@ ROOMS: dict[str, set[str]] = {
     "router/conversation": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
-        "router/images",
+        "router/images", "router/composition/routing_report", "router/composition/wanted",
     },
     # Formats of requests and answers: they do not know each other.
-    "router/chat": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
-    "router/responses": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
+    "router/chat": {
+        "vlm/errors", "vlm/types", "router/config", "router/asgi", "router/composition/routing_report",
+        "router/composition/wanted", "router/conversation",
+    },
+    "router/responses": {
+        "vlm/errors", "vlm/types", "router/config", "router/asgi", "router/composition/routing_report",
+        "router/composition/wanted", "router/conversation",
+    },
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
@@ -117,7 +133,8 @@ ROOMS: dict[str, set[str]] = {
     "router/app": {
         "metrics", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
+        "router/backends/base", "router/catalogue", "router/chat", "router/composition", "router/conversation",
+        "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
         "router/responses", "router/server", "router/status",
         "vlm/grounding_schema",

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked
+from router.composition.wanted import MAX_MODELS, Preference
 from router.conversation.tier import ServiceTier
 from vlm.sampling import MAX_BIASES, MAX_TOP_LOGPROBS
 from vlm.types import MAX_TASKS, CaptionLength
@@ -198,12 +199,28 @@ def optional(description: str, *, default: object = None) -> Any:
 GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
 
 
+class MaxPrice(Checked):
+    """The most that an answer may cost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Annotated[float, Field(ge=0)] = Field(description="US dollars for one image.")
+
+
 class ModelBody(Checked):
     """What every format of conversations takes: the model, how its tokens are chosen, and our own fields."""
 
     model: Word = Field(
-        description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption."
+        description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption. "
+        "auto leaves the choice to the router, and compare asks several models."
     )
+    models: Annotated[list[Word], Field(min_length=1, max_length=MAX_MODELS)] | None = optional(
+        "Models that are asked in turn if the one before them cannot answer; with auto and compare, those among which "
+        "is chosen, or that are compared: all by default."
+    )
+    prefer: Preference | None = optional("By what auto chooses.", default="good")
+    max_price: MaxPrice | None = optional("Leave out models that cost more, or whose price is not known.")
+    dry_run: bool | None = optional("Say which models would be asked, and ask none.", default=False)
     stream: bool | None = optional("Send the answer as server-sent events.", default=False)
     temperature: Temperature | None = optional("0 is greedy.")
     top_p: TopP | None = optional("Sample from the most likely tokens that together have this probability.")

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from router.asgi.format import Demand, ImageReference
+from router.composition.routing_report import Report
 from router.config import RouterConfig
 from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import Effort, ModelBody, TaskBody
@@ -40,6 +41,7 @@ class ParsedConversation:
         logprobs: Report each token's log-probability.
         include_usage: Whether a stream ends with an event of token counts.
         effort: How much the model should reason.
+        report: What becomes of it where several models have to do with it; None where one has.
     """
 
     body: ModelBody
@@ -51,6 +53,7 @@ class ParsedConversation:
     logprobs: bool = False
     include_usage: bool = False
     effort: Effort | None = None
+    report: Report | None = None
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
@@ -76,6 +79,7 @@ class ConversationRequest:
             finds it.
         reasoning_param: Path of what asked for reasoning, other than the task.
         service_tier: How it is served, if it asks for that.
+        report: What becomes of it where several models have to do with it.
     """
 
     model: str
@@ -90,10 +94,20 @@ class ConversationRequest:
     resolution: Literal["model", "plain"] | None = None
     reasoning_param: str | None = None
     service_tier: ServedTier | None = None
+    report: Report | None = None
 
     def meta(self, request_id: str) -> ResponseMeta:
         """What its answer says about it."""
-        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of, self.service_tier)
+        report = self.report
+        return ResponseMeta(
+            model=report.requested if report is not None and report.several else self.model,
+            request_id=request_id,
+            ignored=self.ignored,
+            resolution=self.resolution,
+            path_of=self.path_of,
+            service_tier=self.service_tier,
+            report=report,
+        )
 
     def path_of(self, name: str) -> str:
         """The path in the body of a field of ``Request``, as the model calls it."""
@@ -224,6 +238,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         how_to_send=question.how_to_send,
         resolution="model" if named_task else None,
         service_tier=served_as(body.service_tier),
+        report=parsed.report,
     )
 
 

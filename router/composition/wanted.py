@@ -1,0 +1,47 @@
+"""What a request says about the models that are to answer it. Standard library only; knows no format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+Mode = Literal["fallback", "auto", "compare"]
+Preference = Literal["good", "cheap", "fast"]
+
+MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare"}
+"""The names that stand for several models, in place of a model's own."""
+
+MAX_MODELS = 8
+"""Of one request: each may take a place, and a compared answer is a choice of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request that names several models, or leaves the choice to the router.
+
+    Attributes:
+        requested: The name under ``model``, as the client wrote it.
+        mode: What is to be done with the models.
+        models: Canonical names, in the client's order; empty where the router chooses among all.
+        paths: The path in the body of each of ``models``, for errors.
+        task: Canonical name of the task; None where each model finds it in the text.
+        text: What the user wrote, which may be empty.
+        images: Number of images.
+        prefer: By what ``auto`` chooses.
+        max_price: The most that one image may cost, in US dollars; None for any price.
+        dry_run: Say what would be done, and do nothing.
+        stream: Whether the answer is to be streamed.
+    """
+
+    requested: str
+    mode: Mode
+    models: tuple[str, ...]
+    paths: tuple[str, ...]
+    task: str | None = None
+    text: str = ""
+    images: int = 0
+    prefer: Preference = "good"
+    max_price: Decimal | None = None
+    dry_run: bool = False
+    stream: bool = False
