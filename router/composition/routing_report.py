@@ -145,7 +145,7 @@ class Report:
         Of a dry run, what the answer would cost if the first models are able to give it.
         """
         costs = [call.cost for call in self.calls if call.status not in ("not_asked", "asked")]
-        costs = costs[:1] if self.dry_run and not self.several else costs
+        costs = costs[:1] if self.dry_run and self.mode != "compare" else costs
         known = [cost for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
