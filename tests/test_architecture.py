@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/models/family", "vlm/models/processor",
     },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
-    "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
+    "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor", "vlm/types"},
     "vlm/engine": {
         "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers", "vlm/models/base",
         "vlm/models/processor",

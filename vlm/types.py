@@ -68,8 +68,37 @@ class Box:
         xs, ys = [_unit(p.x) for p in points], [_unit(p.y) for p in points]
         return cls(min(xs), min(ys), max(xs), max(ys))
 
+    def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) in whole pixels of an image of ``size``: at least one pixel, within the image."""
+        width, height = size
+        left, top = min(round(self.x_min * width), width - 1), min(round(self.y_min * height), height - 1)
+        right, bottom = max(round(self.x_max * width), left + 1), max(round(self.y_max * height), top + 1)
+        return left, top, right, bottom
+
 
 Polygon = tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cropped:
+    """A part of an encoded image, which is cut out once it is decoded.
+
+    Attributes:
+        image: The encoded image.
+        box: The part, in whole pixels as :meth:`Box.pixels` rounds.
+    """
+
+    image: bytes
+    box: Box
+
+    def size(self, whole: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) in pixels of the part, of an image of the size ``whole``."""
+        left, top, right, bottom = self.box.pixels(whole)
+        return right - left, bottom - top
+
+
+EncodedImage = bytes | Cropped
+"""What is decoded: an image, or a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +222,8 @@ class Request:
         priority: "batch" lets others go first, for a while; it changes when an answer comes, and not what it is.
         request_id: For the lines that are logged about it; it has no part in the answer.
         route: Where it has been; no answer depends on it.
+        crop: The part of ``image`` that is asked about, as if it were the whole; None for all of it. Locations are
+            then of that part, from 0 to 1.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -211,6 +242,7 @@ class Request:
     priority: Priority = "interactive"
     request_id: str = field(default="", compare=False)
     route: Route | None = field(default=None, repr=False, compare=False)
+    crop: Box | None = None
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
@@ -218,6 +250,12 @@ class Request:
         check(not self.images or self.image is None, "images", "and image exclude each other: send one of them")
         check(len(self.images) <= MAX_IMAGES, "images", f"must hold at most {MAX_IMAGES}")
         check(1 <= self.n <= MAX_CHOICES, "n", f"must be from 1 to {MAX_CHOICES}")
+        check(self.crop is None or self.image is not None, "crop", "needs one image")
+
+    @property
+    def encoded(self) -> EncodedImage | None:
+        """What of the image is to be decoded; None without one."""
+        return self.image if self.image is None or self.crop is None else Cropped(self.image, self.crop)
 
 
 # --- answers -------------------------------------------------------------------------------------
