@@ -19,6 +19,23 @@ class ImageJson(TypedDict):
     height: int
 
 
+class AnswerErrorJson(TypedDict):
+    """Why there is no answer about an object."""
+
+    code: str
+    message: str
+
+
+class AnswerJson(TypedDict):
+    """What a model says about one object; its own objects are in the frame of the whole image."""
+
+    model: str
+    task: str
+    text: str | None
+    objects: list[ObjectJson]
+    error: AnswerErrorJson | None
+
+
 class ObjectJson(TypedDict):
     """One object; each shape is null where the object does not have it, ``*_px`` is in pixels."""
 
@@ -38,6 +55,7 @@ class ObjectJson(TypedDict):
     polygons: list[list[Pair]] | None
     polygons_px: list[list[Pair]] | None
     spans: list[list[int]]
+    answers: list[AnswerJson] | None
 
 
 class GroundingJson(TypedDict):
@@ -61,7 +79,7 @@ _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", Non
 
 def grounding_schema() -> Json:
     """The JSON schema of the grounding object, draft 2020-12; also what OpenAI calls a strict schema."""
-    kinds = (GroundingJson, ImageJson, ObjectJson)
+    kinds = (GroundingJson, ImageJson, ObjectJson, AnswerJson, AnswerErrorJson)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "grounding",

@@ -117,6 +117,7 @@ class Detection:
         spans: (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` if the model
             reasoned before it answered.
         image: Index of the image in which it is, of a request with several.
+        answers: What was then asked about this object alone, by a pipeline; empty for any other request.
     """
 
     kind: ObjectKind
@@ -129,6 +130,26 @@ class Detection:
     polygons: tuple[Polygon, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
     image: int = 0
+    answers: tuple[ObjectAnswer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAnswer:
+    """What a model says about one object that was found before.
+
+    Attributes:
+        model: Canonical name.
+        task: Canonical name of the task.
+        text: The answer's text; None for geometry alone, and where there is no answer.
+        detections: Its objects, in the frame of the whole image.
+        error: (code, message) where there is no answer.
+    """
+
+    model: str
+    task: str
+    text: str | None = None
+    detections: tuple[Detection, ...] = ()
+    error: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from router.asgi.format import BuiltRequest, EventWriter, ParsedT
 from router.asgi.sse import event
 from router.composition.compare import all_at_once
 from router.composition.fallback import first_to_answer
+from router.composition.pipeline import in_steps
 from router.composition.planner import Plan, Planner
 from router.composition.routing_report import Report
 from router.composition.wanted import Wanted
 from vlm.errors import VlmError
-from vlm.types import Chunk, Completion, Grounding, Request, Timings, Usage
+from vlm.types import Box, Chunk, Completion, Grounding, Request, Timings, Usage
 
 Json = dict[str, Any]
 
@@ -32,6 +33,14 @@ class Composing(Protocol[ParsedT]):
 
     def alone(self, parsed: ParsedT, model: str, report: Report) -> ParsedT:
         """The same request for one model; its answer tells what is in ``report``."""
+        ...
+
+    def staged(self, parsed: ParsedT, stage: int, report: Report, part: Box | None) -> ParsedT:
+        """A step of a pipeline as a request of its own, about a part of the image or about all of it."""
+        ...
+
+    def takes_region(self, task: str) -> bool:
+        """Whether a task is told a region, and not given a part of the image."""
         ...
 
     def unasked(self, parsed: ParsedT, model: str, report: Report, request_id: str) -> BuiltRequest:
@@ -94,8 +103,13 @@ class Composition(Generic[ParsedT]):
         def ask_one(model: str) -> AsyncGenerator[Chunk, None]:
             return ask(self._composing.alone(self._parsed, model, report))
 
+        def ask_step(stage: int, part: Box | None) -> AsyncGenerator[Chunk, None]:
+            return ask(self._composing.staged(self._parsed, stage, report, part))
+
         if self._wanted.dry_run:
             return said(report, self._wanted)
+        if self._wanted.mode == "pipeline":
+            return in_steps(self._wanted.stages, ask_step, report, deadline, self._composing.takes_region)
         if self._wanted.mode == "compare":
             return all_at_once(models, ask_one, report, self._wanted.task)
         return first_to_answer(models, ask_one, report, deadline)

@@ -16,7 +16,7 @@ from router.backends.base import Backend, ModelStatus
 from router.catalogue import described
 from router.composition.auto_rules import AutoRule, When
 from router.composition.speed import Speeds
-from router.composition.wanted import MODES, Wanted
+from router.composition.wanted import MODES, Stage, Wanted
 from router.suggest import did_you_mean
 from vlm.errors import InvalidRequest, ModelNotFound, UnsupportedTask
 from vlm.models.cards import TaskCard
@@ -24,6 +24,8 @@ from vlm.models.plain_words import OTHERWISE, asks_for_a_caption, begins_a_capti
 
 QUESTION, CAPTION = "query", "caption"
 _LAST = 99
+LOCATED = frozenset(("boxes", "quads", "polygons"))
+"""What a task's answer may hold that has a box."""
 
 IMAGES_PER_PRICE = 1000
 """Prices are told for so many images."""
@@ -82,6 +84,12 @@ class Planner:
         _check_names(wanted, statuses)
         if wanted.mode == "compare":
             return self._compared(wanted, statuses)
+        if wanted.mode == "pipeline":
+            _check_stages(wanted.stages, statuses)
+            plan = self._within_price(wanted, [stage.model for stage in wanted.stages], (), "the steps of the pipeline")
+            if plan.passed:
+                raise self._all_too_dear(wanted, [model for model, _ in plan.passed])
+            return plan
         if wanted.mode == "fallback":
             having, lacking = _with_task(wanted, wanted.models, wanted.task, statuses)
             return self._within_price(wanted, having, lacking, "the order of the request")
@@ -126,13 +134,16 @@ class Planner:
         dear = [(model, _too_dear(self.prices.get(model))) for model in models if self._price(model) > limit]
         left = tuple(model for model in models if self._price(model) <= limit)
         if not left:
-            told = ", ".join(f"{model} {_told(self.prices.get(model))}" for model in models)
-            raise InvalidRequest(
-                f"No model that could answer costs at most {limit} US dollars for an image: {told}.",
-                "max_price.image",
-                "invalid_value",
-            )
+            raise self._all_too_dear(wanted, models)
         return Plan(left, (*passed, *dear), why)
+
+    def _all_too_dear(self, wanted: Wanted, models: Sequence[str]) -> InvalidRequest:
+        told = ", ".join(f"{model} {_told(self.prices.get(model))}" for model in dict.fromkeys(models))
+        return InvalidRequest(
+            f"An image must cost at most {wanted.max_price} US dollars, and there is no other model: {told}.",
+            "max_price.image",
+            "invalid_value",
+        )
 
     def _compared(self, wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> Plan:
         models = wanted.models or tuple(sorted(statuses))
@@ -207,19 +218,38 @@ def _with_task(
 
 def _check_names(wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> None:
     for model, path in zip(wanted.models, wanted.paths, strict=True):
-        if model in MODES:
-            raise InvalidRequest(
-                f"{model!r} stands for several models and cannot be one of them: name the models themselves.",
-                path,
-                "invalid_value",
-            )
-        if model not in statuses:
-            guess = did_you_mean(model, [*statuses])
-            raise ModelNotFound(
-                f"The model {model[:128]!r} is not served here.{guess} GET /v1/models lists those that are.", path
-            )
+        _check_name(model, path, statuses)
     if not statuses:
         raise ModelNotFound("No model is served here yet.", "model")
+
+
+def _check_name(model: str, path: str, statuses: Mapping[str, ModelStatus]) -> None:
+    if model in MODES:
+        raise InvalidRequest(
+            f"{model!r} stands for several models and cannot be one of them: name the models themselves.",
+            path,
+            "invalid_value",
+        )
+    if model not in statuses:
+        guess = did_you_mean(model, [*statuses])
+        raise ModelNotFound(
+            f"The model {model[:128]!r} is not served here.{guess} GET /v1/models lists those that are.", path
+        )
+
+
+def _check_stages(stages: Sequence[Stage], statuses: Mapping[str, ModelStatus]) -> None:
+    for index, stage in enumerate(stages):
+        path = f"{stage.path}.model"
+        _check_name(stage.model, path, statuses)
+        if not has_task(statuses[stage.model], stage.task):
+            raise _lacks_task(stage.model, stage.task, statuses, f"{stage.path}.task")
+        card = _card_of(statuses[stage.model], stage.task)
+        if index + 1 < len(stages) and card is not None and not LOCATED & {*card.outputs}:
+            raise InvalidRequest(
+                f"The task {stage.task!r} of {stage.model!r} finds no objects that the next step could be about.",
+                f"{stage.path}.task",
+                "invalid_value",
+            )
 
 
 def _lacks_task(model: str, task: str, statuses: Mapping[str, ModelStatus], path: str) -> UnsupportedTask:

@@ -6,7 +6,7 @@ no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -34,6 +34,8 @@ class Call:
         latency_ms: From asking it to the end of its answer, or to its error.
         cost: US dollars; None where its price is not known. An error costs nothing. Of a dry run, what it would cost.
         began: Whether anything of its answer has come.
+        calls: How often it was asked: once for each object in a step of a pipeline.
+        failed_calls: How many of these gave no answer.
     """
 
     model: str
@@ -44,6 +46,8 @@ class Call:
     latency_ms: float | None = None
     cost: Decimal | None = None
     began: bool = False
+    calls: int = 1
+    failed_calls: int = 0
 
     def routing_json(self) -> Json:
         """It as an entry of ``routing.tried``."""
@@ -53,6 +57,8 @@ class Call:
             "reason": self.reason,
             "latency_ms": _rounded(self.latency_ms),
             "cost_usd": _dollars(self.cost),
+            "calls": self.calls,
+            "failed_calls": self.failed_calls,
         }
 
     def result_json(self, code_of: Callable[[VlmError], str]) -> Json:
@@ -109,11 +115,19 @@ class Report:
         call.status, call.usage, call.latency_ms = "answered", completion.usage, latency_ms
         call.cost = self.cost_of(call.model)
 
+    def ended(self, call: Call, failures: Sequence[VlmError], calls: int, latency_ms: float) -> None:
+        """All calls of a step of a pipeline have ended; those that failed with ``failures``."""
+        call.calls, call.failed_calls, call.latency_ms = calls, len(failures), latency_ms
+        call.status = "failed" if failures and len(failures) == calls else "answered"
+        call.reason = self.code_of(failures[0]) if failures else None
+        each = self.cost_of(call.model)
+        call.cost = None if each is None else each * (calls - len(failures))
+
     def failed(self, call: Call, error: VlmError, latency_ms: float) -> None:
         """The model has not answered."""
         call.status, call.error, call.latency_ms = "failed", error, latency_ms
         call.reason = self.code_of(error)
-        call.cost = Decimal(0)
+        call.cost, call.failed_calls = Decimal(0), 1
 
     def cost_of(self, model: str) -> Decimal | None:
         """What an answer of the model to this request costs, in US dollars; None where its price is not known."""
@@ -126,6 +140,11 @@ class Report:
         return self.mode == "compare" and not self.dry_run
 
     @property
+    def is_joint(self) -> bool:
+        """Whether the answer is not that of one model."""
+        return self.mode in ("compare", "pipeline") and not self.dry_run
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The models of the choices, in their order, where the answer is of several."""
         return tuple(call.model for call in self.calls if call.status != "not_asked") if self.several else ()
@@ -133,7 +152,7 @@ class Report:
     @property
     def chosen(self) -> str | None:
         """The model whose answer it is; None for several, and where there is none."""
-        if self.several:
+        if self.is_joint:
             return None
         asked = [call.model for call in self.calls if call.status != "not_asked"]
         return None if not asked else asked[0] if self.dry_run else asked[-1]
@@ -145,7 +164,7 @@ class Report:
         Of a dry run, what the answer would cost if the first models are able to give it.
         """
         costs = [call.cost for call in self.calls if call.status not in ("not_asked", "asked")]
-        costs = costs[:1] if self.dry_run and self.mode != "compare" else costs
+        costs = costs[:1] if self.dry_run and self.mode in ("fallback", "auto") else costs
         known = [cost for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 

@@ -6,14 +6,39 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-Mode = Literal["fallback", "auto", "compare"]
+Mode = Literal["fallback", "auto", "compare", "pipeline"]
 Preference = Literal["good", "cheap", "fast"]
 
-MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare"}
+MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare", "pipeline": "pipeline"}
 """The names that stand for several models, in place of a model's own."""
 
 MAX_MODELS = 8
 """Of one request: each may take a place, and a compared answer is a choice of its own."""
+
+
+MAX_STAGES = 3
+MAX_CROPS = 64
+"""Calls of all stages of a pipeline together after its first: each is a generation of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a pipeline.
+
+    Attributes:
+        model: Canonical name.
+        task: Canonical name of the task.
+        path: Where the body has it, for errors.
+        crop: How much wider and higher than the object the part of the image is that is asked about; None where the
+            request does not say.
+        limit: The most objects that are asked about.
+    """
+
+    model: str
+    task: str
+    path: str
+    crop: float | None = None
+    limit: int = MAX_CROPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +57,7 @@ class Wanted:
         max_price: The most that one image may cost, in US dollars; None for any price.
         dry_run: Say what would be done, and do nothing.
         stream: Whether the answer is to be streamed.
+        stages: The steps of a pipeline, of which the first is about the whole image.
     """
 
     requested: str
@@ -45,3 +71,4 @@ class Wanted:
     max_price: Decimal | None = None
     dry_run: bool = False
     stream: bool = False
+    stages: tuple[Stage, ...] = ()

@@ -24,7 +24,7 @@ from router.conversation.tier import ServedTier, priority_of, served_as
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.generations import check_generations, generations
-from vlm.types import Request, Sampling, Task
+from vlm.types import Box, Request, Sampling, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class ParsedConversation:
         include_usage: Whether a stream ends with an event of token counts.
         effort: How much the model should reason.
         report: What becomes of it where several models have to do with it; None where one has.
+        crop: The part of its image that is asked about.
     """
 
     body: ModelBody
@@ -54,6 +55,7 @@ class ParsedConversation:
     include_usage: bool = False
     effort: Effort | None = None
     report: Report | None = None
+    crop: Box | None = None
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
@@ -100,7 +102,7 @@ class ConversationRequest:
         """What its answer says about it."""
         report = self.report
         return ResponseMeta(
-            model=report.requested if report is not None and report.several else self.model,
+            model=report.requested if report is not None and report.is_joint else self.model,
             request_id=request_id,
             ignored=self.ignored,
             resolution=self.resolution,
@@ -214,6 +216,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
         priority=priority_of(body.service_tier),
+        crop=parsed.crop,
     )
     named_task = _is_named(name, parsed)
     return ConversationRequest(

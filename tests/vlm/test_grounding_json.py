@@ -13,7 +13,19 @@ from vlm.grounding_json import objects_json, to_json
 from vlm.types import Box, Detection, Grounding, Point
 
 SHAPES = ("box", "point", "quad", "polygons")
-KEYS = {"id", "image", "kind", "label", "text", "score", "score_type", "spans", *SHAPES, *(f"{s}_px" for s in SHAPES)}
+KEYS = {
+    "id",
+    "image",
+    "kind",
+    "label",
+    "text",
+    "score",
+    "score_type",
+    "spans",
+    "answers",
+    *SHAPES,
+    *(f"{s}_px" for s in SHAPES),
+}
 
 units = st.floats(0, 1)
 points = st.builds(Point, units, units)
@@ -164,6 +176,7 @@ def test_a_whole_example() -> None:
                 "polygons": None,
                 "polygons_px": None,
                 "spans": [[2, 5]],
+                "answers": None,
             }
         ],
         "truncated": False,

@@ -41,6 +41,7 @@ BALL_JSON = {
     "polygons": None,
     "polygons_px": None,
     "spans": [],
+    "answers": None,
 }
 
 
