@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/model_info": set(),
     "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling"},
     "vlm/pace": set(),
+    "vlm/consensus": {"vlm/types"},
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
@@ -82,7 +83,8 @@ ROOMS: dict[str, set[str]] = {
     "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base", "router/catalogue",
+        "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base",
+        "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/models/cards", "vlm/models/plain_words",
     },

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlm.types import Detection, Grounding, ObjectAnswer, Point
+from vlm.types import Consensus, Detection, Grounding, ObjectAnswer, Point
 
 VERSION = "1"
 
@@ -73,10 +73,21 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
         "label": found.label,
         "text": found.text,
         "score": _score(found),
-        "score_type": None if found.score is None else "token_prob",
+        "score_type": None if found.score is None else "token_prob" if found.consensus is None else "agreement",
         **_geometry(found, size),
         "spans": [list(span) for span in found.spans],
         "answers": [_answer(answer, size) for answer in found.answers] or None,
+        "consensus": _consensus(found.consensus),
+    }
+
+
+def _consensus(consensus: Consensus | None) -> Json | None:
+    if consensus is None:
+        return None
+    return {
+        "votes": consensus.votes,
+        "models": list(consensus.models),
+        "spread": round(consensus.spread, _NORMALISED_DECIMALS),
     }
 
 
@@ -93,6 +104,8 @@ def _answer(answer: ObjectAnswer, size: Size | None) -> Json:
 def _compact(found: Detection, size: Size | None) -> Json:
     full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _score(found)}
     compact = {key: value for key, value in full.items() if value is not None}
+    if found.consensus is not None:
+        compact["votes"] = found.consensus.votes
     if found.answers:
         compact["answers"] = [_compact_answer(answer, size) for answer in found.answers]
     return compact

@@ -36,6 +36,14 @@ class AnswerJson(TypedDict):
     error: AnswerErrorJson | None
 
 
+class ConsensusJson(TypedDict):
+    """Which of several models agree on an object, and how far their boxes are from each other: 0 if they are equal."""
+
+    votes: int
+    models: list[str]
+    spread: float
+
+
 class ObjectJson(TypedDict):
     """One object; each shape is null where the object does not have it, ``*_px`` is in pixels."""
 
@@ -45,7 +53,7 @@ class ObjectJson(TypedDict):
     label: str | None
     text: str | None
     score: float | None
-    score_type: Literal["token_prob"] | None
+    score_type: Literal["token_prob", "agreement"] | None
     box: list[float] | None
     box_px: list[float] | None
     point: Pair | None
@@ -56,6 +64,7 @@ class ObjectJson(TypedDict):
     polygons_px: list[list[Pair]] | None
     spans: list[list[int]]
     answers: list[AnswerJson] | None
+    consensus: ConsensusJson | None
 
 
 class GroundingJson(TypedDict):
@@ -79,7 +88,7 @@ _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", Non
 
 def grounding_schema() -> Json:
     """The JSON schema of the grounding object, draft 2020-12; also what OpenAI calls a strict schema."""
-    kinds = (GroundingJson, ImageJson, ObjectJson, AnswerJson, AnswerErrorJson)
+    kinds = (GroundingJson, ImageJson, ObjectJson, AnswerJson, AnswerErrorJson, ConsensusJson)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "grounding",

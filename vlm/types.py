@@ -118,6 +118,7 @@ class Detection:
             reasoned before it answered.
         image: Index of the image in which it is, of a request with several.
         answers: What was then asked about this object alone, by a pipeline; empty for any other request.
+        consensus: Which models agree on it, where several were asked; None for an object of one model.
     """
 
     kind: ObjectKind
@@ -131,6 +132,23 @@ class Detection:
     spans: tuple[tuple[int, int], ...] = ()
     image: int = 0
     answers: tuple[ObjectAnswer, ...] = ()
+    consensus: Consensus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """What several models agree on about one object.
+
+    Attributes:
+        votes: How many have found it.
+        models: Their names, in alphabetical order.
+        spread: How far they are from each other: the mean of 1 - IoU with the merged box, or for points of the distance
+            as a share of the image's sides. 0 if all are the same.
+    """
+
+    votes: int
+    models: tuple[str, ...]
+    spread: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol
 from router.asgi.errors import code_of, encode, error_body
 from router.asgi.format import BuiltRequest, EventWriter, ParsedT
 from router.asgi.sse import event
+from router.composition.agreement import consensus
 from router.composition.compare import all_at_once
 from router.composition.fallback import first_to_answer
 from router.composition.pipeline import in_steps
@@ -110,6 +111,8 @@ class Composition(Generic[ParsedT]):
             return said(report, self._wanted)
         if self._wanted.mode == "pipeline":
             return in_steps(self._wanted.stages, ask_step, report, deadline, self._composing.takes_region)
+        if self._wanted.mode == "consensus":
+            return consensus(models, ask_one, report, self._wanted.task, self._wanted.min_votes)
         if self._wanted.mode == "compare":
             return all_at_once(models, ask_one, report, self._wanted.task)
         return first_to_answer(models, ask_one, report, deadline)

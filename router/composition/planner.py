@@ -16,7 +16,7 @@ from router.backends.base import Backend, ModelStatus
 from router.catalogue import described
 from router.composition.auto_rules import AutoRule, When
 from router.composition.speed import Speeds
-from router.composition.wanted import MODES, Stage, Wanted
+from router.composition.wanted import CONSENSUS_TASKS, MODES, Stage, Wanted
 from router.suggest import did_you_mean
 from vlm.errors import InvalidRequest, ModelNotFound, UnsupportedTask
 from vlm.models.cards import TaskCard
@@ -82,7 +82,7 @@ class Planner:
         """
         statuses = {status.name: status for status in await self._backend.models()}
         _check_names(wanted, statuses)
-        if wanted.mode == "compare":
+        if wanted.mode in ("compare", "consensus"):
             return self._compared(wanted, statuses)
         if wanted.mode == "pipeline":
             _check_stages(wanted.stages, statuses)
@@ -146,6 +146,8 @@ class Planner:
         )
 
     def _compared(self, wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> Plan:
+        if wanted.mode == "consensus":
+            _check_consensus(wanted)
         models = wanted.models or tuple(sorted(statuses))
         having, lacking = _with_task(wanted, models, wanted.task, statuses)
         if lacking and wanted.models:
@@ -153,7 +155,11 @@ class Planner:
             raise _lacks_task(model, wanted.task or "", statuses, wanted.paths[wanted.models.index(model)])
         plan = self._within_price(wanted, having, lacking, "all models that have the task")
         if len(plan.models) < 2:
-            raise InvalidRequest("compare needs at least two models that have the task.", "models", "invalid_value")
+            message = f"{wanted.mode} needs at least two models that have the task."
+            raise InvalidRequest(message, "models", "invalid_value")
+        if wanted.min_votes is not None and wanted.min_votes > len(plan.models):
+            message = f"min_votes must be at most the number of models that are asked, which is {len(plan.models)}."
+            raise InvalidRequest(message, "min_votes", "invalid_value")
         return plan
 
 
@@ -235,6 +241,20 @@ def _check_name(model: str, path: str, statuses: Mapping[str, ModelStatus]) -> N
         raise ModelNotFound(
             f"The model {model[:128]!r} is not served here.{guess} GET /v1/models lists those that are.", path
         )
+
+
+def _check_consensus(wanted: Wanted) -> None:
+    if wanted.task in CONSENSUS_TASKS:
+        return
+    known = ", ".join(CONSENSUS_TASKS)
+    if wanted.task is None:
+        message = f"A consensus needs a task that all models do: {known}."
+        raise InvalidRequest(message, "task", "missing_required_parameter")
+    raise UnsupportedTask(
+        f"The objects of the task {wanted.task[:64]!r} cannot be matched between models: a consensus is for {known}.",
+        "task",
+        "unsupported_task",
+    )
 
 
 def _check_stages(stages: Sequence[Stage], statuses: Mapping[str, ModelStatus]) -> None:

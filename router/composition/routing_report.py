@@ -142,19 +142,24 @@ class Report:
     @property
     def is_joint(self) -> bool:
         """Whether the answer is not that of one model."""
-        return self.mode in ("compare", "pipeline") and not self.dry_run
+        return self.mode in ("compare", "consensus", "pipeline") and not self.dry_run
+
+    @property
+    def answering(self) -> list[Call]:
+        """The calls that were made, in the order of the models."""
+        return [call for call in self.calls if call.status != "not_asked"]
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The models of the choices, in their order, where the answer is of several."""
-        return tuple(call.model for call in self.calls if call.status != "not_asked") if self.several else ()
+        return tuple(call.model for call in self.answering) if self.several else ()
 
     @property
     def chosen(self) -> str | None:
         """The model whose answer it is; None for several, and where there is none."""
         if self.is_joint:
             return None
-        asked = [call.model for call in self.calls if call.status != "not_asked"]
+        asked = [call.model for call in self.answering]
         return None if not asked else asked[0] if self.dry_run else asked[-1]
 
     @property
@@ -179,10 +184,9 @@ class Report:
             "cost_usd": _dollars(self.cost),
             "dry_run": self.dry_run,
         }
-        asked = [call for call in self.calls if call.status != "not_asked"]
-        if not self.several or self.dry_run:
+        if self.mode not in ("compare", "consensus") or self.dry_run:
             return {"routing": routing}
-        return {"routing": routing, "results": [call.result_json(self.code_of) for call in asked]}
+        return {"routing": routing, "results": [call.result_json(self.code_of) for call in self.answering]}
 
 
 def _dollars(cost: Decimal | None) -> float | None:

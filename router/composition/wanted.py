@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-Mode = Literal["fallback", "auto", "compare", "pipeline"]
+Mode = Literal["fallback", "auto", "compare", "consensus", "pipeline"]
 Preference = Literal["good", "cheap", "fast"]
 
-MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare", "pipeline": "pipeline"}
+MODES: dict[str, Mode] = {
+    "auto": "auto",
+    "compare": "compare",
+    "consensus": "consensus",
+    "pipeline": "pipeline",
+}
 """The names that stand for several models, in place of a model's own."""
 
 MAX_MODELS = 8
 """Of one request: each may take a place, and a compared answer is a choice of its own."""
 
+
+CONSENSUS_TASKS = ("detect", "point", "ground", "ocr_regions")
+"""Those whose objects can be matched between models."""
 
 MAX_STAGES = 3
 MAX_CROPS = 64
@@ -57,6 +65,7 @@ class Wanted:
         max_price: The most that one image may cost, in US dollars; None for any price.
         dry_run: Say what would be done, and do nothing.
         stream: Whether the answer is to be streamed.
+        min_votes: How many models must agree, for a consensus; None for more than half.
         stages: The steps of a pipeline, of which the first is about the whole image.
     """
 
@@ -71,4 +80,5 @@ class Wanted:
     max_price: Decimal | None = None
     dry_run: bool = False
     stream: bool = False
+    min_votes: int | None = None
     stages: tuple[Stage, ...] = ()

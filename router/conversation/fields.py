@@ -232,11 +232,15 @@ class ModelBody(Checked):
 
     model: Word = Field(
         description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption. "
-        "auto leaves the choice to the router, compare asks several models, and pipeline is for steps."
+        "auto, compare, consensus and pipeline stand for several models."
     )
     models: Annotated[list[Word], Field(min_length=1, max_length=MAX_MODELS)] | None = optional(
         "Models that are asked in turn if the one before them cannot answer; with auto and compare, those among which "
         "is chosen, or that are compared: all by default."
+    )
+    min_votes: Annotated[int, Field(ge=1, le=MAX_MODELS)] | None = optional(
+        "With the model consensus: how many models must agree on an object; by default more than half of those that "
+        "answer."
     )
     prefer: Preference | None = optional("By what auto chooses.", default="good")
     pipeline: Annotated[list[StageBody], Field(min_length=1, max_length=MAX_STAGES)] | None = optional(

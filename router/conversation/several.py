@@ -19,7 +19,7 @@ from vlm.models.cards import cards
 from vlm.models.native_prompts import native_prompt
 from vlm.types import Box
 
-_ROUTING = ("models", "prefer", "max_price", "dry_run", "pipeline")
+_ROUTING = ("models", "prefer", "max_price", "dry_run", "min_votes", "pipeline")
 
 
 def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None:
@@ -47,6 +47,7 @@ def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None
         max_price=None if body.max_price is None else Decimal(str(body.max_price.image)),
         dry_run=bool(body.dry_run),
         stream=bool(body.stream),
+        min_votes=body.min_votes,
         stages=tuple(_stages(body, config)),
     )
 
@@ -95,12 +96,26 @@ def _check(parsed: ParsedConversation, mode: Mode) -> None:
         raise InvalidRequest("The model pipeline and the field pipeline need each other.", "pipeline", "invalid_value")
     if mode == "pipeline":
         _check_pipeline(parsed)
-    if mode != "compare":
-        return
+    if body.min_votes is not None and mode != "consensus":
+        raise InvalidRequest("min_votes is only for the model consensus.", "min_votes", "invalid_value")
+    if mode in ("compare", "consensus"):
+        _check_joint(parsed, mode)
+
+
+def _check_joint(parsed: ParsedConversation, mode: Mode) -> None:
+    """What models can be asked together."""
     if parsed.n > 1:
-        raise InvalidRequest("compare gives one answer of each model: leave n out.", "n", "invalid_value")
-    if body.tasks is not None:
-        raise InvalidRequest("compare takes one task: send task in place of tasks.", "tasks", "invalid_value")
+        raise InvalidRequest(f"{mode} gives one answer of each model: leave n out.", "n", "invalid_value")
+    if parsed.body.tasks is not None:
+        raise InvalidRequest(f"{mode} takes one task: send task in place of tasks.", "tasks", "invalid_value")
+    if mode == "compare":
+        return
+    if parsed.logprobs:
+        message = "A consensus has no log-probabilities: leave them out."
+        raise InvalidRequest(message, "logprobs", "invalid_value")
+    if is_raw(parsed.body) or parsed.body.include_raw:
+        field = "task" if is_raw(parsed.body) else "include_raw"
+        raise InvalidRequest("A consensus has no raw output: ask compare for it.", field, "invalid_value")
 
 
 def _check_pipeline(parsed: ParsedConversation) -> None:
@@ -166,7 +181,7 @@ def _named(body: ModelBody, mode: Mode, config: RouterConfig) -> tuple[tuple[str
                 path,
                 "invalid_value",
             )
-        if read.model in named and mode == "compare":
+        if read.model in named and mode in ("compare", "consensus"):
             raise InvalidRequest(f"{path} names a model for the second time.", path, "invalid_value")
         named.setdefault(read.model, path)
     return tuple(named), tuple(named.values())

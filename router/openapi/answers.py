@@ -78,7 +78,7 @@ class Routing(TypedDict):
     """Which models had to do with the request."""
 
     requested: Annotated[str, Says("The model as the request names it.")]
-    mode: Literal["fallback", "auto", "compare", "pipeline"]
+    mode: Literal["fallback", "auto", "compare", "consensus", "pipeline"]
     chosen: Annotated[str | None, Says("The model whose answer it is; null for several.")]
     why: Annotated[str, Says("Why in this order, in words.")]
     tried: Annotated[list[RoutedCall], Says("In the order in which they were asked.")]
@@ -125,7 +125,7 @@ class Extras(TypedDict):
     ignored: Annotated[list[str], Says("Paths of what in the request was not used.")]
     timings: TimingsObject
     routing: NotRequired[Annotated[Routing, Says("If the request names several models, or auto.")]]
-    results: NotRequired[Annotated[list[CallResult], Says("With compare, for each choice.")]]
+    results: NotRequired[Annotated[list[CallResult], Says("With compare and consensus, for each model.")]]
 
 
 # Chat completions
