@@ -33,6 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
     "vlm/confidence": set(),
+    "vlm/calibration": {"vlm/errors", "vlm/model_info"},
+    "vlm/calibration_files": {"vlm/errors", "vlm/calibration", "vlm/checkpoint"},
     "vlm/checkpoint": {"vlm/errors"},
     "vlm/image": {"vlm/errors", "vlm/types", "vlm/checkpoint"},
     "vlm/layers": set(),
@@ -41,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/models/plain_words": {"vlm/types"},
     "vlm/models/checks": set(),
     "vlm/models/processor": {"vlm/types"},
-    "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
+    "vlm/models/base": {"vlm/types", "vlm/calibration", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/models/family": {"vlm/checkpoint", "vlm/models/base", "vlm/models/checks", "vlm/models/processor"},
     "vlm/models": {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
@@ -49,14 +51,14 @@ ROOMS: dict[str, set[str]] = {
         "vlm/models/plain_words", "vlm/models/processor",
     },
     "vlm/loading": {
-        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/cards",
-        "vlm/models/family", "vlm/models/processor",
+        "vlm/errors", "vlm/types", "vlm/calibration_files", "vlm/checkpoint", "vlm/models", "vlm/models/base",
+        "vlm/models/cards", "vlm/models/family", "vlm/models/processor",
     },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
     "vlm/engine": {
-        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers", "vlm/models/base",
-        "vlm/models/processor",
+        "vlm/calibration", "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers",
+        "vlm/models/base", "vlm/models/processor",
     },
     "vlm/bench": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",

@@ -72,20 +72,21 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
         "kind": found.kind,
         "label": found.label,
         "text": found.text,
-        "score": _score(found),
+        "score": _rounded(found.score),
         "score_type": None if found.score is None else "token_prob",
+        "confidence": _rounded(found.confidence),
         **_geometry(found, size),
         "spans": [list(span) for span in found.spans],
     }
 
 
 def _compact(found: Detection, size: Size | None) -> Json:
-    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _score(found)}
+    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _rounded(found.score)}
     return {key: value for key, value in full.items() if value is not None}
 
 
-def _score(found: Detection) -> float | None:
-    return None if found.score is None else float(f"{found.score:.{_SCORE_DIGITS}g}")
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else float(f"{share:.{_SCORE_DIGITS}g}")
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:
