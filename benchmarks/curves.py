@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vlm.calibration import Knot
 
@@ -103,7 +104,7 @@ def _of_equal_count(judged: Sequence[Judged]) -> list[Bin]:
     ordered = sorted(judged, key=lambda one: one.score)
     number = max(1, min(MAX_BINS, len(ordered) // MIN_IN_BIN))
     edges = [len(ordered) * index // number for index in range(number + 1)]
-    return [_bin(ordered[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    return [_bin(ordered[start:end]) for start, end in pairwise(edges)]
 
 
 def _bin(some: Sequence[Judged]) -> Bin:

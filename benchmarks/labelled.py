@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from training.data.scenes import Shape
 from training.evaluation.metrics import overlap
 from vlm.calibration import answer_score
 from vlm.engine.engine import Engine
+from vlm.errors import InvalidRequest
 from vlm.loading import load
 from vlm.types import Completion, Detection, Point, Request, Sampling, Task
 
@@ -87,6 +89,10 @@ def _query(image: LabelledImage, rng: random.Random) -> tuple[Task, tuple[Shape,
     return Task("query", text=question.text), (), question.answer
 
 
+def _detect_all(image: LabelledImage, rng: random.Random) -> tuple[Task, tuple[Shape, ...], str | None]:  # noqa: ARG001
+    return Task("detect"), image.shapes, None
+
+
 TASKS: dict[str, Make] = {
     "caption": _caption,
     "detect": _detect,
@@ -94,13 +100,17 @@ TASKS: dict[str, Make] = {
     "point": _point,
     "query": _query,
 }
+"""What several models are asked alike."""
+
+OTHER_WAYS: dict[str, Make] = {"detect": _detect_all}
+"""How else a task is asked, of models that can be asked so: their scores are to be true of that, too."""
 
 
-def questions(task: str, number: int, seed: int) -> list[Question]:
+def questions(make: Make, number: int, seed: int) -> list[Question]:
     """So many questions, half of them about images that are hard to read; the same for the same seed."""
-    rng = random.Random(f"{task} {seed}")  # noqa: S311  test images, not secrets
+    rng = random.Random(f"{make.__name__} {seed}")  # noqa: S311  test images, not secrets
     images = [*make_images(number // 2, seed, hard=False), *make_images(number - number // 2, seed, hard=True)]
-    return [Question(image.image, *TASKS[task](image, rng)) for image in images]
+    return [Question(image.image, *make(image, rng)) for image in images]
 
 
 # Judging
@@ -115,9 +125,11 @@ def is_right(question: Question, text: str | None, found: Sequence[Detection]) -
 
 def judge(question: Question, found: Sequence[Detection]) -> Iterator[bool]:
     """Whether each object is right: one of the shapes that no other object has."""
-    left = list(question.shapes)
+    left, unnamed = list(question.shapes), question.task.name == "detect" and not question.task.labels
     for one in found:
-        match = next((shape for shape in left if _is_at(one, shape)), None)
+        match = next(
+            (shape for shape in left if _is_at(one, shape) and not (unnamed and one.label != shape.kind)), None
+        )
         if match is not None:
             left.remove(match)
         yield match is not None
@@ -166,18 +178,41 @@ def outcome(question: Question, answer: Completion) -> Outcome:
     return Outcome(right, tuple(Judged(one.score, good) for one, good in judged if one.score is not None))
 
 
-def answers(folder: Path, asked: Sequence[Question]) -> list[Outcome]:
-    """What a checkpoint answers to all questions."""
+class Asked:
+    """A checkpoint that answers questions."""
 
-    async def answer_all(engine: Engine) -> list[Completion]:
-        in_flight = asyncio.Semaphore(32)  # fewer than the engine accepts
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def can(self, question: Question) -> bool:
+        """Whether it can be asked so."""
+        try:
+            asyncio.run(self._engine.complete(question.request()))
+        except InvalidRequest:
+            return False
+        return True
+
+    def outcomes(self, asked: Sequence[Question]) -> list[Outcome]:
+        """What comes of all questions."""
+        found = asyncio.run(self._answers(asked))
+        return [outcome(question, answer) for question, answer in zip(asked, found, strict=True)]
+
+    async def _answers(self, asked: Sequence[Question]) -> list[Completion]:
+        in_flight = asyncio.Semaphore(_IN_FLIGHT)
 
         async def answer(question: Question) -> Completion:
             async with in_flight:
-                return await engine.complete(question.request())
+                return await self._engine.complete(question.request())
 
         return await asyncio.gather(*map(answer, asked))
 
+
+@contextmanager
+def asking(folder: Path) -> Iterator[Asked]:
+    """The checkpoint in ``folder``, in float32 on the CPU."""
     with Engine(load(folder, dtype="float32", device="cpu")) as engine:
-        found = asyncio.run(answer_all(engine))
-    return [outcome(question, answer) for question, answer in zip(asked, found, strict=True)]
+        yield Asked(engine)
+
+
+_IN_FLIGHT = 32
+"""Fewer than an engine accepts."""

@@ -86,7 +86,7 @@ ROOMS: dict[str, set[str]] = {
     "router/composition": {
         "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
-        "router/suggest", "vlm/models/cards", "vlm/models/plain_words",
+        "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
     },
     "router/config": {"logs", "serve_args", "vlm/image", "router/composition/auto_rules"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
@@ -175,9 +175,10 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
-        "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
+        "vlm/calibration", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading",
+        "vlm/models/base", "vlm/reference", "router/admission", "router/app", "router/asgi", "router/backends/base",
+        "router/config", "router/request_metrics", "deployments", "deployments/environment", "deployments/local",
+        "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",

@@ -189,7 +189,7 @@ class _Fields:
 
     def share(self, key: str) -> float:
         value = self.values.get(key)
-        if not _is_share(value):
+        if not isinstance(value, int | float) or not _is_share(value):
             raise self.wrong(key, "a number from 0 to 1")
         return float(value)
 

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 Status = Literal["asked", "answered", "failed", "not_asked", "would_ask"]
 
 _COST_DECIMALS = 9
+_CONFIDENCE_DECIMALS = 4
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Call:
         latency_ms: From asking it to the end of its answer, or to its error.
         cost: US dollars; None where its price is not known. An error costs nothing. Of a dry run, what it would cost.
         began: Whether anything of its answer has come.
+        confidence, min_confidence: Of its answer, and how much was wanted; None where that is not known or not judged.
     """
 
     model: str
@@ -44,15 +46,19 @@ class Call:
     latency_ms: float | None = None
     cost: Decimal | None = None
     began: bool = False
+    confidence: float | None = None
+    min_confidence: float | None = None
 
-    def routing_json(self) -> Json:
-        """It as an entry of ``routing.tried``."""
+    def routing_json(self, *, judged: bool = False) -> Json:
+        """It as an entry of ``routing.tried``; ``judged`` where answers are held against a confidence."""
+        confidences = {"confidence": _share(self.confidence), "min_confidence": _share(self.min_confidence)}
         return {
             "model": self.model,
             "status": self.status,
             "reason": self.reason,
             "latency_ms": _rounded(self.latency_ms),
             "cost_usd": _dollars(self.cost),
+            **(confidences if judged else {}),
         }
 
     def result_json(self, code_of: Callable[[VlmError], str]) -> Json:
@@ -80,6 +86,7 @@ class Report:
         code_of: The code of an error, as clients see it.
         calls: One for each model that was asked, in that order.
         dry_run: Whether nothing was asked.
+        taken: The model whose answer was taken, where that is not the last one that was asked.
     """
 
     requested: str
@@ -90,6 +97,7 @@ class Report:
     code_of: Callable[[VlmError], str]
     calls: list[Call] = field(default_factory=list)
     dry_run: bool = False
+    taken: str | None = None
 
     def asks(self, model: str) -> Call:
         """The model is asked now."""
@@ -136,6 +144,8 @@ class Report:
         if self.several:
             return None
         asked = [call.model for call in self.calls if call.status != "not_asked"]
+        if self.taken is not None:
+            return self.taken
         return None if not asked else asked[0] if self.dry_run else asked[-1]
 
     @property
@@ -156,7 +166,7 @@ class Report:
             "mode": self.mode,
             "chosen": self.chosen,
             "why": self.why,
-            "tried": [call.routing_json() for call in self.calls],
+            "tried": [call.routing_json(judged=self.mode == "cascade") for call in self.calls],
             "cost_usd": _dollars(self.cost),
             "dry_run": self.dry_run,
         }
@@ -168,6 +178,10 @@ class Report:
 
 def _dollars(cost: Decimal | None) -> float | None:
     return None if cost is None else round(float(cost), _COST_DECIMALS)
+
+
+def _share(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, _CONFIDENCE_DECIMALS)
 
 
 def _rounded(latency_ms: float | None) -> float | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-Mode = Literal["fallback", "auto", "compare"]
+Mode = Literal["fallback", "auto", "compare", "cascade"]
 Preference = Literal["good", "cheap", "fast"]
 
-MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare"}
+MODES: dict[str, Mode] = {"auto": "auto", "compare": "compare", "cascade": "cascade"}
 """The names that stand for several models, in place of a model's own."""
 
 MAX_MODELS = 8
@@ -32,6 +32,7 @@ class Wanted:
         max_price: The most that one image may cost, in US dollars; None for any price.
         dry_run: Say what would be done, and do nothing.
         stream: Whether the answer is to be streamed.
+        min_confidence: With how much a cascade is content; None for what the models' calibrations say.
     """
 
     requested: str
@@ -45,3 +46,4 @@ class Wanted:
     max_price: Decimal | None = None
     dry_run: bool = False
     stream: bool = False
+    min_confidence: float | None = None

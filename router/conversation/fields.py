@@ -212,11 +212,15 @@ class ModelBody(Checked):
 
     model: Word = Field(
         description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption. "
-        "auto leaves the choice to the router, and compare asks several models."
+        "auto leaves the choice to the router, compare asks several models, and cascade a dearer one where it has to."
     )
     models: Annotated[list[Word], Field(min_length=1, max_length=MAX_MODELS)] | None = optional(
         "Models that are asked in turn if the one before them cannot answer; with auto and compare, those among which "
-        "is chosen, or that are compared: all by default."
+        "is chosen, or that are compared: all by default; with cascade, in which order they are asked."
+    )
+    min_confidence: Share | None = optional(
+        "The least confidence with which cascade takes an answer and asks no further model; by default what keeps the "
+        "accuracy of the models, as far as they were calibrated for the task."
     )
     prefer: Preference | None = optional("By what auto chooses.", default="good")
     max_price: MaxPrice | None = optional("Leave out models that cost more, or whose price is not known.")

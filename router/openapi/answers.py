@@ -70,13 +70,15 @@ class RoutedCall(TypedDict):
     reason: Annotated[str | None, Says("The code of its error, or why it was not asked.")]
     latency_ms: Annotated[Milliseconds | None, Says("Until the end of its answer, or its error.")]
     cost_usd: Annotated[float | None, Says("US dollars; null where its price is not known.")]
+    confidence: NotRequired[Annotated[float | None, Says("With cascade, of its answer.")]]
+    min_confidence: NotRequired[Annotated[float | None, Says("With cascade, what its answer was held against.")]]
 
 
 class Routing(TypedDict):
     """Which models had to do with the request."""
 
     requested: Annotated[str, Says("The model as the request names it.")]
-    mode: Literal["fallback", "auto", "compare"]
+    mode: Literal["fallback", "auto", "compare", "cascade"]
     chosen: Annotated[str | None, Says("The model whose answer it is; null for several.")]
     why: Annotated[str, Says("Why in this order, in words.")]
     tried: Annotated[list[RoutedCall], Says("In the order in which they were asked.")]
