@@ -72,8 +72,9 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
         "kind": found.kind,
         "label": found.label,
         "text": found.text,
-        "score": _score(found),
+        "score": _rounded(found.score),
         "score_type": None if found.score is None else "token_prob" if found.consensus is None else "agreement",
+        "confidence": _rounded(found.confidence),
         **_geometry(found, size),
         "spans": [list(span) for span in found.spans],
         "answers": [_answer(answer, size) for answer in found.answers] or None,
@@ -102,7 +103,7 @@ def _answer(answer: ObjectAnswer, size: Size | None) -> Json:
 
 
 def _compact(found: Detection, size: Size | None) -> Json:
-    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _score(found)}
+    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _rounded(found.score)}
     compact = {key: value for key, value in full.items() if value is not None}
     if found.consensus is not None:
         compact["votes"] = found.consensus.votes
@@ -122,8 +123,8 @@ def _compact_answer(answer: ObjectAnswer, size: Size | None) -> Json:
     return {key: value for key, value in full.items() if value is not None}
 
 
-def _score(found: Detection) -> float | None:
-    return None if found.score is None else float(f"{found.score:.{_SCORE_DIGITS}g}")
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else float(f"{share:.{_SCORE_DIGITS}g}")
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:

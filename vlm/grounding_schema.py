@@ -54,6 +54,7 @@ class ObjectJson(TypedDict):
     text: str | None
     score: float | None
     score_type: Literal["token_prob", "agreement"] | None
+    confidence: float | None
     box: list[float] | None
     box_px: list[float] | None
     point: Pair | None

@@ -110,6 +110,7 @@ class Detection:
         label: What it is, or None if the model does not say.
         text: The text that is read there (OCR), else None.
         score: From 0 to 1 (see docs/scores.md), or None if the model gives none: it is never made up.
+        confidence: The probability that it is right, by its score; None where the checkpoint is not calibrated for it.
         box: The enclosing box; every kind but ``point`` has one.
         point: For the kind ``point``.
         quad: Four corners, for the kind ``quad``.
@@ -131,6 +132,7 @@ class Detection:
     polygons: tuple[Polygon, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
     image: int = 0
+    confidence: float | None = None
     answers: tuple[ObjectAnswer, ...] = ()
     consensus: Consensus | None = None
 
@@ -374,6 +376,8 @@ class Completion:
             model has fewer to choose from, and none where it does not choose a token (a coordinate of Moondream).
         choices: All answers, if the request asked for several; else empty. The other fields are then those of the
             first, but ``usage`` adds up the tokens of all and counts the prompt once.
+        confidence: The probability that the text is right; None unless log-probabilities were asked for and the
+            checkpoint is calibrated for the task.
     """
 
     text: str
@@ -390,6 +394,7 @@ class Completion:
     token_bytes: tuple[bytes, ...] = ()
     top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
     choices: tuple[Completion, ...] = ()
+    confidence: float | None = None
 
     @property
     def reasoning(self) -> str | None:

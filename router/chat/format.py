@@ -44,9 +44,11 @@ class ChatFormat:
         """See :class:`~router.composition.conductor.Composing`."""
         return wanted_of(parsed, self._config)
 
-    def alone(self, parsed: ParsedConversation, model: str, report: Report) -> ParsedConversation:
+    def alone(
+        self, parsed: ParsedConversation, model: str, report: Report, *, judged: bool = False
+    ) -> ParsedConversation:
         """See :class:`~router.composition.conductor.Composing`."""
-        return alone(parsed, model, report, self._config)
+        return alone(parsed, model, report, self._config, judged=judged)
 
     def staged(self, parsed: ParsedConversation, stage: int, report: Report, part: Box | None) -> ParsedConversation:
         """See :class:`~router.composition.conductor.Composing`."""

@@ -9,6 +9,7 @@ from router.asgi.errors import code_of, encode, error_body
 from router.asgi.format import BuiltRequest, EventWriter, ParsedT
 from router.asgi.sse import event
 from router.composition.agreement import consensus
+from router.composition.cascade import until_good
 from router.composition.compare import all_at_once
 from router.composition.fallback import first_to_answer
 from router.composition.pipeline import in_steps
@@ -32,8 +33,11 @@ class Composing(Protocol[ParsedT]):
         """
         ...
 
-    def alone(self, parsed: ParsedT, model: str, report: Report) -> ParsedT:
-        """The same request for one model; its answer tells what is in ``report``."""
+    def alone(self, parsed: ParsedT, model: str, report: Report, *, judged: bool = False) -> ParsedT:
+        """The same request for one model; its answer tells what is in ``report``.
+
+        Where it is ``judged``, the model gives it at once and with its confidence, whatever the client has asked for.
+        """
         ...
 
     def staged(self, parsed: ParsedT, stage: int, report: Report, part: Box | None) -> ParsedT:
@@ -101,8 +105,8 @@ class Composition(Generic[ParsedT]):
         """See :class:`router.asgi.format.Composition`."""
         models, report = self._plan.models, self._report
 
-        def ask_one(model: str) -> AsyncGenerator[Chunk, None]:
-            return ask(self._composing.alone(self._parsed, model, report))
+        def ask_one(model: str, *, judged: bool = False) -> AsyncGenerator[Chunk, None]:
+            return ask(self._composing.alone(self._parsed, model, report, judged=judged))
 
         def ask_step(stage: int, part: Box | None) -> AsyncGenerator[Chunk, None]:
             return ask(self._composing.staged(self._parsed, stage, report, part))
@@ -115,6 +119,8 @@ class Composition(Generic[ParsedT]):
             return consensus(models, ask_one, report, self._wanted.task, self._wanted.min_votes)
         if self._wanted.mode == "compare":
             return all_at_once(models, ask_one, report, self._wanted.task)
+        if self._wanted.mode == "cascade":
+            return until_good(models, self._plan.thresholds, ask_one, report, deadline)
         return first_to_answer(models, ask_one, report, deadline)
 
     def saw(self, built: BuiltRequest) -> None:

@@ -64,7 +64,7 @@ async def first_to_answer(
             async for chunk in chunks:
                 yield chunk
         except VlmError as error:
-            raise _of_all(error, report) from error
+            raise of_all(error, report) from error
 
 
 async def timed(chunks: AsyncGenerator[Chunk, None], call: Call, report: Report) -> AsyncGenerator[Chunk, None]:
@@ -95,7 +95,7 @@ async def _first(chunks: AsyncGenerator[Chunk, None], limit: float) -> Chunk | N
         raise DeadlineExceeded("The model did not begin its answer in its part of the time.") from error
 
 
-def _of_all(last: VlmError, report: Report) -> VlmError:
+def of_all(last: VlmError, report: Report) -> VlmError:
     """The error of a request that no model has answered."""
     failed = [call for call in report.calls if call.error is not None]
     if len(failed) < 2 or (isinstance(last, InvalidRequest) and not isinstance(last, UnsupportedTask)):

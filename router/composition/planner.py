@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from router.admission.rule import Admission
 from router.backends.base import Backend, ModelStatus
 from router.catalogue import described
 from router.composition.auto_rules import AutoRule, When
+from router.composition.cascade import may_be_judged, thresholds
 from router.composition.speed import Speeds
 from router.composition.wanted import CONSENSUS_TASKS, MODES, Stage, Wanted
 from router.suggest import did_you_mean
@@ -26,6 +27,7 @@ QUESTION, CAPTION = "query", "caption"
 _LAST = 99
 LOCATED = frozenset(("boxes", "quads", "polygons"))
 """What a task's answer may hold that has a box."""
+_CHEAPEST_FIRST = "the cheapest model first, and then the best of the dearer ones"
 
 IMAGES_PER_PRICE = 1000
 """Prices are told for so many images."""
@@ -39,11 +41,14 @@ class Plan:
         models: Canonical names, in the order in which they are asked, or of the choices; at least one.
         passed: Those that are not asked, each with a word that says why.
         why: Why in this order, in words.
+        thresholds: Of a cascade, the least confidence to be content with, for each model but the last; None where it is
+            not known, so that the next one is asked.
     """
 
     models: tuple[str, ...]
     passed: tuple[tuple[str, str], ...]
     why: str
+    thresholds: tuple[float | None, ...] = ()
 
 
 class Planner:
@@ -90,6 +95,8 @@ class Planner:
             if plan.passed:
                 raise self._all_too_dear(wanted, [model for model, _ in plan.passed])
             return plan
+        if wanted.mode == "cascade":
+            return self._cascaded(wanted, statuses)
         if wanted.mode == "fallback":
             having, lacking = _with_task(wanted, wanted.models, wanted.task, statuses)
             return self._within_price(wanted, having, lacking, "the order of the request")
@@ -161,6 +168,36 @@ class Planner:
             message = f"min_votes must be at most the number of models that are asked, which is {len(plan.models)}."
             raise InvalidRequest(message, "min_votes", "invalid_value")
         return plan
+
+    def _cascaded(self, wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> Plan:
+        allowed = wanted.models or tuple(sorted(statuses))
+        task = wanted.task or implied_task(wanted.text, [statuses[name] for name in allowed])
+        having, lacking = _with_task(wanted, allowed, task, statuses)
+        if lacking and wanted.models:
+            model = lacking[0][0]
+            raise _lacks_task(model, task, statuses, wanted.paths[wanted.models.index(model)])
+        plan = self._within_price(wanted, having, lacking, "the order of the request")
+        if not wanted.models:
+            plan = replace(plan, models=self._two_stages(plan.models, task, statuses), why=_CHEAPEST_FIRST)
+        if len(plan.models) < 2:
+            raise InvalidRequest("cascade needs at least two models that have the task.", "models", "invalid_value")
+        return replace(plan, thresholds=thresholds(wanted, plan.models, task, statuses))
+
+    def _two_stages(self, models: Sequence[str], task: str, statuses: Mapping[str, ModelStatus]) -> tuple[str, ...]:
+        """The cheapest model whose answers can be judged, and the best one that is dearer, or else the best other."""
+        ranked = sorted(models, key=lambda name: _rank(statuses[name], task))
+        judged = [name for name in ranked if may_be_judged(statuses[name], task)]
+        if not judged:
+            raise InvalidRequest(
+                f"No model here was calibrated for the task {task!r}, so that nothing tells whether an answer is good "
+                "enough: auto chooses one model.",
+                "model",
+                "invalid_value",
+            )
+        first = min(judged, key=self._price)
+        others = [name for name in ranked if name != first]
+        dearer = [name for name in others if self._price(name) > self._price(first)]
+        return (first, *(dearer or others)[:1])
 
 
 def fits(when: When, wanted: Wanted) -> bool:

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 Status = Literal["asked", "answered", "failed", "not_asked", "would_ask"]
 
 _COST_DECIMALS = 9
+_CONFIDENCE_DECIMALS = 4
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Call:
         began: Whether anything of its answer has come.
         calls: How often it was asked: once for each object in a step of a pipeline.
         failed_calls: How many of these gave no answer.
+        confidence, min_confidence: Of its answer, and how much was wanted; None where that is not known or not judged.
     """
 
     model: str
@@ -48,9 +50,12 @@ class Call:
     began: bool = False
     calls: int = 1
     failed_calls: int = 0
+    confidence: float | None = None
+    min_confidence: float | None = None
 
-    def routing_json(self) -> Json:
-        """It as an entry of ``routing.tried``."""
+    def routing_json(self, *, judged: bool = False) -> Json:
+        """It as an entry of ``routing.tried``; ``judged`` where answers are held against a confidence."""
+        confidences = {"confidence": _share(self.confidence), "min_confidence": _share(self.min_confidence)}
         return {
             "model": self.model,
             "status": self.status,
@@ -59,6 +64,7 @@ class Call:
             "cost_usd": _dollars(self.cost),
             "calls": self.calls,
             "failed_calls": self.failed_calls,
+            **(confidences if judged else {}),
         }
 
     def result_json(self, code_of: Callable[[VlmError], str]) -> Json:
@@ -86,6 +92,7 @@ class Report:
         code_of: The code of an error, as clients see it.
         calls: One for each model that was asked, in that order.
         dry_run: Whether nothing was asked.
+        taken: The model whose answer was taken, where that is not the last one that was asked.
     """
 
     requested: str
@@ -96,6 +103,7 @@ class Report:
     code_of: Callable[[VlmError], str]
     calls: list[Call] = field(default_factory=list)
     dry_run: bool = False
+    taken: str | None = None
 
     def asks(self, model: str) -> Call:
         """The model is asked now."""
@@ -159,6 +167,8 @@ class Report:
         """The model whose answer it is; None for several, and where there is none."""
         if self.is_joint:
             return None
+        if self.taken is not None:
+            return self.taken
         asked = [call.model for call in self.answering]
         return None if not asked else asked[0] if self.dry_run else asked[-1]
 
@@ -180,7 +190,7 @@ class Report:
             "mode": self.mode,
             "chosen": self.chosen,
             "why": self.why,
-            "tried": [call.routing_json() for call in self.calls],
+            "tried": [call.routing_json(judged=self.mode == "cascade") for call in self.calls],
             "cost_usd": _dollars(self.cost),
             "dry_run": self.dry_run,
         }
@@ -191,6 +201,10 @@ class Report:
 
 def _dollars(cost: Decimal | None) -> float | None:
     return None if cost is None else round(float(cost), _COST_DECIMALS)
+
+
+def _share(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, _CONFIDENCE_DECIMALS)
 
 
 def _rounded(latency_ms: float | None) -> float | None:

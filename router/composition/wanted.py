@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-Mode = Literal["fallback", "auto", "compare", "consensus", "pipeline"]
+Mode = Literal["fallback", "auto", "compare", "consensus", "cascade", "pipeline"]
 Preference = Literal["good", "cheap", "fast"]
 
 MODES: dict[str, Mode] = {
     "auto": "auto",
     "compare": "compare",
     "consensus": "consensus",
+    "cascade": "cascade",
     "pipeline": "pipeline",
 }
 """The names that stand for several models, in place of a model's own."""
@@ -67,6 +68,7 @@ class Wanted:
         stream: Whether the answer is to be streamed.
         min_votes: How many models must agree, for a consensus; None for more than half.
         stages: The steps of a pipeline, of which the first is about the whole image.
+        min_confidence: With how much a cascade is content; None for what the models' calibrations say.
     """
 
     requested: str
@@ -82,3 +84,4 @@ class Wanted:
     stream: bool = False
     min_votes: int | None = None
     stages: tuple[Stage, ...] = ()
+    min_confidence: float | None = None

@@ -232,11 +232,15 @@ class ModelBody(Checked):
 
     model: Word = Field(
         description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption. "
-        "auto, compare, consensus and pipeline stand for several models."
+        "auto, compare, consensus, cascade and pipeline stand for several models."
     )
     models: Annotated[list[Word], Field(min_length=1, max_length=MAX_MODELS)] | None = optional(
         "Models that are asked in turn if the one before them cannot answer; with auto and compare, those among which "
-        "is chosen, or that are compared: all by default."
+        "is chosen, or that are compared: all by default; with cascade, in which order they are asked."
+    )
+    min_confidence: Share | None = optional(
+        "The least confidence with which cascade takes an answer and asks no further model; by default what keeps the "
+        "accuracy of the models, as far as they were calibrated for the task."
     )
     min_votes: Annotated[int, Field(ge=1, le=MAX_MODELS)] | None = optional(
         "With the model consensus: how many models must agree on an object; by default more than half of those that "

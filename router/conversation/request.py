@@ -43,6 +43,7 @@ class ParsedConversation:
         effort: How much the model should reason.
         report: What becomes of it where several models have to do with it; None where one has.
         crop: The part of its image that is asked about.
+        judged: Whether the answer is judged before it is shown, so that it is wanted whole and with its confidence.
     """
 
     body: ModelBody
@@ -56,6 +57,7 @@ class ParsedConversation:
     effort: Effort | None = None
     report: Report | None = None
     crop: Box | None = None
+    judged: bool = False
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
@@ -212,7 +214,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         images[0] if len(images) == 1 else None,
         question.prompt.text,
         sampling=_sampling(parsed),
-        stream=bool(body.stream),
+        stream=bool(body.stream) and not parsed.judged,
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
         priority=priority_of(body.service_tier),
@@ -286,7 +288,7 @@ def _sampling(parsed: ParsedConversation) -> Sampling:
         num_beams=body.num_beams,
         length_penalty=body.length_penalty,
         early_stopping=body.early_stopping,
-        logprobs=parsed.logprobs,
+        logprobs=parsed.logprobs or parsed.judged,
         top_logprobs=body.top_logprobs or 0,
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,

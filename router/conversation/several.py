@@ -19,7 +19,10 @@ from vlm.models.cards import cards
 from vlm.models.native_prompts import native_prompt
 from vlm.types import Box
 
-_ROUTING = ("models", "prefer", "max_price", "dry_run", "min_votes", "pipeline")
+_ROUTING = ("models", "prefer", "max_price", "dry_run", "min_confidence", "min_votes", "pipeline")
+
+_OF_ONE_TASK = ("compare", "consensus", "cascade")
+"""The modes that have one answer to one task of each model, which is named once."""
 
 
 def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None:
@@ -30,7 +33,7 @@ def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None
     """
     body = parsed.body
     name = read_model_name(body.model, config)
-    if name.model not in MODES and not any(getattr(body, field) for field in _ROUTING):
+    if name.model not in MODES and not _says_more(body):
         return None
     mode = MODES.get(name.model, "fallback")
     _check(parsed, mode)
@@ -49,15 +52,21 @@ def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None
         stream=bool(body.stream),
         min_votes=body.min_votes,
         stages=tuple(_stages(body, config)),
+        min_confidence=body.min_confidence,
     )
 
 
-def alone(parsed: ParsedConversation, model: str, report: Report, config: RouterConfig) -> ParsedConversation:
-    """The same conversation for one model; its answer tells what is in ``report``."""
+def alone(
+    parsed: ParsedConversation, model: str, report: Report, config: RouterConfig, *, judged: bool = False
+) -> ParsedConversation:
+    """The same conversation for one model; its answer tells what is in ``report``.
+
+    Where it is ``judged``, the model gives it at once and with its confidence.
+    """
     task = read_model_name(parsed.body.model, config).task
     asked = model if task is None else f"{model}:{task}"
     body = parsed.body.model_copy(update={"model": asked, **dict.fromkeys(_ROUTING)})
-    return replace(parsed, body=body, report=report)
+    return replace(parsed, body=body, report=report, judged=judged)
 
 
 def staged(
@@ -88,27 +97,34 @@ def unasked(parsed: ParsedConversation, model: str, report: Report, config: Rout
     return replace(one, body=body, question=replace(one.question, images=()))
 
 
+def _says_more(body: ModelBody) -> bool:
+    """Whether a request has fields that are about several models; 0 is a confidence, too."""
+    return body.min_confidence is not None or any(getattr(body, field) for field in _ROUTING)
+
+
 def _check(parsed: ParsedConversation, mode: Mode) -> None:
     body = parsed.body
     if body.prefer is not None and mode != "auto":
         raise InvalidRequest("prefer is only for the model auto.", "prefer", "invalid_value")
+    if body.min_confidence is not None and mode != "cascade":
+        raise InvalidRequest("min_confidence is only for the model cascade.", "min_confidence", "invalid_value")
     if (body.pipeline is not None) != (mode == "pipeline"):
         raise InvalidRequest("The model pipeline and the field pipeline need each other.", "pipeline", "invalid_value")
     if mode == "pipeline":
         _check_pipeline(parsed)
     if body.min_votes is not None and mode != "consensus":
         raise InvalidRequest("min_votes is only for the model consensus.", "min_votes", "invalid_value")
-    if mode in ("compare", "consensus"):
+    if mode in _OF_ONE_TASK:
         _check_joint(parsed, mode)
 
 
 def _check_joint(parsed: ParsedConversation, mode: Mode) -> None:
     """What models can be asked together."""
     if parsed.n > 1:
-        raise InvalidRequest(f"{mode} gives one answer of each model: leave n out.", "n", "invalid_value")
+        raise InvalidRequest(f"{mode} takes one answer of each model: leave n out.", "n", "invalid_value")
     if parsed.body.tasks is not None:
         raise InvalidRequest(f"{mode} takes one task: send task in place of tasks.", "tasks", "invalid_value")
-    if mode == "compare":
+    if mode != "consensus":
         return
     if parsed.logprobs:
         message = "A consensus has no log-probabilities: leave them out."
@@ -181,7 +197,7 @@ def _named(body: ModelBody, mode: Mode, config: RouterConfig) -> tuple[tuple[str
                 path,
                 "invalid_value",
             )
-        if read.model in named and mode in ("compare", "consensus"):
+        if read.model in named and mode in _OF_ONE_TASK:
             raise InvalidRequest(f"{path} names a model for the second time.", path, "invalid_value")
         named.setdefault(read.model, path)
     return tuple(named), tuple(named.values())

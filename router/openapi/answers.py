@@ -72,13 +72,15 @@ class RoutedCall(TypedDict):
     cost_usd: Annotated[float | None, Says("US dollars; null where its price is not known.")]
     calls: Annotated[Count, Says("How often it was asked: in a pipeline, once for each object.")]
     failed_calls: Annotated[Count, Says("How many of these gave no answer.")]
+    confidence: NotRequired[Annotated[float | None, Says("With cascade, of its answer.")]]
+    min_confidence: NotRequired[Annotated[float | None, Says("With cascade, what its answer was held against.")]]
 
 
 class Routing(TypedDict):
     """Which models had to do with the request."""
 
     requested: Annotated[str, Says("The model as the request names it.")]
-    mode: Literal["fallback", "auto", "compare", "consensus", "pipeline"]
+    mode: Literal["fallback", "auto", "compare", "consensus", "cascade", "pipeline"]
     chosen: Annotated[str | None, Says("The model whose answer it is; null for several.")]
     why: Annotated[str, Says("Why in this order, in words.")]
     tried: Annotated[list[RoutedCall], Says("In the order in which they were asked.")]

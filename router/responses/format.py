@@ -49,9 +49,10 @@ class ResponsesFormat:
         """See :class:`~router.composition.conductor.Composing`."""
         return wanted_of(parsed.conversation, self._config)
 
-    def alone(self, parsed: ParsedResponses, model: str, report: Report) -> ParsedResponses:
+    def alone(self, parsed: ParsedResponses, model: str, report: Report, *, judged: bool = False) -> ParsedResponses:
         """See :class:`~router.composition.conductor.Composing`."""
-        return replace(parsed, conversation=alone(parsed.conversation, model, report, self._config))
+        conversation = alone(parsed.conversation, model, report, self._config, judged=judged)
+        return replace(parsed, conversation=conversation)
 
     def staged(self, parsed: ParsedResponses, stage: int, report: Report, part: Box | None) -> ParsedResponses:
         """See :class:`~router.composition.conductor.Composing`."""
