@@ -2,6 +2,8 @@
 
     gigarouter ask photo.jpg --model florence-2-base --task detect
     gigarouter ask photos/*.jpg --model moondream-2 --prompt "How many dogs?" --json > answers.jsonl
+    gigarouter ask photo.jpg --model compare --also florence-2-base --also moondream-2 --task caption
+    gigarouter ask photo.jpg --model florence-2-base --task detect --then moondream-2:query:"What is it?"
 
 Each image is a request of its own, and several are asked about at a time; answers are printed in the order of the
 images. An API key is read from GIGAROUTER_API_KEY, so that it stands in no list of processes.
@@ -15,7 +17,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,26 @@ def parser(program: str = "gigarouter ask") -> argparse.ArgumentParser:
         epilog=f"An API key is read from {KEY_VARIABLE}. Exit status: 0 all answered, 1 a failure, 2 bad input.",
     )
     parser.add_argument("images", nargs="*", type=Path, metavar="image", help="image files; each is asked about alone")
-    parser.add_argument("--model", "-m", required=True, help="a name from /v1/models, such as florence-2-base")
+    parser.add_argument("--model", "-m", required=True, help="a name from /v1/models, or auto or compare")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="asked if the one before cannot answer, or compared",
+    )
+    parser.add_argument("--prefer", choices=("good", "cheap", "fast"), help="by what --model auto chooses")
+    parser.add_argument("--max-price", type=float, metavar="DOLLARS", help="for an image; dearer models are left out")
+    parser.add_argument("--dry-run", action="store_true", help="say who would be asked, and at which price")
+    parser.add_argument(
+        "--then",
+        action="append",
+        default=[],
+        type=step,
+        metavar="MODEL:TASK[:TEXT]",
+        help="asked about each object that was found (repeatable)",
+    )
+    parser.add_argument("--crop", type=float, help="for --then: times the object's size, from 1 to 8 (default: 1)")
     parser.add_argument("--prompt", "-p", default="", help="the question, or what the model's task needs")
     parser.add_argument("--task", "-t", help="such as caption, detect, ocr, query; without it the prompt decides")
     parser.add_argument("--label", action="append", default=[], help="what the task looks for (may be repeated)")
@@ -78,7 +99,20 @@ def main(arguments: Sequence[str] | None = None, program: str = "gigarouter ask"
         own.error("name an image, or ask without one: --prompt TEXT")
     if options.task is None and (options.label or options.region or options.length):
         own.error("--label, --region and --length belong to a task, which --task names")
+    if options.then and options.task is None:
+        own.error("--then is about what --task finds")
+    if options.crop is not None and not options.then:
+        own.error("--crop belongs to --then")
     return asyncio.run(ask_all(options))
+
+
+def step(text: str) -> Json:
+    """A further step of a pipeline: ``MODEL:TASK`` or ``MODEL:TASK:TEXT``."""
+    model, _, rest = text.partition(":")
+    name, _, words = rest.partition(":")
+    if not model or not name:
+        raise argparse.ArgumentTypeError("must be MODEL:TASK or MODEL:TASK:TEXT")
+    return {"model": model, "task": {"name": name, "text": words} if words else name, "for_each": "objects"}
 
 
 async def ask_all(options: argparse.Namespace, transport: httpx2.AsyncBaseTransport | None = None) -> int:
@@ -121,6 +155,17 @@ def body_of(options: argparse.Namespace, image: bytes | None) -> Json:
             "length": options.length,
         }
         body["task"] = {name: value for name, value in task.items() if value is not None}
+    chosen = {
+        "models": options.also or None,
+        "prefer": options.prefer,
+        "max_price": None if options.max_price is None else {"image": options.max_price},
+        "dry_run": options.dry_run or None,
+    }
+    body |= {name: value for name, value in chosen.items() if value is not None}
+    if options.then:
+        crop = {} if options.crop is None else {"crop": options.crop}
+        first = {"model": options.model, "task": body.pop("task")}
+        body |= {"model": "pipeline", "pipeline": [first, *({**one, **crop} for one in options.then)]}
     sampling = {name: getattr(options, name) for name in ("max_tokens", "temperature", "seed")}
     return body | {name: value for name, value in sampling.items() if value is not None}
 
@@ -175,12 +220,28 @@ def _show(answer: Json | Problem, image: Path | None, options: argparse.Namespac
 
 
 def lines_of(answer: Json) -> list[str]:
-    """What people read: the text, and a line for each object."""
-    message = answer["choices"][0]["message"]
+    """What people read: the text, and a line for each object; of several models, each line with the model's name."""
+    choices = answer["choices"]
+    if not any("model" in choice for choice in choices):
+        return _lines_of(choices[0]["message"])
+    return [f"{choice['model']}: {line}" for choice in choices for line in _lines_of(choice["message"])]
+
+
+def _lines_of(message: Mapping[str, Any]) -> list[str]:
     grounding = message.get("grounding") or {"text": message.get("content")}  # the content has geometry as JSON
     objects = grounding.get("objects") or []
     text = grounding.get("text") or ""
-    return [*([text] if text or not objects else []), *map(_object_line, objects)]
+    return [*([text] if text or not objects else []), *(line for one in objects for line in _object_lines(one))]
+
+
+def _object_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """An object, and below it what was asked about it."""
+    yield _object_line(found)
+    for answer in found.get("answers") or []:
+        error = answer.get("error")
+        said = [f"error: {error['message']}"] if error else [answer["text"]] if answer.get("text") else []
+        yield from (f"  {answer['model']}: {line}" for line in said)
+        yield from (f"  {line}" for inner in answer.get("objects") or [] for line in _object_lines(inner))
 
 
 def _object_line(found: Mapping[str, Any]) -> str:

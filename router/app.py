@@ -39,6 +39,9 @@ from router.backends.counting import counting
 from router.backends.ray import RayBackend
 from router.catalogue import entry, task_entries
 from router.chat.format import ChatFormat
+from router.composition.conductor import Conductor
+from router.composition.planner import Planner
+from router.composition.speed import Speeds
 from router.config import RouterConfig
 from router.conversation.model_name import read_model_name
 from router.fetch.fetcher import Fetcher
@@ -108,8 +111,23 @@ def create_app(
         meter = both(meter, measuring(metrics, backend, admission))
     if tracing is not None:
         meter = both(meter, TraceMeter(backend.serves))
-    chat = Endpoint(ChatFormat(config), backend, images, config, meter, admission=admission, hold=hold)
-    responses = Endpoint(ResponsesFormat(config), backend, images, config, meter, admission=admission, hold=hold)
+    speeds = Speeds()
+    meter = both(speeds, meter)
+    planner = Planner(backend, admission, speeds, config.auto, config.prices)
+    chats, responded = ChatFormat(config), ResponsesFormat(config)
+    chat = Endpoint(
+        chats, backend, images, config, meter, admission=admission, hold=hold, conductor=Conductor(chats, planner)
+    )
+    responses = Endpoint(
+        responded,
+        backend,
+        images,
+        config,
+        meter,
+        admission=admission,
+        hold=hold,
+        conductor=Conductor(responded, planner),
+    )
     moondream = {
         name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission, hold=hold)
         for name in ROUTES

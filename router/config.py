@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from logs.lines import LogFormat
+from router.composition.auto_rules import AutoRule
 from serve_args import parse_args
 from traces.target import checked_target
 from vlm.image.limits import ImageLimits
@@ -174,6 +175,8 @@ class RouterConfig(BaseModel):
         default_model: The model that answers to the name ``default`` as well; None if there is none.
         prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
             reported by ``/v1/models``, with null for a model that is not listed.
+        auto: Rules by which the model ``auto`` is chosen, the first that fits (:mod:`router.composition.auto_rules`);
+            else it is the one whose card ranks it first for the task.
         listen: IPv4 address and port at which the router's process listens itself, as ``127.0.0.1:8000``; None where
             Serve's proxies do. For a system on one machine, with one replica of the router.
         log_format: How this process writes its log: ``text``, as Ray Serve does, or ``json``, one object a line.
@@ -233,6 +236,7 @@ class RouterConfig(BaseModel):
     drop_params: bool = False
     default_model: Name | None = None
     prices: Mapping[Name, Price] = Field(default_factory=dict)
+    auto: tuple[AutoRule, ...] = ()
     listen: Address | None = None
     log_format: LogFormat = "text"
     traces: Target = "off"

@@ -30,11 +30,14 @@ ROOMS: dict[str, set[str]] = {
     "vlm/trace": set(),
     "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling", "vlm/trace"},
     "vlm/pace": set(),
+    "vlm/consensus": {"vlm/types"},
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
     "vlm/grounding_schema": set(),
     "vlm/confidence": set(),
+    "vlm/calibration": {"vlm/errors", "vlm/model_info"},
+    "vlm/calibration_files": {"vlm/errors", "vlm/calibration", "vlm/checkpoint"},
     "vlm/checkpoint": {"vlm/errors"},
     "vlm/image": {"vlm/errors", "vlm/types", "vlm/checkpoint"},
     "vlm/layers": set(),
@@ -43,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/models/plain_words": {"vlm/types"},
     "vlm/models/checks": set(),
     "vlm/models/processor": {"vlm/types"},
-    "vlm/models/base": {"vlm/types", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
+    "vlm/models/base": {"vlm/types", "vlm/calibration", "vlm/layers", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/models/family": {"vlm/checkpoint", "vlm/models/base", "vlm/models/checks", "vlm/models/processor"},
     "vlm/models": {
         "vlm/errors", "vlm/types", "vlm/confidence", "vlm/checkpoint", "vlm/image", "vlm/layers", "vlm/models/base",
@@ -51,14 +54,14 @@ ROOMS: dict[str, set[str]] = {
         "vlm/models/plain_words", "vlm/models/processor",
     },
     "vlm/loading": {
-        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/models", "vlm/models/base", "vlm/models/cards",
-        "vlm/models/family", "vlm/models/processor",
+        "vlm/errors", "vlm/types", "vlm/calibration_files", "vlm/checkpoint", "vlm/models", "vlm/models/base",
+        "vlm/models/cards", "vlm/models/family", "vlm/models/processor",
     },
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
-    "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor"},
+    "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor", "vlm/types"},
     "vlm/engine": {
-        "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers", "vlm/models/base",
-        "vlm/models/processor",
+        "vlm/calibration", "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers",
+        "vlm/models/base", "vlm/models/processor",
     },
     "vlm/bench": {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
@@ -79,7 +82,18 @@ ROOMS: dict[str, set[str]] = {
     "traces": set(),
     "router": set(),
     "router/suggest": set(),
-    "router/config": {"logs", "serve_args", "traces", "vlm/image"},
+    # Several models for one request. What a request says of them and what becomes of it, formats know; they are asked
+    # and put in an order by what knows no format.
+    "router/composition/wanted": set(),
+    "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
+    "router/composition/auto_rules": {"router/composition/wanted"},
+    "router/composition": {
+        "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base",
+        "router/catalogue",
+        "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
+        "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
+    },
+    "router/config": {"logs", "serve_args", "traces", "vlm/image", "router/composition/auto_rules"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     "router/resilience": {
@@ -99,11 +113,17 @@ ROOMS: dict[str, set[str]] = {
     "router/conversation": {
         "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
-        "router/images",
+        "router/images", "router/composition/routing_report", "router/composition/wanted",
     },
     # Formats of requests and answers: they do not know each other.
-    "router/chat": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
-    "router/responses": {"vlm/errors", "vlm/types", "router/config", "router/asgi", "router/conversation"},
+    "router/chat": {
+        "vlm/errors", "vlm/types", "router/config", "router/asgi", "router/composition/routing_report",
+        "router/composition/wanted", "router/conversation",
+    },
+    "router/responses": {
+        "vlm/errors", "vlm/types", "router/config", "router/asgi", "router/composition/routing_report",
+        "router/composition/wanted", "router/conversation",
+    },
     "router/moondream": {
         "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
     },
@@ -127,7 +147,8 @@ ROOMS: dict[str, set[str]] = {
     "router/app": {
         "metrics", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
-        "router/backends/base", "router/catalogue", "router/chat", "router/conversation", "router/fetch",
+        "router/backends/base", "router/catalogue", "router/chat", "router/composition", "router/conversation",
+        "router/fetch",
         "router/files", "router/images", "router/moondream", "router/openapi", "router/resilience",
         "router/responses", "router/server", "router/status", "router/tracing",
         "vlm/grounding_schema",
@@ -166,9 +187,10 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading", "vlm/models/base",
-        "vlm/reference", "router/admission", "router/app", "router/asgi", "router/config", "router/request_metrics",
-        "router/tracing", "deployments", "deployments/environment", "deployments/local", "metrics", "training", "tests",
+        "vlm/calibration", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading",
+        "vlm/models/base", "vlm/reference", "router/admission", "router/app", "router/asgi", "router/backends/base",
+        "router/config", "router/request_metrics", "router/tracing", "deployments", "deployments/environment",
+        "deployments/local", "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlm.types import Detection, Grounding, Point
+from vlm.types import Consensus, Detection, Grounding, ObjectAnswer, Point
 
 VERSION = "1"
 
@@ -72,20 +72,59 @@ def _object(index: int, found: Detection, size: Size | None) -> Json:
         "kind": found.kind,
         "label": found.label,
         "text": found.text,
-        "score": _score(found),
-        "score_type": None if found.score is None else "token_prob",
+        "score": _rounded(found.score),
+        "score_type": None if found.score is None else "token_prob" if found.consensus is None else "agreement",
+        "confidence": _rounded(found.confidence),
         **_geometry(found, size),
         "spans": [list(span) for span in found.spans],
+        "answers": [_answer(answer, size) for answer in found.answers] or None,
+        "consensus": _consensus(found.consensus),
+    }
+
+
+def _consensus(consensus: Consensus | None) -> Json | None:
+    if consensus is None:
+        return None
+    return {
+        "votes": consensus.votes,
+        "models": list(consensus.models),
+        "spread": round(consensus.spread, _NORMALISED_DECIMALS),
+    }
+
+
+def _answer(answer: ObjectAnswer, size: Size | None) -> Json:
+    return {
+        "model": answer.model,
+        "task": answer.task,
+        "text": answer.text,
+        "objects": [_object(index, one, size) for index, one in enumerate(answer.detections)],
+        "error": None if answer.error is None else {"code": answer.error[0], "message": answer.error[1]},
     }
 
 
 def _compact(found: Detection, size: Size | None) -> Json:
-    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _score(found)}
+    full = {"label": found.label, "text": found.text, **_geometry(found, size), "score": _rounded(found.score)}
+    compact = {key: value for key, value in full.items() if value is not None}
+    if found.consensus is not None:
+        compact["votes"] = found.consensus.votes
+    if found.answers:
+        compact["answers"] = [_compact_answer(answer, size) for answer in found.answers]
+    return compact
+
+
+def _compact_answer(answer: ObjectAnswer, size: Size | None) -> Json:
+    full = {
+        "model": answer.model,
+        "task": answer.task,
+        "text": answer.text,
+        "objects": [_compact(one, size) for one in answer.detections] or None,
+        "error": answer.error and answer.error[0],
+    }
     return {key: value for key, value in full.items() if value is not None}
 
 
-def _score(found: Detection) -> float | None:
-    return None if found.score is None else float(f"{found.score:.{_SCORE_DIGITS}g}")
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else float(f"{share:.{_SCORE_DIGITS}g}")
 
 
 def _geometry(found: Detection, size: Size | None) -> Json:

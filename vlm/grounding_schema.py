@@ -19,6 +19,31 @@ class ImageJson(TypedDict):
     height: int
 
 
+class AnswerErrorJson(TypedDict):
+    """Why there is no answer about an object."""
+
+    code: str
+    message: str
+
+
+class AnswerJson(TypedDict):
+    """What a model says about one object; its own objects are in the frame of the whole image."""
+
+    model: str
+    task: str
+    text: str | None
+    objects: list[ObjectJson]
+    error: AnswerErrorJson | None
+
+
+class ConsensusJson(TypedDict):
+    """Which of several models agree on an object, and how far their boxes are from each other: 0 if they are equal."""
+
+    votes: int
+    models: list[str]
+    spread: float
+
+
 class ObjectJson(TypedDict):
     """One object; each shape is null where the object does not have it, ``*_px`` is in pixels."""
 
@@ -28,7 +53,8 @@ class ObjectJson(TypedDict):
     label: str | None
     text: str | None
     score: float | None
-    score_type: Literal["token_prob"] | None
+    score_type: Literal["token_prob", "agreement"] | None
+    confidence: float | None
     box: list[float] | None
     box_px: list[float] | None
     point: Pair | None
@@ -38,6 +64,8 @@ class ObjectJson(TypedDict):
     polygons: list[list[Pair]] | None
     polygons_px: list[list[Pair]] | None
     spans: list[list[int]]
+    answers: list[AnswerJson] | None
+    consensus: ConsensusJson | None
 
 
 class GroundingJson(TypedDict):
@@ -61,7 +89,7 @@ _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", Non
 
 def grounding_schema() -> Json:
     """The JSON schema of the grounding object, draft 2020-12; also what OpenAI calls a strict schema."""
-    kinds = (GroundingJson, ImageJson, ObjectJson)
+    kinds = (GroundingJson, ImageJson, ObjectJson, AnswerJson, AnswerErrorJson, ConsensusJson)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "grounding",

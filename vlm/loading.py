@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm import models
+from vlm.calibration_files import CALIBRATIONS, find_calibration
 from vlm.checkpoint.files import REVISION_MISSING, Checkpoint
 from vlm.checkpoint.parameters import allocate_buffers, empty, place, shapes
 from vlm.checkpoint.synthesis import write_weights
@@ -72,7 +73,8 @@ def load(
     cache = None if weights_cache is None else WeightsCache(Path(weights_cache).expanduser(), weights_cache_bytes)
     model = _load_model(family, checkpoint, kind, where, cache, admit=admit)
     processor = build_processor(name, family, checkpoint)
-    loaded = LoadedModel(model, processor, name, checkpoint.source, checkpoint.revision)
+    calibration = find_calibration(checkpoint.folder, checkpoint.source, checkpoint.revision, _beside_card(name))
+    loaded = LoadedModel(model, processor, name, checkpoint.source, checkpoint.revision, calibration)
     seconds = time.perf_counter() - began
     checkpoint.report(f"loaded {checkpoint.folder} ({name}) as {info(loaded).dtype} on {where} in {seconds:.1f} s")
     return loaded
@@ -142,7 +144,13 @@ def info(loaded: LoadedModel) -> ModelInfo:
         parameters=sum(parameter.numel() for parameter in _module(model).parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
+        calibrated=loaded.calibration.summary,
     )
+
+
+def _beside_card(family: str) -> Path:
+    """The folder with what was measured of the family's published weights, which their own folder does not hold."""
+    return Path(next(iter(models.__path__))) / family / CALIBRATIONS
 
 
 def _load_model(

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedTask:
+    """A task for which a model's answers have confidences.
+
+    Attributes:
+        name: Canonical name.
+        threshold: The least confidence with which an answer is good enough to ask no other model; None if none is.
+        thresholds: The same, by the model that would be asked next.
+    """
+
+    name: str
+    threshold: float | None = None
+    thresholds: tuple[tuple[str, float], ...] = ()
+
+    def before(self, others: Sequence[str]) -> float | None:
+        """The threshold where these models would be asked next: the highest of theirs."""
+        known = dict(self.thresholds)
+        found = [known.get(name, self.threshold) for name in others]
+        return max((one for one in found if one is not None), default=None) if None not in found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +39,7 @@ class ModelInfo:
         dtype, device: Where and how it runs (``"float32"``, ``"cpu"``).
         slots: How many sequences its engine works on at once; 0 where there is no engine yet.
         rows: How many beams of theirs, likewise.
+        calibrated: The tasks for which its answers have confidences.
     """
 
     family: str
@@ -27,3 +50,4 @@ class ModelInfo:
     device: str
     slots: int = 0
     rows: int = 0
+    calibrated: tuple[CalibratedTask, ...] = ()

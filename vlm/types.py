@@ -69,8 +69,37 @@ class Box:
         xs, ys = [_unit(p.x) for p in points], [_unit(p.y) for p in points]
         return cls(min(xs), min(ys), max(xs), max(ys))
 
+    def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) in whole pixels of an image of ``size``: at least one pixel, within the image."""
+        width, height = size
+        left, top = min(round(self.x_min * width), width - 1), min(round(self.y_min * height), height - 1)
+        right, bottom = max(round(self.x_max * width), left + 1), max(round(self.y_max * height), top + 1)
+        return left, top, right, bottom
+
 
 Polygon = tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cropped:
+    """A part of an encoded image, which is cut out once it is decoded.
+
+    Attributes:
+        image: The encoded image.
+        box: The part, in whole pixels as :meth:`Box.pixels` rounds.
+    """
+
+    image: bytes
+    box: Box
+
+    def size(self, whole: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) in pixels of the part, of an image of the size ``whole``."""
+        left, top, right, bottom = self.box.pixels(whole)
+        return right - left, bottom - top
+
+
+EncodedImage = bytes | Cropped
+"""What is decoded: an image, or a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +111,7 @@ class Detection:
         label: What it is, or None if the model does not say.
         text: The text that is read there (OCR), else None.
         score: From 0 to 1 (see docs/scores.md), or None if the model gives none: it is never made up.
+        confidence: The probability that it is right, by its score; None where the checkpoint is not calibrated for it.
         box: The enclosing box; every kind but ``point`` has one.
         point: For the kind ``point``.
         quad: Four corners, for the kind ``quad``.
@@ -89,6 +119,8 @@ class Detection:
         spans: (start, end) offsets in code points into ``Grounding.text``, or into ``Grounding.reasoning`` if the model
             reasoned before it answered.
         image: Index of the image in which it is, of a request with several.
+        answers: What was then asked about this object alone, by a pipeline; empty for any other request.
+        consensus: Which models agree on it, where several were asked; None for an object of one model.
     """
 
     kind: ObjectKind
@@ -101,6 +133,44 @@ class Detection:
     polygons: tuple[Polygon, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
     image: int = 0
+    confidence: float | None = None
+    answers: tuple[ObjectAnswer, ...] = ()
+    consensus: Consensus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """What several models agree on about one object.
+
+    Attributes:
+        votes: How many have found it.
+        models: Their names, in alphabetical order.
+        spread: How far they are from each other: the mean of 1 - IoU with the merged box, or for points of the distance
+            as a share of the image's sides. 0 if all are the same.
+    """
+
+    votes: int
+    models: tuple[str, ...]
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAnswer:
+    """What a model says about one object that was found before.
+
+    Attributes:
+        model: Canonical name.
+        task: Canonical name of the task.
+        text: The answer's text; None for geometry alone, and where there is no answer.
+        detections: Its objects, in the frame of the whole image.
+        error: (code, message) where there is no answer.
+    """
+
+    model: str
+    task: str
+    text: str | None = None
+    detections: tuple[Detection, ...] = ()
+    error: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +265,8 @@ class Request:
         request_id: For the lines that are logged about it; it has no part in the answer.
         route: Where it has been; no answer depends on it.
         trace: The trace that it is a part of, if it is traced; no answer depends on it.
+        crop: The part of ``image`` that is asked about, as if it were the whole; None for all of it. Locations are
+            then of that part, from 0 to 1.
 
     Raises:
         InvalidRequest: Both ``task`` and ``tasks`` are given, or ``image`` and ``images``, or too many of them; or a
@@ -214,6 +286,7 @@ class Request:
     request_id: str = field(default="", compare=False)
     route: Route | None = field(default=None, repr=False, compare=False)
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    crop: Box | None = None
 
     def __post_init__(self) -> None:
         check(not self.tasks or self.task is None, "tasks", "and task exclude each other: send one of them")
@@ -221,6 +294,12 @@ class Request:
         check(not self.images or self.image is None, "images", "and image exclude each other: send one of them")
         check(len(self.images) <= MAX_IMAGES, "images", f"must hold at most {MAX_IMAGES}")
         check(1 <= self.n <= MAX_CHOICES, "n", f"must be from 1 to {MAX_CHOICES}")
+        check(self.crop is None or self.image is not None, "crop", "needs one image")
+
+    @property
+    def encoded(self) -> EncodedImage | None:
+        """What of the image is to be decoded; None without one."""
+        return self.image if self.image is None or self.crop is None else Cropped(self.image, self.crop)
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -304,6 +383,8 @@ class Completion:
             model has fewer to choose from, and none where it does not choose a token (a coordinate of Moondream).
         choices: All answers, if the request asked for several; else empty. The other fields are then those of the
             first, but ``usage`` adds up the tokens of all and counts the prompt once.
+        confidence: The probability that the text is right; None unless log-probabilities were asked for and the
+            checkpoint is calibrated for the task.
     """
 
     text: str
@@ -320,6 +401,7 @@ class Completion:
     token_bytes: tuple[bytes, ...] = ()
     top_logprobs: tuple[tuple[TopLogprob, ...], ...] = ()
     choices: tuple[Completion, ...] = ()
+    confidence: float | None = None
 
     @property
     def reasoning(self) -> str | None:

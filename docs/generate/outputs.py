@@ -26,7 +26,7 @@ from vlm.engine.engine import Engine
 from vlm.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/api.md", "docs/library.md", "examples/README.md")
+PAGES = ("README.md", "docs/api.md", "docs/composition.md", "docs/library.md", "examples/README.md")
 """The pages whose outputs are made here, relative to the repository."""
 
 _SERVED = "http://127.0.0.1:8000"

@@ -27,7 +27,8 @@ async def sse(
     first: Awaitable[Chunk | None], rest: AsyncGenerator[Chunk, None], writer: EventWriter
 ) -> AsyncGenerator[bytes, None]:
     """The events of a whole answer, those of one chunk together. ``first`` is its first chunk, perhaps here already."""
-    yield writer.opening()
+    if opening := writer.opening():
+        yield opening
     try:
         chunk = await first
         while chunk is not None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic
 
@@ -25,9 +25,10 @@ from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
-from router.asgi.format import BuiltRequest, Format, ImageLoader, ParsedT, Requester
+from router.asgi.format import BuiltRequest, Composition, Conductor, Demand, Format, ImageLoader, ParsedT, Requester
 from router.asgi.metering import Meter, Tally, ignore
 from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
+from router.asgi.once import Once
 from router.asgi.outgoing import READING_GRACE_S
 from router.asgi.room import SHARE_KEY, Share
 from router.asgi.sse import kept_alive
@@ -35,7 +36,7 @@ from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
 from router.config import RouterConfig
 from vlm.errors import EngineFailure, VlmError
-from vlm.types import Chunk, Request
+from vlm.types import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Endpoint(Generic[ParsedT]):
         *,
         admission: Admission | None = None,
         hold: Hold | None = None,
+        conductor: Conductor[ParsedT] | None = None,
     ) -> None:
         self._format = request_format
         self._backend = backend
@@ -61,6 +63,7 @@ class Endpoint(Generic[ParsedT]):
         self._meter = meter
         self._admission = admission or admission_of(config, backend)
         self._hold = hold or hold_of(config, backend)
+        self._conductor = conductor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = Tally(scope[REQUEST_ID_KEY])
@@ -83,50 +86,86 @@ class Endpoint(Generic[ParsedT]):
             body = [await until(deadline, read_body(scope, receive, self._config.max_body_bytes))]
         except ClientDisconnect:
             return
-        await while_connected(receive, self._answer(body, deadline, scope, send, tally))
+        await while_connected(receive, self._answer(body, _Exchange(scope, send, deadline, tally)))
 
-    async def _answer(self, body: list[bytes], deadline: float, scope: Scope, send: Send, tally: Tally) -> None:
+    async def _answer(self, body: list[bytes], exchange: _Exchange) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
-        requester = requester_of(scope)
+        deadline = exchange.deadline
         parsed = [await until(deadline, in_thread_if_large(len(body[0]), self._format.parse, body[0]))]
         size = len(body.pop())
+        if self._conductor is not None:
+            composition = await until(deadline, self._conductor.composition(parsed[0], exchange.request_id))
+            if composition is not None:
+                await self._answer_together(composition, parsed.pop(), size, exchange)
+                return
         demand = self._format.demand(parsed[0])
-        tally.asks(demand.model)
-        remaining_s = deadline - asyncio.get_running_loop().time()
-        batch = demand.priority == "batch"
-        async with AsyncExitStack() as stack:
-            started = await stack.enter_async_context(self._hold.waiting(demand.model, remaining_s))
-            remaining_s = deadline - asyncio.get_running_loop().time()
-            asked = Asked(demand.model, requester.caller, remaining_s, demand.generations, demand.beams, batch)
-            ticket = stack.enter_context(self._admission.admitted(asked))
-            tally.on_answer(partial(_answered, ticket, started))
-            built = await until(deadline, self._build(parsed.pop(), size, scope[REQUEST_ID_KEY], requester))
-            tally.read(built)
-            request = replace(built.request, caller=requester.caller, request_id=scope[REQUEST_ID_KEY])
-            await self._respond(request, built, deadline, scope, send, tally=tally)
+        exchange.tally.asks(demand.model)
+        requester = requester_of(exchange.scope)
+        async with self._let_in(demand, requester, deadline) as answered:
+            exchange.tally.on_answer(answered)
+            images = self._images.load(parsed[0].images, requester)
+            built = await until(deadline, self._build(parsed.pop(), images, size, exchange.request_id))
+            exchange.tally.read(built)
+            await self._respond(self._asked(built, requester, exchange.request_id), built, exchange)
 
-    async def _respond(
-        self, request: Request, built: BuiltRequest, deadline: float, scope: Scope, send: Send, *, tally: Tally
+    async def _answer_together(
+        self, composition: Composition[ParsedT], parsed: ParsedT, size: int, exchange: _Exchange
     ) -> None:
-        answer = within(deadline, self._backend.generate(built.model, request))
-        chunks = tally.watched(_located(answer, built))
-        try:
-            if built.stream:
-                await self._send_events(chunks, built, deadline, scope, send)
-            else:
-                answered = built.response_json(await whole(chunks))
-                await json_response(answered, headers=_headers(built))(scope, _disconnected, send)
-        finally:
-            await chunks.aclose()
+        """Images are loaded once, when the first of the models has let the request in."""
+        shown, requester, request_id = composition.shown, requester_of(exchange.scope), exchange.request_id
+        exchange.tally.asks(shown.model)
+        images = Once(partial(self._images.load, parsed.images, requester))
 
-    async def _build(self, parsed: ParsedT, body_size: int, request_id: str, requester: Requester) -> BuiltRequest:
-        images = await self._images.load(parsed.images, requester)
+        async def ask(alone: ParsedT) -> AsyncGenerator[Chunk, None]:
+            async with self._let_in(self._format.demand(alone), requester, exchange.deadline) as answered:
+                built = await self._build(alone, images.get(), size, request_id)
+                composition.saw(built)
+                exchange.tally.read(shown)
+                async with aclosing(self._asked(built, requester, request_id)) as chunks:
+                    async for chunk in chunks:
+                        if chunk.completion is not None:
+                            answered()
+                        yield chunk
+
+        try:
+            await self._respond(composition.chunks(ask, exchange.deadline), shown, exchange)
+        finally:
+            await images.end()
+
+    @asynccontextmanager
+    async def _let_in(self, demand: Demand, requester: Requester, deadline: float) -> AsyncIterator[Callable[[], None]]:
+        """The request takes its places at the model as long as the block lasts, or until it is told of its answer."""
+        now = asyncio.get_running_loop().time
+        batch = demand.priority == "batch"
+        async with self._hold.waiting(demand.model, deadline - now()) as started:
+            left_s = deadline - now()
+            asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch)
+            with self._admission.admitted(asked) as ticket:
+                yield partial(_answered, ticket, started)
+
+    def _asked(self, built: BuiltRequest, requester: Requester, request_id: str) -> AsyncGenerator[Chunk, None]:
+        request = replace(built.request, caller=requester.caller, request_id=request_id)
+        return _located(self._backend.generate(built.model, request), built)
+
+    async def _build(
+        self, parsed: ParsedT, loading: Awaitable[Sequence[bytes]], body_size: int, request_id: str
+    ) -> BuiltRequest:
+        images = await loading
         size = max(body_size, sum(map(len, images)))
         return await in_thread_if_large(size, self._format.build, parsed, images, request_id)
 
-    async def _send_events(
-        self, chunks: AsyncGenerator[Chunk, None], built: BuiltRequest, deadline: float, scope: Scope, send: Send
-    ) -> None:
+    async def _respond(self, answer: AsyncGenerator[Chunk, None], built: BuiltRequest, exchange: _Exchange) -> None:
+        chunks = exchange.tally.watched(within(exchange.deadline, answer))
+        try:
+            if built.stream:
+                await self._send_events(chunks, built, exchange)
+            else:
+                answered = built.response_json(await whole(chunks))
+                await json_response(answered, headers=_headers(built))(exchange.scope, _disconnected, exchange.send)
+        finally:
+            await chunks.aclose()
+
+    async def _send_events(self, chunks: AsyncGenerator[Chunk, None], built: BuiltRequest, exchange: _Exchange) -> None:
         """Wait for the first chunk before anything is sent, so that an early error has its proper status.
 
         Not longer than a waiting stream may be silent, though: then the answer begins, and an error is an event.
@@ -137,22 +176,43 @@ class Endpoint(Generic[ParsedT]):
             if first.done() and first.result() is None:
                 raise EngineFailure("The model gave no answer.")
             writer = built.event_writer()
-            scope[FAILURE_KEY] = writer.failure
-            events = sse(first, chunks, writer)
-            await self._send_until(deadline + READING_GRACE_S, events, built, send)
+            exchange.scope[FAILURE_KEY] = writer.failure
+            await self._send_until_late(sse(first, chunks, writer), built, exchange)
         finally:
             await give_up(first)
 
-    async def _send_until(
-        self, end: float, events: AsyncGenerator[bytes, None], built: BuiltRequest, send: Send
+    async def _send_until_late(
+        self, events: AsyncGenerator[bytes, None], built: BuiltRequest, exchange: _Exchange
     ) -> None:
         try:
-            async with asyncio.timeout_at(end):
-                await _send_all(events, built, self._config.keep_alive_s, send)
+            async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
+                await _send_all(events, built, self._config.keep_alive_s, exchange.send)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
             await events.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One request and the way back to its client.
+
+    Attributes:
+        scope, send: ASGI's.
+        deadline: In seconds on the event loop's clock.
+        tally: Learns what becomes of it.
+    """
+
+    scope: Scope
+    send: Send
+    deadline: float
+    tally: Tally
+
+    @property
+    def request_id(self) -> str:
+        """The id in the response's headers."""
+        request_id: str = self.scope[REQUEST_ID_KEY]
+        return request_id
 
 
 def admission_of(config: RouterConfig, backend: Backend) -> Admission:

@@ -7,7 +7,7 @@ makes the request to the model. Knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -170,5 +170,47 @@ class Format(Protocol[ParsedT]):
 
         Raises:
             InvalidRequest, InvalidImage: With the path of the field at fault.
+        """
+        ...
+
+
+AskedT_co = TypeVar("AskedT_co", bound=ParsedRequest, covariant=True)
+
+
+class Composition(Protocol[AskedT_co]):
+    """A request that several models have to do with, as long as it is answered."""
+
+    @property
+    def shown(self) -> BuiltRequest:
+        """The form of its answer. All but ``stream`` is known only once a model has been asked."""
+        ...
+
+    def chunks(
+        self, ask: Callable[[AskedT_co], AsyncGenerator[Chunk, None]], deadline: float
+    ) -> AsyncGenerator[Chunk, None]:
+        """The answer as it grows. Closing the generator gives the work of all models up.
+
+        Args:
+            ask: The answer of one model to the same request, which names no other.
+            deadline: In seconds on the event loop's clock.
+
+        Raises:
+            VlmError: There is no answer; with the path of the field at fault.
+        """
+        ...
+
+    def saw(self, built: BuiltRequest) -> None:
+        """A request to one of the models has been made."""
+        ...
+
+
+class Conductor(Protocol[ParsedT]):
+    """Knows which requests several models have to do with."""
+
+    async def composition(self, parsed: ParsedT, request_id: str) -> Composition[ParsedT] | None:
+        """What answers the request; None where it is for the one model that it names.
+
+        Raises:
+            VlmError: It asks for what is impossible; with the path of the field at fault.
         """
         ...

@@ -95,4 +95,6 @@ class EventWriter:
         choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         if token_ids is not None:
             choice["token_ids"] = token_ids
+        if finish_reason is not None:
+            choice.update(self.head.of_choice(index))
         return event({**self._head(), "choices": [choice], **(beside or {})})

@@ -9,10 +9,13 @@ from router.asgi.format import Demand
 from router.chat.events import EventWriter
 from router.chat.request import parse_chat
 from router.chat.response import ChatHead, Json, completion_json
+from router.composition.routing_report import Report
+from router.composition.wanted import Wanted
 from router.config import RouterConfig
 from router.conversation.reasoning import with_effort
 from router.conversation.request import BuiltConversation, ParsedConversation, build_request, demand_of
-from vlm.types import Completion
+from router.conversation.several import alone, staged, takes_region, unasked, wanted_of
+from vlm.types import Box, Completion
 
 EFFORT = "reasoning_effort"
 
@@ -37,6 +40,28 @@ class ChatFormat:
         asked = with_effort(asked, parsed, EFFORT)
         return BuiltChat(asked, ChatHead(asked.meta(request_id), self._config.system_fingerprint))
 
+    def wanted(self, parsed: ParsedConversation) -> Wanted | None:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return wanted_of(parsed, self._config)
+
+    def alone(
+        self, parsed: ParsedConversation, model: str, report: Report, *, judged: bool = False
+    ) -> ParsedConversation:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return alone(parsed, model, report, self._config, judged=judged)
+
+    def staged(self, parsed: ParsedConversation, stage: int, report: Report, part: Box | None) -> ParsedConversation:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return staged(parsed, stage, report, self._config, part)
+
+    def takes_region(self, task: str) -> bool:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return takes_region(task)
+
+    def unasked(self, parsed: ParsedConversation, model: str, report: Report, request_id: str) -> BuiltChat:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return self.build(unasked(parsed, model, report, self._config), (), request_id)
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltChat(BuiltConversation):
@@ -54,4 +79,5 @@ class BuiltChat(BuiltConversation):
 
     def event_writer(self) -> EventWriter:
         """The writer of a streamed answer."""
-        return EventWriter(self.head, self.asked.options, self.asked.include_usage, self.asked.request.n)
+        n = len(self.head.models) or self.asked.request.n
+        return EventWriter(self.head, self.asked.options, self.asked.include_usage, n)

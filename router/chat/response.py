@@ -37,6 +37,15 @@ class ChatHead:
     fingerprint: str | None = None
     id: str = field(default_factory=_new_id)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model of each choice, where they are of several models."""
+        return () if self.meta.report is None else self.meta.report.choices
+
+    def of_choice(self, index: int) -> Json:
+        """The keys that only the choices of several models have."""
+        return {"model": self.models[index]} if self.models else {}
+
     def json(self, kind: str) -> Json:
         """The keys that come before ``choices``."""
         tier = self.meta.service_tier
@@ -54,7 +63,10 @@ def completion_json(completion: Completion, head: ChatHead, options: ResponseOpt
     """The body of a whole answer."""
     return {
         **head.json("chat.completion"),
-        "choices": [_choice_json(index, one, options) for index, one in enumerate(choices_of(completion))],
+        "choices": [
+            {**_choice_json(index, one, options), **head.of_choice(index)}
+            for index, one in enumerate(choices_of(completion))
+        ],
         "usage": usage_json(completion),
         "x_gigarouter": extras_json(completion, head.meta),
     }

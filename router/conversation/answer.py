@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from router.asgi.errors import encode
+from router.composition.routing_report import Report
 from router.conversation.json_schema import JsonSchema
 from router.conversation.response_format import Content
 from router.conversation.tier import ServedTier
@@ -54,6 +55,7 @@ class ResponseMeta:
         resolution: How the router found the task; None where the model did.
         service_tier: How the request was served, if it asked for that.
         path_of: The path in the body of what a model calls by the name of a field of ``Request``.
+        report: What several models had to do with it; None where it is of the one that was asked.
         created: When the answer began, in seconds since 1970.
     """
 
@@ -63,6 +65,7 @@ class ResponseMeta:
     resolution: str | None = None
     path_of: Callable[[str], str] = str
     service_tier: ServedTier | None = None
+    report: Report | None = None
     created: int = field(default_factory=_now)
 
 
@@ -133,6 +136,7 @@ def extras_json(completion: Completion, meta: ResponseMeta) -> Json:
         "image_cache": _image_cache(completion),
         "ignored": [*dict.fromkeys((*meta.ignored, *map(meta.path_of, completion.ignored)))],
         "timings": {name: round(getattr(completion.timings, name), 3) for name in _TIMINGS},
+        **({} if meta.report is None else meta.report.json()),
     }
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 from pydantic_core import PydanticCustomError
 
 from router.asgi.validation import Checked
+from router.composition.wanted import MAX_CROPS, MAX_MODELS, MAX_STAGES, Preference
 from router.conversation.tier import ServiceTier
 from vlm.sampling import MAX_BIASES, MAX_TOP_LOGPROBS
 from vlm.types import MAX_TASKS, CaptionLength
@@ -198,12 +199,59 @@ def optional(description: str, *, default: object = None) -> Any:
 GroundingFormat = Literal["moondream", "qwen", "roboflow", "coco", "florence", "lmms-eval"]
 
 
+class MaxPrice(Checked):
+    """The most that an answer may cost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Annotated[float, Field(ge=0)] = Field(description="US dollars for one image.")
+
+
+class StageBody(Checked):
+    """A step of a pipeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Word = Field(description="A name from GET /v1/models, or an alias.")
+    task: AnyTask = Field(description="A task of the model, by name or with its arguments.")
+    for_each: Literal["objects"] | None = Field(
+        default=None, description="From the second step on: it is done for each object that the step before has found."
+    )
+    crop: Annotated[float, Field(ge=1, le=8)] | None = Field(
+        default=None,
+        description="The part of the image that is asked about, as a multiple of the object's width and height: 1 by "
+        "default. Not for tasks that take a region, which get the object's box.",
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_CROPS)] | None = Field(
+        default=None, description="The most objects that are asked about, in their order."
+    )
+
+
 class ModelBody(Checked):
     """What every format of conversations takes: the model, how its tokens are chosen, and our own fields."""
 
     model: Word = Field(
-        description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption."
+        description="A name from GET /v1/models, or an alias; a task may follow behind a colon, as in NAME:caption. "
+        "auto, compare, consensus, cascade and pipeline stand for several models."
     )
+    models: Annotated[list[Word], Field(min_length=1, max_length=MAX_MODELS)] | None = optional(
+        "Models that are asked in turn if the one before them cannot answer; with auto and compare, those among which "
+        "is chosen, or that are compared: all by default; with cascade, in which order they are asked."
+    )
+    min_confidence: Share | None = optional(
+        "The least confidence with which cascade takes an answer and asks no further model; by default what keeps the "
+        "accuracy of the models, as far as they were calibrated for the task."
+    )
+    min_votes: Annotated[int, Field(ge=1, le=MAX_MODELS)] | None = optional(
+        "With the model consensus: how many models must agree on an object; by default more than half of those that "
+        "answer."
+    )
+    prefer: Preference | None = optional("By what auto chooses.", default="good")
+    pipeline: Annotated[list[StageBody], Field(min_length=1, max_length=MAX_STAGES)] | None = optional(
+        "With the model pipeline: steps, of which each further one is about the objects of the one before."
+    )
+    max_price: MaxPrice | None = optional("Leave out models that cost more, or whose price is not known.")
+    dry_run: bool | None = optional("Say which models would be asked, and ask none.", default=False)
     stream: bool | None = optional("Send the answer as server-sent events.", default=False)
     temperature: Temperature | None = optional("0 is greedy.")
     top_p: TopP | None = optional("Sample from the most likely tokens that together have this probability.")

@@ -24,7 +24,6 @@ IMPOSSIBLE: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "prediction": (),
     "web_search_options": (),
-    "models": (),
 }
 """Fields that no format can honour, and their values that are harmless."""
 

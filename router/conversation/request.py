@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from router.asgi.format import Demand, ImageReference
+from router.composition.routing_report import Report
 from router.config import RouterConfig
 from router.conversation.answer import ResponseMeta, ResponseOptions
 from router.conversation.fields import Effort, ModelBody, TaskBody
@@ -23,7 +24,7 @@ from router.conversation.tier import ServedTier, priority_of, served_as
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.generations import check_generations, generations
-from vlm.types import Request, Sampling, Task
+from vlm.types import Box, Request, Sampling, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class ParsedConversation:
         logprobs: Report each token's log-probability.
         include_usage: Whether a stream ends with an event of token counts.
         effort: How much the model should reason.
+        report: What becomes of it where several models have to do with it; None where one has.
+        crop: The part of its image that is asked about.
+        judged: Whether the answer is judged before it is shown, so that it is wanted whole and with its confidence.
     """
 
     body: ModelBody
@@ -51,6 +55,9 @@ class ParsedConversation:
     logprobs: bool = False
     include_usage: bool = False
     effort: Effort | None = None
+    report: Report | None = None
+    crop: Box | None = None
+    judged: bool = False
 
     @property
     def images(self) -> tuple[ImageReference, ...]:
@@ -76,6 +83,7 @@ class ConversationRequest:
             finds it.
         reasoning_param: Path of what asked for reasoning, other than the task.
         service_tier: How it is served, if it asks for that.
+        report: What becomes of it where several models have to do with it.
     """
 
     model: str
@@ -90,10 +98,20 @@ class ConversationRequest:
     resolution: Literal["model", "plain"] | None = None
     reasoning_param: str | None = None
     service_tier: ServedTier | None = None
+    report: Report | None = None
 
     def meta(self, request_id: str) -> ResponseMeta:
         """What its answer says about it."""
-        return ResponseMeta(self.model, request_id, self.ignored, self.resolution, self.path_of, self.service_tier)
+        report = self.report
+        return ResponseMeta(
+            model=report.requested if report is not None and report.is_joint else self.model,
+            request_id=request_id,
+            ignored=self.ignored,
+            resolution=self.resolution,
+            path_of=self.path_of,
+            service_tier=self.service_tier,
+            report=report,
+        )
 
     def path_of(self, name: str) -> str:
         """The path in the body of a field of ``Request``, as the model calls it."""
@@ -196,10 +214,11 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         images[0] if len(images) == 1 else None,
         question.prompt.text,
         sampling=_sampling(parsed),
-        stream=bool(body.stream),
+        stream=bool(body.stream) and not parsed.judged,
         n=parsed.n,
         images=tuple(images) if len(images) > 1 else (),
         priority=priority_of(body.service_tier),
+        crop=parsed.crop,
     )
     named_task = _is_named(name, parsed)
     return ConversationRequest(
@@ -224,6 +243,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         how_to_send=question.how_to_send,
         resolution="model" if named_task else None,
         service_tier=served_as(body.service_tier),
+        report=parsed.report,
     )
 
 
@@ -268,7 +288,7 @@ def _sampling(parsed: ParsedConversation) -> Sampling:
         num_beams=body.num_beams,
         length_penalty=body.length_penalty,
         early_stopping=body.early_stopping,
-        logprobs=parsed.logprobs,
+        logprobs=parsed.logprobs or parsed.judged,
         top_logprobs=body.top_logprobs or 0,
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,

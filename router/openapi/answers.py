@@ -59,6 +59,60 @@ class TimingsObject(TypedDict):
     total_ms: Annotated[Milliseconds, Says("From the beginning to the end, preparing included.")]
 
 
+class RoutedCall(TypedDict):
+    """A model that was asked, or was not."""
+
+    model: str
+    status: Annotated[
+        Literal["asked", "answered", "failed", "not_asked", "would_ask"],
+        Says("would_ask in a dry run; not_asked says why in reason."),
+    ]
+    reason: Annotated[str | None, Says("The code of its error, or why it was not asked.")]
+    latency_ms: Annotated[Milliseconds | None, Says("Until the end of its answer, or its error.")]
+    cost_usd: Annotated[float | None, Says("US dollars; null where its price is not known.")]
+    calls: Annotated[Count, Says("How often it was asked: in a pipeline, once for each object.")]
+    failed_calls: Annotated[Count, Says("How many of these gave no answer.")]
+    confidence: NotRequired[Annotated[float | None, Says("With cascade, of its answer.")]]
+    min_confidence: NotRequired[Annotated[float | None, Says("With cascade, what its answer was held against.")]]
+
+
+class Routing(TypedDict):
+    """Which models had to do with the request."""
+
+    requested: Annotated[str, Says("The model as the request names it.")]
+    mode: Literal["fallback", "auto", "compare", "consensus", "cascade", "pipeline"]
+    chosen: Annotated[str | None, Says("The model whose answer it is; null for several.")]
+    why: Annotated[str, Says("Why in this order, in words.")]
+    tried: Annotated[list[RoutedCall], Says("In the order in which they were asked.")]
+    cost_usd: Annotated[float | None, Says("Of all calls together; null where a price is not known.")]
+    dry_run: bool
+
+
+class CallUsage(TypedDict):
+    """Tokens that one model read and wrote."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+
+
+class CallError(TypedDict):
+    """Why one of several models did not answer."""
+
+    code: str
+    message: str
+
+
+class CallResult(TypedDict):
+    """What one of several models took."""
+
+    model: str
+    latency_ms: Milliseconds | None
+    usage: CallUsage | None
+    cost_usd: float | None
+    error: CallError | None
+
+
 class Extras(TypedDict):
     """What this server says beside the answer."""
 
@@ -72,6 +126,8 @@ class Extras(TypedDict):
     ]
     ignored: Annotated[list[str], Says("Paths of what in the request was not used.")]
     timings: TimingsObject
+    routing: NotRequired[Annotated[Routing, Says("If the request names several models, or auto.")]]
+    results: NotRequired[Annotated[list[CallResult], Says("With compare and consensus, for each model.")]]
 
 
 # Chat completions
@@ -117,6 +173,7 @@ class Choice(TypedDict):
     finish_reason: FinishReason
     logprobs: Annotated[Logprobs | None, Says("With logprobs, else null.")]
     token_ids: NotRequired[Annotated[list[Count], Says("The ids of the tokens, with logprobs.")]]
+    model: NotRequired[Annotated[str, Says("With compare, whose answer it is.")]]
 
 
 class PromptTokensDetails(TypedDict):
@@ -171,6 +228,7 @@ class ChunkChoice(TypedDict):
     logprobs: Logprobs | None
     finish_reason: FinishReason | None
     token_ids: NotRequired[list[Count]]
+    model: NotRequired[Annotated[str, Says("With compare, beside the finish_reason.")]]
 
 
 class ChatCompletionChunk(TypedDict):

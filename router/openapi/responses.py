@@ -136,6 +136,7 @@ class MessageItem(TypedDict):
     content: list[OutputText]
     grounding: NotRequired[Grounding]
     grounding_format: NotRequired[RenderedObjects]
+    model: NotRequired[Annotated[str, Says("With compare, whose answer it is.")]]
 
 
 class InputTokensDetails(PromptTokensDetails):

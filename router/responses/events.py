@@ -17,7 +17,9 @@ from router.asgi.sse import named_event
 from router.conversation.answer import ResponseOptions, content_of, early_text
 from router.responses.response import (
     ResponseHead,
+    answers_of,
     error_json,
+    items_of,
     logprobs_of,
     open_message,
     open_reasoning,
@@ -78,43 +80,56 @@ class EventWriter:
     """
 
     def __init__(self, head: ResponseHead, options: ResponseOptions) -> None:
-        self._head = head
+        self._response = head
+        self._head = head.of_choice(0) if head.is_of_several else head  # of the items that are being sent
         self._options = options
         self._item: _Item | None = None
+        self._items = 0
         self._events = 0
         self._unsent: list[Json] = []  # the log-probabilities of tokens that came without text, as special ones do
 
     def opening(self) -> bytes:
         """The response before anything is known of its answer."""
-        begun = self._head.json("in_progress")
+        begun = self._response.json("in_progress")
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
     def events(self, chunk: Chunk) -> Iterator[bytes]:
-        """The events of one chunk."""
-        self._unsent += logprobs_of(chunk, self._options)
-        if chunk.reasoning:
-            yield from self._grow(self._reasoning, chunk.reasoning)
-        if text := early_text(chunk, self._options):
-            yield from self._grow(_MESSAGE, text)
+        """The events of one chunk. Of several models the first one's text is sent as it grows; the others' follow."""
+        for piece in chunk.choices or (chunk,):
+            if piece.index == 0:
+                yield from self._growing(piece)
         if chunk.completion is not None:
             yield from self._closing(chunk.completion)
 
     def failure(self, error: VlmError) -> bytes:
         """The error in both ways in which clients look for it."""
-        failed = self._event("response.failed", response=self._head.json("failed", error=error_json(error)))
+        failed = self._event("response.failed", response=self._response.json("failed", error=error_json(error)))
         body = error_body(error)
         told = {name: body["error"][name] for name in ("code", "message", "param")}
         return failed + self._event("error", **told, **body)
 
+    def _growing(self, chunk: Chunk) -> Iterator[bytes]:
+        self._unsent += logprobs_of(chunk, self._options)
+        if chunk.reasoning:
+            yield from self._grow(self._reasoning, chunk.reasoning)
+        if text := early_text(chunk, self._options):
+            yield from self._grow(_MESSAGE, text)
+
     def _closing(self, completion: Completion) -> Iterator[bytes]:
         """What has not been sent yet, and the last state of everything."""
-        response = response_json(completion, self._head, self._options)
-        if self._item is None and completion.reasoning:
-            yield from self._grow(self._reasoning, completion.reasoning)
-        sent = self._item.text if self._item is not None and self._item.names is _MESSAGE else ""
-        yield from self._grow(_MESSAGE, content_of(completion, self._options).removeprefix(sent))
-        yield from self._done(response["output"][-1])
+        for head, answer in answers_of(completion, self._response):
+            if head.choice:  # not the first one's, of which a part has been sent
+                self._head, self._item, self._unsent = head, None, logprobs_of(answer, self._options)
+            yield from self._closing_one(answer)
+        response = response_json(completion, self._response, self._options)
         yield self._event(f"response.{status_of(completion)}", response=response)
+
+    def _closing_one(self, answer: Completion) -> Iterator[bytes]:
+        if self._item is None and answer.reasoning:
+            yield from self._grow(self._reasoning, answer.reasoning)
+        sent = self._item.text if self._item is not None and self._item.names is _MESSAGE else ""
+        yield from self._grow(_MESSAGE, content_of(answer, self._options).removeprefix(sent))
+        yield from self._done(items_of(self._head, answer, self._options)[-1])
 
     @property
     def _reasoning(self) -> _Names:
@@ -126,7 +141,8 @@ class EventWriter:
         if item is not None and item.names is not names:
             yield from self._done(reasoning_item(self._head, item.text))
         if item is None or item.names is not names:
-            item = self._item = self._opened(names, 0 if item is None else item.index + 1)
+            item = self._item = self._opened(names, self._items)
+            self._items += 1
             yield self._event("response.output_item.added", output_index=item.index, item=item.opened)
             yield self._event(f"response.{names.part}.added", **item.where, part=item.part)
         item.text += delta

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from router.asgi.format import Demand
+from router.composition.routing_report import Report
+from router.composition.wanted import Wanted
 from router.config import RouterConfig
 from router.conversation.reasoning import reasons, with_effort
 from router.conversation.request import BuiltConversation, build_request, demand_of
+from router.conversation.several import alone, staged, takes_region, unasked, wanted_of
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, response_json
 from vlm.errors import VlmError
-from vlm.types import Completion
+from vlm.types import Box, Completion
 
 EFFORT = "reasoning.effort"
 SUMMARY = "reasoning.summary"
@@ -41,6 +44,28 @@ class ResponsesFormat:
         if in_summary and not reasons(asked.request):
             asked = replace(asked, ignored=(*asked.ignored, SUMMARY))
         return BuiltResponse(asked, ResponseHead(asked.meta(request_id), echo_of(parsed.body), in_summary))
+
+    def wanted(self, parsed: ParsedResponses) -> Wanted | None:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return wanted_of(parsed.conversation, self._config)
+
+    def alone(self, parsed: ParsedResponses, model: str, report: Report, *, judged: bool = False) -> ParsedResponses:
+        """See :class:`~router.composition.conductor.Composing`."""
+        conversation = alone(parsed.conversation, model, report, self._config, judged=judged)
+        return replace(parsed, conversation=conversation)
+
+    def staged(self, parsed: ParsedResponses, stage: int, report: Report, part: Box | None) -> ParsedResponses:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return replace(parsed, conversation=staged(parsed.conversation, stage, report, self._config, part))
+
+    def takes_region(self, task: str) -> bool:
+        """See :class:`~router.composition.conductor.Composing`."""
+        return takes_region(task)
+
+    def unasked(self, parsed: ParsedResponses, model: str, report: Report, request_id: str) -> BuiltResponse:
+        """See :class:`~router.composition.conductor.Composing`."""
+        conversation = unasked(parsed.conversation, model, report, self._config)
+        return self.build(replace(parsed, conversation=conversation), (), request_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.asgi.errors import encode
@@ -54,6 +54,7 @@ class ResponseHead:
         in_summary: Whether the reasoning is the summary of its item, and not its content.
         id: OpenAI's.
         item_id: What the ids of its items end in.
+        choice: Position among the models that are compared, whose message says which it is of; None where there is one.
     """
 
     meta: ResponseMeta
@@ -61,6 +62,22 @@ class ResponseHead:
     in_summary: bool = False
     id: str = field(default_factory=_new_response_id)
     item_id: str = field(default_factory=_new_id)
+    choice: int | None = None
+
+    def of_choice(self, index: int) -> ResponseHead:
+        """The same for the items of one of the models that are compared."""
+        return replace(self, item_id=f"{self.item_id}_{index}", choice=index)
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether several models are compared."""
+        return self.meta.report is not None and self.meta.report.several
+
+    @property
+    def of_model(self) -> Json:
+        """The keys that only the messages of several models have."""
+        report = self.meta.report
+        return {} if self.choice is None or report is None else {"model": report.choices[self.choice]}
 
     @property
     def message_id(self) -> str:
@@ -93,15 +110,27 @@ class ResponseHead:
 def response_json(completion: Completion, head: ResponseHead, options: ResponseOptions) -> Json:
     """The body of a whole answer, which is also the last state of a streamed one."""
     cut = completion.finish_reason == "length"
-    reasoning = [reasoning_item(head, completion.reasoning)] if completion.reasoning else []
     return head.json(
         status_of(completion),
-        [*reasoning, message_item(head, completion, options)],
+        [item for one, answer in answers_of(completion, head) for item in items_of(one, answer, options)],
         usage=usage_json(completion),
         completed_at=None if cut else int(time.time()),
         incomplete_details={"reason": "max_output_tokens"} if cut else None,
         x_gigarouter=extras_json(completion, head.meta),
     )
+
+
+def answers_of(completion: Completion, head: ResponseHead) -> list[tuple[ResponseHead, Completion]]:
+    """The answers of an answer, each with what its items repeat: one, or that of each model that is compared."""
+    if not completion.choices:
+        return [(head, completion)]
+    return [(head.of_choice(index), answer) for index, answer in enumerate(completion.choices)]
+
+
+def items_of(head: ResponseHead, completion: Completion, options: ResponseOptions) -> list[Json]:
+    """The items of one answer."""
+    reasoning = [reasoning_item(head, completion.reasoning)] if completion.reasoning else []
+    return [*reasoning, message_item(head, completion, options)]
 
 
 def status_of(completion: Completion) -> str:
@@ -116,6 +145,7 @@ def message_item(head: ResponseHead, completion: Completion, options: ResponseOp
         "status": status_of(completion),
         "content": [text_part(content_of(completion, options), completion, options)],
         **found_json(completion, options),
+        **head.of_model,
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from gigarouter import ask
 from router.app import create_app
 from router.config import RouterConfig
-from tests.router.world import IMAGE, FakeBackend, geometry, script
+from tests.router.world import BALL, IMAGE, FakeBackend, geometry, script
 from vlm.errors import Overloaded
 
 
@@ -133,8 +133,42 @@ def test_the_key_is_sent_and_stands_in_no_option(image: Path, monkeypatch: pytes
     assert "--key" not in ask.parser().format_help()
 
 
+def test_models_that_are_compared_stand_beside_their_answers(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared = ("--also", "blip-large", "--also", "florence-2-base")
+    assert run(FakeBackend(), image, "-m", "compare", *compared, "-t", "caption") == 0
+    assert capsys.readouterr().out == "blip-large: a red square\nflorence-2-base: a red square\n"
+
+
+def test_a_dry_run_says_who_would_be_asked(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = FakeBackend()
+    assert run(backend, image, "-m", "auto", "--prefer", "good", "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out)["chosen"] == "florence-2-base"
+    assert backend.asked == []
+
+
+def test_what_is_asked_about_objects_stands_below_them(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = FakeBackend(script(geometry(BALL)))
+    then = ("--then", "florence-2-base:ground:a ball", "--crop", 1.5)
+    assert run(backend, image, "-m", "florence-2-base", "-t", "detect", *then) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ball  box 0.100,0.200,0.500,0.600"
+    assert lines[1].startswith("  ball  box 0.")
+    _, request = backend.asked[1]
+    assert request.task is not None
+    assert (request.task.name, request.task.text) == ("ground", "a ball")
+    assert request.crop is not None
+
+
 @pytest.mark.parametrize(
-    "arguments", [("-m", "blip-large"), ("a.png", "-m", "blip-large", "--label", "dog"), ("a.png",)]
+    "arguments",
+    [
+        ("-m", "blip-large"),
+        ("a.png", "-m", "blip-large", "--label", "dog"),
+        ("a.png",),
+        ("a.png", "-m", "blip-large", "--then", "blip-large"),
+        ("a.png", "-m", "blip-large", "--then", "blip-large:caption"),
+        ("a.png", "-m", "blip-large", "-t", "caption", "--crop", "2"),
+    ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -13,7 +13,8 @@ from vlm.grounding_json import objects_json, to_json
 from vlm.types import Box, Detection, Grounding, Point
 
 SHAPES = ("box", "point", "quad", "polygons")
-KEYS = {"id", "image", "kind", "label", "text", "score", "score_type", "spans", *SHAPES, *(f"{s}_px" for s in SHAPES)}
+KEYS = {"id", "image", "kind", "label", "text", "score", "score_type", "confidence", "spans", "answers", "consensus"}
+KEYS |= {*SHAPES, *(f"{s}_px" for s in SHAPES)}
 
 units = st.floats(0, 1)
 points = st.builds(Point, units, units)
@@ -155,6 +156,7 @@ def test_a_whole_example() -> None:
                 "text": None,
                 "score": 0.87,
                 "score_type": "token_prob",
+                "confidence": None,
                 "box": [0.1, 0.2, 0.5, 0.6],
                 "box_px": [64.0, 96.0, 320.0, 288.0],
                 "point": None,
@@ -164,6 +166,7 @@ def test_a_whole_example() -> None:
                 "polygons": None,
                 "polygons_px": None,
                 "spans": [[2, 5]],
+                "answers": None,
             }
         ],
         "truncated": False,

@@ -24,6 +24,7 @@ import numpy as np
 
 from vlm.decoding.wire import MAX_HEADER_BYTES, Ended, Header, receive, receive_task, send_reply
 from vlm.errors import InvalidImage
+from vlm.types import Cropped, EncodedImage
 
 if TYPE_CHECKING:
     from vlm.models.processor import Preprocess
@@ -51,21 +52,22 @@ def main() -> None:
 
 def serve(connection: socket.socket, limit: Callable[[int], None]) -> None:
     """Read what decodes, say that it is there, and decode. ``limit`` is called with each image's bytes of memory."""
-    size, _ = receive_task(connection)
+    size, *_ = receive_task(connection)
     preprocess: Preprocess = pickle.loads(receive(connection, size))  # noqa: S301  from its parent
     send_reply(connection, {"ready": True})
     while True:
-        size, memory_bytes = receive_task(connection)
+        size, memory_bytes, box = receive_task(connection)
         limit(memory_bytes)
-        _answer(connection, preprocess, receive(connection, size))
+        image = receive(connection, size)
+        _answer(connection, preprocess, image if box is None else Cropped(image, box))
 
 
-def _answer(connection: socket.socket, preprocess: Preprocess, image: bytes) -> None:
+def _answer(connection: socket.socket, preprocess: Preprocess, image: EncodedImage) -> None:
     header, pixels = _decoded(preprocess, image)
     send_reply(connection, header, pixels)
 
 
-def _decoded(preprocess: Preprocess, image: bytes) -> tuple[Header, memoryview]:
+def _decoded(preprocess: Preprocess, image: EncodedImage) -> tuple[Header, memoryview]:
     try:
         made = preprocess(image)
         pixels = np.ascontiguousarray(made.pixels)

@@ -18,6 +18,7 @@ from vlm.decoding.process import REAP_S, DecodingProcess, Gone
 from vlm.decoding.queue import DecodeQueue, Job
 from vlm.errors import EngineClosed, EngineFailure, EngineLost, InvalidImage, VlmError
 from vlm.models.processor import Preprocess, ProcessedImage
+from vlm.types import EncodedImage
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +104,11 @@ class DecodePool:
         started = [thread for thread in self._threads if thread.ident is not None]
         return not overdue and (self._stopping.is_set() or all(thread.is_alive() for thread in started))
 
-    def submit(self, image: bytes, cost: int) -> Future[ProcessedImage]:
+    def submit(self, image: EncodedImage, cost: int) -> Future[ProcessedImage]:
         """Decode an image as soon as the budget has room.
 
         Args:
-            image: The encoded image.
+            image: The encoded image, or the part of one.
             cost: See :attr:`vlm.decoding.cost.Announced.memory_bytes`.
 
         Returns:

@@ -18,6 +18,7 @@ import numpy as np
 from vlm.decoding.wire import Ended, Header, receive_reply, send_task
 from vlm.errors import EngineFailure, InvalidImage
 from vlm.models.processor import ProcessedImage
+from vlm.types import EncodedImage
 
 START_S = 60
 """Patience with a process that starts, in seconds: it takes 0.1 to 0.3, but the machine may be very busy."""
@@ -82,11 +83,11 @@ class DecodingProcess:
         """The id of the process."""
         return self._process.pid
 
-    def decode(self, image: bytes, memory_bytes: int, deadline: float) -> ProcessedImage:
+    def decode(self, image: EncodedImage, memory_bytes: int, deadline: float) -> ProcessedImage:
         """Decode and resize an image.
 
         Args:
-            image: The encoded image.
+            image: The encoded image, or the part of one.
             memory_bytes: Memory that it may take.
             deadline: A time of ``time.monotonic``.
 
@@ -110,7 +111,7 @@ class DecodingProcess:
         self._socket.close()
         self._reap()
 
-    def _exchange(self, data: bytes, memory_bytes: int, deadline: float) -> tuple[Header, bytearray]:
+    def _exchange(self, data: EncodedImage, memory_bytes: int, deadline: float) -> tuple[Header, bytearray]:
         try:
             send_task(self._socket, data, memory_bytes, deadline)
             return receive_reply(self._socket, deadline)

@@ -15,6 +15,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from vlm.models.processor import ProcessedImage
+from vlm.types import EncodedImage
 
 SMALL_FRACTION = 16
 """An image is small if it takes at most this fraction of the budget: 2.7 megapixels of 512 MiB."""
@@ -28,13 +29,13 @@ class Job:
     """An image that is to be decoded.
 
     Attributes:
-        image: The encoded image.
+        image: The encoded image, or the part of one.
         cost: Estimate of the bytes that decoding it holds.
         result: Pending until there is a result; cancelling it gives the image up, even while it is decoded.
         context: That of whoever asks, so that lines about the image are of the request.
     """
 
-    image: bytes
+    image: EncodedImage
     cost: int
     result: Future[ProcessedImage] = field(default_factory=Future)
     context: Context = field(default_factory=copy_context)

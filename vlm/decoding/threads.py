@@ -12,6 +12,7 @@ from contextvars import copy_context
 from vlm.decoding.pool import STOPPING
 from vlm.errors import EngineClosed, EngineFailure, VlmError
 from vlm.models.processor import Preprocess, ProcessedImage
+from vlm.types import EncodedImage
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class DecodeThreads:
         """Always."""
         return True
 
-    def submit(self, image: bytes, cost: int) -> Future[ProcessedImage]:  # noqa: ARG002  there is no budget
+    def submit(self, image: EncodedImage, cost: int) -> Future[ProcessedImage]:  # noqa: ARG002  there is no budget
         """As :meth:`DecodePool.submit <vlm.decoding.pool.DecodePool.submit>`, but an image that has begun goes on."""
         try:
             return self._threads.submit(copy_context().run, self._decode, image)
@@ -47,7 +48,7 @@ class DecodeThreads:
             refused.set_exception(EngineClosed(STOPPING))
             return refused
 
-    def _decode(self, image: bytes) -> ProcessedImage:
+    def _decode(self, image: EncodedImage) -> ProcessedImage:
         if self._stopping:
             raise EngineClosed(STOPPING)
         try:

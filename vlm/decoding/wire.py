@@ -1,6 +1,7 @@
 """What the engine's process and a decoding process write to each other over a socket.
 
-A task is its number of bytes, the memory that it may take, and the encoded image. A reply is the length of a header,
+A task is its number of bytes, the memory that it may take, the box of the part that is wanted (all not-a-number for the
+whole), and the encoded image. A reply is the length of a header,
 the number of bytes of pixels, the header as JSON, and the pixels. Nothing that a decoding process writes is unpickled:
 should an image take over its decoder, this is no way into the engine's process.
 """
@@ -8,15 +9,20 @@ should an image take over its decoder, this is no way into the engine's process.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 import time
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
+
+from vlm.types import Box, Cropped, EncodedImage
 
 Header = Mapping[str, Any]
 
-_TASK = struct.Struct("!QQ")
+_TASK = struct.Struct("!QQ4d")
+_WHOLE = (math.nan,) * 4
 _REPLY = struct.Struct("!IQ")
 _TIMEVAL = struct.Struct("@ll")
 
@@ -34,9 +40,10 @@ class Ended(Exception):
     """The other side has closed the socket, or wrote what it must not."""
 
 
-def send_task(to: socket.socket, data: bytes, memory_bytes: int, deadline: float) -> None:
+def send_task(to: socket.socket, image: EncodedImage, memory_bytes: int, deadline: float) -> None:
     """Send an image, or at the beginning what decodes it. Raises OSError; TimeoutError at the deadline."""
-    header, body = _TASK.pack(len(data), memory_bytes), memoryview(data)
+    data, box = (image.image, astuple(image.box)) if isinstance(image, Cropped) else (image, _WHOLE)
+    header, body = _TASK.pack(len(data), memory_bytes, *box), memoryview(data)
     try:
         sent = to.sendmsg([header, body], (), socket.MSG_DONTWAIT)
     except BlockingIOError as error:  # what came before has not been read
@@ -48,10 +55,10 @@ def send_task(to: socket.socket, data: bytes, memory_bytes: int, deadline: float
         to.settimeout(None)
 
 
-def receive_task(source: socket.socket) -> tuple[int, int]:
-    """The number of bytes that follow, and the memory that the task may take. Raises Ended."""
-    size, memory_bytes = _TASK.unpack(receive(source, _TASK.size))
-    return size, memory_bytes
+def receive_task(source: socket.socket) -> tuple[int, int, Box | None]:
+    """The number of bytes that follow, the memory that the task may take, and the part's box. Raises Ended."""
+    size, memory_bytes, *box = _TASK.unpack(receive(source, _TASK.size))
+    return size, memory_bytes, None if math.isnan(box[0]) else Box(*box)
 
 
 def receive(source: socket.socket, size: int) -> bytes:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 
+from vlm.calibration import Calibration
 from vlm.engine.output import TextDelta
 from vlm.engine.sequence import Sequence
 from vlm.models.processor import Processor
@@ -27,19 +28,19 @@ def next_chunk(sequence: Sequence, delta: TextDelta, processor: Processor) -> Ch
     )
 
 
-def last_chunk(sequence: Sequence, delta: TextDelta, processor: Processor) -> Chunk:
+def last_chunk(sequence: Sequence, delta: TextDelta, processor: Processor, calibration: Calibration) -> Chunk:
     """The last chunk, with the whole completion."""
-    return replace(next_chunk(sequence, delta, processor), completion=_completion(sequence, processor))
+    return replace(next_chunk(sequence, delta, processor), completion=_completion(sequence, processor, calibration))
 
 
-def _completion(sequence: Sequence, processor: Processor) -> Completion:
+def _completion(sequence: Sequence, processor: Processor, calibration: Calibration) -> Completion:
     assert sequence.finish_reason is not None
     inputs = sequence.inputs
     return Completion(
         text=sequence.output.text if inputs.has_text else "",
         token_ids=tuple(sequence.generated),
         logprobs=tuple(sequence.logprobs if sequence.sampling.logprobs else ()),
-        grounding=_grounding(sequence, processor),
+        grounding=_grounding(sequence, processor, calibration),
         finish_reason=sequence.finish_reason,
         usage=_usage(sequence),
         timings=_timings(sequence),
@@ -48,6 +49,7 @@ def _completion(sequence: Sequence, processor: Processor) -> Completion:
         has_text=inputs.has_text,
         token_bytes=_token_bytes(sequence, processor),
         top_logprobs=_top_logprobs(sequence, processor),
+        confidence=calibration.of_answer(inputs.task, sequence.logprobs) if sequence.sampling.logprobs else None,
     )
 
 
@@ -86,7 +88,7 @@ def _ignored(sequence: Sequence) -> tuple[str, ...]:
     return (*sequence.inputs.ignored, *unused)
 
 
-def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
+def _grounding(sequence: Sequence, processor: Processor, calibration: Calibration) -> Grounding:
     inputs = sequence.inputs
     finished = sequence.finish_reason == "stop"
     parsed = processor.parse(sequence.generated, inputs, finished=finished, logprobs=_chosen_logprobs(sequence))
@@ -98,7 +100,9 @@ def _grounding(sequence: Sequence, processor: Processor) -> Grounding:
         native_task=inputs.native_task,
         text=text,
         image_size=inputs.image_size,
-        detections=tuple(_within(_named(found, sequence.label), length) for found in kept),
+        detections=tuple(
+            _judged(_within(_named(one, sequence.label), length), inputs.task, calibration) for one in kept
+        ),
         truncated=parsed.truncated,
         raw=processor.decode(sequence.generated, special=True),
         reasoning=parsed.reasoning,
@@ -122,6 +126,11 @@ def _reaches(detection: Detection, threshold: float | None) -> bool:
 def _named(detection: Detection, label: str | None) -> Detection:
     """The detection under the client's own label, whose case and characters a tokenizer may have changed."""
     return detection if label is None else replace(detection, label=label)
+
+
+def _judged(detection: Detection, task: str, calibration: Calibration) -> Detection:
+    """The detection with its confidence."""
+    return replace(detection, confidence=calibration.of_object(task, detection.score))
 
 
 def _within(detection: Detection, length: int) -> Detection:

@@ -66,6 +66,7 @@ class Core:
         )
         self._model = loaded.model
         self._processor = loaded.processor
+        self._calibration = loaded.calibration
         self._runner = ModelRunner(loaded, plan, encoder_cache_bytes)
         self._steps = self._rows = 0
 
@@ -223,4 +224,4 @@ class Core:
         delta += sequence.output.finish()
         if not sequence.stream and sequence.inputs.has_text:
             delta = TextDelta(sequence.output.text)
-        return Event(sequence, last_chunk(sequence, delta, self._processor))
+        return Event(sequence, last_chunk(sequence, delta, self._processor, self._calibration))

@@ -63,7 +63,7 @@ class Intake:
         draft = await self._draft(request, generations)
         if draft.cost is None:
             return draft.finished()
-        decode = partial(self._decoder.submit, request.image or b"", draft.cost)
+        decode = partial(self._decoder.submit, request.encoded or b"", draft.cost)
         return draft.finished(await self._images.get(draft.key, decode))
 
     async def _draft(self, request: Request, generations: int) -> Draft:

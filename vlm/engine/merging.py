@@ -25,6 +25,7 @@ def merged(answers: Sequence[Completion], text: str, grounding: Grounding, usage
         has_text=any(one.has_text for one in answers),
         token_bytes=tuple(piece for one in answers for piece in one.token_bytes),
         top_logprobs=tuple(step for one in answers for step in one.top_logprobs),
+        confidence=_least([one.confidence for one in answers if one.has_text]),
     )
 
 
@@ -44,6 +45,12 @@ def ignored_by_all(answers: Sequence[Completion]) -> tuple[str, ...]:
 
 def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
     return "length" if any(one.finish_reason == "length" for one in answers) else "stop"
+
+
+def _least(confidences: Sequence[float | None]) -> float | None:
+    """That of the text that is least likely right; None where that of one is not known."""
+    known = [one for one in confidences if one is not None]
+    return min(known) if known and len(known) == len(confidences) else None
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:

@@ -19,7 +19,7 @@ from vlm.engine.sequence import Sequence
 from vlm.errors import EngineFailure, InvalidRequest, VlmError, prompt_too_long
 from vlm.generations import label_of
 from vlm.models.processor import NO_PIXELS, Inputs, ModelFacts, ProcessedImage, Processor
-from vlm.types import Request, Sampling
+from vlm.types import EncodedImage, Request, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Draft:
 
     Attributes:
         sequence: What becomes of it.
-        key: Hash of the encoded image.
+        key: Hash of what is decoded for it.
         cost: Estimate of the bytes that decoding the image holds; None if there is nothing to decode.
         began: Time of ``time.perf_counter`` at which preparing the request began.
     """
@@ -86,7 +86,7 @@ class _Lookup:
         self._few_parts = few_parts
         self.cost: int | None = None
 
-    def __call__(self, image: bytes) -> ProcessedImage:
+    def __call__(self, image: EncodedImage) -> ProcessedImage:
         if self._kept is not None:
             return self._kept
         found = announced(image, few_parts=self._few_parts)
@@ -123,7 +123,7 @@ class Preparer:
             EngineFailure: The processor raised something else, which is a bug.
         """
         began = time.perf_counter()
-        key = hashlib.sha256(request.image or b"").digest()
+        key = key_of(request)
         lookup = _Lookup(self._images.find(key), few_parts=few_parts)
         inputs = self._inputs(request, lookup)
         sampling = self._resolve(request.sampling, inputs)
@@ -176,6 +176,14 @@ class Preparer:
         if beams > 1:
             longest = min(longest, longest_with_beams(self._blocks, prompt, beams))
         return max(1, longest - prompt + 1)  # the last token is chosen but never read, so it needs no position
+
+
+def key_of(request: Request) -> bytes:
+    """Hash of what is decoded for a request: of the encoded image, and of the part that is wanted of it."""
+    key = hashlib.sha256(request.image or b"")
+    if request.crop is not None:
+        key.update(repr(request.crop).encode())
+    return key.digest()
 
 
 def check_token_ids(model: ModelFacts, sampling: Sampling) -> None:

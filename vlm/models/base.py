@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vlm.calibration import NOT_CALIBRATED, Calibration
 from vlm.checkpoint.files import Checkpoint
 from vlm.layers.attention import AttentionContext
 from vlm.models.processor import Bytes, Inputs, ModelFacts, Processor
@@ -180,6 +181,7 @@ class LoadedModel:
         family: Folder of ``vlm.models`` that serves the checkpoint.
         source: Folder or hub id of the checkpoint, as given.
         revision: Commit of the hub repository; None for a folder.
+        calibration: How often its answers are right.
     """
 
     model: VisionLanguageModel
@@ -187,6 +189,7 @@ class LoadedModel:
     family: str
     source: str
     revision: str | None
+    calibration: Calibration = NOT_CALIBRATED
 
 
 def pixel_table(model: VisionLanguageModel, processor: Processor) -> Tensor:

@@ -28,12 +28,15 @@ class TaskCard:
         native: The model's own prompts for the task; empty where it has none.
         outputs: What the answer holds: ``"text"``, ``"boxes"``, ``"quads"``, ...
         needs: Arguments that it requires (``"text"``).
+        rank: Its place among the models that have the task, the best first, by what the models' papers and cards
+            report and by what their answers hold: the order in which a choice is made for those who name no model.
     """
 
     name: str
     native: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("text",)
     needs: tuple[str, ...] = ()
+    rank: int = 9
 
 
 @dataclass(frozen=True, slots=True)

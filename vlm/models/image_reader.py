@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vlm.image.decode import ImageLimits, decode
 from vlm.image.preprocess import ToPixels
 from vlm.models.processor import ProcessedImage
+from vlm.types import Cropped, EncodedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,11 @@ class ImageReader:
     pixels: ToPixels
     limits: ImageLimits
 
-    def __call__(self, image: bytes) -> ProcessedImage:
+    def __call__(self, image: EncodedImage) -> ProcessedImage:
         """Decode and resize. Raises InvalidImage."""
-        decoded = decode(image, self.limits)
+        if isinstance(image, Cropped):
+            whole = decode(image.image, self.limits)
+            decoded = whole.crop(image.box.pixels(whole.size))
+        else:
+            decoded = decode(image, self.limits)
         return ProcessedImage(self.pixels(decoded), decoded.size)

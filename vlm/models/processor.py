@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vlm.types import Detection, Request, Sampling, TaskResolution
+from vlm.types import Detection, EncodedImage, Request, Sampling, TaskResolution
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -74,8 +74,8 @@ class ProcessedImage:
 NO_PIXELS: Bytes = np.empty((0, 0, 0), dtype=np.uint8)
 """Stands for the pixels of an image that has yet to be decoded."""
 
-Preprocess = Callable[[bytes], ProcessedImage]
-"""Decodes and preprocesses an encoded image. Raises InvalidImage."""
+Preprocess = Callable[[EncodedImage], ProcessedImage]
+"""Decodes and preprocesses an encoded image, or a part of one. Raises InvalidImage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,12 @@ for (const [provider, model] of Object.entries(PROVIDERS)) {
       assert.ok(groundingOf(answer.response.body).objects.length > 0);
     });
 
+    it('streams an answer of several models without an error', async () => {
+      const answer = streamText({ model: model('compare:caption'), messages: ask('') });
+      for await (const part of answer.fullStream) assert.notEqual(part.type, 'error');
+      assert.ok((await answer.text).length > 0);
+    });
+
     it('takes an image as bytes, as base64 and as a data URL', async () => {
       for (const image of [png, new Uint8Array(png), png.toString('base64'), dataUrl(), new URL(dataUrl())]) {
         const answer = await generateText({ model: model('moondream-2'), messages: ask(question, image) });

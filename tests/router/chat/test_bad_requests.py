@@ -245,7 +245,6 @@ BAD = [
     Bad("a named function", body(function_call={"name": "f"}), "unsupported_parameter", "function_call"),
     Bad("audio", body(audio={"voice": "alloy"}), "unsupported_parameter", "audio"),
     Bad("spoken answers", body(modalities=["text", "audio"]), "unsupported_parameter", "modalities"),
-    Bad("several models", body(models=["a", "b"]), "unsupported_parameter", "models"),
     Bad("drop_params is a string", body(tools=[1], drop_params="yes"), "invalid_type", "drop_params"),
     # The answer's form
     Bad("stream is a string", body(stream="true"), "invalid_type", "stream"),

@@ -32,6 +32,7 @@ BALL_JSON = {
     "text": None,
     "score": None,
     "score_type": None,
+    "confidence": None,
     "box": [0.1, 0.2, 0.5, 0.6],
     "box_px": [64.0, 96.0, 320.0, 288.0],
     "point": None,
@@ -41,6 +42,7 @@ BALL_JSON = {
     "polygons": None,
     "polygons_px": None,
     "spans": [],
+    "answers": None,
 }
 
 

@@ -216,7 +216,7 @@ def test_what_has_no_effect_is_reported(fields: dict[str, Any], ignored: list[st
 
 
 def test_what_chat_cannot_honour_is_not_honoured_here() -> None:
-    assert {"audio", "modalities", "models", "n"} <= set(IMPOSSIBLE)
+    assert {"audio", "modalities", "n"} <= set(IMPOSSIBLE)
 
 
 def test_errors_name_the_field_that_the_client_wrote() -> None:

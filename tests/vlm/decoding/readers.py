@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlm.decoding.cost import bytes_of
 from vlm.errors import InvalidImage
 from vlm.models.processor import ProcessedImage
+from vlm.types import EncodedImage
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Acting:
 
     always: str = ""
 
-    def __call__(self, image: bytes) -> ProcessedImage:
-        method = getattr(self, self.always or image.decode())
+    def __call__(self, image: EncodedImage) -> ProcessedImage:
+        method = getattr(self, self.always or bytes_of(image).decode())
         return ProcessedImage(np.full((1, 1), method(), np.float32), (1, 1))
 
     def pid(self) -> int:

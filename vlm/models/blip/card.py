@@ -19,7 +19,7 @@ CARDS = (
         parameters=470_000_000,
         license="BSD-3-Clause",
         published="2022-12",
-        tasks=(TaskCard("caption"),),
+        tasks=(TaskCard("caption", rank=4),),
         context_length=512,
         releases=(Release("353689b859fcf0523410b1806dace5fb46ecdf41"),),
     ),

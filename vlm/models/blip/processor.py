@@ -88,10 +88,10 @@ class BlipProcessor:
             UnsupportedTask: The task is not a caption.
         """
         resolved = resolve_task(request)
-        if request.image is None:
+        if request.encoded is None:
             raise missing_image("BLIP")
         prompt_ids = self._prompt_ids(resolved.prefix)
-        image = (preprocess or self.preprocess)(request.image)
+        image = (preprocess or self.preprocess)(request.encoded)
         return Inputs(
             pixels=image.pixels,
             prompt_ids=prompt_ids,

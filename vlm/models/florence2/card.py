@@ -21,23 +21,34 @@ CARDS = (
         license="MIT",
         published="2024-06",
         tasks=(
-            TaskCard("caption", native=("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")),
-            TaskCard("dense_caption", native=("<DENSE_REGION_CAPTION>",), outputs=("boxes",)),
+            TaskCard("caption", rank=1, native=("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")),
+            TaskCard("dense_caption", rank=1, native=("<DENSE_REGION_CAPTION>",), outputs=("boxes",)),
             # One label asks for <OPEN_VOCABULARY_DETECTION>, which may answer with polygons; none for <OD>.
-            TaskCard("detect", native=("<OD>", "<OPEN_VOCABULARY_DETECTION>"), outputs=("boxes", "polygons")),
-            TaskCard("ground", native=("<CAPTION_TO_PHRASE_GROUNDING>",), outputs=("boxes",), needs=("text",)),
-            TaskCard("ocr", native=("<OCR>",)),
-            TaskCard("ocr_regions", native=("<OCR_WITH_REGION>",), outputs=("text", "quads")),
+            TaskCard("detect", rank=1, native=("<OD>", "<OPEN_VOCABULARY_DETECTION>"), outputs=("boxes", "polygons")),
+            TaskCard("ground", rank=1, native=("<CAPTION_TO_PHRASE_GROUNDING>",), outputs=("boxes",), needs=("text",)),
+            TaskCard("ocr", rank=1, native=("<OCR>",)),
+            TaskCard("ocr_regions", rank=1, native=("<OCR_WITH_REGION>",), outputs=("text", "quads")),
             # The centres of detect's boxes, with or without a label: it has no prompt of its own.
-            TaskCard("point", outputs=("points", "boxes")),
+            TaskCard("point", rank=2, outputs=("points", "boxes")),
             TaskCard(
-                "region_caption", native=("<REGION_TO_DESCRIPTION>",), outputs=("text", "boxes"), needs=("region",)
+                "region_caption",
+                rank=1,
+                native=("<REGION_TO_DESCRIPTION>",),
+                outputs=("text", "boxes"),
+                needs=("region",),
             ),
-            TaskCard("region_category", native=("<REGION_TO_CATEGORY>",), outputs=("text", "boxes"), needs=("region",)),
-            TaskCard("region_ocr", native=("<REGION_TO_OCR>",), outputs=("text", "boxes"), needs=("region",)),
-            TaskCard("region_proposal", native=("<REGION_PROPOSAL>",), outputs=("boxes",)),
+            TaskCard(
+                "region_category",
+                rank=1,
+                native=("<REGION_TO_CATEGORY>",),
+                outputs=("text", "boxes"),
+                needs=("region",),
+            ),
+            TaskCard("region_ocr", rank=1, native=("<REGION_TO_OCR>",), outputs=("text", "boxes"), needs=("region",)),
+            TaskCard("region_proposal", rank=1, native=("<REGION_PROPOSAL>",), outputs=("boxes",)),
             TaskCard(
                 "segment",
+                rank=1,
                 native=("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_SEGMENTATION>"),
                 outputs=("polygons",),
                 needs=("text",),  # or a region instead

@@ -104,10 +104,10 @@ class Florence2Processor:
             UnsupportedTask: The model does not have the task; the message lists those that it has.
         """
         resolved = resolve_task(request)
-        if request.image is None:
+        if request.encoded is None:
             raise missing_image("Florence-2")
         encoder_ids = self._encoder_ids(resolved)
-        image = (preprocess or self.preprocess)(request.image)
+        image = (preprocess or self.preprocess)(request.encoded)
         return Inputs(
             pixels=image.pixels,
             prompt_ids=(self.vocabulary.eos,),  # BART's decoder starts from </s>

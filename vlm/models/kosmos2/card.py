@@ -22,19 +22,30 @@ CARDS = (
         tasks=(
             TaskCard(
                 "caption",
+                rank=3,
                 native=("<grounding>An image of", "<grounding>Describe this image in detail:"),
                 outputs=("text", "boxes"),
             ),
-            TaskCard("detect", native=("<grounding><phrase>...</phrase>",), outputs=("boxes",), needs=("labels",)),
-            TaskCard("ground", native=("<grounding><phrase>...</phrase>",), outputs=("text", "boxes"), needs=("text",)),
+            TaskCard(
+                "detect", rank=3, native=("<grounding><phrase>...</phrase>",), outputs=("boxes",), needs=("labels",)
+            ),
+            TaskCard(
+                "ground",
+                rank=3,
+                native=("<grounding><phrase>...</phrase>",),
+                outputs=("text", "boxes"),
+                needs=("text",),
+            ),
             TaskCard(
                 "query",
+                rank=2,
                 native=("<grounding> Question: ... Answer:",),
                 outputs=("text", "boxes"),
                 needs=("text",),
             ),
             TaskCard(
                 "region_caption",
+                rank=2,
                 native=("<grounding><phrase>It</phrase><object><patch_index_....><patch_index_....></object> is",),
                 outputs=("text", "boxes"),
                 needs=("region",),

@@ -86,11 +86,11 @@ class Kosmos2Processor:
             UnsupportedTask: The model does not have the task; the message lists those that it has.
         """
         resolved = resolve_task(request)
-        if request.image is None:
+        if request.encoded is None:
             raise missing_image("Kosmos-2")
         prompt = self._prompt(resolved)
         sequence = self._sequence(prompt)
-        image = (preprocess or self.preprocess)(request.image)
+        image = (preprocess or self.preprocess)(request.encoded)
         return Inputs(
             pixels=image.pixels,
             prompt_ids=sequence,

@@ -97,7 +97,7 @@ class Moondream2Processor:
         self._check_revision(resolved, has_image=has_image)
         prompt = self._prompt(resolved) if has_image else (self.ids.bos, *self._prompt(resolved))
         room = self._room(len(prompt), has_image)
-        image = None if request.image is None else (preprocess or self.preprocess)(request.image)
+        image = None if request.encoded is None else (preprocess or self.preprocess)(request.encoded)
         steps = OBJECT_STAGES.get(resolved.native)
         return Inputs(
             pixels=None if image is None else image.pixels,
