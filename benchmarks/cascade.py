@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import base64
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,7 +27,8 @@ from router.backends.base import LocalBackend
 from router.config import RouterConfig
 from training.evaluation.clients import read_detection, task_json
 from vlm.engine.engine import Engine
-from vlm.loading import load
+from vlm.loading import info, load
+from vlm.types import Chunk, ModelInfo, Request
 
 ROOT = Path(__file__).parent.parent
 SEED = 8_000_000
@@ -36,6 +37,18 @@ PER_IMAGES = 1000
 _IN_FLIGHT = 16
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An engine, and what it has loaded: the router has to know which tasks it is calibrated for."""
+
+    engine: Engine
+    info: ModelInfo
+
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """See :class:`~router.backends.base.Generator`."""
+        return self.engine.generate(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     prices = prices_of(ROOT / "serve_config.yaml")
     with ExitStack() as stack:
-        engines = {
-            name: stack.enter_context(Engine(load(ROOT / "miniatures" / name, dtype="float32", device="cpu")))
-            for name in sorted(prices)
-        }
+        engines = {name: _loaded(ROOT / "miniatures" / name, stack) for name in sorted(prices)}
         app = create_app(LocalBackend(engines), RouterConfig(prices=prices))
         asyncio.run(_all_tasks(app, prices, options))
     return 0
+
+
+def _loaded(folder: Path, stack: ExitStack) -> Described:
+    loaded = load(folder, dtype="float32", device="cpu")
+    return Described(stack.enter_context(Engine(loaded)), info(loaded))
 
 
 def prices_of(path: Path) -> dict[str, str]:
