@@ -32,9 +32,9 @@ class Calibrated(Models):
     """Models of which some were calibrated; of one without ``infos`` it is not known what is loaded."""
 
     def __init__(
-        self, *args: object, calibrated: Sequence[str] = (CHEAP,), unknown: Sequence[str] = (), **kinds: object
-    ):
-        super().__init__(*args, **kinds)  # type: ignore[arg-type]  as Models takes them
+        self, *args: Any, calibrated: Sequence[str] = (CHEAP,), unknown: Sequence[str] = (), **kinds: Any
+    ) -> None:
+        super().__init__(*args, **kinds)
         families = {"blip-large": "blip", CHEAP: "florence2", "kosmos-2": "kosmos2", DEAR: "moondream2"}
         self.statuses = [
             status
