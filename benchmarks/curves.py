@@ -82,8 +82,6 @@ def least_threshold(
         kept += gained
         if kept >= wanted:
             least = confidence
-        else:
-            break
     return least
 
 

@@ -31,7 +31,8 @@ PAGES = ("README.md", "docs/api.md", "docs/composition.md", "docs/library.md", "
 
 _SERVED = "http://127.0.0.1:8000"
 _EXAMPLE = re.compile(r"^```(sh|python)\n((?:(?!```).*\n)+)```\n\n(```\w*\n)((?:(?!```).*\n)*)```$", re.MULTILINE)
-_SCORE = re.compile(r'(?<="score":) ?\d[-+.\de]*')
+_SCORE = re.compile(r'(?:(?<="score":)|(?<="confidence":)) ?\d[-+.\de]*')
+"""Scores, and the confidences that follow from them."""
 _VARYING = re.compile(
     r"\d+ a second"
     r"|chatcmpl-[0-9a-f]{32}"

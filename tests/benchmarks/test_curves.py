@@ -50,3 +50,8 @@ def test_the_least_threshold_keeps_the_accuracy() -> None:
     assert least_threshold(confidences, right, otherwise, 0.99) == 0.8
     assert least_threshold(confidences, right, otherwise, 0.7) == 0.7
     assert least_threshold([0.9], [False], [True], 0.99) is None
+
+
+def test_a_model_that_is_better_than_the_next_one_is_content_with_most() -> None:
+    right, otherwise = [True, True, True, False], [False, True, False, False]
+    assert least_threshold([0.9, 0.8, 0.7, 0.2], right, otherwise, 0.99) == 0.2

@@ -68,7 +68,7 @@ class Person(BaseModel):
 class Rated(BaseModel):
     class One(BaseModel):
         label: str
-        confidence: float
+        certainty: float
 
     objects: list[One]
 
