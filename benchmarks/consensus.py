@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from benchmarks.score_auc import MINIATURES
 from benchmarks.shapes import KINDS, LabelledImage, make_images
-from vlm.consensus import Vote, agreed, iou, label_key
+from vlm.consensus import Vote, agreed, iou, label_key, weight_of
 from vlm.engine.engine import Engine
 from vlm.loading import load
+from vlm.models.cards import cards
 from vlm.types import Box, Detection, Grounding, Request, Sampling, Task
 
 MODELS = ("florence-2-base", "kosmos-2", "moondream-2")
@@ -69,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     systems: dict[str, Found] = {
         model: [grounding.detections for grounding in found] for model, found in answers.items()
     }
+    weights = {model: weight_of(cards()[model], "detect") for model in MODELS}
     for votes in range(2, len(MODELS) + 1):
         systems[f"consensus of {votes}"] = [
-            agreed([Vote(model, answers[model][at]) for model in MODELS], votes).detections for at in range(len(images))
+            agreed([Vote(model, answers[model][at], weights[model]) for model in MODELS], votes).detections
+            for at in range(len(images))
         ]
     print(f"{len(images)} images from seed {options.seed}")
     for overlap in OVERLAPS:

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "vlm/trace": set(),
     "vlm/types": {"vlm/errors", "vlm/model_info", "vlm/route", "vlm/sampling", "vlm/trace"},
     "vlm/pace": set(),
-    "vlm/consensus": {"vlm/types"},
+    "vlm/consensus": {"vlm/types", "vlm/models/cards"},
     "vlm/generations": {"vlm/errors", "vlm/types"},
     "vlm/grounding_json": {"vlm/types"},
     "vlm/grounding_formats": {"vlm/types"},
@@ -187,10 +187,10 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "vlm/calibration", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image", "vlm/loading",
-        "vlm/models/base", "vlm/reference", "router/admission", "router/app", "router/asgi", "router/backends/base",
-        "router/config", "router/request_metrics", "router/tracing", "deployments", "deployments/environment",
-        "deployments/local", "metrics", "training", "tests",
+        "vlm/calibration", "vlm/consensus", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image",
+        "vlm/loading", "vlm/models/base", "vlm/models/cards", "vlm/reference", "router/admission", "router/app",
+        "router/asgi", "router/backends/base", "router/config", "router/request_metrics", "router/tracing", "deployments",
+        "deployments/environment", "deployments/local", "metrics", "training", "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",

@@ -3,9 +3,9 @@
 Objects of two models are the same one if they have the same label, as :func:`label_key` reads it, and lie on each
 other: boxes by the intersection over their union, points by their distance. Each model has at most one vote for an
 object. The pairs are those with the greatest overlap altogether (the Hungarian method, Kuhn 1955, as scipy has it), and
-the merged box is the weighted mean of the boxes ("weighted boxes fusion", Solovyev et al. 2021). The weights are the
-squares of the confidences, where all that agree have one, and else equal, since raw scores of different models are on
-different scales. Squares place the boxes of the miniatures better than confidences themselves or their fourth powers.
+the merged box is the weighted mean of the boxes ("weighted boxes fusion", Solovyev et al. 2021). A box weighs as much
+as its model does, and, where all that agree have a confidence, by the square of its own. Raw scores are of no use here,
+since those of different models are on different scales.
 
 The result depends on the models' answers and not on their order. scipy is imported when something is merged.
 """
@@ -20,16 +20,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
+from vlm.models.cards import Card, TaskCard
 from vlm.types import Box, Consensus, Detection, Grounding, Point, Polygon
 
-MIN_OVERLAP = 0.5
-"""Of two boxes: the intersection over the union, as detectors are mostly judged."""
+MIN_OVERLAP = 0.45
+"""Of two boxes: the intersection over the union. A little under the 0.5 by which detectors are mostly judged, since two
+boxes that both are right by that may differ more from each other than from the truth."""
 
 MAX_DISTANCE = 0.05
 """Of two points, as a share of the image's sides."""
 
 MIN_LIKENESS = 0.8
 """Of two texts that were read: the share of the letters that are the same and in the same order."""
+
+_LEAST_CONFIDENCE = 0.01
+"""No box weighs less, so that those without any confidence have a mean, too."""
 
 _ARTICLE = re.compile(r"^(?:an?|the|one|another|some)\s+", re.IGNORECASE)
 _NOT_WORDS = re.compile(r"[^\w\s]+")
@@ -43,10 +48,16 @@ class Vote:
     Attributes:
         model: Its name, which differs from that of the others.
         grounding: What it has found.
+        weight: How much it counts in the place and the score of what it agrees on; more than 0. See :func:`weight_of`.
     """
 
     model: str
     grounding: Grounding
+    weight: float = 1.0
+
+
+Member = tuple[Vote, Detection]
+"""One of the objects of a model."""
 
 
 @dataclass(slots=True)
@@ -54,19 +65,25 @@ class _Cluster:
     """What several models have found in one place.
 
     Attributes:
-        members: Each with the name of its model; at most one of a model.
+        members: Each with the vote that it is from; at most one of a model.
         merged: Their mean.
     """
 
-    members: list[tuple[str, Detection]]
+    members: list[Member]
     merged: Detection = field(init=False)
 
     def __post_init__(self) -> None:
-        self.merged = _mean([found for _, found in self.members])
+        self.merged = _mean(self.members)
 
-    def add(self, model: str, found: Detection) -> None:
-        self.members.append((model, found))
-        self.merged = _mean([one for _, one in self.members])
+    def add(self, vote: Vote, found: Detection) -> None:
+        self.members.append((vote, found))
+        self.merged = _mean(self.members)
+
+
+def weight_of(card: Card, task: str) -> float:
+    """How much a model counts by its card: 1 for the best at a task, 1/2 for the second."""
+    known = next((one for one in card.tasks if one.name == task), TaskCard(task))
+    return 1 / known.rank
 
 
 def majority(models: int) -> int:
@@ -75,24 +92,25 @@ def majority(models: int) -> int:
 
 
 def agreed(votes: Sequence[Vote], min_votes: int | None = None) -> Grounding:
-    """The objects on which at least ``min_votes`` models agree, those with the most votes first.
+    """The objects on which at least ``min_votes`` models agree, the best by score first.
 
     Args:
         votes: At least one answer, all to the same task about the same images.
         min_votes: By default that of :func:`majority`.
 
     Returns:
-        The grounding of the first model by name, without text, with the merged objects. Their score is the mean of
-        the confidences of all models, where one that has not found the object counts 0, and one that has but is not
-        calibrated counts 1: without calibration it is the share of the models that agree.
+        The grounding of the model with the greatest weight, without text, with the merged objects. Their score is the
+        weighted mean of the confidences of all models, where one that has not found the object counts 0, and one that
+        has but is not calibrated counts 1: without calibration and weights it is the share of the models that agree.
     """
-    ordered = sorted(votes, key=lambda vote: vote.model)
+    ordered = sorted(votes, key=lambda vote: (-vote.weight, vote.model))
+    weight = math.fsum(vote.weight for vote in ordered)
     needed = majority(len(ordered)) if min_votes is None else min_votes
     clusters: list[_Cluster] = []
     for vote in ordered:
         _join(clusters, vote)
     kept = [cluster for cluster in clusters if len(cluster.members) >= needed]
-    found = sorted((_result(cluster, len(ordered)) for cluster in kept), key=_rank)
+    found = sorted((_result(cluster, weight) for cluster in kept), key=_rank)
     first = ordered[0].grounding
     return replace(
         first,
@@ -127,9 +145,9 @@ def _join(clusters: list[_Cluster], vote: Vote) -> None:
     pairs = dict(_pairs([cluster.merged for cluster in clusters], found))
     for index, one in enumerate(found):
         if index in pairs:
-            clusters[pairs[index]].add(vote.model, one)
+            clusters[pairs[index]].add(vote, one)
         else:
-            clusters.append(_Cluster([(vote.model, one)]))
+            clusters.append(_Cluster([(vote, one)]))
 
 
 def _pairs(merged: Sequence[Detection], found: Sequence[Detection]) -> list[tuple[int, int]]:
@@ -144,8 +162,8 @@ def _pairs(merged: Sequence[Detection], found: Sequence[Detection]) -> list[tupl
     for row, one in enumerate(found):
         key = _key(one)
         for column, other in enumerate(merged):
-            if keys[column] == key and _reads_alike(one, other):
-                likeness[row, column] = overlap(one, other)
+            if keys[column] == key and (shared := overlap(one, other)) and _reads_alike(one, other):
+                likeness[row, column] = shared
     rows, columns = linear_sum_assignment(likeness, maximize=True)
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if likeness[row, column] > 0]
 
@@ -190,44 +208,48 @@ def _area(box: Box) -> float:
 # Merging
 
 
-def _mean(members: Sequence[Detection]) -> Detection:
+def _mean(members: Sequence[Member]) -> Detection:
     """The mean of objects, as an object with the most common label."""
-    weights = _weights(members)
-    first = members[0]
-    if first.kind == "point":
-        point = _point([one.point or Point(0, 0) for one in members], weights)
-        return Detection("point", label=_commonest([one.label for one in members]), point=point, image=first.image)
-    box = _box([one.box or Box(0, 0, 0, 0) for one in members], weights)
-    quads = [one.quad for one in members if one.quad is not None]
-    quad = _quad(quads, weights) if len(quads) == len(members) else None
+    found, weights = [one for _, one in members], _weights(members)
+    label, image = _commonest([one.label for one in found]), found[0].image
+    if found[0].kind == "point":
+        points = [one.point or Point(0, 0) for one in found]
+        return Detection("point", label=label, point=_point(points, weights), image=image)
+    quads = [one.quad for one in found if one.quad is not None]
+    quad = _quad(quads, weights) if len(quads) == len(found) else None
     return Detection(
         "box" if quad is None else "quad",
-        label=_commonest([one.label for one in members]),
-        text=_commonest([one.text for one in members]),
-        box=box,
+        label=label,
+        text=_commonest([one.text for one in found]),
+        box=_box([one.box or Box(0, 0, 0, 0) for one in found], weights),
         quad=quad,
-        image=first.image,
+        image=image,
     )
 
 
-def _weights(members: Sequence[Detection]) -> list[float]:
-    confidences = [one.confidence for one in members if one.confidence]
-    weights = [one * one for one in confidences] if len(confidences) == len(members) else [1.0] * len(members)
-    return [weight / math.fsum(weights) for weight in weights]
+def _weights(members: Sequence[Member]) -> list[float]:
+    confidences = [one.confidence for _, one in members if one.confidence is not None]
+    calibrated = len(confidences) == len(members)
+    factors = [max(one, _LEAST_CONFIDENCE) ** 2 for one in confidences] if calibrated else [1.0] * len(members)
+    return [vote.weight * factor for (vote, _), factor in zip(members, factors, strict=True)]
+
+
+def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The mean, which rounding does not take beyond the values."""
+    mean = math.fsum(weight * value for value, weight in zip(values, weights, strict=True)) / math.fsum(weights)
+    return min(max(mean, min(values)), max(values))
 
 
 def _box(boxes: Sequence[Box], weights: Sequence[float]) -> Box:
     def side(of: Callable[[Box], float]) -> float:
-        return math.fsum(weight * of(box) for box, weight in zip(boxes, weights, strict=True))
+        return _weighted([of(box) for box in boxes], weights)
 
     left, top = side(lambda box: box.x_min), side(lambda box: box.y_min)
     return Box(left, top, side(lambda box: box.x_max), side(lambda box: box.y_max))
 
 
 def _point(points: Sequence[Point], weights: Sequence[float]) -> Point:
-    pairs = [*zip(points, weights, strict=True)]
-    x = math.fsum(weight * point.x for point, weight in pairs)
-    return Point(x, math.fsum(weight * point.y for point, weight in pairs))
+    return Point(_weighted([one.x for one in points], weights), _weighted([one.y for one in points], weights))
 
 
 def _quad(quads: Sequence[Polygon], weights: Sequence[float]) -> Polygon:
@@ -240,14 +262,13 @@ def _commonest(words: Sequence[str | None]) -> str | None:
     return Counter(words).most_common(1)[0][0]
 
 
-def _result(cluster: _Cluster, models: int) -> Detection:
-    """The merged object with what is known of the agreement."""
-    names = tuple(model for model, _ in cluster.members)
+def _result(cluster: _Cluster, weight: float) -> Detection:
+    """The merged object with what is known of the agreement, of votes with so much weight altogether."""
+    names = tuple(sorted(vote.model for vote, _ in cluster.members))
     apart = [1 - _closeness(found, cluster.merged) for _, found in cluster.members]
-    spread = math.fsum(apart) / len(apart)
-    believed = (1.0 if found.confidence is None else found.confidence for _, found in cluster.members)
-    score = math.fsum(believed) / models
-    return replace(cluster.merged, score=score, consensus=Consensus(len(names), names, spread))
+    believed = (vote.weight * (1.0 if one.confidence is None else one.confidence) for vote, one in cluster.members)
+    consensus = Consensus(len(names), names, math.fsum(apart) / len(apart))
+    return replace(cluster.merged, score=math.fsum(believed) / weight, consensus=consensus)
 
 
 def _closeness(found: Detection, merged: Detection) -> float:
@@ -257,7 +278,7 @@ def _closeness(found: Detection, merged: Detection) -> float:
 
 
 def _rank(found: Detection) -> tuple[float, float, int, str, tuple[float, float]]:
-    """Most votes first, then least spread; the rest makes the order the same whatever the order of the models was."""
+    """The best score first, then the least spread; the rest makes the order one that does not depend on the models'."""
     assert found.consensus is not None, "it has just been made"
     box = found.box or Box(0, 0, 0, 0)
     place = (found.point.x, found.point.y) if found.point else (box.x_min, box.y_min)

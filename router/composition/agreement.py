@@ -15,12 +15,19 @@ from vlm.types import Chunk, Completion
 
 
 async def consensus(
-    models: Sequence[str], ask: Ask, report: Report, task: str | None, min_votes: int | None
+    models: Sequence[str],
+    weights: Sequence[float],
+    ask: Ask,
+    report: Report,
+    task: str | None,
+    *,
+    min_votes: int | None,
 ) -> AsyncGenerator[Chunk, None]:
     """The merged answer of ``models``, in one chunk. One that fails has no vote, and its error is in the report.
 
     Args:
         models: At least two.
+        weights: How much each counts.
         ask: Asks one of them.
         report: Learns what became of each.
         task: Canonical name of the task.
@@ -32,13 +39,13 @@ async def consensus(
     async with aclosing(all_at_once(models, ask, report, task)) as chunks:
         async for chunk in chunks:
             if chunk.completion is not None:
-                yield Chunk.whole(_merged(chunk.completion, report, min_votes))
+                yield Chunk.whole(_merged(chunk.completion, weights, report, min_votes))
 
 
-def _merged(together: Completion, report: Report, min_votes: int | None) -> Completion:
+def _merged(together: Completion, weights: Sequence[float], report: Report, min_votes: int | None) -> Completion:
     votes = [
-        Vote(call.model, choice.grounding)
-        for call, choice in zip(report.answering, together.choices, strict=True)
+        Vote(call.model, choice.grounding, weight)
+        for call, choice, weight in zip(report.answering, together.choices, weights, strict=True)
         if call.error is None
     ]
     needed = max(2, len(votes) // 2 + 1) if min_votes is None else min_votes

@@ -116,7 +116,9 @@ class Composition(Generic[ParsedT]):
         if self._wanted.mode == "pipeline":
             return in_steps(self._wanted.stages, ask_step, report, deadline, self._composing.takes_region)
         if self._wanted.mode == "consensus":
-            return consensus(models, ask_one, report, self._wanted.task, self._wanted.min_votes)
+            return consensus(
+                models, self._plan.weights, ask_one, report, self._wanted.task, min_votes=self._wanted.min_votes
+            )
         if self._wanted.mode == "compare":
             return all_at_once(models, ask_one, report, self._wanted.task)
         if self._wanted.mode == "cascade":

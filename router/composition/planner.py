@@ -19,6 +19,7 @@ from router.composition.cascade import may_be_judged, thresholds
 from router.composition.speed import Speeds
 from router.composition.wanted import CONSENSUS_TASKS, MODES, Stage, Wanted
 from router.suggest import did_you_mean
+from vlm.consensus import weight_of
 from vlm.errors import InvalidRequest, ModelNotFound, UnsupportedTask
 from vlm.models.cards import TaskCard
 from vlm.models.plain_words import OTHERWISE, asks_for_a_caption, begins_a_caption, task_of
@@ -43,12 +44,14 @@ class Plan:
         why: Why in this order, in words.
         thresholds: Of a cascade, the least confidence to be content with, for each model but the last; None where it is
             not known, so that the next one is asked.
+        weights: Of a consensus, how much each model counts.
     """
 
     models: tuple[str, ...]
     passed: tuple[tuple[str, str], ...]
     why: str
     thresholds: tuple[float | None, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 class Planner:
@@ -167,7 +170,7 @@ class Planner:
         if wanted.min_votes is not None and wanted.min_votes > len(plan.models):
             message = f"min_votes must be at most the number of models that are asked, which is {len(plan.models)}."
             raise InvalidRequest(message, "min_votes", "invalid_value")
-        return plan
+        return replace(plan, weights=tuple(_weight(statuses[name], wanted) for name in plan.models))
 
     def _cascaded(self, wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> Plan:
         allowed = wanted.models or tuple(sorted(statuses))
@@ -244,6 +247,10 @@ def _card_of(status: ModelStatus, task: str) -> TaskCard | None:
 def _rank(status: ModelStatus, task: str) -> tuple[int, str]:
     card = _card_of(status, task)
     return (card.rank if card else _LAST, status.name)
+
+
+def _weight(status: ModelStatus, wanted: Wanted) -> float:
+    return weight_of(described(status), wanted.task or "")
 
 
 def _with_task(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.consensus import Vote, agreed, iou, label_key, majority, overlap
+from vlm.consensus import Vote, agreed, iou, label_key, majority, overlap, weight_of
+from vlm.models.cards import cards
 from vlm.types import Box, Detection, Grounding, Point
 
 A, B, C = "alpha", "beta", "gamma"
@@ -39,7 +42,7 @@ def test_two_of_three_agree() -> None:
 def test_equal_boxes_have_no_spread() -> None:
     [found] = agreed([vote(A, box(0.1, 0.1)), vote(B, box(0.1, 0.1))]).detections
     assert found.consensus is not None
-    assert [found.score, found.consensus.spread] == pytest.approx([1, 0])
+    assert [found.score, found.consensus.spread] == pytest.approx([1.0, 0.0])
 
 
 def test_those_with_most_votes_come_first() -> None:
@@ -91,15 +94,32 @@ def test_one_without_a_confidence_makes_all_weigh_the_same() -> None:
     assert [found.box.x_min, found.score] == pytest.approx([0.11, 0.75])
 
 
+def test_a_model_counts_by_its_weight() -> None:
+    votes = [vote(A, box(0.1, 0.1)), replace(vote(B, box(0.14, 0.1)), weight=3.0), vote(C)]
+    [found] = agreed(votes).detections
+    assert found.box is not None
+    assert [found.box.x_min, found.score] == pytest.approx([0.13, 0.8])
+
+
+def test_weights_follow_the_cards() -> None:
+    florence, kosmos = cards()["florence-2-base"], cards()["kosmos-2"]
+    assert (weight_of(florence, "detect"), weight_of(kosmos, "detect")) == (1, 1 / 3)
+    assert weight_of(florence, "unheard of") == 1 / 9
+
+
+def test_no_confidence_at_all_is_a_weight_too() -> None:
+    [found] = agreed([vote(A, box(0.1, 0.1, confidence=0.0)), vote(B, box(0.12, 0.1, confidence=0.0))]).detections
+    assert found.box is not None
+    assert [found.box.x_min, found.score] == pytest.approx([0.11, 0.0])
+
+
 def test_points() -> None:
     near, far = Detection("point", label="eye", point=Point(0.5, 0.5)), Detection("point", point=Point(0.9, 0.5))
     merged = agreed([vote(A, near), vote(B, replace(near, point=Point(0.52, 0.5))), vote(C, far)])
     [found] = merged.detections
-    assert found.kind == "point"
     assert found.point is not None
-    assert [found.point.x, found.point.y] == pytest.approx([0.51, 0.5])
     assert found.consensus is not None
-    assert found.consensus.spread == pytest.approx(0.01)
+    assert [found.point.x, found.point.y, found.consensus.spread] == pytest.approx([0.51, 0.5, 0.01])
     assert overlap(near, far) == overlap(near, box(0.4, 0.4)) == 0
 
 
@@ -156,6 +176,12 @@ def test_many_objects_take_a_moment() -> None:
     assert 100 < len(merged.detections) <= 200
 
 
+def test_what_needs_no_merging_needs_no_scipy() -> None:
+    """The router imports this module when it starts, and scipy's import takes time and memory."""
+    script = "import sys, router.app, vlm.consensus; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 shares = st.floats(0, 1).map(lambda share: round(share, 3))
 boxes = st.tuples(shares, shares, shares, shares).map(
     lambda four: Box(min(four[:2]), min(four[2:]), max(four[:2]), max(four[2:]))
@@ -169,9 +195,14 @@ objects = st.builds(
 )
 
 
-@given(st.lists(st.lists(objects, max_size=4), min_size=1, max_size=4), st.integers(1, 4))
-def test_neither_order_nor_names_matter_and_all_stays_within(answers: list[list[Detection]], votes: int) -> None:
-    named = [vote(f"model {index}", *found) for index, found in enumerate(answers)]
+answered = st.tuples(st.lists(objects, max_size=4), st.sampled_from([1.0, 1 / 2, 1 / 3]))
+
+
+@given(st.lists(answered, min_size=1, max_size=4), st.integers(1, 4))
+def test_the_order_does_not_matter_and_all_stays_within(
+    answers: list[tuple[list[Detection], float]], votes: int
+) -> None:
+    named = [replace(vote(f"model {at}", *found), weight=weight) for at, (found, weight) in enumerate(answers)]
     results = [agreed([*order], votes) for order in itertools.islice(itertools.permutations(named), 6)]
     assert all(result == results[0] for result in results)
     for found in results[0].detections:

@@ -167,6 +167,7 @@ def test_a_whole_example() -> None:
                 "polygons_px": None,
                 "spans": [[2, 5]],
                 "answers": None,
+                "consensus": None,
             }
         ],
         "truncated": False,

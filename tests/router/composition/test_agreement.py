@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from openai import OpenAI
 
+from router.app import create_app
 from router.backends.base import LocalBackend
 from tests.images import data_url, scene
+from tests.listening import listening
 from tests.router.composition.world import CONFIG, Models, asking, routing
 from tests.router.world import BALL, KITE, Bad, Json, check_error, events, geometry, image_part, post, user
-from vlm.consensus import Vote, agreed
+from tests.router.world import client as router
+from vlm.consensus import Vote, agreed, weight_of
 from vlm.engine.config import EngineConfig
 from vlm.engine.engine import Engine
 from vlm.errors import EngineFailure, Overloaded
 from vlm.grounding_json import to_json
 from vlm.loading import load
+from vlm.models.cards import cards
 from vlm.types import Chunk, Request, Task
 
 pytestmark = pytest.mark.anyio
@@ -36,9 +42,10 @@ async def test_two_of_three_agree() -> None:
     told = answer.json()
     assert (told["model"], answer.headers["x-gigarouter-model"]) == ("consensus", "consensus")
     assert sorted(models.names_asked) == [*ASKED]
-    ball, kite = told["choices"][0]["message"]["grounding"]["objects"]
+    kite, ball = told["choices"][0]["message"]["grounding"]["objects"]
     assert ball["consensus"] == {"votes": 2, "models": ["florence-2-base", "kosmos-2"], "spread": 0.0}
-    assert (ball["score_type"], ball["score"], kite["label"]) == ("agreement", 0.6667, "kite")
+    assert (ball["score_type"], ball["score"], kite["label"]) == ("agreement", 0.7273, "kite")
+    assert kite["score"] == 0.8182, "that of the two models whose cards are the best"
     assert json.loads(told["choices"][0]["message"]["content"])["objects"][0]["votes"] == 2
     assert [one["model"] for one in told["x_gigarouter"]["results"]] == [*ASKED]
     assert told["usage"]["completion_tokens"] == 9
@@ -115,7 +122,10 @@ async def test_over_http_it_is_what_the_library_says() -> None:
     try:
         over_http = await post(LocalBackend(engines), request)
         task = Task("detect", labels=("circle", "square"))
-        votes = [Vote(name, engine.answer(Request(scene(7), task=task)).grounding) for name, engine in engines.items()]
+        votes = [
+            Vote(name, engine.answer(Request(scene(7), task=task)).grounding, weight_of(cards()[name], "detect"))
+            for name, engine in engines.items()
+        ]
     finally:
         for engine in engines.values():
             engine.stop()
@@ -127,3 +137,49 @@ async def test_over_http_it_is_what_the_library_says() -> None:
 def _rounded(found: Json) -> Json:
     """Scores differ by rounding with what else is in the batch."""
     return {**found, "score": round(found["score"], 2)}
+
+
+# Another format, and OpenAI's client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_responses_api_has_it_too(stream: bool) -> None:
+    models = Models(plays(geometry(BALL), geometry(BALL), geometry(KITE)))
+    image = {"type": "input_image", "image_url": REQUEST["messages"][0]["content"][0]["image_url"]["url"]}
+    request = {key: value for key, value in REQUEST.items() if key != "messages"}
+    request |= {"input": [{"role": "user", "content": [image]}], "stream": stream}
+    async with router(models, CONFIG) as http:
+        answer = await http.post("/v1/responses", json=request)
+    assert answer.status_code == 200, answer.text
+    whole = last_event(answer.text)["response"] if stream else answer.json()
+    [found] = json.loads(whole["output"][0]["content"][0]["text"])["objects"]
+    assert (whole["model"], found["label"], found["votes"]) == ("consensus", "ball", 2)
+    assert [one["model"] for one in whole["x_gigarouter"]["results"]] == [*ASKED]
+
+
+@pytest.fixture(params=[False, True], ids=["lenient", "strict"])
+def client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
+    models = Models(plays(geometry(BALL), geometry(BALL), geometry(KITE)))
+    with (
+        listening(create_app(models, CONFIG)) as url,
+        OpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20, _strict_response_validation=request.param
+        ) as sdk,
+    ):
+        yield sdk
+
+
+def test_the_sdk_streams_it(client: OpenAI) -> None:
+    asked: Any = {"extra_body": {"task": DETECT}, "model": "consensus", "messages": REQUEST["messages"]}
+    with client.chat.completions.stream(**asked) as stream:
+        for _ in stream:
+            pass
+        final: Any = stream.get_final_completion()
+    [choice] = final.choices
+    assert choice.message.grounding["objects"][0]["consensus"]["models"] == ["florence-2-base", "kosmos-2"]
+    assert json.loads(choice.message.content)["objects"][0]["label"] == "ball"
+
+
+def last_event(text: str) -> Json:
+    event: Json = json.loads(text.strip().splitlines()[-1].removeprefix("data: "))
+    return event

@@ -43,6 +43,7 @@ BALL_JSON = {
     "polygons_px": None,
     "spans": [],
     "answers": None,
+    "consensus": None,
 }
 
 
