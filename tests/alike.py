@@ -1,4 +1,4 @@
-"""Compares answers as JSON: equal to the letter, apart from the last digits of their scores.
+"""Compares answers as JSON: equal to the letter, apart from the last digits of their scores and confidences.
 
 Scores are products of probabilities, whose rounding depends on what else is in the batch. They are published with four
 significant digits, of which the last may differ.
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-_IN_TEXT = re.compile(r'(?<="score":)[-+.0-9e]+')
+_IN_TEXT = re.compile(r'(?:(?<="score":)|(?<="confidence":))[-+.0-9e]+')
 
 
 def unscored(value: Any) -> Any:
@@ -43,4 +43,4 @@ def assert_alike(first: Any, second: Any) -> None:
 
 
 def _is_score(key: str, value: Any) -> bool:
-    return key == "score" and value is not None
+    return key in ("score", "confidence") and value is not None

@@ -79,7 +79,8 @@ def ask_all(folder: Path, requests: Sequence[Request], config: EngineConfig = En
 
 def without_scores(grounding: Grounding) -> Grounding:
     """What must be equal to the letter: scores are sums of floats, whose rounding depends on the batch."""
-    return replace(grounding, detections=tuple(replace(found, score=None) for found in grounding.detections))
+    bare = (replace(found, score=None, confidence=None) for found in grounding.detections)
+    return replace(grounding, detections=tuple(bare))
 
 
 def ask(image: bytes, prompt: str = "", **sampling: object) -> Request:

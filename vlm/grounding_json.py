@@ -50,7 +50,7 @@ def to_json(grounding: Grounding, *, include_raw: bool = False, parts: Sequence[
 def objects_json(grounding: Grounding) -> Json:
     """The compact form, ``{"objects": [...]}``, which is the text of an answer that consists of geometry only.
 
-    It has the same values as the whole object, without the keys that do not apply.
+    It has the same values as the whole object, without the keys that do not apply and without those about it.
     """
     sizes = grounding.sizes
     objects = [_compact(found, _size(found, sizes)) for found in grounding.detections]

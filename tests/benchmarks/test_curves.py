@@ -33,8 +33,9 @@ def test_the_error_of_confidences_is_smaller_on_others_of_the_same_kind() -> Non
 
 
 def test_no_confidence_is_certain() -> None:
-    [(score, confidence)] = fit([Judged(0.5, right=True)] * 50)
-    assert [score, confidence] == pytest.approx([0.5, 1 - 0.5 / 25])
+    ((score, share),) = fit([Judged(0.5, right=True)] * 50)
+    assert score == 0.5
+    assert share == pytest.approx(1 - 0.5 / 25)
 
 
 def test_the_error_of_nothing_is_nothing() -> None:

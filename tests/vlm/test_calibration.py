@@ -67,6 +67,24 @@ def test_others_learn_the_tasks_and_thresholds() -> None:
     assert (detect.before(["other"]), detect.before(["other", "unknown"]), query.before(["other"])) == (0.6, 0.7, None)
 
 
+WRONG: tuple[dict[str, Any], ...] = (
+    {"curve": []},
+    {"curve": [[0.1]]},
+    {"curve": [[0.1, 1.2]]},
+    {"curve": [[0.1, True]]},
+    {"curve": [[0.1, math.nan]]},
+    {"curve": [[0.5, 0.2], [0.1, 0.8]]},
+    {"curve": [[0.1, 0.2], [0.1, 0.8]]},
+    {"curve": [[0.1, 0.8], [0.5, 0.2]]},
+    {"curve": [[number / 100, 0.5] for number in range(MAX_KNOTS + 1)]},
+    {"count": -1},
+    {"count": 1.5},
+    {"error_before": None},
+    {"error_after": 2},
+    {"threshold": "high"},
+    {"thresholds": {"other": 2}},
+    {"thresholds": 1},
+)
 BAD: list[tuple[dict[str, Any], str]] = [
     ({**GOOD, "version": 2}, "version"),
     ({**GOOD, "version": "1"}, "version"),
@@ -74,27 +92,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**GOOD, "tasks": []}, "tasks"),
     ({**GOOD, "tasks": {str(number): {} for number in range(65)}}, "tasks"),
     ({**GOOD, "tasks": {"detect": 1}}, "detect"),
-    *(
-        ({**GOOD, "tasks": {"detect": {"objects": {**CURVE, **wrong}}}}, next(iter(wrong)))
-        for wrong in (
-            {"curve": []},
-            {"curve": [[0.1]]},
-            {"curve": [[0.1, 1.2]]},
-            {"curve": [[0.1, True]]},
-            {"curve": [[0.1, math.nan]]},
-            {"curve": [[0.5, 0.2], [0.1, 0.8]]},
-            {"curve": [[0.1, 0.2], [0.1, 0.8]]},
-            {"curve": [[0.1, 0.8], [0.5, 0.2]]},
-            {"curve": [[number / 100, 0.5] for number in range(MAX_KNOTS + 1)]},
-            {"count": -1},
-            {"count": 1.5},
-            {"error_before": None},
-            {"error_after": 2},
-            {"threshold": "high"},
-            {"thresholds": {"other": 2}},
-            {"thresholds": 1},
-        )
-    ),
+    *(({**GOOD, "tasks": {"detect": {"objects": {**CURVE, **wrong}}}}, next(iter(wrong))) for wrong in WRONG),
 ]
 
 

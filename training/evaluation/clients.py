@@ -193,6 +193,7 @@ def read_detection(item: Json) -> Detection:
         label=item["label"],
         text=item["text"],
         score=item["score"],
+        confidence=item.get("confidence"),
         box=box and Box(*box),
         point=point and Point(*point),
         quad=quad and _corners(quad),

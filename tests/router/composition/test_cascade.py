@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from router.config import RouterConfig
 from tests.clock import run_clocked
 from tests.router.composition.world import CONFIG, Json, Models, asking, routing
-from tests.router.world import Bad, check_error, client, events, geometry, post, script, words
+from tests.router.world import Bad, Step, check_error, client, events, geometry, post, script, words
 from vlm.errors import EngineFailure, InvalidRequest, Overloaded, VlmError
 from vlm.model_info import CalibratedTask
 from vlm.types import Box, Completion, Detection, ModelInfo
@@ -33,9 +32,14 @@ class Calibrated(Models):
     """Models of which some were calibrated; of one without ``infos`` it is not known what is loaded."""
 
     def __init__(
-        self, *args: Any, calibrated: Sequence[str] = (CHEAP,), unknown: Sequence[str] = (), **kinds: Any
+        self,
+        plays: Mapping[str, Sequence[Step]] | None = None,
+        *,
+        calibrated: Sequence[str] = (CHEAP,),
+        unknown: Sequence[str] = (),
+        pauses_s: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(*args, **kinds)
+        super().__init__(plays, pauses_s=pauses_s)
         families = {"blip-large": "blip", CHEAP: "florence2", "kosmos-2": "kosmos2", DEAR: "moondream2"}
         self.statuses = [
             status

@@ -82,6 +82,7 @@ def rounded(found: Detection) -> Detection:
     return replace(
         found,
         score=None,
+        confidence=None,
         box=box and Box(round_off(box.x_min), round_off(box.y_min), round_off(box.x_max), round_off(box.y_max)),
         point=found.point and corners([found.point])[0],
         quad=found.quad and corners(found.quad),
