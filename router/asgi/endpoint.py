@@ -118,6 +118,7 @@ class Endpoint(Generic[ParsedT]):
 
         async def ask(alone: ParsedT) -> AsyncGenerator[Chunk, None]:
             async with self._let_in(self._format.demand(alone), requester, exchange.deadline) as answered:
+                exchange.tally.let_in()
                 built = await self._build(alone, images.get(), size, request_id)
                 composition.saw(built)
                 exchange.tally.read(shown)

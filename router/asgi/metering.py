@@ -113,7 +113,12 @@ class Tally:
         """The request is let in. ``told`` is called once the model has answered in full, however long the client takes
         to read it."""
         self._told = told
-        self._admitted_s = self._elapsed_s()
+        self.let_in()
+
+    def let_in(self) -> None:
+        """The request is let in, or of several models the first has let it in."""
+        if self._admitted_s is None:
+            self._admitted_s = self._elapsed_s()
 
     def asks(self, model: str) -> None:
         """The request is for this model, and its images are still to be read."""
@@ -121,10 +126,10 @@ class Tally:
         self._asked_s = self._elapsed_s()
 
     def read(self, built: BuiltRequest) -> None:
-        """The request has been read."""
-        self._model = built.model
+        """The request has been read; once more for each further model that is asked, which changes nothing."""
         self._built = built
-        self._read_s = self._elapsed_s()
+        if self._read_s is None:
+            self._read_s = self._elapsed_s()
 
     def failed(self, error: VlmError) -> None:
         """The request ends with ``error``."""
@@ -144,13 +149,14 @@ class Tally:
                 self.failed(UNFINISHED)
 
     def record(self) -> RequestRecord:
-        """The record as of now."""
+        """The record as of now. An answer for which nothing was let in is of no model, so it has no times or tokens."""
+        measured = self._completion if self._admitted_s is not None else None
         return RequestRecord(
             request_id=self._request_id,
             outcome=self._outcome(),
-            model=self._model,
+            model=self._model if self._built is None else self._built.model,  # of several, who gave it is known now
             tasks=self._tasks(),
-            usage=None if self._completion is None else self._completion.usage,
+            usage=None if measured is None else measured.usage,
             generated_tokens=self._generated_tokens,
             error=self._error,
             read_s=self._read_s,
@@ -158,7 +164,7 @@ class Tally:
             total_s=self._elapsed_s(),
             images=0 if self._built is None else images_of(self._built.request),
             streamed=self._built is not None and self._built.stream,
-            timings=None if self._completion is None else self._completion.timings,
+            timings=None if measured is None else measured.timings,
             per_token_s=self._per_token_s(),
             asked_s=self._asked_s,
             admitted_s=self._admitted_s,

@@ -160,8 +160,8 @@ class Shown:
 
     @property
     def model(self) -> str:
-        """Whose answer it is; as long as nobody's, what the client has asked for."""
-        return self._report.chosen or self._report.requested
+        """Whose answer it is; of several models what was done with them; as long as nobody's, what was asked for."""
+        return self._report.chosen or (self._report.mode if self._report.is_joint else self._report.requested)
 
     @property
     def request(self) -> Request:
