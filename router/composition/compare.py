@@ -15,7 +15,7 @@ from vlm.types import Chunk, Completion, Grounding, Timings, Usage
 _WAITING_CHUNKS = 64
 """Chunks that wait for a client that reads slowly, of all models together: then the models wait, too."""
 
-Step = tuple[int, Chunk | VlmError | None]
+Step = tuple[int, Chunk | Exception | None]
 """A choice's next chunk, its error, or None for its end."""
 
 
@@ -41,6 +41,8 @@ async def all_at_once(models: Sequence[str], ask: Ask, report: Report, task: str
                 if step.completion is not None:
                     ends[index] = step.completion
                 yield Chunk(choices=(replace(step, index=index, completion=None),))
+            elif isinstance(step, Exception) and not isinstance(step, VlmError):
+                raise step  # a fault of ours, which nobody else would ever hear of
             else:
                 ends.setdefault(index, step or VlmError("The model gave no answer."))
     finally:
@@ -57,7 +59,7 @@ async def _pour(index: int, chunks: AsyncGenerator[Chunk, None], steps: asyncio.
             async for chunk in chunks:
                 await steps.put((index, chunk))
         await steps.put((index, None))
-    except VlmError as error:
+    except Exception as error:  # noqa: BLE001  it is raised where it is taken from the queue
         await steps.put((index, error))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -162,3 +163,15 @@ def test_a_response_has_a_message_of_each_model(client: OpenAI, stream: bool) ->
     assert len({item.id for item in response.output}) == 5
     assert [item.content[0].text for item in messages][0::3] == ["a square", "a red square"]
     assert response.output[3].type == "reasoning"
+
+
+def test_a_fault_of_ours_ends_the_comparison_at_once() -> None:
+    models = Models({"kosmos-2": [ZeroDivisionError("a bug")]}, pauses_s={"blip-large": 30.0})
+
+    async def ask() -> float:
+        began = asyncio.get_running_loop().time()
+        assert (await post(models, REQUEST, CONFIG)).status_code == 500
+        return asyncio.get_running_loop().time() - began
+
+    assert run_clocked(ask()) < 1
+    assert models.running == 0
