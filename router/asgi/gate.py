@@ -36,6 +36,7 @@ OVERLOADED = TABLE[Overloaded].status
 
 _MODEL = re.compile(rb'"model"\s{0,8}:\s{0,8}"([^"\\]{1,256})"')
 """Within a string, quotes have a backslash before them: this never begins or ends in one."""
+_OTHERS = b'"models"'
 
 
 class Gate:
@@ -112,7 +113,13 @@ def _written(message: str, code: str | None, retry_after_s: int | None) -> tuple
 
 
 def named(body: bytes | bytearray, *, whole: bool) -> str | None:
-    """The name of a model in an object that has begun to arrive, or has arrived as a ``whole``."""
+    """The name of a model in an object that has begun to arrive, or has arrived as a ``whole``.
+
+    None where others are named that may answer in its place: as far as can be seen, since a list of them that stands
+    behind an image has not arrived when the model before it is found.
+    """
+    if _OTHERS in body[:HEAD_BYTES] or (whole and _OTHERS in body[-TAIL_BYTES:]):
+        return None
     found = _named_at_head(body) or (_named_at_tail(body) if whole else None)
     return None if found is None else found[1].decode("utf-8", errors="replace")
 

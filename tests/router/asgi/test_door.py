@@ -234,6 +234,7 @@ async def test_openais_client_sees_the_refusal_of_a_body_that_it_still_sends(mon
         (b'{"messages":[' + b" " * HEAD_BYTES + b'],"model":"m"}', None),
         (b'{"stop":["model"],"x":', None),
         (b'{"model":"\\u006d"', None),
+        (b'{"model":"m","models":["other"],"mess', None),
         (b"\xff\xfe\x00", None),
         (b"", None),
     ],
@@ -249,6 +250,7 @@ def test_a_name_before_the_messages_is_found(text: bytes, found: str | None) -> 
         (b'{"messages":[' + b" " * TAIL_BYTES + b'],"model":"m","tools":[{"model":"x"}]}', None),
         (b'{"messages":[' + b" " * TAIL_BYTES + b'],"metadata":{"model":"x"}}', None),
         (b'{"messages":[' + b" " * HEAD_BYTES + b'],"model":"m"' + b" " * TAIL_BYTES + b"}", None),
+        (b'{"messages":[' + b" " * HEAD_BYTES + b'],"model":"m","models":["other"]}', None),
     ],
 )
 def test_a_name_behind_them_is_found_once_all_has_arrived(text: bytes, found: str | None) -> None:
