@@ -21,6 +21,7 @@ async def consensus(
     report: Report,
     task: str | None,
     *,
+    deadline: float,
     min_votes: int | None,
 ) -> AsyncGenerator[Chunk, None]:
     """The merged answer of ``models``, in one chunk. One that fails has no vote, and its error is in the report.
@@ -31,12 +32,13 @@ async def consensus(
         ask: Asks one of them.
         report: Learns what became of each.
         task: Canonical name of the task.
+        deadline: In seconds on the event loop's clock. One that has not answered a little before it has no vote.
         min_votes: How many must agree; None for more than half of those that have answered, and at least two.
 
     Raises:
         VlmError: Fewer models have answered than must agree; the error of the first that has not.
     """
-    async with aclosing(all_at_once(models, ask, report, task)) as chunks:
+    async with aclosing(all_at_once(models, ask, report, task, deadline)) as chunks:
         async for chunk in chunks:
             if chunk.completion is not None:
                 yield Chunk.whole(_merged(chunk.completion, weights, report, min_votes))

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from router.backends.base import ModelStatus
 from router.composition.compare import sum_of
-from router.composition.fallback import SHARE_OF_TIME, another_may, of_all, timed
+from router.composition.fallback import SHARE_OF_TIME, another_may, first_of, just_before, of_all, timed
 from router.composition.routing_report import Call, Report
 from router.composition.wanted import Wanted
 from vlm.errors import DeadlineExceeded, EngineFailure, InvalidRequest, VlmError
@@ -72,7 +72,7 @@ async def until_good(
                 yield _with_usage_of_all(chunk, report)
             return
         held.append(_Held(call, chunks, call.confidence or 0.0))
-    async for chunk in _last(models[-1], ask, report, held):
+    async for chunk in _last(models[-1], ask, report, held, deadline):
         yield _with_usage_of_all(chunk, report)
 
 
@@ -99,14 +99,25 @@ async def _whole(
     return whole
 
 
-async def _last(model: str, ask: AskOne, report: Report, held: Sequence[_Held]) -> AsyncGenerator[Chunk, None]:
-    """The last model's answer as it grows; where it fails before it begins, the best of those that were held back."""
-    call = report.asks(model)
+async def _last(
+    model: str, ask: AskOne, report: Report, held: Sequence[_Held], deadline: float
+) -> AsyncGenerator[Chunk, None]:
+    """The last model's answer as it grows; where it fails before it begins, the best of those that were held back.
+
+    So too where it has not begun a little before ``deadline``.
+    """
+    call, began = report.asks(model), asyncio.get_running_loop().time()
     try:
         async with aclosing(timed(ask(model), call, report)) as chunks:
+            first = await first_of(chunks, just_before(deadline) if held else None)
+            if first is None:
+                raise EngineFailure("The model gave no answer.")
+            yield first
             async for chunk in chunks:
                 yield chunk
     except VlmError as error:
+        if call.status != "failed":
+            report.failed(call, error, _ms(asyncio.get_running_loop().time() - began))
         best = max(held, key=lambda one: one.confidence, default=None)
         if call.began or best is None or not another_may(error):
             raise of_all(error, report) from error

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from router.composition.fallback import Ask, timed
-from router.composition.routing_report import Report
-from vlm.errors import VlmError
+from router.composition.fallback import Ask, first_of, just_before, timed
+from router.composition.routing_report import Call, Report
+from vlm.errors import DeadlineExceeded, VlmError
 from vlm.types import Chunk, Completion, Grounding, Timings, Usage
 
 _WAITING_CHUNKS = 64
@@ -19,10 +19,13 @@ Step = tuple[int, Chunk | Exception | None]
 """A choice's next chunk, its error, or None for its end."""
 
 
-async def all_at_once(models: Sequence[str], ask: Ask, report: Report, task: str | None) -> AsyncGenerator[Chunk, None]:
+async def all_at_once(
+    models: Sequence[str], ask: Ask, report: Report, task: str | None, deadline: float
+) -> AsyncGenerator[Chunk, None]:
     """The answers of ``models`` as choices in their order, interleaved as they grow.
 
-    A model that fails gives an empty choice, and its error is in the report; it does not disturb the others.
+    A model that fails gives an empty choice, and its error is in the report; it does not disturb the others. So does
+    one that has not answered a little before ``deadline``, which is in seconds on the event loop's clock.
 
     Raises:
         VlmError: No model has answered; the first one's error.
@@ -30,7 +33,7 @@ async def all_at_once(models: Sequence[str], ask: Ask, report: Report, task: str
     steps: asyncio.Queue[Step] = asyncio.Queue(_WAITING_CHUNKS)
     calls = [report.asks(model) for model in models]
     tasks = [
-        asyncio.create_task(_pour(index, timed(ask(call.model), call, report), steps))
+        asyncio.create_task(_pour(index, _until(just_before(deadline), ask(call.model), call, report), steps))
         for index, call in enumerate(calls)
     ]
     ends: dict[int, Completion | VlmError] = {}
@@ -50,6 +53,21 @@ async def all_at_once(models: Sequence[str], ask: Ask, report: Report, task: str
             one.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     yield Chunk(completion=_together([ends[index] for index in range(len(models))], task))
+
+
+async def _until(
+    end: float, chunks: AsyncGenerator[Chunk, None], call: Call, report: Report
+) -> AsyncGenerator[Chunk, None]:
+    """The same chunks, of which the report learns, and an error at ``end``; closes them in any case."""
+    began = asyncio.get_running_loop().time()
+    async with aclosing(timed(chunks, call, report)) as answer:
+        try:
+            while (chunk := await first_of(answer, end)) is not None:
+                yield chunk
+        except DeadlineExceeded as error:
+            if call.status != "failed":
+                report.failed(call, error, 1000 * (end - began))
+            raise
 
 
 async def _pour(index: int, chunks: AsyncGenerator[Chunk, None], steps: asyncio.Queue[Step]) -> None:

@@ -116,11 +116,10 @@ class Composition(Generic[ParsedT]):
         if self._wanted.mode == "pipeline":
             return in_steps(self._wanted.stages, ask_step, report, deadline, self._composing.takes_region)
         if self._wanted.mode == "consensus":
-            return consensus(
-                models, self._plan.weights, ask_one, report, self._wanted.task, min_votes=self._wanted.min_votes
-            )
+            task, votes = self._wanted.task, self._wanted.min_votes
+            return consensus(models, self._plan.weights, ask_one, report, task, deadline=deadline, min_votes=votes)
         if self._wanted.mode == "compare":
-            return all_at_once(models, ask_one, report, self._wanted.task)
+            return all_at_once(models, ask_one, report, self._wanted.task, deadline)
         if self._wanted.mode == "cascade":
             return until_good(models, self._plan.thresholds, ask_one, report, deadline)
         return first_to_answer(models, ask_one, report, deadline)

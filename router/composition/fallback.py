@@ -27,6 +27,11 @@ _ANOTHER_MAY = (Overloaded, ModelNotReady, ModelNotFound, DeadlineExceeded, Engi
 SHARE_OF_TIME = 0.5
 """Of what is left until the deadline, the most that a model may take to begin its answer while another one follows."""
 
+MARGIN_S = 1.0
+"""Before the deadline, what is not answered is given up, so that what is there is still sent."""
+SHARE_OF_MARGIN = 0.1
+"""Of what is left until the deadline, the most that is given up so."""
+
 
 async def first_to_answer(
     models: Sequence[str], ask: Ask, report: Report, deadline: float
@@ -47,7 +52,7 @@ async def first_to_answer(
         call, began = report.asks(model), _now()
         try:
             async with aclosing(timed(ask(model), call, report)) as chunks:
-                first = await _first(chunks, began + SHARE_OF_TIME * (deadline - began))
+                first = await first_of(chunks, began + SHARE_OF_TIME * (deadline - began))
                 if first is not None:
                     yield first
                     async for chunk in chunks:
@@ -82,17 +87,23 @@ async def timed(chunks: AsyncGenerator[Chunk, None], call: Call, report: Report)
             raise
 
 
+def just_before(deadline: float) -> float:
+    """When to give up what is not answered, so that what is there is still sent."""
+    return deadline - min(MARGIN_S, SHARE_OF_MARGIN * max(0.0, deadline - _now()))
+
+
 def another_may(error: VlmError) -> bool:
     """Whether another model may answer a request that has failed so; else the request itself is at fault."""
     return isinstance(error, _ANOTHER_MAY)
 
 
-async def _first(chunks: AsyncGenerator[Chunk, None], limit: float) -> Chunk | None:
+async def first_of(chunks: AsyncGenerator[Chunk, None], limit: float | None) -> Chunk | None:
+    """The first chunk; raises DeadlineExceeded if it has not come by ``limit``, on the event loop's clock."""
     try:
         async with asyncio.timeout_at(limit):
             return await anext(chunks, None)
     except TimeoutError as error:
-        raise DeadlineExceeded("The model did not begin its answer in its part of the time.") from error
+        raise DeadlineExceeded("The model did not answer in its part of the time.") from error
 
 
 def of_all(last: VlmError, report: Report) -> VlmError:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from router.composition.compare import sum_of
-from router.composition.fallback import timed
+from router.composition.fallback import just_before, timed
 from router.composition.routing_report import Report
 from router.composition.wanted import MAX_CROPS, Stage
 from vlm.errors import DeadlineExceeded, EngineFailure, Overloaded, VlmError
@@ -25,9 +25,6 @@ AT_ONCE = 8
 
 FULL_PAUSE_S = 0.25
 """How long a call waits that found no room, before it is made again."""
-
-MARGIN_S = 1.0
-"""Before the deadline, what is not answered is given up, so that the rest is still sent."""
 
 
 @dataclass(slots=True)
@@ -67,7 +64,7 @@ async def in_steps(
         targets = [node for node in level if node.found.box is not None][: min(stage.limit, left)]
         left -= len(targets)
         step = _Step(index, stage, ask, size or (1, 1), report.code_of, region=takes_region(stage.task))
-        usages += await _done(step, targets, report, deadline - MARGIN_S)
+        usages += await _done(step, targets, report, just_before(deadline))
         level = [inner for node in targets for answer, found in node.answers for inner in found]
     grounding = replace(first.grounding, detections=tuple(node.detection() for node in nodes))
     timings = replace(first.timings, total_ms=1000 * (_now() - began))

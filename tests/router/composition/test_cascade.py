@@ -180,6 +180,15 @@ async def test_an_answer_that_was_held_back_is_better_than_none(stream: bool) ->
     assert [one["reason"] for one in route["tried"]] == ["low_confidence", "engine_failure"]
 
 
+def test_an_answer_that_was_held_back_is_sent_where_the_last_model_is_late() -> None:
+    models = Calibrated({CHEAP: script(found(0.3))}, pauses_s={DEAR: 10_000.0})
+    answer = run_clocked(post(models, REQUEST, RouterConfig(request_timeout_s=60)))
+    assert answer.status_code == 200, answer.text
+    assert routing(answer)["chosen"] == CHEAP
+    assert [one["reason"] for one in routing(answer)["tried"]] == ["low_confidence", "timeout"]
+    assert models.running == 0
+
+
 async def test_where_all_fail_the_error_tells_of_all() -> None:
     models = Calibrated({CHEAP: [Overloaded("The first is full.")], DEAR: [EngineFailure("It broke.")]})
     error = check_error(await post(models, REQUEST, CONFIG), 503, "overloaded", None)

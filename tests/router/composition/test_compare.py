@@ -175,3 +175,12 @@ def test_a_fault_of_ours_ends_the_comparison_at_once() -> None:
 
     assert run_clocked(ask()) < 1
     assert models.running == 0
+
+
+def test_a_model_that_is_late_leaves_the_answers_of_the_others() -> None:
+    models = Models(pauses_s={"kosmos-2": 10_000.0})
+    answer = run_clocked(post(models, REQUEST, CONFIG))
+    assert answer.status_code == 200, answer.text
+    errors = [one["error"] and one["error"]["code"] for one in answer.json()["x_gigarouter"]["results"]]
+    assert errors == [None, None, "timeout", None]
+    assert models.running == 0
