@@ -15,15 +15,14 @@ class RequestTrace:
     Attributes:
         span: The first one.
         recorder: Takes the spans; None if the request is not sampled, so that none are recorded.
-        attempts: How many replicas have been called for it.
-        called: The last of these calls.
+        called: How many replicas have been called for each of the answers that it needs, and the last of these calls.
+            It needs several where several models are asked.
     """
 
     def __init__(self, span: Span, recorder: Recorder | None) -> None:
         self.span = span
         self.recorder = recorder
-        self.attempts = 0
-        self.called: Context | None = None
+        self.called: dict[object, tuple[int, Context]] = {}
 
     def child(self, name: str, kind: Kind = "internal", began_ns: int | None = None) -> Span:
         """A span that is a part of the first one."""

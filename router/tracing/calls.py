@@ -72,16 +72,16 @@ class TracedBackend:
 
 
 class _Call:
-    """One call of a replica; its span is linked to that of the call before it."""
+    """One call of a replica; its span is linked to that of the call before it for the same answer."""
 
     def __init__(self, trace: RequestTrace, route: Route | None) -> None:
-        trace.attempts += 1
         self._trace = trace
         self._route = route
         self._taken = 0 if route is None else len(route.taken)
         self.span = trace.child(names.CALL, "client")
-        self.span.link, trace.called = trace.called, self.span.context
-        self.span.attributes[names.ATTEMPT] = trace.attempts
+        number, self.span.link = trace.called.get(route, (0, None))
+        trace.called[route] = (number + 1, self.span.context)
+        self.span.attributes[names.ATTEMPT] = number + 1
 
     def has_chunk(self) -> None:
         """A part of the answer has come, perhaps the first."""

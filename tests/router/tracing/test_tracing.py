@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from logs.trace_id import TRACE_ID
-from router.app import create_app
+from router.app import create_app, resilient
 from router.config import RouterConfig
 from router.tracing import names
 from router.tracing.choice import Choice
-from router.tracing.tracing import check_installed, tracing_of
+from router.tracing.tracing import Tracing, check_installed, tracing_of
 from tests.clock import CLOCKED
+from tests.router.composition.world import Models, asking
 from tests.router.resilience.world import GONE, LOST, MODEL, Scripted
 from tests.router.tracing.world import TARGET, Replicas, ask, traced_app
 from tests.router.world import Step, body, image_part, script, text_part, user, words
@@ -145,6 +146,18 @@ async def test_each_attempt_has_a_span_that_follows_the_one_before(kept: Kept) -
     ]
     assert len(kept.all_of("answer")) == 3
     assert kept.one(SERVER).failed is False
+
+
+async def test_each_of_several_models_has_attempts_of_its_own(kept: Kept) -> None:
+    tracing = Tracing(kept, TARGET, Choice(1.0, False))
+    config = RouterConfig()
+    app = create_app(resilient(Models(), config, tracing), config, tracing=tracing)
+    answer = await ask(app, asking("compare", models=["blip-large", "kosmos-2"], task="caption"))
+    assert answer.status_code == 200
+    calls = kept.all_of("call replica")
+    assert sorted(str(call.attributes[names.MODEL]) for call in calls) == ["blip-large", "kosmos-2"]
+    assert [(call.attributes[names.ATTEMPT], call.link) for call in calls] == [(1, None), (1, None)]
+    assert kept.one("admission").ended_ns <= min(call.began_ns for call in calls)
 
 
 async def test_a_stream_that_goes_on_elsewhere_is_seen(kept: Kept) -> None:
