@@ -132,7 +132,7 @@ class Composition(Generic[ParsedT]):
 async def said(report: Report, wanted: Wanted) -> AsyncGenerator[Chunk, None]:
     """The answer to a dry run: what would be done, as JSON."""
     text = encode(report.json()["routing"]).decode()
-    grounding = Grounding(wanted.task or "", "", text, None)
+    grounding = Grounding(wanted.task or "", "", text, None, raw=text)
     yield Chunk.whole(Completion(text, (), (), grounding, "stop", Usage(0, 0, 0), Timings(0, 0, 0, 0), "default"))
 
 

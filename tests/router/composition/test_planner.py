@@ -94,6 +94,11 @@ async def test_a_dry_run_asks_nobody_and_loads_nothing(model: str) -> None:
     assert answer.json()["usage"]["total_tokens"] == 0
 
 
+async def test_a_dry_run_says_it_also_where_raw_output_is_wanted() -> None:
+    answer = await post(Models(), asking("auto", task="raw", dry_run=True), CONFIG)
+    assert json.loads(said(answer))["mode"] == "auto"
+
+
 async def test_a_dry_run_tells_the_price_of_the_first() -> None:
     answer = await post(Models(), asking("florence-2-base", dry_run=True, models=["kosmos-2"]), CONFIG)
     assert (routing(answer)["chosen"], routing(answer)["cost_usd"]) == ("florence-2-base", 0.0001)
