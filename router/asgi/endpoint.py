@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -129,7 +129,8 @@ class Endpoint(Generic[ParsedT]):
                         yield chunk
 
         try:
-            await self._respond(composition.chunks(ask, exchange.deadline), shown, exchange)
+            answer = composition.chunks(ask, exchange.deadline)
+            await self._respond(answer, shown, replace(exchange, is_composed=True))
         finally:
             await images.end()
 
@@ -176,18 +177,19 @@ class Endpoint(Generic[ParsedT]):
             await asyncio.wait({first}, timeout=self._config.keep_alive_s)
             if first.done() and first.result() is None:
                 raise EngineFailure("The model gave no answer.")
+            headers = {} if exchange.is_composed and not first.done() else _headers(built)  # whose it will be is open
             writer = built.event_writer()
             exchange.scope[FAILURE_KEY] = writer.failure
-            await self._send_until_late(sse(first, chunks, writer), built, exchange)
+            await self._send_until_late(sse(first, chunks, writer), headers, exchange)
         finally:
             await give_up(first)
 
     async def _send_until_late(
-        self, events: AsyncGenerator[bytes, None], built: BuiltRequest, exchange: _Exchange
+        self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], exchange: _Exchange
     ) -> None:
         try:
             async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
-                await _send_all(events, built, self._config.keep_alive_s, exchange.send)
+                await _send_all(events, headers, self._config.keep_alive_s, exchange.send)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
@@ -202,12 +204,14 @@ class _Exchange:
         scope, send: ASGI's.
         deadline: In seconds on the event loop's clock.
         tally: Learns what becomes of it.
+        is_composed: Whether several models have to do with it.
     """
 
     scope: Scope
     send: Send
     deadline: float
     tally: Tally
+    is_composed: bool = False
 
     @property
     def request_id(self) -> str:
@@ -252,12 +256,14 @@ async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> 
             raise built.located(error) from error
 
 
-async def _send_all(events: AsyncGenerator[bytes, None], built: BuiltRequest, keep_alive_s: float, send: Send) -> None:
+async def _send_all(
+    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, send: Send
+) -> None:
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
-        **_headers(built),
+        **known,
     }
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": raw})

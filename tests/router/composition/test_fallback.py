@@ -158,3 +158,11 @@ async def test_a_last_chunk_without_a_completion_is_an_error() -> None:
     answer = await post(models, REQUEST, CONFIG)
     check_error(answer, 500, "engine_failure", None)
     assert replace(words()).text  # the world plays nothing here
+
+
+def test_a_stream_that_begins_before_its_answer_names_no_model_that_may_fail() -> None:
+    models = Models({"blip-large": [EngineFailure("It broke.")]}, pauses_s={"blip-large": 20.0})
+    request = asking("blip-large", models=["kosmos-2"], task="caption", stream=True)
+    answer = run_clocked(post(models, request, RouterConfig(keep_alive_s=1.0)))
+    assert {one["model"] for one in events(answer.text)} == {"kosmos-2"}
+    assert "x-gigarouter-model" not in answer.headers
