@@ -53,6 +53,9 @@ PARAMETERS = (
         {"type": "string"},
     ),
     Parameter("X-Client-Request-ID", "header", f"Sent back if it is one {ID_RULE}.", {"type": "string"}),
+    Parameter(
+        "traceparent", "header", "The caller's trace (W3C), which goes on here if traces are on.", {"type": "string"}
+    ),
 )
 """Of every route."""
 

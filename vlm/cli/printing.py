@@ -101,7 +101,7 @@ class Output:
             "grounding": to_json(answer.grounding),
             "finish_reason": answer.finish_reason,
             "usage": asdict(answer.usage),
-            "timings": asdict(answer.timings),
+            "timings": {name: value for name, value in asdict(answer.timings).items() if name != "encode_ms"},
         }
 
     def _draw(self, grounding: Grounding, index: int) -> int:
