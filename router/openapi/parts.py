@@ -54,7 +54,7 @@ PARAMETERS = (
     ),
     Parameter("X-Client-Request-ID", "header", f"Sent back if it is one {ID_RULE}.", {"type": "string"}),
     Parameter(
-        "traceparent", "header", "The caller's trace (W3C), which goes on here if traces are on.", {"type": "string"}
+        "traceparent", "header", "The caller's trace (W3C); it goes on here if traces are on.", {"type": "string"}
     ),
 )
 """Of every route."""
