@@ -22,9 +22,13 @@ RUN python3 -m venv --without-pip /opt/venv \
         --requirement requirements/torch.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY vlm vlm
+COPY logs logs
+COPY metrics metrics
+COPY traces traces
 COPY serve_args serve_args
 COPY router router
 COPY deployments deployments
+COPY gigarouter gigarouter
 RUN python3 -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
     && python3 -m pip --python /opt/venv/bin/python check
 

@@ -12,7 +12,7 @@ from tests.k8s.serve_rules import GPU, quantity
 Check = Callable[[Objects], Iterator[str]]
 
 CHECKS: tuple[Check, ...] = (
-    pod_rules.security, pod_rules.resources, pod_rules.images, pod_rules.one_image, pod_rules.probes,
+    pod_rules.security, pod_rules.resources, pod_rules.images, pod_rules.one_image, pod_rules.jobs, pod_rules.probes,
     pod_rules.serving_probe, pod_rules.secrets, pod_rules.tokens_of_accounts,
     reference_rules.names, reference_rules.selectors, reference_rules.metrics_ports, reference_rules.services,
     reference_rules.metadata, reference_rules.budgets, reference_rules.scalers, reference_rules.network,

@@ -23,6 +23,8 @@ GPU_POD = f"{GPU}.template.spec"
 GPU_BOX = f"{GPU_POD}.containers.0"
 REDIS = "StatefulSet/gigarouter-redis"
 REDIS_BOX = "spec.template.spec.containers.0"
+FETCH = "Job/gigarouter-fetch"
+FETCH_BOX = "spec.template.spec.containers.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,13 @@ IN_PODS = (
     of_service(f"{CPU_POD}.serviceAccountName", GONE, "has the namespace's default service account"),
     Mistake(REDIS, f"{REDIS_BOX}.env.0", {"name": "PASSWORD", "value": "5241590000000000"}, "PASSWORD stands there"),
     Mistake(REDIS, f"{REDIS_BOX}.image", "valkey/valkey:latest", "redis: image 'valkey/valkey:latest'"),
+    Mistake(FETCH, "spec.template.spec.restartPolicy", "Always", "fetch: restartPolicy would run it for ever"),
+    Mistake(FETCH, "spec.ttlSecondsAfterFinished", GONE, "fetch: ttlSecondsAfterFinished is missing"),
+    Mistake(FETCH, f"{FETCH_BOX}.image", "registry.example.com/gigarouter:0.0.9", "is not that of the cluster"),
+    Mistake(FETCH, f"{FETCH_BOX}.env.3", {"name": "HF_HUB_OFFLINE", "value": "1"}, "forbids what it is there for"),
+    Mistake(FETCH, f"{FETCH_BOX}.volumeMounts.1.readOnly", True, "/models is mounted for reading alone"),
+    Mistake(FETCH, f"{FETCH_BOX}.securityContext.readOnlyRootFilesystem", GONE, "fetch: securityContext.readOnly"),
+    Mistake(FETCH, f"{FETCH_BOX}.env.2", {"name": "HF_TOKEN", "value": "hf_x"}, "HF_TOKEN stands there"),
 )
 
 IN_REFERENCES = (

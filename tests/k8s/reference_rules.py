@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.k8s.objects import Object, Objects, Pod, cluster, name_of, of_kind, pods, ray_pods, ray_service
 
-YOUR_SECRETS = {"gigarouter-redis", "gigarouter-environment", "gigarouter-tls"}
+YOUR_SECRETS = {"gigarouter-redis", "gigarouter-environment", "gigarouter-hub", "gigarouter-tls"}
 """Secrets that k8s/README.md has the reader make."""
 
 NODE_TYPES = ("head", "worker", "redis-cleanup")

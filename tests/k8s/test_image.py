@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.k8s.objects import K8S, ROOT
+from tests.test_architecture import PACKAGED
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 IGNORED = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
@@ -114,7 +115,7 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
 
 
 def test_all_of_the_product_is_copied() -> None:
-    assert {"vlm", "serve_args", "router", "deployments", "miniatures"} <= set(copied())
+    assert {*PACKAGED, "miniatures"} <= set(copied())
 
 
 def test_the_config_for_laptops_finds_its_miniatures_there() -> None:
