@@ -96,6 +96,17 @@ IN_PODS = (
     Mistake(FETCH, f"{FETCH_BOX}.env.3", {"name": "HF_HUB_OFFLINE", "value": "1"}, "forbids what it is there for"),
     Mistake(FETCH, f"{FETCH_BOX}.volumeMounts.1.readOnly", True, "/models is mounted for reading alone"),
     Mistake(FETCH, f"{FETCH_BOX}.securityContext.readOnlyRootFilesystem", GONE, "fetch: securityContext.readOnly"),
+    Mistake(
+        FETCH,
+        "spec.template.metadata.labels.app~kubernetes~io/part-of",
+        "gigarouter",
+        "Job/gigarouter-fetch: NetworkPolicy/gigarouter-cluster lets it reach Pods",
+    ),
+    Mistake(
+        FETCH, "spec.template.metadata.labels.app~kubernetes~io/component", "x", "no NetworkPolicy is for its Pods"
+    ),
+    Mistake("NetworkPolicy/gigarouter-fetch", "spec.egress.0.ports", [], "no NetworkPolicy lets it look up names"),
+    Mistake("NetworkPolicy/gigarouter-fetch", "spec.egress.1.ports", [], "no NetworkPolicy lets it reach the hub"),
     Mistake(FETCH, f"{FETCH_BOX}.env.2", {"name": "HF_TOKEN", "value": "hf_x"}, "HF_TOKEN stands there"),
 )
 
