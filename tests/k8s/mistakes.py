@@ -23,6 +23,7 @@ GPU_POD = f"{GPU}.template.spec"
 GPU_BOX = f"{GPU_POD}.containers.0"
 REDIS = "StatefulSet/gigarouter-redis"
 REDIS_BOX = "spec.template.spec.containers.0"
+ALERTS = "PrometheusRule/gigarouter"
 FETCH = "Job/gigarouter-fetch"
 FETCH_BOX = "spec.template.spec.containers.0"
 
@@ -122,6 +123,19 @@ IN_REFERENCES = (
         f"{GPU}.template.metadata.labels.app~kubernetes~io/component", "gpus", "PodDisruptionBudget/gigarouter-gpu"
     ),
     Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.port", "prom", "has no port prom"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricEndpoints", [], "unknown key podMetricEndpoints"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints", [], "scrapes nothing"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.1.port", 8080, "port is not the name of a port"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.intervall", "9s", "unknown key intervall"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.interval", "15", "interval '15' is no duration"),
+    Mistake(ALERTS, "spec.groups.0.name", "", "a group has no name of its own"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expression", "1", "GigarouterHeadMemory: unknown key expression"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expr", "", "GigarouterHeadMemory: has no expression"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expr", "max by (pod) (x > 0", "a bracket of its expression is not closed"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.for", "five minutes", "for 'five minutes' is no duration"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.labels.severity", "high", "severity is none of critical, warning"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.annotations", {}, "GigarouterHeadMemory: has no summary"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.annotations.summary", "{{ $pod }}", "is no variable of an alert"),
     Mistake("PodMonitor/gigarouter-head", "spec.selector.matchLabels.ray~io/node-type", "heads", "matches no Pod"),
     Mistake("Service/gigarouter-redis", "spec.selector.app~kubernetes~io/component", "cache", "matches no Pod"),
     Mistake("Service/gigarouter-redis", "spec.ports.0.targetPort", "tls", "its Pods have no port tls"),
