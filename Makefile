@@ -21,7 +21,7 @@ export PYTHON PIP_EXTRA TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve setup test test-nodes test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench lock-k8s k8s-check k8s-sync clean installed installed-dev
+.PHONY: help serve setup test test-nodes test-latest fuzz clients check format bench bench-engine lock lock-clients lock-bench lock-k8s lock-sbom k8s-check k8s-sync image-check clean installed installed-dev
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ k8s-check: installed-dev  ## check the Kubernetes manifests without a cluster, i
 k8s-sync: installed  ## write the files in k8s/ that are copies of others, after a change of serve_config.yaml
 	$(RUN) -m tools.k8s sync
 
+image-check: installed-dev  ## build the image with buildah, and test its layers and its command (root on Linux)
+	$(RUN) -m tools.image check
+
 bench: installed  ## compare the system with others over HTTP, in .venv-bench (BENCH=quick: under 4 minutes)
 	$(RUN) -m benchmarks.http --scale $(BENCH)
 
@@ -102,6 +105,11 @@ lock-k8s:  ## write requirements/k8s.txt anew: the newest kubectl, Helm and sche
 	$(PYTHON) -m venv --clear .venv-lock
 	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
 	$(LOCK)/python -m tools.lock $(LOCK)/uv k8s
+
+lock-sbom:  ## write requirements/sbom.txt anew: the newest tool that lists the image's packages
+	$(PYTHON) -m venv --clear .venv-lock
+	$(LOCK)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9,<1' $(PIP_EXTRA)
+	$(LOCK)/python -m tools.lock $(LOCK)/uv sbom
 
 clean:  ## remove every environment and every cache
 	rm -rf .venv .venv-latest .venv-lock .venv-clients .venv-clients-openai2 .venv-bench .venv-k8s benchmarks/results tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -15,12 +15,14 @@ import argparse
 import asyncio
 import base64
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -86,8 +88,10 @@ def parser(program: str = "gigarouter ask") -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--json", action="store_true", help="the router's whole answer, one line an image")
-    parser.add_argument("--url", default=default_url(), help=f"of the router (default: {URL_VARIABLE}, or {URL})")
-    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="maximum wait for an answer")
+    parser.add_argument(
+        "--url", type=address, default=default_url(), help=f"of the router (default: {URL_VARIABLE}, or {URL})"
+    )
+    parser.add_argument("--timeout", type=seconds, default=120, metavar="SECONDS", help="maximum wait for an answer")
     return parser
 
 
@@ -130,6 +134,36 @@ async def ask_all(options: argparse.Namespace, transport: httpx2.AsyncBaseTransp
 def default_url() -> str:
     """Where the router is, unless an argument says it."""
     return os.environ.get(URL_VARIABLE, URL)
+
+
+def address(text: str) -> str:
+    """An argument that says where the router is.
+
+    Raises:
+        ArgumentTypeError: It is no URL of a server.
+    """
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a router, such as {URL}")
+    return text
+
+
+def seconds(text: str) -> float:
+    """An argument that says how long to wait.
+
+    Raises:
+        ArgumentTypeError: It is no time above 0.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+    return found
 
 
 def headers() -> dict[str, str]:

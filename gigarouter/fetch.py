@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,7 @@ from vlm.models.checks import Finding
 from vlm.verify.published_files import check_files
 
 BAD_INPUT = 2
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def parser(program: str = "gigarouter fetch") -> argparse.ArgumentParser:
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gigarouter fetc
         own.error("name models, or --all")
     if options.revision and len(options.models) != 1:
         own.error("--revision belongs to one model")
+    if options.revision and not COMMIT.fullmatch(options.revision):
+        own.error("--revision is a full commit id, 40 hexadecimal digits: branches and tags move")
     try:
         chosen = known() if options.all else [card_of(name) for name in options.models]
     except CheckpointError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from gigarouter.ask import KEY_VARIABLE, URL, URL_VARIABLE, default_url, headers
+from gigarouter.ask import KEY_VARIABLE, URL, URL_VARIABLE, address, default_url, headers, seconds
 
 Json = dict[str, Any]
 
@@ -37,10 +37,10 @@ def parser(program: str = "gigarouter status") -> argparse.ArgumentParser:
         "or nothing answers, 2 bad input.",
     )
     parser.add_argument(
-        "url", nargs="?", default=default_url(), help=f"of the router (default: {URL_VARIABLE}, or {URL})"
+        "url", nargs="?", type=address, default=default_url(), help=f"of the router (default: {URL_VARIABLE}, or {URL})"
     )
     parser.add_argument("--json", action="store_true", help="what the router says, as it says it")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="maximum wait")
+    parser.add_argument("--timeout", type=seconds, default=TIMEOUT_S, metavar="SECONDS", help="maximum wait")
     return parser
 
 

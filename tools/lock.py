@@ -4,7 +4,8 @@
 tools/environment.sh installs them. torch is the only package with a rule of its own. With ``clients`` after ``UV``, it
 writes the locks of other people's clients instead (``make lock-clients``), which tools/clients.py installs, and with
 ``bench`` or ``k8s`` that of what the benchmarks or the checks of the manifests take beyond run.lock
-(``make lock-bench``, ``make lock-k8s``).
+(``make lock-bench``, ``make lock-k8s``), and with ``sbom`` that of what lists the packages of the image
+(``make lock-sbom``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ CLIENTS = ("clients", "clients-openai2")
 _BEYOND = """# Written by `make lock-{name}`; docs/development.md says how it is used.
 #
 # What `make {goal}` takes beyond run.lock, for Python 3.11 on Linux.
+"""
+
+_SBOM = """# Written by `make lock-sbom`; docs/development.md says how it is used.
+#
+# What lists the packages of the image while it is built, for Python 3.11 to 3.13.
 """
 
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
@@ -106,6 +112,16 @@ def lock_k8s(uv: str) -> None:
     _lock_beyond(uv, "k8s", "k8s-check")
 
 
+def lock_sbom(uv: str) -> None:
+    """Write the lock of what lists the packages of the image, for every Python that the image may have."""
+    command = [
+        uv, "pip", "compile", "sbom.in", "--universal", "--python-version", "3.11",
+        "--generate-hashes", "--no-annotate", "--no-header", "--quiet",
+    ]  # fmt: skip
+    made = subprocess.run(command, cwd=FOLDER, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+    (FOLDER / "sbom.txt").write_text(f"{_SBOM}\n{made}", "utf-8")
+
+
 def _lock_beyond(uv: str, name: str, goal: str) -> None:
     """Write the lock of an environment that sees what run.lock installs, for CI's Python and system."""
     command = [
@@ -131,4 +147,5 @@ def main(uv: str) -> None:
 
 
 if __name__ == "__main__":
-    {"clients": lock_clients, "bench": lock_bench, "k8s": lock_k8s}.get("".join(sys.argv[2:]), main)(sys.argv[1])
+    others = {"clients": lock_clients, "bench": lock_bench, "k8s": lock_k8s, "sbom": lock_sbom}
+    others.get("".join(sys.argv[2:]), main)(sys.argv[1])

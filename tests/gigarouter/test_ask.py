@@ -168,6 +168,12 @@ def test_what_is_asked_about_objects_stands_below_them(image: Path, capsys: pyte
         ("a.png", "-m", "blip-large", "--then", "blip-large"),
         ("a.png", "-m", "blip-large", "--then", "blip-large:caption"),
         ("a.png", "-m", "blip-large", "-t", "caption", "--crop", "2"),
+        ("a.png", "-m", "blip-large", "--url", "localhost:8000"),
+        ("a.png", "-m", "blip-large", "--url", "http://"),
+        ("a.png", "-m", "blip-large", "--url", "http://[::1"),
+        ("a.png", "-m", "blip-large", "--timeout", "0"),
+        ("a.png", "-m", "blip-large", "--timeout", "nan"),
+        ("a.png", "-m", "blip-large", "--timeout", "soon"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:

@@ -74,7 +74,16 @@ def test_what_is_not_there_fails_with_what_to_do(cache: Path, capsys: pytest.Cap
     assert "HF_HOME" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [(), ("--all", "kosmos-2"), ("kosmos-2", "blip-large", "--revision", "a" * 40)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--all", "kosmos-2"),
+        ("kosmos-2", "blip-large", "--revision", "a" * 40),
+        ("kosmos-2", "--revision", "main"),
+        ("kosmos-2", "--revision", "A" * 40),
+    ],
+)
 def test_a_command_line_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)

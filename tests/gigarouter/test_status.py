@@ -89,3 +89,17 @@ def test_what_is_no_status_is_a_failure(
 def test_nothing_that_answers_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main(["http://127.0.0.1:9", "--timeout", "2"]) == status.FAILED
     assert "Is it running?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("foo",), ("ftp://127.0.0.1",), ("--timeout", "-1")])
+def test_a_command_line_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        status.main(arguments)
+    assert ended.value.code == 2
+
+
+def test_a_variable_with_no_url_is_refused_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIGAROUTER_URL", "router.example.com")
+    with pytest.raises(SystemExit) as ended:
+        status.main([])
+    assert ended.value.code == 2

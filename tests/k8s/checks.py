@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.k8s import operator_rules, pod_rules, reference_rules, serve_rules
+from tests.k8s import monitoring_rules, operator_rules, pod_rules, reference_rules, serve_rules
 from tests.k8s.objects import Object, Objects, cluster, pods, ray_groups
 from tests.k8s.serve_rules import GPU, quantity
 
 Check = Callable[[Objects], Iterator[str]]
 
 CHECKS: tuple[Check, ...] = (
-    pod_rules.security, pod_rules.resources, pod_rules.images, pod_rules.one_image, pod_rules.probes,
+    pod_rules.security, pod_rules.resources, pod_rules.images, pod_rules.one_image, pod_rules.jobs, pod_rules.probes,
     pod_rules.serving_probe, pod_rules.secrets, pod_rules.tokens_of_accounts,
     reference_rules.names, reference_rules.selectors, reference_rules.metrics_ports, reference_rules.services,
     reference_rules.metadata, reference_rules.budgets, reference_rules.scalers, reference_rules.network,
+    reference_rules.fetching, monitoring_rules.monitors, monitoring_rules.rules,
     operator_rules.service, operator_rules.authentication, operator_rules.groups, operator_rules.head,
     operator_rules.tolerance, operator_rules.gates,
     serve_rules.config, serve_rules.environment, serve_rules.times, serve_rules.versions, serve_rules.room,

@@ -23,6 +23,9 @@ GPU_POD = f"{GPU}.template.spec"
 GPU_BOX = f"{GPU_POD}.containers.0"
 REDIS = "StatefulSet/gigarouter-redis"
 REDIS_BOX = "spec.template.spec.containers.0"
+ALERTS = "PrometheusRule/gigarouter"
+FETCH = "Job/gigarouter-fetch"
+FETCH_BOX = "spec.template.spec.containers.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,24 @@ IN_PODS = (
     of_service(f"{CPU_POD}.serviceAccountName", GONE, "has the namespace's default service account"),
     Mistake(REDIS, f"{REDIS_BOX}.env.0", {"name": "PASSWORD", "value": "5241590000000000"}, "PASSWORD stands there"),
     Mistake(REDIS, f"{REDIS_BOX}.image", "valkey/valkey:latest", "redis: image 'valkey/valkey:latest'"),
+    Mistake(FETCH, "spec.template.spec.restartPolicy", "Always", "fetch: restartPolicy would run it for ever"),
+    Mistake(FETCH, "spec.ttlSecondsAfterFinished", GONE, "fetch: ttlSecondsAfterFinished is missing"),
+    Mistake(FETCH, f"{FETCH_BOX}.image", "registry.example.com/gigarouter:0.0.9", "is not that of the cluster"),
+    Mistake(FETCH, f"{FETCH_BOX}.env.3", {"name": "HF_HUB_OFFLINE", "value": "1"}, "forbids what it is there for"),
+    Mistake(FETCH, f"{FETCH_BOX}.volumeMounts.1.readOnly", True, "/models is mounted for reading alone"),
+    Mistake(FETCH, f"{FETCH_BOX}.securityContext.readOnlyRootFilesystem", GONE, "fetch: securityContext.readOnly"),
+    Mistake(
+        FETCH,
+        "spec.template.metadata.labels.app~kubernetes~io/part-of",
+        "gigarouter",
+        "Job/gigarouter-fetch: NetworkPolicy/gigarouter-cluster lets it reach Pods",
+    ),
+    Mistake(
+        FETCH, "spec.template.metadata.labels.app~kubernetes~io/component", "x", "no NetworkPolicy is for its Pods"
+    ),
+    Mistake("NetworkPolicy/gigarouter-fetch", "spec.egress.0.ports", [], "no NetworkPolicy lets it look up names"),
+    Mistake("NetworkPolicy/gigarouter-fetch", "spec.egress.1.ports", [], "no NetworkPolicy lets it reach the hub"),
+    Mistake(FETCH, f"{FETCH_BOX}.env.2", {"name": "HF_TOKEN", "value": "hf_x"}, "HF_TOKEN stands there"),
 )
 
 IN_REFERENCES = (
@@ -102,6 +123,19 @@ IN_REFERENCES = (
         f"{GPU}.template.metadata.labels.app~kubernetes~io/component", "gpus", "PodDisruptionBudget/gigarouter-gpu"
     ),
     Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.port", "prom", "has no port prom"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricEndpoints", [], "unknown key podMetricEndpoints"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints", [], "scrapes nothing"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.1.port", 8080, "port is not the name of a port"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.intervall", "9s", "unknown key intervall"),
+    Mistake("PodMonitor/gigarouter-head", "spec.podMetricsEndpoints.0.interval", "15", "interval '15' is no duration"),
+    Mistake(ALERTS, "spec.groups.0.name", "", "a group has no name of its own"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expression", "1", "GigarouterHeadMemory: unknown key expression"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expr", "", "GigarouterHeadMemory: has no expression"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.expr", "max by (pod) (x > 0", "a bracket of its expression is not closed"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.for", "five minutes", "for 'five minutes' is no duration"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.labels.severity", "high", "severity is none of critical, warning"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.annotations", {}, "GigarouterHeadMemory: has no summary"),
+    Mistake(ALERTS, "spec.groups.0.rules.0.annotations.summary", "{{ $pod }}", "is no variable of an alert"),
     Mistake("PodMonitor/gigarouter-head", "spec.selector.matchLabels.ray~io/node-type", "heads", "matches no Pod"),
     Mistake("Service/gigarouter-redis", "spec.selector.app~kubernetes~io/component", "cache", "matches no Pod"),
     Mistake("Service/gigarouter-redis", "spec.ports.0.targetPort", "tls", "its Pods have no port tls"),

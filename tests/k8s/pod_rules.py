@@ -104,9 +104,30 @@ def one_image(objects: Objects) -> Iterator[str]:
         yield f"RayService/gigarouter: the Pods of one cluster have different images: {', '.join(sorted(found))}"
 
 
+def jobs(objects: Objects) -> Iterator[str]:
+    """The Job that fetches weights runs the cluster's image, reaches the hub, writes to the claim, and ends."""
+    images = {str(one["image"]) for pod in ray_pods(objects) for one in pod.containers if one.get("image")}
+    for one in of_kind(objects, "Job"):
+        place, spec = f"Job/{one['metadata']['name']}", one["spec"]["template"]["spec"]
+        if spec.get("restartPolicy") not in ("OnFailure", "Never"):
+            yield f"{place}: restartPolicy would run it for ever"
+        if not one["spec"].get("ttlSecondsAfterFinished"):
+            yield f"{place}: ttlSecondsAfterFinished is missing: it would stay, and no other image could be applied"
+        for container in spec["containers"]:
+            if str(container["image"]) not in images:
+                yield f"{place} {container['name']}: its image is not that of the cluster"
+            if env_of(container).get("HF_HUB_OFFLINE"):
+                yield f"{place} {container['name']}: HF_HUB_OFFLINE forbids what it is there for"
+            if (container.get("securityContext") or {}).get("readOnlyRootFilesystem") is not True:
+                yield f"{place} {container['name']}: securityContext.readOnlyRootFilesystem is not true"
+            for mount in container.get("volumeMounts") or []:
+                if mount.get("readOnly"):
+                    yield f"{place} {container['name']}: {mount['mountPath']} is mounted for reading alone"
+
+
 def probes(objects: Objects) -> Iterator[str]:
-    """Each container has both probes, at a port that it has, and none runs a program of the image."""
-    for pod in pods(objects):
+    """Each container has both probes, at a port that it has, and none runs a program of the image. A Job has none."""
+    for pod in (one for one in pods(objects) if not one.place.startswith("Job/")):
         for container in pod.spec.get("containers", []):
             ports = {one["name"] for one in container.get("ports") or []}
             for kind in ("readinessProbe", "livenessProbe"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.k8s.objects import Object, Objects, Pod, cluster, name_of, of_kind, pods, ray_pods, ray_service
 
-YOUR_SECRETS = {"gigarouter-redis", "gigarouter-environment", "gigarouter-tls"}
+YOUR_SECRETS = {"gigarouter-redis", "gigarouter-environment", "gigarouter-hub", "gigarouter-tls"}
 """Secrets that k8s/README.md has the reader make."""
 
 NODE_TYPES = ("head", "worker", "redis-cleanup")
@@ -201,12 +201,35 @@ def network(objects: Objects) -> Iterator[str]:
     for wanted in (("head", 8265), ("head", 8000), ("worker", 8000)):
         if wanted not in opened:
             yield f"NetworkPolicy: the operator does not reach port {wanted[1]} of a {wanted[0]}"
-    if not any(53 in _egress_ports(one) for one in policies):
+    of_all = [one for one in policies if _is_for(one, {"app.kubernetes.io/part-of": "gigarouter"})]
+    if not any(53 in _egress_ports(one) for one in of_all):
         yield "NetworkPolicy: nothing may look up names"
     if cluster(objects).get("enableInTreeAutoscaling") and not any(
         443 in _egress_ports(one) for one in policies if _selects(one, "head")
     ):
         yield "NetworkPolicy: the autoscaler does not reach the API server"
+
+
+def fetching(objects: Objects) -> Iterator[str]:
+    """A Job whose way out is limited looks up names and reaches the hub, and reaches no Pod of the cluster."""
+    for job in of_kind(objects, "Job"):
+        labels = job["spec"]["template"]["metadata"].get("labels") or {}
+        policies = [one for one in of_kind(objects, "NetworkPolicy") if _is_for(one, labels)]
+        ports = {port for one in policies for port in _egress_ports(one)}
+        if not policies:
+            yield f"{name_of(job)}: no NetworkPolicy is for its Pods"
+        for port, what in ((53, "look up names"), (443, "reach the hub")):
+            if policies and port not in ports:
+                yield f"{name_of(job)}: no NetworkPolicy lets it {what}"
+        for one in policies:
+            for rule in one["spec"].get("egress") or []:
+                if any("podSelector" in peer for peer in rule.get("to") or [{"podSelector": {}}]):
+                    yield f"{name_of(job)}: {name_of(one)} lets it reach Pods"
+
+
+def _is_for(policy: Object, labels: Mapping[str, str]) -> bool:
+    wanted = policy["spec"]["podSelector"].get("matchLabels") or {}
+    return all(labels.get(name) == value for name, value in wanted.items())
 
 
 def _selects(policy: Object, node_type: str) -> bool:

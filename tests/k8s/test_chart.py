@@ -69,7 +69,9 @@ def test_a_switch_is_a_component(chosen: Object, component: str, tmp_path: Path)
     of_helm = {name_of(one): one for one in rendered({**chosen, **NAMESPACE, **image})}
     of_kustomize = {name_of(one): one for one in combined(tmp_path, "overlays/gpu-single", [component])}
     plain = ray_service(list(of_kustomize.values()))["spec"]["rayClusterConfig"]
-    for group in (plain["headGroupSpec"], *plain["workerGroupSpecs"]):  # the overlay has put a registry before the name
+    groups = (plain["headGroupSpec"], *plain["workerGroupSpecs"])
+    jobs = (one["spec"] for one in of_kustomize.values() if one["kind"] == "Job")
+    for group in (*groups, *jobs):  # the overlay has put a registry before the name
         group["template"]["spec"]["containers"][0]["image"] = "gigarouter:0.1.0-cuda"
     assert of_helm == of_kustomize
 

@@ -1,6 +1,6 @@
 """The Dockerfile and .dockerignore: what gets into the image, and who it runs as.
 
-The image itself is not built here; what is looked at is what would be done.
+The image itself is not built here; what is looked at is what would be done. test_built_image.py looks at what was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from tests.k8s.objects import K8S, ROOT
+from tests.test_architecture import PACKAGED
+from tools.lock import split
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 IGNORED = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
@@ -82,6 +84,15 @@ def test_no_tool_is_installed_and_no_package_either_in_the_last_stage() -> None:
     assert "--without-pip" in " ".join(steps("RUN", 1))
 
 
+def test_the_list_of_packages_is_made_by_a_locked_tool_that_stays_behind() -> None:
+    (done,) = (one for one in steps("RUN", 1) if "cyclonedx-py" in one)
+    assert "--require-hashes --no-deps --requirement requirements/sbom.txt" in done
+    assert "--from=packages /build/sbom.cdx.json ./" in steps("COPY")
+    lock = split((ROOT / "requirements/sbom.txt").read_text("utf-8"))
+    assert "cyclonedx-bom" in lock
+    assert [name for name, entries in lock.items() if not all("--hash=sha256:" in one for one in entries)] == []
+
+
 def test_nothing_starts_ray_while_it_is_built() -> None:
     """It would write a token into the image, and workers with another one could never join."""
     for stage in stages():
@@ -114,7 +125,7 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
 
 
 def test_all_of_the_product_is_copied() -> None:
-    assert {"vlm", "serve_args", "router", "deployments", "miniatures"} <= set(copied())
+    assert {*PACKAGED, "miniatures"} <= set(copied())
 
 
 def test_the_config_for_laptops_finds_its_miniatures_there() -> None:

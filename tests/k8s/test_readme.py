@@ -10,6 +10,7 @@ from tests.k8s.checks import NODES
 from tests.k8s.objects import K8S, OVERLAYS, ROOT, cluster, overlay
 from tests.k8s.reference_rules import YOUR_SECRETS
 from tests.k8s.serve_rules import locked_ray
+from vlm.models.cards import cards
 
 TEXT = (K8S / "README.md").read_text("utf-8")
 
@@ -28,16 +29,12 @@ def test_every_secret_that_the_reader_makes_is_in_the_table() -> None:
     assert set(re.findall(r"^ *\| `(gigarouter-[a-z]+)`", TEXT, re.MULTILINE)) == YOUR_SECRETS
 
 
-def test_the_revisions_to_fetch_are_those_that_are_served() -> None:
+def test_what_the_job_fetches_is_what_is_served() -> None:
+    """Without a further argument, the first release of a card is fetched."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text("utf-8"))
     served = {(one["args"]["checkpoint"], one["args"]["revision"]) for one in config["applications"][1:]}
-    assert set(re.findall(r"^ *fetch (\S+) ([0-9a-f]{40})$", TEXT, re.MULTILINE)) == served
-
-
-def test_the_tokenizer_to_fetch_is_the_one_that_moondream_takes() -> None:
-    page = (ROOT / "docs/real-weights.md").read_text("utf-8")
-    (revision,) = re.findall(r"moondream/starmie-v1 tokenizer.json --revision ([0-9a-f]{40})", TEXT)
-    assert revision in page
+    fetched = {(card.hugging_face_id, card.releases[0].revision) for card in cards().values() if card.releases}
+    assert served <= fetched
 
 
 def test_the_sizes_are_those_of_the_pods() -> None:
