@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -10,6 +11,19 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
+
+KEPT_PORTS = range(10_000, 20_000)
+"""Neither Ray's workers nor this machine's outgoing connections take these, which may do so between the moment at which
+a port is found free and the one at which a server listens there."""
+
+
+def kept_port() -> int:
+    """A port that nobody listens on."""
+    while True:
+        port = random.randrange(KEPT_PORTS.start, KEPT_PORTS.stop)  # not a secret
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import IO
 import yaml
 
 from deployments.local.processes import descendants
+from tests.listening import kept_port
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "GIGAROUTER_TEST"
@@ -37,9 +37,7 @@ def with_narrow_model(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return kept_port()
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
+
+from tests.listening import kept_port
 
 WITHOUT_TOKEN = {"allow_unauthenticated_cluster": True}
 """For ``build``: the cluster asks for no token, so that one of the user's own is not in the way."""
@@ -21,8 +22,7 @@ def cluster(environment: Mapping[str, str] = {}) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**environment, "RAY_AUTH_MODE": "disabled"}.items():
             patch.setenv(name, value)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = int(listener.getsockname()[1])
+        port = kept_port()
         try:
             ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
             serve.start(http_options={"host": "127.0.0.1", "port": port})

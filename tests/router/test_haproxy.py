@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from router.ingress import environment
 from serve_args.cluster_environment import CLUSTER
 from tests.deployments.system import open_ports, sockets_of
 from tests.hostile_clients import connections, head, received, send_until_refused
+from tests.listening import kept_port
 from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_front_serve import MIB, check_that_others_are_served, process
 from tests.router.test_serve import ask, check_that_leaving_cancels, content, deploy, eventually
@@ -44,9 +45,7 @@ SPARE_PORTS = 20  # more than the replicas of this cluster take
 def free_ports() -> dict[str, str]:
     """Ports that nothing else on this machine uses, for all that Serve opens."""
     names = ("HAPROXY_STATS", "HAPROXY_METRICS", "FALLBACK_PROXY_HTTP", "DIRECT_INGRESS_MIN_HTTP")
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        ports = {name: int(one.getsockname()[1]) for name, one in zip(names, taken, strict=True)}
+    ports = {name: kept_port() for name in names}
     ports["DIRECT_INGRESS_MAX_HTTP"] = ports["DIRECT_INGRESS_MIN_HTTP"] + SPARE_PORTS
     return {f"RAY_SERVE_{name}_PORT": str(port) for name, port in ports.items()}
 
