@@ -160,9 +160,11 @@ BEYOND_THE_SCHEMA = [
     ("model_not_found", r"model"),
     ("invalid_value", r"model"),  # it ends in a task that is not the route's
     *(  # models that do not exist, lack the task or do not go together
-        (code, r"models(\[\d+\])?|min_confidence|prefer|max_price\.image|n|tasks?")
+        (code, r"models(\[\d+\])?|min_confidence|min_votes|prefer|max_price\.image|n|tasks?|logprobs|include_raw")
         for code in ("model_not_found", "unsupported_task", "invalid_value")
     ),
+    ("missing_required_parameter", r"task|pipeline\[\d+\]\.for_each"),
+    *((code, r"pipeline(\[\d+\]\.[a-z_.]+)?") for code in ("model_not_found", "unsupported_task", "invalid_value")),
     ("invalid_value", r"spatial_refs\[\d+\]"),
     ("invalid_value", r".*\.box(_px)?"),  # exchanged corners, and pixels outside of the image
     ("invalid_value", r"messages"),  # pixels without an image, or with images of several sizes
