@@ -98,7 +98,8 @@ class Door(HeadProtocol):
         if name is None or self.flow.write_paused:
             self._go_on()
             return
-        refusal = copy_context().run(gate.refusal, cast("Scope", cycle.scope), name)  # its id is no other request's
+        # In a context of its own, so that the next request does not inherit its id.
+        refusal = copy_context().run(gate.refusal, cast("Scope", cycle.scope), name)
         if refusal is None:
             self._go_on()
         else:

@@ -30,7 +30,7 @@ FAILURE_KEY = "gigarouter.failure"
 """Of a stream that has begun: what writes its last event for an error, in the format of its route."""
 EVENT_STREAM = "text/event-stream"
 
-_ids = random.Random()  # noqa: S311  # an id is no secret, and asking the kernel for one takes longer than all the rest
+_ids = random.Random()  # noqa: S311  # ids need not be secret, and the kernel's random bytes are slow
 os.register_at_fork(after_in_child=_ids.seed)
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
