@@ -60,7 +60,8 @@ ROOMS: dict[str, set[str]] = {
     "vlm/reference": {"vlm/types", "vlm/checkpoint", "vlm/models/processor"},
     "vlm/decoding": {"vlm/errors", "vlm/image", "vlm/models/processor", "vlm/types"},
     "vlm/engine": {
-        "vlm/calibration", "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations", "vlm/layers",
+        "vlm/calibration", "vlm/confidence", "vlm/decoding", "vlm/errors", "vlm/types", "vlm/pace", "vlm/generations",
+        "vlm/layers",
         "vlm/models/base", "vlm/models/processor",
     },
     "vlm/bench": {
@@ -88,8 +89,8 @@ ROOMS: dict[str, set[str]] = {
     "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi", "router/backends/base",
-        "router/catalogue",
+        "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi",
+        "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
     },

@@ -36,3 +36,12 @@ def score(location: Logprobs, label: Logprobs = ()) -> float | None:
 def matching(token_ids: Sequence[int], logprobs: Logprobs) -> Logprobs:
     """``logprobs`` if there is one for each id; otherwise none, because it is not known which belongs to which id."""
     return logprobs if len(logprobs) == len(token_ids) else ()
+
+
+def least(confidences: Sequence[float | None]) -> float | None:
+    """The confidence that all of several objects or texts are right: the least of them, because a mean would hide it.
+
+    None where one of them is not known, or there is none.
+    """
+    known = [one for one in confidences if one is not None]
+    return min(known) if known and len(known) == len(confidences) else None

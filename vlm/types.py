@@ -322,6 +322,11 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
 
+    @classmethod
+    def sum(cls, usages: Sequence[Usage]) -> Self:
+        """Those of several answers together."""
+        return cls(*(sum(getattr(one, field.name) for one in usages) for field in fields(cls)))
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from router.backends.base import ModelStatus
-from router.composition.compare import sum_of
 from router.composition.fallback import SHARE_OF_TIME, another_may, first_of, just_before, of_all, timed
 from router.composition.routing_report import Call, Report
 from router.composition.wanted import Wanted
+from vlm.confidence import least
 from vlm.errors import DeadlineExceeded, EngineFailure, InvalidRequest, VlmError
 from vlm.model_info import CalibratedTask
-from vlm.types import Chunk, Completion
+from vlm.types import Chunk, Completion, Usage
 
 _TEXT_TASKS = frozenset({"caption", "ocr", "query", "region_caption", "region_category", "region_ocr"})
 """Tasks that a text answers, so that no object has to be found."""
@@ -134,7 +134,7 @@ def shortfall(answer: Completion, threshold: float | None) -> tuple[str | None, 
     in_text = answer.has_text and grounding.task in _TEXT_TASKS
     if not (answer.text.strip() if in_text else _found_in_all(answer)):
         return "found_nothing", None
-    confidence = answer.confidence if in_text else _least([one.confidence for one in grounding.detections])
+    confidence = answer.confidence if in_text else least([one.confidence for one in grounding.detections])
     if confidence is None or threshold is None:
         return "not_calibrated", confidence
     return (None if confidence >= threshold else "low_confidence"), confidence
@@ -147,18 +147,12 @@ def _found_in_all(answer: Completion) -> bool:
     return bool(found) and len(found) >= len(grounding.sizes)
 
 
-def _least(confidences: Sequence[float | None]) -> float | None:
-    """An answer is right if all of it is, so that the least certain object decides; the mean would hide it."""
-    known = [one for one in confidences if one is not None]
-    return min(known) if known and len(known) == len(confidences) else None
-
-
 def _with_usage_of_all(chunk: Chunk, report: Report) -> Chunk:
     """The same; its completion has the tokens of all models that have answered."""
     if chunk.completion is None:
         return chunk
     usages = [call.usage for call in report.calls if call.usage is not None]
-    return replace(chunk, completion=replace(chunk.completion, usage=sum_of(usages)))
+    return replace(chunk, completion=replace(chunk.completion, usage=Usage.sum(usages)))
 
 
 def _share(now: float, deadline: float) -> float:

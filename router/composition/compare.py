@@ -91,7 +91,7 @@ def _together(ends: Sequence[Completion | VlmError], task: str | None) -> Comple
     return replace(
         choices[0],
         choices=choices,
-        usage=sum_of([one.usage for one in answered]),
+        usage=Usage.sum([one.usage for one in answered]),
         timings=longest,
         resolution=answered[0].resolution,
         ignored=tuple(dict.fromkeys(name for one in answered for name in one.ignored)),
@@ -103,13 +103,3 @@ def _nothing(answered: Completion, task: str | None) -> Completion:
     sizes = answered.grounding
     grounding = Grounding(task or sizes.task, "", None, sizes.image_size, image_sizes=sizes.image_sizes)
     return Completion("", (), (), grounding, "stop", Usage(0, 0, 0), Timings(0, 0, 0, 0), answered.resolution)
-
-
-def sum_of(usages: Sequence[Usage]) -> Usage:
-    """The tokens of several answers together."""
-    return Usage(
-        *(
-            sum(getattr(usage, name) for usage in usages)
-            for name in ("image_tokens", "text_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
-        )
-    )

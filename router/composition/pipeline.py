@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from router.composition.compare import sum_of
 from router.composition.fallback import just_before, timed
 from router.composition.routing_report import Report
 from router.composition.wanted import MAX_CROPS, Stage
@@ -68,7 +67,7 @@ async def in_steps(
         level = [inner for node in targets for answer, found in node.answers for inner in found]
     grounding = replace(first.grounding, detections=tuple(node.detection() for node in nodes))
     timings = replace(first.timings, total_ms=1000 * (_now() - began))
-    yield Chunk.whole(replace(first, grounding=grounding, usage=sum_of(usages), timings=timings))
+    yield Chunk.whole(replace(first, grounding=grounding, usage=Usage.sum(usages), timings=timings))
 
 
 async def _done(step: _Step, targets: Sequence[_Node], report: Report, end: float) -> list[Usage]:

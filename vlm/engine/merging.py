@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
+from vlm.confidence import least
 from vlm.types import Completion, Detection, FinishReason, Grounding, Timings, Usage
 
 Span = tuple[int, int]
@@ -25,14 +26,14 @@ def merged(answers: Sequence[Completion], text: str, grounding: Grounding, usage
         has_text=any(one.has_text for one in answers),
         token_bytes=tuple(piece for one in answers for piece in one.token_bytes),
         top_logprobs=tuple(step for one in answers for step in one.top_logprobs),
-        confidence=_least([one.confidence for one in answers if one.has_text]),
+        confidence=least([one.confidence for one in answers if one.has_text]),
     )
 
 
 def about_one_image(usages: Sequence[Usage]) -> Usage:
     """The image counts once, and as cached only if none of the answers waited for its encode."""
     return replace(
-        _sum(usages),
+        Usage.sum(usages),
         image_tokens=max(one.image_tokens for one in usages),
         cached_tokens=min(one.cached_tokens for one in usages),
     )
@@ -45,16 +46,6 @@ def ignored_by_all(answers: Sequence[Completion]) -> tuple[str, ...]:
 
 def _finish_reason(answers: Sequence[Completion]) -> FinishReason:
     return "length" if any(one.finish_reason == "length" for one in answers) else "stop"
-
-
-def _least(confidences: Sequence[float | None]) -> float | None:
-    """That of the text that is least likely right; None where that of one is not known."""
-    known = [one for one in confidences if one is not None]
-    return min(known) if known and len(known) == len(confidences) else None
-
-
-def _sum(usages: Sequence[Usage]) -> Usage:
-    return Usage(*(sum(getattr(one, field.name) for one in usages) for field in fields(Usage)))
 
 
 def longest(timings: Sequence[Timings]) -> Timings:
@@ -70,7 +61,7 @@ def across_images(answers: Sequence[Completion]) -> Completion:
     parts = tuple(across_images(of_task) for of_task in zip(*(one.parts for one in answers), strict=True))
     text = _numbered([one.text for one in answers if one.has_text]) or ""
     grounding = parts[0].grounding if parts else _across_images([one.grounding for one in answers])
-    return replace(merged(answers, text, grounding, _sum([one.usage for one in answers])), parts=parts)
+    return replace(merged(answers, text, grounding, Usage.sum([one.usage for one in answers])), parts=parts)
 
 
 def _across_images(groundings: Sequence[Grounding]) -> Grounding:
