@@ -88,6 +88,33 @@ def unknown(model: str) -> ModelNotFound:
     return ModelNotFound(f"The model {model[:128]!r} is not served here. GET /v1/models lists those that are.")
 
 
+class Before:
+    """A backend in front of another one, which says the same of its models; what it adds is in ``generate``."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def models(self) -> Sequence[ModelStatus]:
+        """See :class:`Backend`."""
+        return await self._backend.models()
+
+    def capacity(self, model: str) -> Capacity:
+        """See :class:`Backend`."""
+        return self._backend.capacity(model)
+
+    def serves(self, model: str) -> bool:
+        """See :class:`Backend`."""
+        return self._backend.serves(model)
+
+    def names(self) -> Collection[str]:
+        """See :class:`Backend`."""
+        return self._backend.names()
+
+    async def asleep(self, model: str) -> bool:
+        """See :class:`Backend`."""
+        return await self._backend.asleep(model)
+
+
 class LocalBackend:
     """Engines in this process: for tests, for a laptop, for one machine without Ray."""
 

@@ -11,12 +11,11 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from router.admission.capacity import Capacity
-from router.backends.base import Backend, ModelStatus
+from router.backends.base import Backend, Before
 from router.resilience.attempts import Attempts
 from router.resilience.repetition import NotRepeatableError, Repetition
 from router.resilience.retry_budget import RetryBudget
@@ -35,7 +34,7 @@ SEED_BITS = 63
 """As many as a client's own seed may have without a sign."""
 
 
-class ResilientBackend:
+class ResilientBackend(Before):
     """Tries requests again that have lost their replica, or found it closed or full.
 
     Before the first chunk, the client notices nothing but the time. A stream of which it has a part is generated from
@@ -49,7 +48,7 @@ class ResilientBackend:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         """``uniform`` draws a number from 0 to 1, for the pauses. Times are those of the event loop."""
-        self._backend = backend
+        super().__init__(backend)
         self._policy = policy
         self._uniform = uniform
         self._budgets: dict[str, _Budgets] = {}
@@ -61,26 +60,6 @@ class ResilientBackend:
     def stats(self) -> RetryStats:
         """The counters as of now."""
         return RetryStats(dict(self._retries), dict(self._resumed), dict(self._given_up))
-
-    async def models(self) -> Sequence[ModelStatus]:
-        """See :class:`~router.backends.base.Backend`."""
-        return await self._backend.models()
-
-    def capacity(self, model: str) -> Capacity:
-        """See :class:`~router.backends.base.Backend`."""
-        return self._backend.capacity(model)
-
-    def serves(self, model: str) -> bool:
-        """See :class:`~router.backends.base.Backend`."""
-        return self._backend.serves(model)
-
-    def names(self) -> Collection[str]:
-        """See :class:`~router.backends.base.Backend`."""
-        return self._backend.names()
-
-    async def asleep(self, model: str) -> bool:
-        """See :class:`~router.backends.base.Backend`."""
-        return await self._backend.asleep(model)
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :class:`~router.backends.base.Backend`.

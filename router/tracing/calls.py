@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from router.admission.capacity import Capacity
 from router.asgi.errors import code_of
-from router.backends.base import Backend, ModelStatus
+from router.backends.base import Backend, Before
 from router.tracing import names
 from traces.current import CURRENT, RequestTrace, now_ns
 from vlm.errors import VlmError
@@ -17,12 +16,12 @@ from vlm.trace import Trace
 from vlm.types import Chunk, Request
 
 
-class TracedBackend:
+class TracedBackend(Before):
     """Stands behind what tries requests again, so that each attempt has a span. See :class:`Backend`."""
 
     def __init__(self, backend: Backend, target: str) -> None:
         """``target``: where the replicas are to send their spans."""
-        self._backend = backend
+        super().__init__(backend)
         self._target = target
 
     def generate(self, model: str, request: Request) -> AsyncGenerator[Chunk, None]:
@@ -33,26 +32,6 @@ class TracedBackend:
         if trace.recorder is None:
             return self._backend.generate(model, replace(request, trace=Trace(trace.span.context.header)))
         return self._recorded(model, request, trace)
-
-    async def models(self) -> Sequence[ModelStatus]:
-        """See :class:`Backend`."""
-        return await self._backend.models()
-
-    def capacity(self, model: str) -> Capacity:
-        """See :class:`Backend`."""
-        return self._backend.capacity(model)
-
-    def serves(self, model: str) -> bool:
-        """See :class:`Backend`."""
-        return self._backend.serves(model)
-
-    def names(self) -> Collection[str]:
-        """See :class:`Backend`."""
-        return self._backend.names()
-
-    async def asleep(self, model: str) -> bool:
-        """See :class:`Backend`."""
-        return await self._backend.asleep(model)
 
     async def _recorded(self, model: str, request: Request, trace: RequestTrace) -> AsyncGenerator[Chunk, None]:
         call = _Call(trace, request.route)
