@@ -14,7 +14,7 @@ from router.composition.wanted import Wanted
 from router.config import RouterConfig
 from router.conversation.reasoning import with_effort
 from router.conversation.request import BuiltConversation, ParsedConversation, build_request, demand_of
-from router.conversation.several import alone, staged, takes_region, unasked, wanted_of
+from router.conversation.several import alone, staged, unasked, wanted_of
 from vlm.types import Box, Completion
 
 EFFORT = "reasoning_effort"
@@ -53,10 +53,6 @@ class ChatFormat:
     def staged(self, parsed: ParsedConversation, stage: int, report: Report, part: Box | None) -> ParsedConversation:
         """See :class:`~router.composition.conductor.Composing`."""
         return staged(parsed, stage, report, self._config, part)
-
-    def takes_region(self, task: str) -> bool:
-        """See :class:`~router.composition.conductor.Composing`."""
-        return takes_region(task)
 
     def unasked(self, parsed: ParsedConversation, model: str, report: Report, request_id: str) -> BuiltChat:
         """See :class:`~router.composition.conductor.Composing`."""

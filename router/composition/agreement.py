@@ -9,7 +9,7 @@ from dataclasses import replace
 from router.composition.compare import all_at_once
 from router.composition.fallback import Ask
 from router.composition.routing_report import Report
-from vlm.consensus import Vote, agreed
+from vlm.consensus import Vote, agreed, majority
 from vlm.errors import VlmError
 from vlm.types import Chunk, Completion
 
@@ -50,7 +50,7 @@ def _merged(together: Completion, weights: Sequence[float], report: Report, min_
         for call, choice, weight in zip(report.answering, together.choices, weights, strict=True)
         if call.error is None
     ]
-    needed = max(2, len(votes) // 2 + 1) if min_votes is None else min_votes
+    needed = max(2, majority(len(votes))) if min_votes is None else min_votes
     if len(votes) < needed:
         raise _too_few(report, needed, len(votes))
     grounding = agreed(votes, needed)

@@ -91,8 +91,7 @@ async def _whole(
         report.failed(call, DeadlineExceeded("The model did not answer in its part of the time."), _ms(now() - began))
         return None
     except VlmError as error:
-        if call.status != "failed":
-            report.failed(call, error, _ms(now() - began))
+        report.failed(call, error, _ms(now() - began))
         if not another_may(error):
             raise
         return None
@@ -116,8 +115,7 @@ async def _last(
             async for chunk in chunks:
                 yield chunk
     except VlmError as error:
-        if call.status != "failed":
-            report.failed(call, error, _ms(asyncio.get_running_loop().time() - began))
+        report.failed(call, error, _ms(asyncio.get_running_loop().time() - began))
         best = max(held, key=lambda one: one.confidence, default=None)
         if call.began or best is None or not another_may(error):
             raise of_all(error, report) from error

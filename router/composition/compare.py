@@ -65,8 +65,7 @@ async def _until(
             while (chunk := await first_of(answer, end)) is not None:
                 yield chunk
         except DeadlineExceeded as error:
-            if call.status != "failed":
-                report.failed(call, error, 1000 * (end - began))
+            report.failed(call, error, 1000 * (end - began))
             raise
 
 

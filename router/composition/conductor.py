@@ -44,10 +44,6 @@ class Composing(Protocol[ParsedT]):
         """A step of a pipeline as a request of its own, about a part of the image or about all of it."""
         ...
 
-    def takes_region(self, task: str) -> bool:
-        """Whether a task is told a region, and not given a part of the image."""
-        ...
-
     def unasked(self, parsed: ParsedT, model: str, report: Report, request_id: str) -> BuiltRequest:
         """The form of an answer that no model gives."""
         ...
@@ -114,7 +110,7 @@ class Composition(Generic[ParsedT]):
         if self._wanted.dry_run:
             return said(report, self._wanted)
         if self._wanted.mode == "pipeline":
-            return in_steps(self._wanted.stages, ask_step, report, deadline, self._composing.takes_region)
+            return in_steps(self._wanted.stages, ask_step, report, deadline)
         if self._wanted.mode == "consensus":
             task, votes = self._wanted.task, self._wanted.min_votes
             return consensus(models, self._plan.weights, ask_one, report, task, deadline=deadline, min_votes=votes)

@@ -60,8 +60,7 @@ async def first_to_answer(
                     return
             raise EngineFailure("The model gave no answer.")
         except VlmError as error:
-            if call.status != "failed":
-                report.failed(call, error, _ms_since(began))
+            report.failed(call, error, _ms_since(began))
             if call.began or not another_may(error):
                 raise
     async with aclosing(timed(ask(models[-1]), report.asks(models[-1]), report)) as chunks:

@@ -40,7 +40,7 @@ class _Node:
 
 
 async def in_steps(
-    stages: Sequence[Stage], ask: AskStep, report: Report, deadline: float, takes_region: Callable[[str], bool]
+    stages: Sequence[Stage], ask: AskStep, report: Report, deadline: float
 ) -> AsyncGenerator[Chunk, None]:
     """The answer of the first of ``stages``, whose objects have the answers of the others, in one chunk.
 
@@ -49,7 +49,6 @@ async def in_steps(
         ask: Asks for one step.
         report: Learns of each step.
         deadline: In seconds on the event loop's clock. What is unanswered a little before it has an error in its place.
-        takes_region: Whether a task is told the object's box, and not given a part of the image.
 
     Raises:
         VlmError: The first step has failed.
@@ -62,7 +61,7 @@ async def in_steps(
     for index, stage in enumerate(stages[1:], 1):
         targets = [node for node in level if node.found.box is not None][: min(stage.limit, left)]
         left -= len(targets)
-        step = _Step(index, stage, ask, size or (1, 1), report.code_of, region=takes_region(stage.task))
+        step = _Step(index, stage, ask, size or (1, 1), report.code_of)
         usages += await _done(step, targets, report, just_before(deadline))
         level = [inner for node in targets for answer, found in node.answers for inner in found]
     grounding = replace(first.grounding, detections=tuple(node.detection() for node in nodes))
@@ -95,13 +94,12 @@ class _Step:
     ask: AskStep
     size: tuple[int, int]
     code_of: Callable[[VlmError], str]
-    region: bool
 
     async def about(self, node: _Node, room: asyncio.Semaphore, end: float) -> Usage | VlmError:
         """Ask about one object, and put the answer, or why there is none, with it."""
         box = node.found.box
         assert box is not None, "only objects with a box are asked about"
-        part = box if self.region else part_of(box, self.stage.crop or 1.0, self.size)
+        part = box if self.stage.takes_region else part_of(box, self.stage.crop or 1.0, self.size)
         answer = ObjectAnswer(self.stage.model, self.stage.task)
         try:
             async with asyncio.timeout_at(end), room:
@@ -112,7 +110,7 @@ class _Step:
             error = failed
         else:
             found = completion.grounding.detections
-            inner = found if self.region else tuple(in_whole(one, part) for one in found)
+            inner = found if self.stage.takes_region else tuple(in_whole(one, part) for one in found)
             text = completion.text if completion.has_text else None
             node.answers.append((replace(answer, text=text), [_Node(one) for one in inner]))
             return completion.usage

@@ -132,7 +132,9 @@ class Report:
         call.cost = None if each is None else each * (calls - len(failures))
 
     def failed(self, call: Call, error: VlmError, latency_ms: float) -> None:
-        """The model has not answered."""
+        """The model has not answered; the first error of a call is the one that counts."""
+        if call.status == "failed":
+            return
         call.status, call.error, call.latency_ms = "failed", error, latency_ms
         call.reason = self.code_of(error)
         call.cost, call.failed_calls = Decimal(0), 1

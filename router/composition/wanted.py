@@ -41,6 +41,7 @@ class Stage:
         crop: How much wider and higher than the object the part of the image is that is asked about; None where the
             request does not say.
         limit: The most objects that are asked about.
+        takes_region: Whether the task is told an object's box, and not given a part of the image.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Stage:
     path: str
     crop: float | None = None
     limit: int = MAX_CROPS
+    takes_region: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def _stages(body: ModelBody, config: RouterConfig) -> Iterator[Stage]:
         if name.task is not None:
             raise InvalidRequest(f"{path}.model names a task: send it as task.", f"{path}.model", "invalid_value")
         _check_step(step, path, first=index == 0)
-        yield Stage(name.model, step.task.name, path, step.crop, step.limit or MAX_CROPS)
+        yield Stage(name.model, step.task.name, path, step.crop, step.limit or MAX_CROPS, takes_region(step.task.name))
 
 
 def _check_step(step: StageBody, path: str, *, first: bool) -> None:

@@ -11,7 +11,7 @@ from router.composition.wanted import Wanted
 from router.config import RouterConfig
 from router.conversation.reasoning import reasons, with_effort
 from router.conversation.request import BuiltConversation, build_request, demand_of
-from router.conversation.several import alone, staged, takes_region, unasked, wanted_of
+from router.conversation.several import alone, staged, unasked, wanted_of
 from router.responses.events import EventWriter
 from router.responses.request import ParsedResponses, parse_responses
 from router.responses.response import Json, ResponseHead, echo_of, response_json
@@ -57,10 +57,6 @@ class ResponsesFormat:
     def staged(self, parsed: ParsedResponses, stage: int, report: Report, part: Box | None) -> ParsedResponses:
         """See :class:`~router.composition.conductor.Composing`."""
         return replace(parsed, conversation=staged(parsed.conversation, stage, report, self._config, part))
-
-    def takes_region(self, task: str) -> bool:
-        """See :class:`~router.composition.conductor.Composing`."""
-        return takes_region(task)
 
     def unasked(self, parsed: ParsedResponses, model: str, report: Report, request_id: str) -> BuiltResponse:
         """See :class:`~router.composition.conductor.Composing`."""
