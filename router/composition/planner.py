@@ -159,10 +159,7 @@ class Planner:
         if wanted.mode == "consensus":
             _check_consensus(wanted)
         models = wanted.models or tuple(sorted(statuses))
-        having, lacking = _with_task(wanted, models, wanted.task, statuses)
-        if lacking and wanted.models:
-            model = lacking[0][0]
-            raise _lacks_task(model, wanted.task or "", statuses, wanted.paths[wanted.models.index(model)])
+        having, lacking = _all_with_task(wanted, models, wanted.task, statuses)
         plan = self._within_price(wanted, having, lacking, "all models that have the task")
         if len(plan.models) < 2:
             message = f"{wanted.mode} needs at least two models that have the task."
@@ -175,10 +172,7 @@ class Planner:
     def _cascaded(self, wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> Plan:
         allowed = wanted.models or tuple(sorted(statuses))
         task = wanted.task or implied_task(wanted.text, [statuses[name] for name in allowed])
-        having, lacking = _with_task(wanted, allowed, task, statuses)
-        if lacking and wanted.models:
-            model = lacking[0][0]
-            raise _lacks_task(model, task, statuses, wanted.paths[wanted.models.index(model)])
+        having, lacking = _all_with_task(wanted, allowed, task, statuses)
         plan = self._within_price(wanted, having, lacking, "the order of the request")
         if not wanted.models:
             plan = replace(plan, models=self._two_stages(plan.models, task, statuses), why=_CHEAPEST_FIRST)
@@ -264,6 +258,17 @@ def _with_task(
         path = wanted.paths[0] if wanted.paths else "model"
         raise _lacks_task(models[0] if len(models) == 1 else "", task, statuses, "task" if not wanted.paths else path)
     return having, tuple((model, "unsupported_task") for model in models if model not in having)
+
+
+def _all_with_task(
+    wanted: Wanted, models: Sequence[str], task: str | None, statuses: Mapping[str, ModelStatus]
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The same, where each model that the request names must have the task."""
+    having, lacking = _with_task(wanted, models, task, statuses)
+    if lacking and wanted.models:
+        model = lacking[0][0]
+        raise _lacks_task(model, task or "", statuses, wanted.paths[wanted.models.index(model)])
+    return having, lacking
 
 
 def _check_names(wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> None:
