@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from accounts.prices import ModelPrices, PriceList, TaskPrice, of_thousand
 from logs.lines import LogFormat
 from router.composition.auto_rules import AutoRule
 from serve_args import parse_args
@@ -29,12 +31,35 @@ _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
 _LISTEN = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})")
 TEMPORARY_FILES = "temporary"
 _FILES_URL = re.compile(TEMPORARY_FILES + r"|/[^\0]+|(s3|gs|az)://[A-Za-z0-9._-]+(/[A-Za-z0-9._/-]*)?")
-_PRICE = re.compile(r"\d{1,9}(\.\d{1,9})?")
+_PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+ENVIRONMENT = "environment"
+"""In place of a URL that has a password: the variable of that name has it (:mod:`accounts.database`)."""
+_DATABASE_URL = re.compile(ENVIRONMENT + r"|sqlite:////[^\0?]+|postgresql://([^\s:@/]+@)?[^\s@?]+(\?[^\s@]*)?")
+_REDIS_URL = re.compile(ENVIRONMENT + r"|rediss?://[^\s@]+")
 
 
 def _price(value: str) -> str:
     if not _PRICE.fullmatch(value):
         raise ValueError('must be a decimal string in US dollars, as "0.094"')
+    of_thousand(value)
+    return value
+
+
+def _database_url(value: str) -> str:
+    if not _DATABASE_URL.fullmatch(value):
+        raise ValueError(
+            "must be sqlite:////folder/accounts.db, postgresql://user@host/name without a password, or the word "
+            "environment, for the URL in the variable GIGAROUTER_DATABASE_URL"
+        )
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if not _REDIS_URL.fullmatch(value):
+        raise ValueError(
+            "must be redis://host:6379/0 without a password, or the word environment, for the URL in the variable "
+            "GIGAROUTER_REDIS_URL"
+        )
     return value
 
 
@@ -96,6 +121,40 @@ Port = Annotated[int, Field(gt=0, lt=65_536)]
 Target = Annotated[str, AfterValidator(checked_target), BeforeValidator(_target)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Address = Annotated[str, AfterValidator(_listen)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Dollars = Annotated[str, AfterValidator(_price)]
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TaskPrices(BaseModel):
+    """What a task costs beside its image, in US dollars: ``each`` for 1,000 images, ``output`` for 1,000 tokens."""
+
+    model_config = _STRICT
+
+    each: Price = "0"
+    output: Price = "0"
+
+
+class PricesOfModel(BaseModel):
+    """What a model costs in US dollars: for 1,000 images, for 1,000 that had been encoded before, and for tasks."""
+
+    model_config = _STRICT
+
+    image: Price
+    cached_image: Price | None = None
+    tasks: Mapping[Name, TaskPrices] = Field(default_factory=dict)
+
+
+class KeyLimits(BaseModel):
+    """How much a key may ask for in a minute, and at the same time; without one, as much as it likes."""
+
+    model_config = _STRICT
+
+    requests: Count | None = None
+    images: Count | None = None
+    tokens: Count | None = None
+    concurrent: Count | None = None
 
 
 class RouterConfig(BaseModel):
@@ -173,8 +232,26 @@ class RouterConfig(BaseModel):
         drop_params: Ignore request fields that cannot be honoured instead of refusing the request, where the request
             does not say: many chat interfaces cannot send ``drop_params`` themselves.
         default_model: The model that answers to the name ``default`` as well; None if there is none.
-        prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``):
-            reported by ``/v1/models``, with null for a model that is not listed.
+        prices: US dollars for 1,000 images by name of the model, as decimal strings (``{"my-model": "0.094"}``), or all
+            that it costs (:class:`PricesOfModel`): what accounts pay (:mod:`accounts.prices`), and what ``/v1/models``
+            reports, with null for a model that is not listed.
+        price_version: The operator's name of these prices.
+        batch_price_percent: What a request with low priority pays of them.
+        database_url: Where accounts are kept (docs/accounts.md): ``sqlite:////folder/accounts.db``,
+            ``postgresql://user@host/name`` without a password, or ``environment`` for the variable
+            ``GIGAROUTER_DATABASE_URL``. Then every request needs a key. None keeps no accounts.
+        allow_without_keys: Whether to answer without keys where others than this machine reach the router.
+        redis_url: Where several routers count limits together: ``redis://host:6379/0`` without a password, or
+            ``environment`` for ``GIGAROUTER_REDIS_URL``. None counts in each router.
+        outbox_folder: Folder on this machine in which a router keeps what it has not yet written to the database, so
+            that nothing is lost when it is killed. None takes one below the folder for temporary files.
+        accounts_patience_s: Seconds that a request waits for a database that does not answer, above 0; then it is
+            refused with a 503.
+        free_credit: US dollars that a new account begins with.
+        key_limits: Limits of keys that have none of their own, by model, and under ``*`` for all together.
+        failed_keys_per_minute: How many requests with a wrong key an address may send in a minute, above 0.
+        stored_answer_s: Seconds for which the answer to a request with an ``Idempotency-Key`` is kept, above 0.
+        max_stored_answer_bytes: Largest such answer in bytes, above 0.
         auto: Rules by which the model ``auto`` is chosen, the first that fits (:mod:`router.composition.auto_rules`);
             else it is the one whose card ranks it first for the task.
         listen: IPv4 address and port at which the router's process listens itself, as ``127.0.0.1:8000``; None where
@@ -235,7 +312,19 @@ class RouterConfig(BaseModel):
     system_fingerprint: str | None = None
     drop_params: bool = False
     default_model: Name | None = None
-    prices: Mapping[Name, Price] = Field(default_factory=dict)
+    prices: Mapping[Name, Price | PricesOfModel] = Field(default_factory=dict)
+    price_version: str = ""
+    batch_price_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    database_url: DatabaseUrl | None = None
+    allow_without_keys: bool = False
+    redis_url: RedisUrl | None = None
+    outbox_folder: Name | None = None
+    accounts_patience_s: Seconds = 5.0
+    free_credit: Dollars | None = None
+    key_limits: Mapping[Name, KeyLimits] = Field(default_factory=dict)
+    failed_keys_per_minute: Count = 20
+    stored_answer_s: Count = 86_400
+    max_stored_answer_bytes: Count = 1024 * 1024
     auto: tuple[AutoRule, ...] = ()
     listen: Address | None = None
     log_format: LogFormat = "text"
@@ -277,7 +366,21 @@ class RouterConfig(BaseModel):
         host, _, port = (self.listen or "").partition(":")
         return host, int(port)
 
+    @cached_property
+    def price_list(self) -> PriceList:
+        """What all models cost."""
+        models = {name: _prices_of(prices) for name, prices in self.prices.items()}
+        return PriceList(models, self.price_version, self.batch_price_percent)
+
     @property
     def image_limits(self) -> ImageLimits:
         """The limits of one image."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)
+
+
+def _prices_of(stated: str | PricesOfModel) -> ModelPrices:
+    whole = PricesOfModel(image=stated) if isinstance(stated, str) else stated
+    image = of_thousand(whole.image)
+    cached = image if whole.cached_image is None else of_thousand(whole.cached_image)
+    tasks = {name: TaskPrice(of_thousand(one.each), of_thousand(one.output)) for name, one in whole.tasks.items()}
+    return ModelPrices(image, cached, tasks)

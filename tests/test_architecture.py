@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # What the wheel holds.
-PACKAGED = ("vlm", "logs", "metrics", "traces", "serve_args", "router", "deployments", "gigarouter")
+PACKAGED = ("accounts", "vlm", "logs", "metrics", "traces", "serve_args", "router", "deployments", "gigarouter")
 PRODUCT = (*PACKAGED, "training")
 TOOLS = ("benchmarks", "docs/generate", "examples")  # they use the product, and nothing uses them
 
@@ -77,6 +77,12 @@ ROOMS: dict[str, set[str]] = {
         "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/image", "vlm/grounding_json", "vlm/engine", "vlm/loading",
         "vlm/models/base", "vlm/models/cards", "vlm/models/processor",
     },
+    # Accounts: no HTTP and no Ray. What they are made of and what things cost, everybody may know.
+    "accounts/errors": {"vlm/errors"},
+    "accounts/money": set(),
+    "accounts/types": {"accounts/money"},
+    "accounts/prices": {"accounts/money", "accounts/types"},
+    "accounts": {"vlm/errors", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types"},
     "serve_args": {"vlm/errors"},
     "logs": set(),
     "metrics": set(),
@@ -94,7 +100,7 @@ ROOMS: dict[str, set[str]] = {
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
     },
-    "router/config": {"logs", "serve_args", "traces", "vlm/image", "router/composition/auto_rules"},
+    "router/config": {"accounts/prices", "logs", "serve_args", "traces", "vlm/image", "router/composition/auto_rules"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     "router/resilience": {
@@ -103,8 +109,8 @@ ROOMS: dict[str, set[str]] = {
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
-        "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config", "router/backends/base",
-        "router/admission",
+        "accounts/errors", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config",
+        "router/backends/base", "router/admission",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -130,6 +136,11 @@ ROOMS: dict[str, set[str]] = {
     },
     # What the status says: it knows no format of requests, and not where answers come from.
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
+    # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
+    "router/accounts": {
+        "accounts", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types", "logs", "vlm/errors",
+        "router/asgi", "router/config",
+    },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
     },
@@ -146,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
-        "metrics", "router/admission", "router/request_metrics",
+        "accounts", "metrics", "router/accounts", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/composition", "router/conversation",
         "router/fetch",
@@ -180,7 +191,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
-        "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
+        "accounts", "accounts/errors", "accounts/money", "accounts/types", "vlm/errors", "vlm/cli", "vlm/loading",
+        "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
@@ -222,6 +234,10 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("vlm/checkpoint/hub.py",),
     "transformers": ("vlm/reference.py", "training/"),
     "openai": ("training/evaluation/clients.py",),
+    "sqlalchemy": ("accounts/",),
+    "alembic": ("accounts/migrate.py", "accounts/migrations/"),
+    "limits": ("router/accounts/limits.py",),
+    "redis": ("router/accounts/limits.py",),
     "starlette": ("router/",),
     "opentelemetry": ("traces/exporter.py",),
     "httpcore2": ("router/fetch/",),

@@ -1,0 +1,57 @@
+"""What accounts refuse, and why. The router's table of errors says how each is answered."""
+
+from __future__ import annotations
+
+from vlm.errors import InvalidRequest, VlmError
+
+
+class NoKey(InvalidRequest):
+    """The request brings no key, and this server asks for one."""
+
+
+class WrongKey(InvalidRequest):
+    """The key is unknown, has expired or was revoked; which of them is not said."""
+
+
+class NotAllowed(InvalidRequest):
+    """The key is good, and does not allow this."""
+
+
+class ModelNotAllowed(NotAllowed):
+    """The key is good, and does not allow this model or task."""
+
+
+class LimitReached(VlmError):
+    """More than the key's limits allow a minute, or at the same time.
+
+    ``retry_after_s`` are the seconds until it is worth trying again, and ``kind`` is what was too much, as "requests".
+    """
+
+    def __init__(self, message: str, *, kind: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+
+
+class QuotaSpent(VlmError):
+    """The credits of the account, or a budget of the key, do not cover the request. Trying again is pointless."""
+
+
+class KeyReused(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+
+class NotFound(VlmError):
+    """There is no account, key or organisation of this id, or the caller may not see it."""
+
+
+class Conflict(InvalidRequest):
+    """What is to be created is there already, or is used."""
+
+
+class AccountsUnavailable(VlmError):
+    """The database, or what counts the limits, does not answer."""
+
+
+class AccountsError(Exception):
+    """Accounts cannot work at all: a wrong URL, a database of another version. For whoever starts them, not clients."""

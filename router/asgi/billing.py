@@ -1,0 +1,159 @@
+"""What a request may do and what it owes: the seam at which accounts are put before the endpoints.
+
+An endpoint tells what is asked for and what was done; who asks, what that costs and where it is written down is known
+behind it. Without accounts, everything is allowed and nothing is owed.
+
+A request is let in once for each model that is asked::
+
+    lines = [await bill.let_in(estimate) ...]     refused here, or its places and its money are kept
+    line.began(), line.arrived(tokens)            what there is to pay for, should the client leave
+    line.answered(charge)                         what there is to pay for
+    bill.written()                                before the last bytes go out: what is owed survives this process
+    bill.sent()                                   after them: from here on it is owed
+    bill.end()                                    in any case: what was not sent costs nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import Scope
+
+from accounts.types import Charge
+
+ACCESS_KEY = "gigarouter.access"
+"""Where the middleware that knows the key leaves what it allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The most that a request to one model can do.
+
+    Attributes:
+        model: Canonical name.
+        images: Number of its images.
+        tasks: Canonical names of its tasks; empty where it does not name them.
+        output_tokens: Most tokens of all its answers together.
+        batch: Whether others go first.
+    """
+
+    model: str
+    images: int
+    tasks: tuple[str, ...]
+    output_tokens: int
+    batch: bool = False
+
+
+class Line(Protocol):
+    """One model's part of a request."""
+
+    def began(self) -> None:
+        """The request has been sent to the model: from here on, who leaves pays for its images."""
+        ...
+
+    def arrived(self, tokens: int) -> None:
+        """So many further tokens of the answer are here: who leaves pays for them."""
+        ...
+
+    def answered(self, charge: Charge) -> None:
+        """The model has answered in full."""
+        ...
+
+    def failed(self) -> None:
+        """The model has not answered, which costs nothing."""
+        ...
+
+
+class Bill(Protocol):
+    """What one request owes."""
+
+    async def let_in(self, estimate: Estimate, deadline: float) -> Line:
+        """Keep places and money for a request to one model.
+
+        Args:
+            estimate: What it can come to.
+            deadline: Of the request, in seconds on the event loop's clock.
+
+        Raises:
+            ModelNotAllowed, LimitReached, QuotaSpent, AccountsUnavailable
+        """
+        ...
+
+    def written(self) -> None:
+        """All is known, and the last bytes are about to be sent."""
+        ...
+
+    def sent(self) -> None:
+        """The last bytes have been handed to the connection."""
+        ...
+
+    def end(self, *, abandoned: bool) -> None:
+        """The request has ended; ``abandoned``: because the client left. Nothing happens where it was sent."""
+        ...
+
+
+class Access(Protocol):
+    """What the key of a request allows."""
+
+    @property
+    def caller(self) -> str:
+        """Who asks: the same for the same key in every router process."""
+        ...
+
+    def sees(self, model: str) -> bool:
+        """Whether the key may ask this model, and see that it is there."""
+        ...
+
+    def bill(self, request_id: str) -> Bill:
+        """A bill for one request, on which nothing stands yet."""
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """Those of an answer that tell how much of the key's limits is left."""
+        ...
+
+
+class Free:
+    """A bill on which nothing is written, and a line of it."""
+
+    async def let_in(self, estimate: Estimate, deadline: float) -> Line:  # noqa: ARG002  the protocol has it
+        """See :class:`Bill`."""
+        return self
+
+    def began(self) -> None:
+        """See :class:`Line`."""
+
+    def arrived(self, tokens: int) -> None:
+        """See :class:`Line`."""
+
+    def answered(self, charge: Charge) -> None:
+        """See :class:`Line`."""
+
+    def failed(self) -> None:
+        """See :class:`Line`."""
+
+    def written(self) -> None:
+        """See :class:`Bill`."""
+
+    def sent(self) -> None:
+        """See :class:`Bill`."""
+
+    def end(self, *, abandoned: bool) -> None:
+        """See :class:`Bill`."""
+
+
+FREE = Free()
+
+
+def access_of(scope: Scope) -> Access | None:
+    """What the key of a request allows; None where no keys are asked for, so that everything is allowed."""
+    found: Access | None = scope.get(ACCESS_KEY)
+    return found
+
+
+def bill_of(scope: Scope, request_id: str) -> Bill:
+    """The bill of a request."""
+    access = access_of(scope)
+    return FREE if access is None else access.bill(request_id)
