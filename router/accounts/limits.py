@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from accounts.errors import LimitReached
 from accounts.types import EVERY_MODEL, Limits
 from router.accounts.counter import Amounts, Ask, Counter, Decision, Part
+from router.accounts.failed_keys import FailedKeys
 from router.accounts.memory_counter import MemoryCounter
 from router.accounts.rate_headers import rate_headers
 from router.accounts.redis_counter import RedisCounter
@@ -41,21 +42,30 @@ PLACE_RETRY_S = 1.0
 REMEMBERED_KEYS = 10_000
 """Of so many keys the headers are kept, those that asked last."""
 REMEMBERED_S = 60.0
+STRANGERS = 10_000
+"""Addresses that are counted in memory; since there is no end of them, the one that came the longest ago is forgotten."""
 
 _UNLIMITED = Limits()
 
 
 def open_limits(redis_url: str | None) -> RateLimits:
     """Limits that are counted at ``redis_url``, which may hold a password, or in the memory of this process."""
-    return RateLimits(MemoryCounter() if redis_url is None else RedisCounter(redis_url))
+    if redis_url is None:
+        return RateLimits(MemoryCounter(), MemoryCounter(most_scopes=STRANGERS))
+    shared = RedisCounter(redis_url)
+    return RateLimits(shared, shared)
 
 
 class RateLimits:
     """The limits of all keys. They belong to one event loop."""
 
-    def __init__(self, counter: Counter, clock: Callable[[], float] = time.monotonic) -> None:
-        """Count with ``counter``; ``clock`` is in seconds and never goes back."""
+    def __init__(self, counter: Counter, strangers: Counter, clock: Callable[[], float] = time.monotonic) -> None:
+        """Count keys with ``counter``, and those who have none with ``strangers``, which may be the same.
+
+        ``clock`` is in seconds and never goes back.
+        """
         self._counter = counter
+        self._strangers = strangers
         self._clock = clock
         self._seen: OrderedDict[str, tuple[float, dict[str, str]]] = OrderedDict()  # by key: until when, headers
 
@@ -105,9 +115,14 @@ class RateLimits:
         until, headers = self._seen.get(key_id, (-math.inf, {}))
         return headers if self._clock() < until else {}
 
+    def failed_keys(self, per_minute: int) -> FailedKeys:
+        """The limit of wrong keys for each address, counted in the same place."""
+        return FailedKeys(self._strangers, per_minute, self._clock)
+
     async def close(self) -> None:
         """Count nothing any more."""
         await self._counter.close()
+        await self._strangers.close()
 
     def _remember(self, key_id: str, headers: dict[str, str]) -> None:
         self._seen[key_id] = self._clock() + REMEMBERED_S, headers

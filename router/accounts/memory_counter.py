@@ -17,8 +17,21 @@ from router.accounts.window import Window
 class MemoryCounter:
     """A :class:`~router.accounts.counter.Counter` for one process."""
 
-    def __init__(self, *, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Count in windows of ``window_s`` seconds, by a ``clock`` in seconds that never goes back."""
+    def __init__(
+        self,
+        *,
+        window_s: float = 60.0,
+        most_scopes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Count nothing yet.
+
+        Args:
+            window_s: Length of a minute.
+            most_scopes: Where there are more, what was asked for the longest ago is forgotten although it counts.
+            clock: In seconds; it never goes back.
+        """
+        self._most_scopes = most_scopes
         self._bucket_ms = round(window_s * 1000 / BUCKETS)
         self._clock = clock
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()  # the one that was asked for last is the last
@@ -67,7 +80,8 @@ class MemoryCounter:
     def _forget(self, bucket: int) -> None:
         while self._scopes:
             name, oldest = next(iter(self._scopes.items()))
-            if oldest.asked_in + COUNTED > bucket:
+            too_many = self._most_scopes is not None and len(self._scopes) > self._most_scopes
+            if oldest.asked_in + COUNTED > bucket and not too_many:
                 return
             if oldest.running:
                 self._scope(name, bucket)

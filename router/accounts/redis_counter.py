@@ -123,6 +123,7 @@ class RedisCounter:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+            self._worker = None
             await self._do(self._next_batch())
         await self._redis.aclose()
 
