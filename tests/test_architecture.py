@@ -79,10 +79,13 @@ ROOMS: dict[str, set[str]] = {
     },
     # Accounts: no HTTP and no Ray. What they are made of and what things cost, everybody may know.
     "accounts/errors": {"vlm/errors"},
+    "accounts/keys": set(),
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},
-    "accounts": {"vlm/errors", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types"},
+    "accounts": {
+        "vlm/errors", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types",
+    },
     "serve_args": {"vlm/errors"},
     "logs": set(),
     "metrics": set(),
@@ -109,8 +112,8 @@ ROOMS: dict[str, set[str]] = {
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
-        "accounts/errors", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config",
-        "router/backends/base", "router/admission",
+        "accounts/errors", "accounts/keys", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest",
+        "router/config", "router/backends/base", "router/admission",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -138,8 +141,8 @@ ROOMS: dict[str, set[str]] = {
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
-        "accounts", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types", "logs", "vlm/errors",
-        "router/asgi", "router/config",
+        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types", "logs",
+        "vlm/errors", "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
