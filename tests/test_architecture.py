@@ -83,8 +83,10 @@ ROOMS: dict[str, set[str]] = {
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},
+    "accounts/environment": set(),
     "accounts": {
-        "vlm/errors", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types",
+        "vlm/errors", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices",
+        "accounts/types",
     },
     "serve_args": {"vlm/errors"},
     "logs": set(),
@@ -276,6 +278,7 @@ NEEDS_TORCH = (
     "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
 ENTRY_POINTS = (
+    "accounts/environment.py",  # read by the entry points of the router and of the command
     "deployments/local/__main__.py",
     "gigarouter/ask.py",
     "router/ingress.py",
