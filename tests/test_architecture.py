@@ -79,7 +79,7 @@ ROOMS: dict[str, set[str]] = {
     },
     # Accounts: no HTTP and no Ray. What they are made of and what things cost, everybody may know.
     "accounts/errors": {"vlm/errors"},
-    "accounts/keys": set(),
+    "accounts/keys": {"accounts/types"},
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},

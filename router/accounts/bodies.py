@@ -46,8 +46,8 @@ def _dollars(text: str) -> str:
 
 
 def _some_dollars(text: str) -> str:
-    if nano_of(text) <= 0:
-        raise ValueError("must be above 0")
+    if nano_of(text) == 0:
+        raise ValueError("must not be 0")
     return text
 
 
@@ -139,8 +139,15 @@ class RotationBody(Exact):
     grace_s: Annotated[int, Field(ge=0, le=MAX_GRACE_S)] = 0
 
 
+class AccountChanges(Exact):
+    """What is to become of an account; what is not named stays as it is."""
+
+    name: Name | None = None
+    prepaid: bool | None = None
+
+
 class CreditBody(Exact):
-    """Credits for an account, which is given by its id."""
+    """Credits for an account, which is given by its id; a grant below 0 takes some back."""
 
     account: Id
     kind: Literal["grant", "refund"] = "grant"

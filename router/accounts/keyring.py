@@ -55,7 +55,7 @@ class Keys(Protocol):
         """Another number after every change of a key or an account."""
         ...
 
-    def used(self, keys: Collection[str], at: int) -> None:
+    def used(self, key_ids: Collection[str], at: int) -> None:
         """Write down that these keys were used."""
         ...
 

@@ -96,8 +96,8 @@ def test_a_misspelt_key_is_told_what_was_probably_meant() -> None:
         validated(KeyBody, {**WHOLE, "budget": {"day": "1"}})
 
 
-@pytest.mark.parametrize("amount", ["0", "-1", "1,5", "", "1000000000", "NaN"])
-def test_credits_are_amounts_above_0(amount: str) -> None:
+@pytest.mark.parametrize("amount", ["0", "-0.0", "1,5", "", "1000000000", "NaN"])
+def test_credits_are_amounts_other_than_0(amount: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         validated(CreditBody, {"account": "acct_1", "amount": amount})
     assert refused.value.param == "amount"

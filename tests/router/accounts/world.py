@@ -85,9 +85,9 @@ class Table:
         self._answers()
         return self.changes
 
-    def used(self, keys: Collection[str], at: int) -> None:
+    def used(self, key_ids: Collection[str], at: int) -> None:
         self._answers()
-        self.uses.append((frozenset(keys), at))
+        self.uses.append((frozenset(key_ids), at))
 
     def _answers(self) -> None:
         self.silent.wait(10)
