@@ -79,12 +79,14 @@ ROOMS: dict[str, set[str]] = {
     },
     # Accounts: no HTTP and no Ray. What they are made of and what things cost, everybody may know.
     "accounts/errors": {"vlm/errors"},
+    "accounts/keys": {"accounts/types"},
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},
     "accounts/environment": set(),
     "accounts": {
-        "vlm/errors", "accounts/environment", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types",
+        "vlm/errors", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices",
+        "accounts/types",
     },
     "serve_args": {"vlm/errors"},
     "logs": set(),
@@ -115,8 +117,8 @@ ROOMS: dict[str, set[str]] = {
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
-        "accounts/errors", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config",
-        "router/backends/base", "router/admission", "router/charges",
+        "accounts/errors", "accounts/keys", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest",
+        "router/config", "router/backends/base", "router/admission", "router/charges",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -146,8 +148,8 @@ ROOMS: dict[str, set[str]] = {
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
-        "accounts", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types", "logs", "vlm/errors",
-        "router/asgi", "router/config",
+        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types", "logs",
+        "vlm/errors", "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",

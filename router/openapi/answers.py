@@ -28,7 +28,9 @@ class ErrorObject(TypedDict):
     """OpenAI's error object."""
 
     message: Annotated[str, Says("What is wrong and what to do, for people.")]
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal[
+        "invalid_request_error", "server_error", "insufficient_quota", "requests", "images", "tokens", "concurrent"
+    ]
     param: Annotated[str | None, Says("Path of the field at fault, as messages[0].content[1].image_url.url.")]
     code: Annotated[str | None, Says("What is wrong, for programs.")]
 
