@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,12 +46,20 @@ class Cashier(Protocol):
         """Raises QuotaSpent, WrongKey, AccountsUnavailable."""
         ...
 
-    def write(self, settlements: Sequence[Settlement]) -> Slot:
-        """Keep what a request will owe, so that it outlives this process. Raises AccountsUnavailable."""
+    def owe(self, settlement: Settlement) -> None:
+        """Bill what a request did. Raises AccountsUnavailable where it cannot be written down."""
         ...
 
-    def give_back(self, holds: Sequence[str]) -> None:
+    def give_back(self, holds: Iterable[str]) -> None:
         """Nothing is owed for these."""
+        ...
+
+
+class Outbox(Protocol):
+    """Keeps what is owed and not billed yet; see :class:`accounts.outbox.Outbox`."""
+
+    def write(self, settlements: Sequence[Settlement]) -> Slot:
+        """Keep what a request will owe, so that it outlives this process. Raises AccountsUnavailable."""
         ...
 
 
@@ -87,6 +95,7 @@ class Office:
 
     Attributes:
         cashier: Holds money and collects what is owed.
+        outbox: Keeps what is owed until it is billed.
         rate_limits: Counts what keys ask for.
         price_list: What answers cost.
         key_limits: Limits of keys that have none of their own.
@@ -95,6 +104,7 @@ class Office:
     """
 
     cashier: Cashier
+    outbox: Outbox
     rate_limits: RateLimits
     price_list: PriceList
     key_limits: Mapping[str, Limits]
@@ -136,6 +146,7 @@ class KeyBill:
         self._office = office
         self._request_id = request_id
         self._lines: list[KeyLine] = []
+        self._owed: list[Settlement] = []
         self._slot: Slot | None = None
         self._is_sent = False
 
@@ -155,12 +166,14 @@ class KeyBill:
     def written(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
         if self._lines and self._slot is None:
-            self._slot = self._office.cashier.write(self._settlements("completed"))
+            self._owed = self._settlements("completed")
+            self._slot = self._office.outbox.write(self._owed)
 
     def sent(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
         if self._slot is not None and not self._is_sent:
             self._slot.owed()
+            self._bill(self._owed)
         self._is_sent = True
 
     def end(self, outcome: Outcome) -> None:
@@ -171,11 +184,15 @@ class KeyBill:
             return
         if self._slot is not None:
             self._slot.void()
-        try:
-            self._office.cashier.write(self._settlements("failed" if outcome == "failed" else "abandoned")).owed()
-        except AccountsUnavailable:
-            logger.warning("what a request cost that was not answered could not be written down, and is not billed")
-            self._office.cashier.give_back([line.id for line in self._lines])
+        self._bill(self._settlements("failed" if outcome == "failed" else "abandoned"))
+
+    def _bill(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            try:
+                self._office.cashier.owe(settlement)
+            except AccountsUnavailable:
+                logger.warning("what a request cost could not be written down, and is not billed")
+                self._office.cashier.give_back([settlement.hold])
 
     async def _take(self, estimate: Estimate) -> Taken:
         limits = self._key.spec.limits or self._office.key_limits
