@@ -154,7 +154,8 @@ class Outbox:
 
     def abandoned(self) -> Iterator[Leftover]:
         """The files of processes that have ended; none is seen by two processes at once."""
-        own = {segment.path for segment in self._segments}
+        with self._lock:
+            own = {segment.path for segment in self._segments}
         for path in sorted(self._folder.glob("*" + SUFFIX)):
             file = None if path in own else _locked(path)
             if file is not None:
@@ -167,7 +168,10 @@ class Outbox:
         """Leave to others what is not settled."""
         with self._lock:
             for segment in self._segments:
-                _ = segment.leave() if segment.open_slots else segment.remove()
+                if segment.open_slots:
+                    segment.leave()
+                else:
+                    segment.remove()
             self._segments.clear()
             self._slots.clear()
 
@@ -219,7 +223,7 @@ def _private_folder(parent: Path) -> Path:
 
 
 def _new_segment(folder: Path) -> Segment:
-    """A file that is locked. Another process may find it before that is done, take it for left behind, and remove it."""
+    """A file that is locked. Before that, another process may take it for left behind, and remove it."""
     while True:
         path = folder / f"{os.getpid()}-{secrets.token_hex(8)}{SUFFIX}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
