@@ -82,7 +82,10 @@ ROOMS: dict[str, set[str]] = {
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},
-    "accounts": {"vlm/errors", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types"},
+    "accounts/environment": set(),
+    "accounts": {
+        "vlm/errors", "accounts/environment", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types",
+    },
     "serve_args": {"vlm/errors"},
     "logs": set(),
     "metrics": set(),
@@ -265,6 +268,7 @@ NEEDS_TORCH = (
     "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
 ENTRY_POINTS = (
+    "accounts/environment.py",  # read by the entry points of the router and of the command
     "deployments/local/__main__.py",
     "gigarouter/ask.py",
     "router/ingress.py",
