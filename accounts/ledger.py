@@ -25,6 +25,7 @@ from vlm.errors import VlmError
 
 MS_PER_DAY = 86_400_000
 
+
 def take_holds(connection: Connection, asks: Sequence[HoldAsk], now: int) -> list[VlmError | None]:
     """Keep money for requests, in order: for each the reason why not, or None where it is kept.
 
