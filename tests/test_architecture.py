@@ -165,8 +165,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
-        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat",
-        "router/conversation", "router/files", "router/moondream", "router/responses",
+        "accounts/types", "vlm/types", "vlm/grounding_schema", "router/accounts", "router/config", "router/asgi",
+        "router/chat", "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {

@@ -28,8 +28,8 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must have no control characters")
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("must have no control characters, and no space around it")
     return text
 
 

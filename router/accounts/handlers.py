@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -22,10 +22,11 @@ from accounts.types import Key
 from router.accounts.authentication import KEY_KEY
 from router.asgi.body import read_body, read_object
 from router.asgi.deadline import until
-from router.asgi.errors import AccountsOff
+from router.asgi.errors import AccountsOff, json_response
 from router.asgi.validation import validated
 from router.config import RouterConfig
 
+Json = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -68,12 +69,15 @@ class Handlers:
             raise AccountsOff("This server keeps no accounts; an operator can set database_url.")
         return self._accounts
 
-    def _route(self, method: str, path: str, answer: Handler, name: str) -> Route:
+    def _route(self, method: str, path: str, answer: Handler) -> Route:
+        """A route that is named as the method that answers it."""
+
         async def within_time(request: Request) -> Response:
+            _ = self._on  # before anything is read
             deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
             return await until(deadline, answer(request))
 
-        return Route(path, within_time, methods=[method], name=name)
+        return Route(path, within_time, methods=[method], name=getattr(answer, "__name__", ""))
 
     async def _changing(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a change of the directory; what is remembered of keys is then looked for again."""
@@ -81,6 +85,11 @@ class Handlers:
         with suppress(AccountsUnavailable):  # the change was made, and will be noticed as elsewhere
             await self._on.changed()
         return changed
+
+
+def private(body: Json) -> Response:
+    """A JSON answer about accounts."""
+    return json_response(body, headers=PRIVATE)
 
 
 async def body_of(request: Request, kind: type[BodyT]) -> BodyT:

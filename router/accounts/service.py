@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from accounts.cashier import Cashier
-from accounts.outbox import Outbox
 from starlette.middleware import Middleware
 
 from accounts import environment
+from accounts.cashier import Cashier
 from accounts.database import Database, open_database
 from accounts.directory import open_directory
 from accounts.errors import AccountsError
 from accounts.migrate import require_current, upgrade
 from accounts.money import nano_of
+from accounts.outbox import Outbox
 from accounts.types import Key, Limits
 from router.accounts.access import KeyAccess, Office
 from router.accounts.authentication import Authentication
@@ -66,6 +66,11 @@ class AccountsService:
             failed_keys=self._failed_keys,
             access_of_key=self._access,
         )
+
+    @property
+    def unsettled(self) -> int:
+        """Number of settlements that are not in the database yet."""
+        return self._cashier.unsettled
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -41,6 +41,7 @@ TAGS = {
     "responses": "Requests to models in OpenAI's Responses API, without storage.",
     "moondream": "Requests to models in the format of Moondream's cloud.",
     "files": "Images that are uploaded once and asked about often.",
+    "accounts": "Keys and accounts, where the server keeps them.",
     "health": "Whether this server can answer.",
     "schemas": "What is sent and received.",
 }
