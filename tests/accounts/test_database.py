@@ -21,7 +21,7 @@ from tests.accounts.servers import HOST, PostgreSQL, program, running_postgresql
 from tests.listening import kept_port
 
 SECRET = "s3cret-pa55"
-SHORT_S = 0.3
+SHORT_S = 0.5
 
 needs_postgresql = pytest.mark.skipif(not program("initdb"), reason="there is no PostgreSQL on this machine")
 
