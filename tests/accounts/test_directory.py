@@ -393,7 +393,7 @@ def test_bootstrap_takes_nothing_that_could_be_guessed(directory: Directory, sec
 def test_processes_that_begin_at_once_make_one_key(database_url: str) -> None:
     imports = "from accounts.database import open_database\nfrom accounts.directory import open_directory"
     lines = "print(open_directory(open_database(sys.argv[1])).bootstrap(sys.argv[2]).id)"
-    assert len(set(at_once(3, imports, lines, database_url, new_secret()))) == 1
+    assert len(set(at_once(2, imports, lines, database_url, new_secret()))) == 1
     opened = open_database(database_url)
     directory = open_directory(opened)
     assert (len(directory.keys()), len(directory.accounts()), len(directory.organisations())) == (1, 1, 1)
