@@ -118,7 +118,7 @@ def test_a_wrong_statement_is_a_bug_and_not_a_database_that_is_away(database: Da
         connection.execute(text("SELECT * FROM no_such_table"))
 
 
-def test_exceptions_show_no_values(database: Database) -> None:
+def test_exceptions_show_no_parameters(database: Database) -> None:
     rows = [{"id": "org", "name": name, "created_at": 0} for name in (SECRET, "another")]
     with pytest.raises(IntegrityError) as found, database.begin() as connection:
         connection.execute(insert(organisations), rows)
