@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from accounts.changes import Changes, Held, Row
+from accounts.sums import Changes, Held, Row
 from accounts.driver import Driver, driver_of, listed
 from accounts.errors import QuotaSpent
 from accounts.funds import Till
