@@ -113,7 +113,7 @@ def create_app(
         meter = both(meter, TraceMeter(backend.serves))
     speeds = Speeds()
     meter = both(speeds, meter)
-    planner = Planner(backend, admission, speeds, config.auto, config.prices)
+    planner = Planner(backend, admission, speeds, config.auto, config.price_list)
     chats, responded = ChatFormat(config), ResponsesFormat(config)
     chat = Endpoint(
         chats, backend, images, config, meter, admission=admission, hold=hold, conductor=Conductor(chats, planner)

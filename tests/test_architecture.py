@@ -95,10 +95,13 @@ ROOMS: dict[str, set[str]] = {
     # Several models for one request. What a request says of them and what becomes of it, formats know; they are asked
     # and put in an order by what knows no format.
     "router/composition/wanted": set(),
-    "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
+    "router/composition/routing_report": {
+        "accounts/money", "accounts/prices", "router/charges", "router/composition/wanted", "vlm/errors", "vlm/types",
+    },
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi",
+        "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types",
+        "router/admission", "router/asgi",
         "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
@@ -113,7 +116,7 @@ ROOMS: dict[str, set[str]] = {
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
         "accounts/errors", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config",
-        "router/backends/base", "router/admission",
+        "router/backends/base", "router/admission", "router/charges",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -121,7 +124,8 @@ ROOMS: dict[str, set[str]] = {
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # What the formats share in which a request is a conversation: it knows none of them, and not who answers.
     "router/conversation": {
-        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
+        "accounts/money", "router/charges", "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations",
+        "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
         "router/images", "router/composition/routing_report", "router/composition/wanted",
     },
@@ -135,7 +139,8 @@ ROOMS: dict[str, set[str]] = {
         "router/composition/wanted", "router/conversation",
     },
     "router/moondream": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
+        "accounts/money", "router/charges", "vlm/errors", "vlm/types", "vlm/models/cards", "router/config",
+        "router/asgi", "router/conversation",
     },
     # What the status says: it knows no format of requests, and not where answers come from.
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
@@ -152,7 +157,10 @@ ROOMS: dict[str, set[str]] = {
         "logs", "traces", "vlm/errors", "vlm/route", "vlm/trace", "vlm/types", "router/admission", "router/asgi",
         "router/backends/base", "router/config",
     },
-    "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    "router/charges": {"accounts/money", "accounts/prices", "accounts/types", "vlm/types"},
+    "router/catalogue": {
+        "accounts/money", "accounts/prices", "vlm/types", "vlm/models/cards", "router/config", "router/backends/base",
+    },
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
         "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat",
@@ -255,6 +263,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # What can be imported where there is no torch, directly or through other modules: the router and everything that it
 # needs, the halves of the model families that the router or a worker thread uses, and what decides in the engine.
 TORCH_FREE = (
+    "accounts/*.py",
     "vlm/*.py", "vlm/checkpoint/config_reader.py", "vlm/checkpoint/files.py", "vlm/decoding/*.py", "vlm/image/*.py",
     "vlm/engine/*.py", "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/image_reader.py",
     "vlm/models/processor.py", "vlm/models/*/card.py",

@@ -74,12 +74,18 @@ class Demand:
         generations: Number of its generations.
         beams: Number of beams of each, where the request says it.
         priority: Whether others go first; see :class:`~vlm.types.Request`.
+        images: Number of its images.
+        tasks: Canonical names of its tasks, where it names them.
+        max_tokens: Most tokens of each generation, where the request says it.
     """
 
     model: str
     generations: int = 1
     beams: int | None = None
     priority: Priority = "interactive"
+    images: int = 0
+    tasks: tuple[str, ...] = ()
+    max_tokens: int | None = None
 
 
 class ParsedRequest(Protocol):

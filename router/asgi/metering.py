@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from router.asgi.chunks import UNFINISHED
 from router.asgi.format import BuiltRequest
+from router.charges import tasks_of
 from vlm.errors import VlmError
 from vlm.types import Chunk, Completion, Request, Timings, Usage
 
@@ -196,7 +197,7 @@ class Tally:
 
     def _tasks(self) -> tuple[str, ...]:
         if self._completion is not None:
-            return answered_tasks(self._completion)
+            return tasks_of(self._completion)
         return () if self._built is None else named_tasks(self._built.request)
 
     def _elapsed_s(self) -> float:
@@ -206,11 +207,6 @@ class Tally:
 def images_of(request: Request) -> int:
     """Number of images."""
     return (request.image is not None) + len(request.images)
-
-
-def answered_tasks(completion: Completion) -> tuple[str, ...]:
-    """The canonical names of the tasks that a completion answers."""
-    return tuple(part.grounding.task for part in completion.parts or (completion,))
 
 
 def named_tasks(request: Request) -> tuple[str, ...]:

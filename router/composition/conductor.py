@@ -67,9 +67,11 @@ class Conductor(Generic[ParsedT]):
             wanted.mode,
             plan.why,
             wanted.images,
-            self._planner.prices,
+            self._planner.price_list,
             code_of,
             dry_run=wanted.dry_run,
+            task=wanted.task,
+            batch=wanted.batch,
         )
         for model, reason in plan.passed:
             report.passes(model, reason)

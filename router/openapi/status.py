@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from router.openapi.answers import Alive, ModelList, NotReady, Ready, Status
-from router.openapi.answers import Model as ModelEntry
 from router.openapi.error_codes import OF_HTTP, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Operation, Parameter
+from router.openapi.server_answers import Alive, ModelList, NotReady, Ready, Status
+from router.openapi.server_answers import Model as ModelEntry
 
 LIST_MODELS = Operation(
     id="list_models",
