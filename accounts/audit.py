@@ -1,4 +1,4 @@
-"""The audit log: who changed what, written in the transaction of the change, so that neither is there without the other.
+"""The audit log: who changed what, written in the transaction of the change: neither is there without the other.
 
 Nothing in it is secret. Knows no organisation, account or key.
 """
@@ -38,7 +38,13 @@ class AuditEntry:
 
 
 def record(
-    connection: Connection, at: int, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None
+    connection: Connection,
+    at: int,
+    actor: str,
+    *,
+    action: str,
+    subject: str,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write down one change, in the transaction that makes it; the arguments are those of :class:`AuditEntry`."""
     row = {"at": at, "actor": actor[:MAX_ACTOR_CHARS], "action": action, "subject": subject, "details": details or {}}

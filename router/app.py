@@ -26,7 +26,7 @@ from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
 from router.admission.rule import Admission
-from router.asgi.endpoint import Endpoint, admission_of, hold_of
+from router.asgi.endpoint import Endpoint, admission_of, hold_of, sees_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -113,7 +113,7 @@ def create_app(
         meter = both(meter, TraceMeter(backend.serves))
     speeds = Speeds()
     meter = both(speeds, meter)
-    planner = Planner(backend, admission, speeds, config.auto, config.prices)
+    planner = Planner(backend, admission, speeds, config.auto, config.price_list)
     chats, responded = ChatFormat(config), ResponsesFormat(config)
     chat = Endpoint(
         chats, backend, images, config, meter, admission=admission, hold=hold, conductor=Conductor(chats, planner)
@@ -237,7 +237,8 @@ class StatusRoutes:
 
     async def models(self, request: Request) -> Response:
         """``GET /v1/models``; with ``?expand=tasks`` also an entry for each task behind each model's name."""
-        statuses = await self._backend.models()
+        sees = sees_of(request.scope)
+        statuses = [status for status in await self._backend.models() if sees(status.name)]
         entries = [entry(status, self._config) for status in statuses]
         if request.query_params.get("expand") == "tasks":
             entries += [one for status in statuses for one in task_entries(status, self._config)]
@@ -247,7 +248,8 @@ class StatusRoutes:
         """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash, or end in a task."""
         asked = request.path_params["id"]
         name = read_model_name(asked, self._config)
-        for status in await self._backend.models():
+        sees = sees_of(request.scope)
+        for status in [status for status in await self._backend.models() if sees(status.name)]:
             if status.name == name.model and name.task is None:
                 return json_response(entry(status, self._config))
             if status.name == name.model:
