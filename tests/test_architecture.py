@@ -233,6 +233,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
         "deployments/", "router/app.py", "router/backends/controller.py", "router/backends/ray.py",
         "serve_args/cluster_auth.py", "serve_args/cluster_environment.py", "serve_args/identity.py",
+        "serve_args/open_address.py",
     ),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",

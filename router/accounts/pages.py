@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, get_args
 
+from accounts.usage import Group
 from starlette.datastructures import QueryParams
 
-from accounts.usage import Group
 from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
