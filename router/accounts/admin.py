@@ -48,8 +48,8 @@ class AdminRoutes(Handlers):
             self._admin("GET", "/keys", self.list_keys),
             self._admin("GET", "/keys/{id}", self.retrieve_key),
             self._admin("PATCH", "/keys/{id}", self.update_key),
-            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("DELETE", "/keys/{id}", self.revoke_key),
+            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("GET", "/audit", self.list_audit),
         ]
 
