@@ -112,6 +112,7 @@ entries = Table(
     Column("kind", String(16), nullable=False),  # charge, sign_up, grant, refund
     Column("amount", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("day", String(10)),  # of a charge: whose budgets it is paid from, so the day on which it was held
     Column("request_id", String(128)),
     Column("outcome", String(16)),
     Column("model", String(200)),

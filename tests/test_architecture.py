@@ -233,6 +233,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
         "deployments/", "router/app.py", "router/backends/controller.py", "router/backends/ray.py",
         "serve_args/cluster_auth.py", "serve_args/cluster_environment.py", "serve_args/identity.py",
+        "serve_args/open_address.py",
     ),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
@@ -249,8 +250,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "openai": ("training/evaluation/clients.py",),
     "sqlalchemy": ("accounts/",),
     "alembic": ("accounts/migrate.py", "accounts/migrations/"),
-    "limits": ("router/accounts/limits.py",),
-    "redis": ("router/accounts/limits.py",),
+    "redis": ("router/accounts/redis_counter.py",),
     "starlette": ("router/",),
     "opentelemetry": ("traces/exporter.py",),
     "httpcore2": ("router/fetch/",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from accounts.usage import Group
 from starlette.datastructures import QueryParams
 
 from vlm.errors import InvalidRequest

@@ -213,8 +213,15 @@ class Composition(Protocol[AskedT_co]):
 class Conductor(Protocol[ParsedT]):
     """Knows which requests several models have to do with."""
 
-    async def composition(self, parsed: ParsedT, request_id: str) -> Composition[ParsedT] | None:
+    async def composition(
+        self, parsed: ParsedT, request_id: str, sees: Callable[[str], bool]
+    ) -> Composition[ParsedT] | None:
         """What answers the request; None where it is for the one model that it names.
+
+        Args:
+            parsed: From ``parse``.
+            request_id: The id that the answer reports.
+            sees: Whether the caller may ask a model of this name.
 
         Raises:
             VlmError: It asks for what is impossible; with the path of the field at fault.

@@ -56,12 +56,14 @@ class Conductor(Generic[ParsedT]):
         self._composing = composing
         self._planner = planner
 
-    async def composition(self, parsed: ParsedT, request_id: str) -> Composition[ParsedT] | None:
+    async def composition(
+        self, parsed: ParsedT, request_id: str, sees: Callable[[str], bool]
+    ) -> Composition[ParsedT] | None:
         """See :class:`router.asgi.format.Conductor`."""
         wanted = self._composing.wanted(parsed)
         if wanted is None:
             return None
-        plan = await self._planner.plan(wanted)
+        plan = await self._planner.plan(wanted, sees)
         report = Report(
             wanted.requested,
             wanted.mode,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from accounts.errors import ModelNotAllowed
 from accounts.money import NANO_PER_DOLLAR
 from accounts.prices import PriceList
 from router.admission.rule import Admission
@@ -81,15 +82,18 @@ class Planner:
         self._rules = rules
         self.price_list = price_list
 
-    async def plan(self, wanted: Wanted) -> Plan:
-        """Whom to ask.
+    async def plan(self, wanted: Wanted, sees: Callable[[str], bool] = lambda _: True) -> Plan:
+        """Whom to ask, of the models that the caller ``sees``.
 
         Raises:
+            ModelNotAllowed: The caller may not ask a model that it names.
             InvalidRequest: The request's fields do not go together, or no model has what it asks for.
             UnsupportedTask: No model that is named has the task; of models to compare, one has not.
             ModelNotFound: A model is not served here.
         """
-        statuses = {status.name: status for status in await self._backend.models()}
+        served = {status.name: status for status in await self._backend.models()}
+        _check_allowed(wanted, served, sees)
+        statuses = {name: status for name, status in served.items() if sees(name)}
         _check_names(wanted, statuses)
         if wanted.mode in ("compare", "consensus"):
             return self._compared(wanted, statuses)
@@ -286,6 +290,18 @@ def _all_with_task(
         model = lacking[0][0]
         raise _lacks_task(model, task or "", statuses, wanted.paths[wanted.models.index(model)])
     return having, lacking
+
+
+def _check_allowed(wanted: Wanted, served: Collection[str], sees: Callable[[str], bool]) -> None:
+    asked = [
+        *zip(wanted.models, wanted.paths, strict=True),
+        *((one.model, f"{one.path}.model") for one in wanted.stages),
+    ]
+    for model, path in asked:
+        if model in served and not sees(model):
+            raise ModelNotAllowed(
+                f"This key does not allow the model {model!r}. GET /v1/models lists those that it allows.", path
+            )
 
 
 def _check_names(wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> None:

@@ -182,21 +182,16 @@ def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
         of_text = error.param == "task.labels" and _is_named(name, parsed)
         raise error.located(error.message, parsed.question.prompt_param if of_text else error.param) from error
     priority = priority_of(parsed.body.service_tier)
+    named = outline.tasks or (() if outline.task is None else (outline.task,))
     return Demand(
         name.model,
         generations(outline),
         parsed.body.num_beams,
         priority,
         len(parsed.images),
-        _task_names(outline, parsed),
+        tuple(task.name for task in named),
         parsed.max_tokens,
     )
-
-
-def _task_names(outline: Request, parsed: ParsedConversation) -> tuple[str, ...]:
-    """Those that are named; a native prompt among the text may be for another one."""
-    named = outline.tasks or (() if outline.task is None else (outline.task,))
-    return () if parsed.question.prompt.native else tuple(task.name for task in named)
 
 
 def _outline(name: ModelName, parsed: ParsedConversation) -> Request:

@@ -115,6 +115,7 @@ def _entries() -> None:
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("day", sa.String(10)),
         sa.Column("request_id", sa.String(128)),
         sa.Column("outcome", sa.String(16)),
         sa.Column("model", sa.String(200)),
