@@ -111,7 +111,7 @@ def create_app(
     meter = both(errors, meter)
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
-    account_routes = AccountRoutes(None, config)
+    account_routes = AccountRoutes(None if accounts is None else accounts.accounts, config)
     images = image_loader(config, files)
     admission, hold = admission_of(config, backend), hold_of(config, backend)
     report = StatusReport(backend, admission, errors, config.required_models)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from accounts.books import Books
 from accounts.database import open_database
 from accounts.directory import open_directory
 from accounts.migrate import require_current
@@ -57,7 +58,7 @@ def opened_app(url: str, actor: str) -> Iterator[Starlette]:
     database = open_database(url)
     try:
         require_current(database)
-        accounts = Accounts(database, open_directory(database))
+        accounts = Accounts(open_directory(database), Books(database))
         yield Starlette(
             routes=[*AccountRoutes(accounts, RouterConfig()).routes()],
             middleware=[Middleware(RequestMiddleware), Middleware(AsAdmin, actor=actor)],

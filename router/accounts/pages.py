@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from accounts.usage import Group
 from starlette.datastructures import QueryParams
 
 from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-MAX_PAGE = 1000
+MAX_PAGE = 500
 DEFAULT_PAGE = 100
 
 
