@@ -267,6 +267,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # What can be imported where there is no torch, directly or through other modules: the router and everything that it
 # needs, the halves of the model families that the router or a worker thread uses, and what decides in the engine.
 TORCH_FREE = (
+    "accounts/*.py",
     "vlm/*.py", "vlm/checkpoint/config_reader.py", "vlm/checkpoint/files.py", "vlm/decoding/*.py", "vlm/image/*.py",
     "vlm/engine/*.py", "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/image_reader.py",
     "vlm/models/processor.py", "vlm/models/*/card.py",
