@@ -68,6 +68,11 @@ class AccountsService:
             access_of_key=self._access,
         )
 
+    @property
+    def unsettled(self) -> int:
+        """Number of settlements that are not in the database yet."""
+        return self._cashier.unsettled
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
