@@ -165,7 +165,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
-        "accounts/types", "vlm/types", "vlm/grounding_schema", "router/accounts", "router/config", "router/asgi",
+        "accounts", "accounts/types", "vlm/types", "vlm/grounding_schema", "router/accounts", "router/config",
+        "router/asgi",
         "router/chat", "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
@@ -204,7 +205,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
-        "accounts", "accounts/errors", "accounts/money", "accounts/types", "vlm/errors", "vlm/cli", "vlm/loading",
+        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types", "router/accounts",
+        "vlm/errors", "vlm/cli", "vlm/loading",
         "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.

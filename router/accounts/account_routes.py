@@ -1,4 +1,4 @@
-"""The routes by which a key sees itself and its account: what it allows, what is left, and what was used."""
+"""All routes about accounts, and the one by which a key sees itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.routing import Route
 from accounts.types import Limits
 from router.accounts.admin import AdminRoutes
 from router.accounts.handlers import Handlers, key_of, private
+from router.accounts.money_routes import MoneyRoutes
 from router.accounts.views import key_json
 from router.config import RouterConfig
 
@@ -25,6 +26,7 @@ class AccountRoutes(Handlers):
         """All of them, with those by which accounts are managed."""
         return [
             self._route("GET", "/v1/key", self.retrieve_own_key),
+            *MoneyRoutes(self._accounts, self._config).routes(),
             *AdminRoutes(self._accounts, self._config).routes(),
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -19,14 +19,12 @@ from router.accounts.bodies import (
     OrganisationBody,
     RotationBody,
 )
-from router.accounts.handlers import Handler, Handlers, admin_of, body_of, private
+from router.accounts.handlers import Handlers, admin_of, body_of, private
 from router.accounts.pages import limit_of, number_after, page_json
 from router.accounts.views import account_json, audit_json, key_json, new_key_json, organisation_json
 
 Json = dict[str, Any]
 T = TypeVar("T")
-
-ADMIN = "/v1/admin"
 
 
 class AdminRoutes(Handlers):
@@ -48,8 +46,8 @@ class AdminRoutes(Handlers):
             self._admin("GET", "/keys", self.list_keys),
             self._admin("GET", "/keys/{id}", self.retrieve_key),
             self._admin("PATCH", "/keys/{id}", self.update_key),
-            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("DELETE", "/keys/{id}", self.revoke_key),
+            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("GET", "/audit", self.list_audit),
         ]
 
@@ -136,14 +134,6 @@ class AdminRoutes(Handlers):
         find = partial(self._on.directory.audit_entries, before=number_after(query), limit=limit + 1)
         found = await asyncio.to_thread(find, query.get("subject"))
         return private(page_json([audit_json(one) for one in found], limit))
-
-    def _admin(self, method: str, path: str, answer: Handler) -> Route:
-        @wraps(answer)
-        async def as_admin(request: Request) -> Response:
-            admin_of(request)
-            return await answer(request)
-
-        return self._route(method, f"{ADMIN}{path}", as_admin)
 
     async def _page(self, request: Request, find: Callable[..., Sequence[T]], shown: Callable[[T], Json]) -> Response:
         query = request.query_params

@@ -105,7 +105,7 @@ AllLimits = Annotated[dict[Name, LimitsBody], Field(max_length=MAX_ITEMS)]
 class KeyChanges(Exact):
     """What is to become of a key; what is not named stays as it is, and null takes a restriction away."""
 
-    name: Name = ""
+    name: Name = Field(default_factory=str)  # never read
     scopes: Scopes = Field(default=["inference"])
     models: Names | None = None
     tasks: Names | None = None

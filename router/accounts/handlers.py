@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from accounts.database import Database
+from accounts.books import Books
 from accounts.directory import Directory
 from accounts.errors import AccountsUnavailable, NotAllowed
 from accounts.types import Key
@@ -32,6 +32,7 @@ T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
 
+ADMIN = "/v1/admin"
 MAX_BODY_BYTES = 64 * 1024
 PRIVATE = {"cache-control": "private, no-store"}
 """Of every answer about accounts: neither browsers nor proxies keep it."""
@@ -46,13 +47,13 @@ class Accounts:
     """The accounts of a router.
 
     Attributes:
-        database: Where they are.
-        directory: Its organisations, accounts and keys.
+        directory: Organisations, accounts and keys.
+        books: Their balances, entries and usage.
         changed: Told after each change that was made here, so that this process notices it at once.
     """
 
-    database: Database
     directory: Directory
+    books: Books
     changed: Callable[[], Awaitable[None]] = _nothing
 
 
@@ -68,6 +69,16 @@ class Handlers:
         if self._accounts is None:
             raise AccountsOff("This server keeps no accounts; an operator can set database_url.")
         return self._accounts
+
+    def _admin(self, method: str, path: str, answer: Handler) -> Route:
+        """A route below :data:`ADMIN`, for keys that manage accounts."""
+
+        @wraps(answer)
+        async def as_admin(request: Request) -> Response:
+            admin_of(request)
+            return await answer(request)
+
+        return self._route(method, f"{ADMIN}{path}", as_admin)
 
     def _route(self, method: str, path: str, answer: Handler) -> Route:
         """A route that is named as the method that answers it."""

@@ -11,7 +11,7 @@ from vlm.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-MAX_PAGE = 1000
+MAX_PAGE = 500
 DEFAULT_PAGE = 100
 
 

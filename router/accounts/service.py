@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 
 from accounts import environment
+from accounts.books import Books
 from accounts.cashier import Cashier
 from accounts.database import Database, open_database
 from accounts.directory import open_directory
@@ -55,7 +56,7 @@ class AccountsService:
             limits_of(config.key_limits),
             config.price_list.digest,
         )
-        self.accounts = Accounts(self.database, directory, self._keyring.refresh)
+        self.accounts = Accounts(directory, Books(self.database), self._keyring.refresh)
 
     @property
     def middleware(self) -> Middleware:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from typing_extensions import TypedDict
 
 from accounts.types import Scope
+from accounts.usage import Group
 from router.accounts.bodies import (
     AccountBody,
     AccountChanges,
+    CreditBody,
     KeyBody,
     KeyChanges,
     OrganisationBody,
     RotationBody,
 )
+from router.accounts.money_routes import ALL_GROUPS, OWN_GROUPS
 from router.accounts.pages import DEFAULT_PAGE, MAX_PAGE
+from router.accounts.usage_query import DEFAULT_DAYS
 from router.openapi.answers import Count, UnixSeconds
 from router.openapi.error_codes import OF_JSON, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Json, Operation, Parameter
@@ -125,9 +129,96 @@ class AuditPage(_Page):
     data: list[AuditEntryObject]
 
 
+class CreditsObject(TypedDict):
+    """What an account has."""
+
+    object: Literal["credits"]
+    account: str
+    currency: Literal["usd"]
+    prepaid: bool
+    balance: Annotated[Dollars, Says("What was given minus what was charged, in US dollars.")]
+    held: Annotated[Dollars, Says("What is kept for requests that are under way.")]
+    available: Annotated[Dollars, Says("The balance without what is held.")]
+
+
+class BudgetObject(TypedDict):
+    """What is left of a budget of the key."""
+
+    limit: Dollars
+    spent: Dollars
+    held: Annotated[Dollars, Says("What is kept for requests that are under way.")]
+    available: Dollars
+    resets_at: Annotated[UnixSeconds | None, Says("When it begins anew; null if it never does.")]
+
+
+class OwnCreditsObject(CreditsObject):
+    """What the account of the key has, and what is left of the key's budgets."""
+
+    budgets: Annotated[dict[str, BudgetObject], Says("By day, month and total, as far as there are any.")]
+
+
+class CreditsEntryObject(TypedDict):
+    """A line of the ledger, which never changes. What is not a charge has null in most keys."""
+
+    id: str
+    object: Literal["credits.entry"]
+    created_at: UnixSeconds
+    account: str
+    key: str | None
+    kind: Literal["charge", "sign_up", "grant", "refund"]
+    amount: Annotated[Dollars, Says("US dollars; charges are negative.")]
+    request_id: str | None
+    outcome: Annotated[str | None, Says("completed, or abandoned by the client.")]
+    model: str | None
+    tasks: list[str] | None
+    images: Count | None
+    cached_images: Count | None
+    prompt_tokens: Count | None
+    completion_tokens: Count | None
+    batch: bool | None
+    price_list: Annotated[str | None, Says("The digest of the prices that the amount follows.")]
+    note: str | None
+
+
+class CreditsEntryPage(_Page):
+    """Some of the ledger, the newest first."""
+
+    data: list[CreditsEntryObject]
+
+
+class UsageObject(TypedDict):
+    """What was used; null for what rows are not told apart by."""
+
+    object: Literal["usage"]
+    day: str | None
+    model: str | None
+    key: str | None
+    account: str | None
+    requests: Annotated[Count, Says("Those that were charged, at whatever price.")]
+    failed: Annotated[Count, Says("Those that were not, beside them.")]
+    images: Count
+    cached_images: Count
+    prompt_tokens: Count
+    completion_tokens: Count
+    cost: Dollars
+
+
+class UsagePage(TypedDict):
+    """Some of the usage, the oldest day first."""
+
+    object: Literal["list"]
+    start: str
+    end: str
+    group_by: list[Group]
+    data: list[UsageObject]
+    has_more: bool
+    next_page: Annotated[str | None, Says("What to send as page for the rows that follow.")]
+
+
 TAG = "accounts"
 WHERE = "Where the server keeps accounts."
 ADMIN = f"{WHERE} For keys with the scope admin."
+OWN = f"{WHERE} Of the account of the key that asks."
 OFF = "accounts_not_enabled"
 BODY = "Unknown fields are refused, and null means no restriction."
 ID = Parameter("id", "path", "Its id.", {"type": "string"})
@@ -150,9 +241,9 @@ def _find(operation_id: str, summary: str, answer: Any) -> Operation:
     return _operation(operation_id, summary, answer, parameters=(ID,), codes=(*OF_ROUTES, OFF, "not_found", "timeout"))
 
 
-def _list(operation_id: str, summary: str, answer: Any, *filters: Parameter) -> Operation:
+def _list(operation_id: str, summary: str, answer: Any, *filters: Parameter, **rest: Any) -> Operation:
     codes = (*OF_ROUTES, OFF, "invalid_value", "not_found", "timeout")
-    return _operation(operation_id, summary, answer, parameters=(LIMIT, AFTER, *filters), codes=codes)
+    return _operation(operation_id, summary, answer, parameters=(*filters, LIMIT, AFTER), codes=codes, **rest)
 
 
 def _change(operation_id: str, summary: str, answer: Any, body: Any = None, **rest: Any) -> Operation:
@@ -160,6 +251,23 @@ def _change(operation_id: str, summary: str, answer: Any, body: Any = None, **re
     asked: Json = {} if body is None else {"body": {JSON: body}, "body_description": BODY}
     of_body = () if body is None else OF_JSON
     return _operation(operation_id, summary, answer, codes=(*codes, *of_body), **asked, **rest)
+
+
+def _usage(operation_id: str, summary: str, groups: Sequence[Group], *filters: Parameter, **rest: Any) -> Operation:
+    content = {JSON: UsagePage, "text/csv": {"type": "string"}}
+    answer = Answer("What was used.", content, headers=("cache-control",))
+    day = {"type": "string", "format": "date"}
+    parameters = (
+        Parameter("start", "query", f"The first day in UTC; {DEFAULT_DAYS} days in all by default.", day),
+        Parameter("end", "query", "The last day in UTC; today by default.", day),
+        Parameter("group_by", "query", f"Some of {', '.join(groups)}, by commas; day by default.", {"type": "string"}),
+        Parameter("format", "query", "csv has all rows.", {"enum": ["json", "csv"], "default": "json"}),
+        LIMIT,
+        Parameter("page", "query", "The next_page of the page before.", {"type": "string"}),
+    )
+    codes = (*OF_ROUTES, OFF, "invalid_value", "timeout")
+    fields = {"description": ADMIN, "parameters": (*parameters, *filters), "codes": codes, **rest}
+    return Operation(id=operation_id, summary=summary, tag=TAG, answers={200: answer}, **fields)
 
 
 def _filter(name: str, description: str) -> Parameter:
@@ -175,6 +283,18 @@ ACCOUNTS: Mapping[str, Operation] = {
             KeyObject,
             description=f"{WHERE} With the limits that hold for it. For every good key.",
         ),
+        _operation(
+            "retrieve_own_credits",
+            "What the key's account has, and what is left of the key's budgets",
+            OwnCreditsObject,
+            description=OWN,
+        ),
+        _list("list_own_entries", "The ledger of the key's account", CreditsEntryPage, description=OWN),
+        _usage("list_own_usage", "What the key's account used", OWN_GROUPS, description=OWN),
+        _change("give_credits", "Give credits to an account", CreditsObject, CreditBody, method="POST"),
+        _find("retrieve_credits", "What an account has", CreditsObject),
+        _list("list_entries", "The ledger of an account", CreditsEntryPage, ID),
+        _usage("list_usage", "What accounts used", ALL_GROUPS, _filter("account", "Only what this one used.")),
         _change("create_organisation", "Make an organisation", OrganisationObject, OrganisationBody, method="POST"),
         _list("list_organisations", "The organisations", OrganisationPage),
         _find("retrieve_organisation", "One organisation", OrganisationObject),

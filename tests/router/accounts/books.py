@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from accounts.books import Books
 from accounts.database import Database
 from accounts.directory import Directory
 from accounts.keys import new_secret
@@ -37,7 +38,7 @@ PEPPER = b"pepper of the tests, long enough"
 
 
 @dataclass
-class Books:
+class World:
     """A database with an account, and one more whose keys must see nothing of the first.
 
     Attributes:
@@ -51,6 +52,7 @@ class Books:
     account: Account
     other: Account
     admin: str
+    holds: int = 0
 
     def key(self, *scopes: Scope, account: Account | None = None, **spec: Any) -> str:
         """The secret of a new key of the first account."""
@@ -60,7 +62,7 @@ class Books:
 
     def app(self, keyring: Keyring, **settings: Any) -> Starlette:
         config = RouterConfig.from_args({"database_url": "environment", **settings})
-        accounts = Accounts(self.database, self.directory, keyring.refresh)
+        accounts = Accounts(self.directory, Books(self.database), keyring.refresh)
         return Starlette(
             routes=[*AccountRoutes(accounts, config).routes(), Route("/v1/chat/completions", tell, methods=["POST"])],
             middleware=[
@@ -94,7 +96,7 @@ class Books:
             ]
 
 
-def books(database: Database) -> Books:
+def world(database: Database) -> World:
     """Over an empty database."""
     directory = Directory(database, PEPPER, free_credit=5_000_000_000)
     admin = new_secret()
@@ -102,4 +104,4 @@ def books(database: Database) -> Books:
     owner = directory.create_organisation("Example", "test")
     account = directory.create_account(owner.id, "cameras", "test")
     other = directory.create_account(owner.id, "drones", "test")
-    return Books(database, directory, account, other, admin)
+    return World(database, directory, account, other, admin)

@@ -11,7 +11,8 @@ from accounts.database import Database
 from router.accounts.account_routes import AccountRoutes
 from router.accounts.authentication import scopes_of
 from router.config import RouterConfig
-from tests.router.accounts.books import ON_SQLITE, books
+from tests.router.accounts.books import ON_SQLITE
+from tests.router.accounts.books import world as a_world
 from tests.router.world import FakeBackend, check_error, client
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ async def said(asking: Any) -> Json:
 
 
 async def test_from_an_organisation_to_a_key_that_works_until_it_is_revoked(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     async with world.serving(world.admin) as [http]:
         owner = await said(http.post("/v1/admin/organisations", json={"name": "Farm"}))
         assert owner == {"id": owner["id"], "object": "organisation", "name": "Farm", "created_at": owner["created_at"],
@@ -66,7 +67,7 @@ async def test_from_an_organisation_to_a_key_that_works_until_it_is_revoked(data
 
 
 async def test_changes_of_a_key_hold_at_once(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     secret = world.key(models=frozenset({"a"}), budgets={"day": 5})
     async with world.serving(world.admin, secret) as [admin, http]:
         mine = await said(http.get("/v1/key"))
@@ -84,7 +85,7 @@ async def test_changes_of_a_key_hold_at_once(database: Database) -> None:
 
 
 async def test_rotation_with_and_without_grace(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     first = world.key()
     async with world.serving(world.admin, first) as [admin, http]:
         mine = await said(http.get("/v1/key"))
@@ -102,7 +103,7 @@ async def test_rotation_with_and_without_grace(database: Database) -> None:
 
 
 async def test_an_account_that_is_closed_ends_its_keys(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     secret, of_other = world.key(), world.key(account=world.other)
     async with world.serving(world.admin, secret, of_other) as [admin, http, other]:
         assert (await http.get("/v1/key")).status_code == 200
@@ -117,7 +118,7 @@ async def test_an_account_that_is_closed_ends_its_keys(database: Database) -> No
 
 
 async def test_accounts_are_renamed_and_become_prepaid_or_not(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     async with world.serving(world.admin) as [http]:
         path = f"/v1/admin/accounts/{world.account.id}"
         assert (await said(http.patch(path, json={"prepaid": False})))["prepaid"] is False
@@ -127,7 +128,7 @@ async def test_accounts_are_renamed_and_become_prepaid_or_not(database: Database
 
 
 async def test_what_is_not_there_and_what_is_there_already(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     async with world.serving(world.admin) as [http]:
         answer = await http.post("/v1/admin/organisations", json={"name": "Example"})
         check_error(answer, 400, "conflict", "name")
@@ -155,7 +156,7 @@ async def test_what_is_not_there_and_what_is_there_already(database: Database) -
     ],
 )
 async def test_bodies_that_are_wrong(database: Database, body: bytes, code: str, param: str | None) -> None:
-    world = books(database)
+    world = a_world(database)
     async with world.serving(world.admin) as [http]:
         check_error(await http.post("/v1/admin/keys", content=body), 400, code, param)
         answer = await http.post("/v1/admin/keys", content=b" " * 70_000)
@@ -163,7 +164,7 @@ async def test_bodies_that_are_wrong(database: Database, body: bytes, code: str,
 
 
 async def test_lists_come_in_pages(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     secrets = [world.key(name=f"camera {number}") for number in range(7)]
     assert len(set(secrets)) == 7
     async with world.serving(world.admin) as [http]:
@@ -193,7 +194,7 @@ async def test_lists_come_in_pages(database: Database) -> None:
 
 
 async def test_every_change_is_in_the_audit_log(database: Database) -> None:
-    world = books(database)
+    world = a_world(database)
     async with world.serving(world.admin) as [http]:
         me = (await said(http.get("/v1/key")))["id"]
         key = await said(http.post("/v1/admin/keys", json={"account": world.account.id, "name": "n"}))
@@ -218,7 +219,7 @@ async def test_every_change_is_in_the_audit_log(database: Database) -> None:
 @ON_SQLITE
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_every_route_asks_for_its_scope(database: Database, method: str, path: str) -> None:
-    world = books(database)
+    world = a_world(database)
     allowed = scopes_of(path) or {"admin", "inference", "monitor"}
     assert allowed == {"admin"} if path.startswith("/v1/admin") else "inference" in allowed
     async with world.serving(world.key("inference"), world.key("monitor"), world.admin) as clients:
