@@ -170,7 +170,13 @@ ROOMS: dict[str, set[str]] = {
         "router/chat", "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
+    # Every format, put together with who answers.
+    "router/endpoints": {
+        "router/admission", "router/asgi", "router/backends/base", "router/chat", "router/composition",
+        "router/config", "router/moondream", "router/openapi", "router/responses",
+    },
     "router/app": {
+        "router/endpoints",
         "accounts", "metrics", "router/accounts", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/composition", "router/conversation",
