@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from accounts.sums import Changes, Held, Row
 from accounts.driver import Driver, driver_of, listed
 from accounts.errors import QuotaSpent
 from accounts.funds import Till
 from accounts.schema import price_lists
 from accounts.statements import STATEMENTS, Statements
+from accounts.sums import Changes, Held, Row
 from accounts.types import Charge, HoldAsk, Settlement
 from vlm.errors import VlmError
 
