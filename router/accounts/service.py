@@ -12,6 +12,7 @@ from accounts.outbox import Outbox
 from starlette.middleware import Middleware
 
 from accounts import environment
+from accounts.answers import Answers
 from accounts.database import Database, open_database
 from accounts.directory import open_directory
 from accounts.errors import AccountsError
@@ -21,6 +22,7 @@ from accounts.types import Key, Limits
 from router.accounts.access import KeyAccess, Office
 from router.accounts.authentication import Authentication
 from router.accounts.handlers import Accounts
+from router.accounts.idempotency import LEASE_S, Idempotency
 from router.accounts.keyring import Keyring
 from router.accounts.limits import open_limits
 from router.config import ENVIRONMENT, KeyLimits, RouterConfig
@@ -55,6 +57,8 @@ class AccountsService:
             limits_of(config.key_limits),
             config.price_list.digest,
         )
+        answers = Answers(self.database, lease_ms=round(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
+        self.idempotency = Idempotency(answers, self._cashier.owe, config)
         self.accounts = Accounts(self.database, directory, self._keyring.refresh)
 
     @property
@@ -72,7 +76,7 @@ class AccountsService:
         """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
         self._cashier.start()
         try:
-            async with self._keyring.running():
+            async with self._keyring.running(), self.idempotency.removing():
                 yield
         finally:
             await asyncio.to_thread(self._cashier.close)
