@@ -177,10 +177,11 @@ class KeyBill:
 
     def sent(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
-        if self._slot is not None and not self._is_sent:
-            self._slot.owed()
-            self._bill(self._owed or ())
+        if self._slot is None or self._is_sent:
+            return  # what was sent was an error
         self._is_sent = True
+        self._slot.owed()
+        self._bill(self._owed or ())
 
     def end(self, outcome: Outcome) -> None:
         """See :class:`~router.asgi.billing.Bill`."""

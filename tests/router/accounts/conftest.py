@@ -1,4 +1,4 @@
-"""The databases and Redis, for tests of accounts in front of the endpoints."""
+"""The databases and Redis, for all tests of accounts behind HTTP."""
 
 from tests.accounts.databases import (
     database,
@@ -6,9 +6,9 @@ from tests.accounts.databases import (
     dialect,
     empty_database_url,
     postgresql_server,
-    postgresql_template,
     redis_server,
     redis_url,
+    spare_databases,
     sqlite_template,
 )
 
@@ -18,8 +18,8 @@ __all__ = [
     "dialect",
     "empty_database_url",
     "postgresql_server",
-    "postgresql_template",
     "redis_server",
     "redis_url",
+    "spare_databases",
     "sqlite_template",
 ]
