@@ -158,6 +158,7 @@ def create_app(
 
 
 def _as_it_is(endpoint: ASGIApp) -> ASGIApp:
+    """Without accounts there is nobody to whom an idempotency key could belong."""
     return endpoint
 
 
