@@ -221,7 +221,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "accounts", "accounts/prices", "accounts/types",
+        "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/prices", "accounts/types",
+        "router/accounts",
         "vlm/calibration", "vlm/consensus", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image",
         "vlm/loading", "vlm/models/base", "vlm/models/cards", "vlm/reference", "router/admission", "router/app",
         "router/asgi", "router/backends/base", "router/config", "router/request_metrics", "router/tracing",
