@@ -102,7 +102,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types",
+        "accounts/errors", "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors",
+        "vlm/types",
         "router/admission", "router/asgi",
         "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
