@@ -146,8 +146,8 @@ ROOMS: dict[str, set[str]] = {
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
-        "accounts", "accounts/environment", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types",
-        "logs", "vlm/errors", "router/asgi", "router/config",
+        "accounts", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types", "logs", "vlm/errors",
+        "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
@@ -202,8 +202,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
-        "accounts", "accounts/environment", "accounts/errors", "accounts/money", "accounts/types", "vlm/errors",
-        "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
+        "accounts", "accounts/errors", "accounts/money", "accounts/types", "vlm/errors", "vlm/cli", "vlm/loading",
+        "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
