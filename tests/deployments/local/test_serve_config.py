@@ -196,3 +196,22 @@ def test_the_router_listens_itself_where_a_proxy_has_nothing_to_do() -> None:
 )
 def test_the_proxy_stays_where_it_has_something_to_do(given: dict[str, Any]) -> None:
     assert serve_config.without_proxy(given, "127.0.0.1", 8001) == given
+
+
+# Without accounts
+
+
+def test_without_a_database_nothing_on_the_loopback_asks_for_keys() -> None:
+    given = _system(args={"drop_params": True, "redis_url": "environment"})
+    router, blip = serve_config.on_loopback(given)["applications"]
+    assert router["args"] == {"drop_params": True, "allow_without_keys": True}
+    assert blip == given["applications"][1]
+    assert serve_config.on_loopback(_system())["applications"][0]["args"] == {"allow_without_keys": True}
+
+
+def test_with_a_database_keys_are_asked_for_everywhere() -> None:
+    given = _system(args={"database_url": "sqlite:////srv/accounts.db"})
+    assert serve_config.on_loopback(given) == given
+    args = serve_config.without_accounts(given)["applications"][0]["args"]
+    assert args == {"allow_without_keys": True}
+    assert given["applications"][0]["args"] == {"database_url": "sqlite:////srv/accounts.db"}
