@@ -83,7 +83,7 @@ def outbox(objects: Objects) -> Iterator[str]:
         if mount is None:
             yield f"{pod.place}: no volume holds outbox_folder, {folder}"
             continue
-        volume = next((one for one in pod.spec.get("volumes") or [] if one["name"] == mount["name"]), {})
+        volume: Object = next((one for one in pod.spec.get("volumes") or [] if one["name"] == mount["name"]), {})
         if mount.get("readOnly"):
             yield f"{pod.place}: outbox_folder is mounted for reading alone"
         if "emptyDir" in volume and not volume["emptyDir"].get("sizeLimit"):
