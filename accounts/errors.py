@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from vlm.errors import InvalidRequest, VlmError
 
 
@@ -27,10 +29,22 @@ class LimitReached(VlmError):
     ``retry_after_s`` are the seconds until it is worth trying again, and ``kind`` is what was too much, as "requests".
     """
 
-    def __init__(self, message: str, *, kind: str, retry_after_s: float) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str = "requests",
+        retry_after_s: float = 1.0,
+    ) -> None:
+        super().__init__(message, param, code)
+        self.args = (message, param, code, kind, retry_after_s)
         self.kind = kind
         self.retry_after_s = retry_after_s
+
+    def located(self, message: str, param: str | None) -> Self:
+        """See :class:`~vlm.errors.VlmError`."""
+        return type(self)(message, param, self.code, self.kind, self.retry_after_s)
 
 
 class QuotaSpent(VlmError):

@@ -34,6 +34,7 @@ METADATA = MetaData(
     }
 )
 
+OPTIONAL_JSON = JSON(none_as_null=True)  # None is NULL, as in every other column
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only what is called INTEGER
 
 organisations = Table(
@@ -42,6 +43,7 @@ organisations = Table(
     Column("id", String(40), primary_key=True),
     Column("name", String(200), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
     UniqueConstraint("name"),
 )
 
@@ -69,9 +71,9 @@ keys = Table(
     Column("retired_digest", LargeBinary(32), unique=True),
     Column("retired_at", BigInteger),
     Column("scopes", JSON, nullable=False),
-    Column("models", JSON),
-    Column("tasks", JSON),
-    Column("origins", JSON),
+    Column("models", OPTIONAL_JSON),
+    Column("tasks", OPTIONAL_JSON),
+    Column("origins", OPTIONAL_JSON),
     Column("limits", JSON, nullable=False),
     Column("budgets", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -110,6 +112,7 @@ entries = Table(
     Column("kind", String(16), nullable=False),  # charge, sign_up, grant, refund
     Column("amount", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("day", String(10)),  # of a charge: whose budgets it is paid from, so the day on which it was held
     Column("request_id", String(128)),
     Column("outcome", String(16)),
     Column("model", String(200)),
@@ -182,9 +185,9 @@ answers = Table(
     Column("state", String(16), nullable=False),  # running, answered
     Column("owner", String(40), nullable=False),  # who is working on it
     Column("status", Integer),
-    Column("headers", JSON),
+    Column("headers", OPTIONAL_JSON),
     Column("body", LargeBinary),
-    Column("settlements", JSON),  # written again when the answer is: it is paid once, and never not at all
+    Column("settlements", OPTIONAL_JSON),  # written again when the answer is: it is paid once, and never not at all
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),

@@ -37,11 +37,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """To whom accounts belong."""
+    """To whom accounts belong. One that is closed gets no further accounts, and those that it had are closed."""
 
     id: str
     name: str
     created_at: int
+    closed_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ log-probabilities. Of what is drawn without a seed, only the end is checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -35,10 +35,17 @@ before an answer began; ``differs`` from the answer that is known."""
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request, and the text of its answer where that is known."""
+    """A request, and the text of its answer where that is known.
+
+    Attributes:
+        body: That of the request.
+        text: Of the answer of its model.
+        elsewhere: Of the answers of the other models that may give one, by model.
+    """
 
     body: Mapping[str, Any]
     text: str | None = None
+    elsewhere: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def streams(self) -> bool:
@@ -54,12 +61,16 @@ class Reply:
         text: Of the answer, or of the error; of a stream that was cut, the message of the error event.
         status: That of the answer; None if there was none.
         code: Of our own error; "" where the answer is none of ours, as one of a proxy.
+        model: Whose answer it is.
+        routing: What the answer says of the models that were asked, where several may be.
     """
 
     outcome: Outcome
     text: str
     status: int | None = 200
     code: str = ""
+    model: str = ""
+    routing: Mapping[str, Any] | None = None
 
     @property
     def by_router(self) -> bool:
@@ -86,9 +97,30 @@ def _body(model: str, image: bytes, kind: Mapping[str, Any]) -> dict[str, Any]:
 async def put(http: httpx.AsyncClient, question: Question) -> Reply:
     """Ask, and compare with the answer that is known."""
     reply = await ask(http, question.body)
-    if reply.outcome == "answered" and question.text is not None and reply.text != question.text:
-        return replace(reply, outcome="differs")
-    return reply
+    text = question.elsewhere.get(reply.model, question.text)
+    if reply.outcome != "answered" or (text in (None, reply.text) and _is_routed(reply.routing, reply.model)):
+        return reply
+    return replace(reply, outcome="differs")
+
+
+def _is_routed(routing: Mapping[str, Any] | None, model: str) -> bool:
+    """Whether one model has answered, and the answer says that it was this one."""
+    if routing is None:
+        return True
+    answered = [one["model"] for one in routing["tried"] if one["status"] == "answered"]
+    return answered == [model] and routing["chosen"] == model
+
+
+def falling_back(first: Sequence[Question], second: Sequence[Question]) -> list[Question]:
+    """The questions to one model, which another may answer instead; both were asked the same."""
+    return [
+        replace(
+            one,
+            body={**one.body, "models": [one.body["model"], other.body["model"]]},
+            elsewhere={other.body["model"]: other.text},
+        )
+        for one, other in zip(first, second, strict=True)
+    ]
 
 
 async def ask(http: httpx.AsyncClient, body: Mapping[str, Any]) -> Reply:
@@ -103,7 +135,9 @@ async def _ask_for_all(http: httpx.AsyncClient, body: Mapping[str, Any]) -> Repl
     answer = await http.post(PATH, json=body)
     if answer.status_code != 200:
         return _refused(answer.status_code, answer.content)
-    return Reply("answered", answer.json()["choices"][0]["message"]["content"])
+    body = answer.json()
+    text = body["choices"][0]["message"]["content"]
+    return Reply("answered", text, model=body["model"], routing=body["x_gigarouter"].get("routing"))
 
 
 async def _ask_for_stream(http: httpx.AsyncClient, body: Mapping[str, Any]) -> Reply:
@@ -117,14 +151,16 @@ async def _ask_for_stream(http: httpx.AsyncClient, body: Mapping[str, Any]) -> R
 
 
 async def _read_stream(answer: httpx.Response) -> Reply:
-    text = ""
+    text, model, routing = "", "", None
     async for line in answer.aiter_lines():
         if line == "data: [DONE]":
-            return Reply("answered", text)
+            return Reply("answered", text, model=model, routing=routing)
         if line.startswith("data: "):
             event = json.loads(line.removeprefix("data: "))
             if "error" in event:
                 return Reply("cut", event["error"]["message"], code=str(event["error"]["code"]))
+            model = event.get("model", model)
+            routing = event.get("x_gigarouter", {}).get("routing", routing)
             text += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
     return Reply("cut", "the stream has no end")
 

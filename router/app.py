@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,8 +25,9 @@ from logs.lines import set_up
 from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
+from router.accounts.service import AccountsService
 from router.admission.rule import Admission
-from router.asgi.endpoint import Endpoint, admission_of, hold_of
+from router.asgi.endpoint import Endpoint, admission_of, hold_of, sees_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -83,6 +84,7 @@ from router.tracing.tracing import Tracing, check_installed, tracing_of
 from serve_args.cluster_auth import require_token
 from serve_args.cluster_environment import Values, own, require_same, require_same_on_every_node
 from serve_args.identity import identity
+from serve_args.open_address import require_keys
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
 
@@ -93,11 +95,14 @@ def create_app(
     meter: Meter = ignore,
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
+    *,
+    accounts: AccountsService | None = None,
 ) -> Starlette:
     """The whole HTTP interface over ``backend``.
 
     ``meter`` learns how each request to a model ended, and so do ``metrics``; where the process shows them itself,
-    they are behind ``GET /metrics``. With ``tracing``, each request to a model has spans.
+    they are behind ``GET /metrics``. With ``tracing``, each request to a model has spans. With ``accounts``, every
+    request needs a key, and pays.
     """
     status = StatusRoutes(backend, config)
     errors = RecentErrors(backend.serves)
@@ -113,7 +118,7 @@ def create_app(
         meter = both(meter, TraceMeter(backend.serves))
     speeds = Speeds()
     meter = both(speeds, meter)
-    planner = Planner(backend, admission, speeds, config.auto, config.prices)
+    planner = Planner(backend, admission, speeds, config.auto, config.price_list)
     chats, responded = ChatFormat(config), ResponsesFormat(config)
     chat = Endpoint(
         chats, backend, images, config, meter, admission=admission, hold=hold, conductor=Conductor(chats, planner)
@@ -149,16 +154,25 @@ def create_app(
             DescribedRoute("/openapi.json", openapi_json, OPENAPI),
             *([Route("/metrics", shown(metrics))] if isinstance(metrics, PrometheusMetrics) else []),
         ],
-        middleware=[Middleware(Front, config=config), Middleware(RequestMiddleware), *_traced(tracing)],
+        middleware=[
+            Middleware(Front, config=config),
+            Middleware(RequestMiddleware),
+            *_traced(tracing),
+            *([] if accounts is None else [accounts.middleware]),
+        ],
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
-        lifespan=lambda _app: _living(files, backend, tracing),
+        lifespan=lambda _app: _living(files, backend, tracing, accounts),
     )
-    app.state.gate = Gate(
-        admission,
-        lambda name: read_model_name(name, config).model,
-        meter,
-        ["/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in moondream)],
-        config,
+    app.state.gate = (
+        None
+        if accounts is not None
+        else Gate(  # it knows no keys
+            admission,
+            lambda name: read_model_name(name, config).model,
+            meter,
+            ["/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in moondream)],
+            config,
+        )
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
@@ -186,9 +200,11 @@ def shown(metrics: PrometheusMetrics) -> Callable[[Request], Response]:
 
 
 @asynccontextmanager
-async def _living(files: FileStore | None, backend: Backend, tracing: Tracing | None) -> AsyncIterator[None]:
+async def _living(
+    files: FileStore | None, backend: Backend, tracing: Tracing | None, accounts: AccountsService | None
+) -> AsyncIterator[None]:
     """What goes on beside the requests, as long as the router runs."""
-    async with sweeping(files), counting(backend):
+    async with sweeping(files), counting(backend), nullcontext() if accounts is None else accounts.running():
         yield
     if tracing is not None:
         await asyncio.to_thread(tracing.recorder.stop)
@@ -237,7 +253,8 @@ class StatusRoutes:
 
     async def models(self, request: Request) -> Response:
         """``GET /v1/models``; with ``?expand=tasks`` also an entry for each task behind each model's name."""
-        statuses = await self._backend.models()
+        sees = sees_of(request.scope)
+        statuses = [status for status in await self._backend.models() if sees(status.name)]
         entries = [entry(status, self._config) for status in statuses]
         if request.query_params.get("expand") == "tasks":
             entries += [one for status in statuses for one in task_entries(status, self._config)]
@@ -247,7 +264,8 @@ class StatusRoutes:
         """``GET /v1/models/{id}``, where the id may be a Hugging Face id with its slash, or end in a task."""
         asked = request.path_params["id"]
         name = read_model_name(asked, self._config)
-        for status in await self._backend.models():
+        sees = sees_of(request.scope)
+        for status in [status for status in await self._backend.models() if sees(status.name)]:
             if status.name == name.model and name.task is None:
                 return json_response(entry(status, self._config))
             if status.name == name.model:
@@ -335,7 +353,9 @@ class ListeningRouter:
 
 
 def _app(config: RouterConfig, metrics: Metrics, tracing: Tracing | None) -> Starlette:
-    return create_app(resilient(RayBackend(), config, tracing), config, metrics=metrics, tracing=tracing)
+    accounts = None if config.database_url is None else AccountsService(config)
+    backend = resilient(RayBackend(), config, tracing)
+    return create_app(backend, config, metrics=metrics, tracing=tracing, accounts=accounts)
 
 
 def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = None) -> ResilientBackend:
@@ -379,6 +399,8 @@ def build(args: Mapping[str, Any]) -> Any:
     config = RouterConfig.from_args(args)
     check_installed(config)
     require_token(allow_without=config.allow_unauthenticated_cluster)
+    host = config.listen_address[0] if config.listen else None
+    require_keys(host, has_keys=config.database_url is not None, allow_without=config.allow_without_keys)
     deployment = serve.deployment(
         name="Router", max_ongoing_requests=MAX_ONGOING_REQUESTS, max_queued_requests=MAX_QUEUED_REQUESTS
     )

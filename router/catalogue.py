@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from accounts.money import dollars_of
+from accounts.prices import ModelPrices, per_thousand
 from router.backends.base import ModelStatus
 from router.config import RouterConfig
 from vlm.models.cards import Card, TaskCard, card_of, cards_of
@@ -66,7 +68,7 @@ def entry(status: ModelStatus, config: RouterConfig) -> Json:
         "context_length": card.context_length,
         "max_model_len": card.context_length,
         "architecture": _architecture(card),
-        "price_per_1k_images_usd": config.prices.get(status.name),
+        **_prices(config.price_list.models.get(status.name)),
         "supported_parameters": [name for name in PARAMETERS if card.beam_search or name not in BEAM_PARAMETERS],
         "license": {"spdx": card.license, "url": card.license and f"https://spdx.org/licenses/{card.license}.html"},
         "tasks": [_task(task) for task in card.tasks],
@@ -134,6 +136,19 @@ def _loaded(info: ModelInfo | None, card: Card) -> Json:
         "dtype": info and info.dtype,
         "parameters": card.parameters if info is None else info.parameters,
     }
+
+
+def _prices(prices: ModelPrices | None) -> Json:
+    """Of a thousand images, as people compare them; and of one of each, as OpenRouter's list has it."""
+    if prices is None:
+        return {"price_per_1k_images_usd": None, "pricing": None}
+    output = max((task.output for task in prices.tasks.values()), default=0)
+    one = {"prompt": 0, "completion": output, "request": 0, "image": prices.image, "cached_image": prices.cached_image}
+    tasks = {
+        name: {"each": dollars_of(task.each), "output": dollars_of(task.output)} for name, task in prices.tasks.items()
+    }
+    pricing = {name: dollars_of(amount) for name, amount in one.items()}
+    return {"price_per_1k_images_usd": per_thousand(prices.image), "pricing": {**pricing, "tasks": tasks}}
 
 
 def _created(card: Card) -> int:

@@ -79,10 +79,15 @@ ROOMS: dict[str, set[str]] = {
     },
     # Accounts: no HTTP and no Ray. What they are made of and what things cost, everybody may know.
     "accounts/errors": {"vlm/errors"},
+    "accounts/keys": {"accounts/types"},
     "accounts/money": set(),
     "accounts/types": {"accounts/money"},
     "accounts/prices": {"accounts/money", "accounts/types"},
-    "accounts": {"vlm/errors", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types"},
+    "accounts/environment": set(),
+    "accounts": {
+        "vlm/errors", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices",
+        "accounts/types",
+    },
     "serve_args": {"vlm/errors"},
     "logs": set(),
     "metrics": set(),
@@ -92,10 +97,13 @@ ROOMS: dict[str, set[str]] = {
     # Several models for one request. What a request says of them and what becomes of it, formats know; they are asked
     # and put in an order by what knows no format.
     "router/composition/wanted": set(),
-    "router/composition/routing_report": {"router/composition/wanted", "vlm/errors", "vlm/types"},
+    "router/composition/routing_report": {
+        "accounts/money", "accounts/prices", "router/charges", "router/composition/wanted", "vlm/errors", "vlm/types",
+    },
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types", "router/admission", "router/asgi",
+        "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types",
+        "router/admission", "router/asgi",
         "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
@@ -109,8 +117,8 @@ ROOMS: dict[str, set[str]] = {
     # What every route needs: knows no format of requests, and not where answers come from.
     "router/admission": {"vlm/errors", "vlm/generations", "vlm/pace"},
     "router/asgi": {
-        "accounts/errors", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest", "router/config",
-        "router/backends/base", "router/admission",
+        "accounts/errors", "accounts/keys", "accounts/types", "logs", "vlm/errors", "vlm/types", "router/suggest",
+        "router/config", "router/backends/base", "router/admission", "router/charges",
     },
     "router/fetch": {"vlm/errors", "router/config", "router/asgi", "router/images"},
     "router/images": {"vlm/errors", "vlm/image", "router/asgi"},
@@ -118,7 +126,8 @@ ROOMS: dict[str, set[str]] = {
     "router/files": {"vlm/errors", "router/config", "router/asgi"},
     # What the formats share in which a request is a conversation: it knows none of them, and not who answers.
     "router/conversation": {
-        "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations", "vlm/models/cards", "vlm/models/native_prompts",
+        "accounts/money", "router/charges", "vlm/errors", "vlm/sampling", "vlm/types", "vlm/generations",
+        "vlm/models/cards", "vlm/models/native_prompts",
         "vlm/grounding_json", "vlm/grounding_formats", "vlm/grounding_schema", "router/config", "router/asgi",
         "router/images", "router/composition/routing_report", "router/composition/wanted",
     },
@@ -132,14 +141,15 @@ ROOMS: dict[str, set[str]] = {
         "router/composition/wanted", "router/conversation",
     },
     "router/moondream": {
-        "vlm/errors", "vlm/types", "vlm/models/cards", "router/config", "router/asgi", "router/conversation",
+        "accounts/money", "router/charges", "vlm/errors", "vlm/types", "vlm/models/cards", "router/config",
+        "router/asgi", "router/conversation",
     },
     # What the status says: it knows no format of requests, and not where answers come from.
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
-        "accounts", "accounts/errors", "accounts/money", "accounts/prices", "accounts/types", "logs", "vlm/errors",
-        "router/asgi", "router/config",
+        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types", "logs",
+        "vlm/errors", "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
@@ -149,7 +159,10 @@ ROOMS: dict[str, set[str]] = {
         "logs", "traces", "vlm/errors", "vlm/route", "vlm/trace", "vlm/types", "router/admission", "router/asgi",
         "router/backends/base", "router/config",
     },
-    "router/catalogue": {"vlm/types", "vlm/models/cards", "router/config", "router/backends/base"},
+    "router/charges": {"accounts/money", "accounts/prices", "accounts/types", "vlm/types"},
+    "router/catalogue": {
+        "accounts/money", "accounts/prices", "vlm/types", "vlm/models/cards", "router/config", "router/backends/base",
+    },
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
         "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat",
@@ -225,6 +238,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": (
         "deployments/", "router/app.py", "router/backends/controller.py", "router/backends/ray.py",
         "serve_args/cluster_auth.py", "serve_args/cluster_environment.py", "serve_args/identity.py",
+        "serve_args/open_address.py",
     ),
     "torch": (
         "vlm/layers/", "vlm/models/", "vlm/engine/core.py", "vlm/engine/runner.py", "vlm/engine/kv_cache.py",
@@ -241,8 +255,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "openai": ("training/evaluation/clients.py",),
     "sqlalchemy": ("accounts/",),
     "alembic": ("accounts/migrate.py", "accounts/migrations/"),
-    "limits": ("router/accounts/limits.py",),
-    "redis": ("router/accounts/limits.py",),
+    "redis": ("router/accounts/redis_counter.py",),
     "starlette": ("router/",),
     "opentelemetry": ("traces/exporter.py",),
     "httpcore2": ("router/fetch/",),
@@ -270,6 +283,7 @@ NEEDS_TORCH = (
     "vlm/engine/runner.py", "vlm/engine/sampler.py", "vlm/engine/cuda_graphs.py", "vlm/engine/gpu.py",
 )  # fmt: skip
 ENTRY_POINTS = (
+    "accounts/environment.py",  # read by the entry points of the router and of the command
     "deployments/local/__main__.py",
     "gigarouter/ask.py",
     "router/ingress.py",

@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=3.0, help="for which replicas are killed (3)")
     parser.add_argument("--every", type=float, default=8.0, help="seconds between two kills (8)")
     parser.add_argument("--router-kills", type=int, default=3, help="replicas of the router that are killed (3)")
+    parser.add_argument("--fallback-kills", type=int, default=4, help="of all replicas of a model at once (4)")
     parser.add_argument("--clients", type=int, default=8, help="that ask at the same moment (8)")
     parser.add_argument("--rate", type=float, default=6.0, help="requests a second of all of them (6)")
     parser.add_argument("--tokens", type=int, default=150, help="of an answer (150)")
@@ -94,6 +95,7 @@ Do = Callable[[Stage, argparse.Namespace], Awaitable[None]]
 PHASES: Mapping[str, Do] = {
     "nothing": lambda stage, _: stage.undisturbed(15.0),
     "replicas": lambda stage, options: stage.lose_replicas(60 * options.minutes, options.every),
+    "fallback": lambda stage, options: stage.lose_a_model(options.fallback_kills),
     "routers": lambda stage, options: stage.lose_routers(options.router_kills),
     "node": lambda stage, _: stage.lose_node(),
     "model-update": lambda stage, _: stage.update(MODELS[0]),
@@ -135,13 +137,14 @@ def _environment(folder: Path, config: plan.Config) -> dict[str, str]:
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config), "utf-8")
     first = free_port(INGRESS_PORTS + 1)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ.update(token)  # before variables(), which imports Ray: it reads them once
     return {
+        **token,
         **variables(path),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + INGRESS_PORTS),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_raylet_start_wait_time_s": "120",
         "RAY_worker_niceness": "0",  # Ray's 15 would leave replicas what clients and other programs do not want
         "OMP_NUM_THREADS": "1",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from benchmarks.asking import Outcome, Question, known_questions, put
+from benchmarks.asking import Outcome, Question, falling_back, known_questions, put
 
 TIMEOUT_S = 150.0
 """Longer than the router's own deadline, so that it is the router who ends a request."""
@@ -58,6 +58,16 @@ class Load:
         """Ask this model from now on; what it answers at this moment is what it is to answer."""
         async with self._http() as http:
             self._questions[model] = await known_questions(http, model, self._tokens)
+
+    @contextmanager
+    def falling_back(self, model: str, other: str) -> Iterator[None]:
+        """Until the block ends, let ``other`` answer the questions to ``model`` that this cannot answer."""
+        alone = self._questions[model]
+        self._questions[model] = falling_back(alone, self._questions[other])
+        try:
+            yield
+        finally:
+            self._questions[model] = alone
 
     def forget(self, model: str) -> None:
         """Ask this model nothing more."""

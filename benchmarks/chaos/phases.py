@@ -70,6 +70,21 @@ class Stage:
                 number += 1
                 await asyncio.sleep(max(0.0, now + every_s - time.monotonic()))
 
+    async def lose_a_model(self, count: int) -> None:
+        """Kill all replicas of a model at once, so many times, while another may answer in its place."""
+        model, other = self._models[:2]
+        with self._load.falling_back(model, other):
+            async with self._phase("all replicas of a model killed, with a fallback") as phase:
+                for _ in range(count):
+                    await self._settled(model)
+                    victims = await self._replicas(model)
+                    await self._bad_moment()
+                    began = time.monotonic()
+                    for victim in victims:
+                        os.kill(victim, SIGKILL)
+                    await self._applications.until_replaced(model, victims, plan.REPLICAS)
+                    self._note(phase, f"{model} killed", began)
+
     async def lose_routers(self, count: int) -> None:
         """Kill a replica of the router, so many times."""
         async with self._phase("a router's replica killed") as phase:

@@ -44,6 +44,9 @@ CALLER_SHARE = 80
 full, and takes an answer to less than twice its time even where refusing others takes a tenth of all CPU time."""
 BATCH_CALLER_SHARE = 90
 """Percent of what is left to batches: one caller's alone fills all slots."""
+LOST_S = 10.0
+"""For how long a replica that is lost counts in how many requests are let in: another one takes its place within
+seconds, and until then those that were let in wait longer. How long they wait is told by those that run."""
 BATCH_SHARE = 60
 """Percent: enough for all slots and a fifth of them besides, so that one that ends is followed at once by the next."""
 
@@ -127,6 +130,7 @@ class _Room:
         replicas: How many run; at least 1, since a request starts one where there is none.
         slots, rows: Of each.
         routers: How many routers share them.
+        expected: How many replicas run, with those that have been lost a moment ago.
         runs: Whether any replica does; the time in which none does is not the pace of those that do.
     """
 
@@ -134,21 +138,25 @@ class _Room:
     slots: int
     rows: int
     routers: int
+    expected: int
     runs: bool
 
     @property
     def worked_on(self) -> int:
         """Places of this router's part of the slots."""
-        return -(-self.slots * self.replicas // self.routers)
+        return self._part(self.replicas)
 
     def limit(self, asked: Asked) -> int:
         """Places that may be held together with it."""
-        return 2 * self.worked_on * (BATCH_SHARE if asked.batch else 100) // 100
+        return 2 * self._part(self.expected) * (BATCH_SHARE if asked.batch else 100) // 100
 
     def places(self, asked: Asked) -> int:
         """Places that it takes."""
         each = places_for(asked.beams or 1, self.slots, self.rows)
         return min(asked.generations * each, self.slots)
+
+    def _part(self, replicas: int) -> int:
+        return -(-self.slots * replicas // self.routers)
 
 
 REFUSES_S = 1.0
@@ -179,6 +187,7 @@ class Admission:
         self._clock = clock
         self._models: dict[str, _Model] = {}
         self._refused_at = -math.inf
+        self._expected: dict[str, tuple[int, float]] = {}  # replicas of models that run, and until when that counts
 
     @property
     def refuses(self) -> bool:
@@ -243,7 +252,18 @@ class Admission:
         known = self._capacity(model)
         slots = self._stated or known.slots or UNKNOWN_SLOTS
         rows = max(slots, slots * known.rows // known.slots) if known.slots else slots
-        return _Room(max(1, known.replicas), slots, rows, max(1, known.routers), known.replicas > 0)
+        expected = max(1, self._replicas_expected(model, known.replicas))
+        return _Room(max(1, known.replicas), slots, rows, max(1, known.routers), expected, known.replicas > 0)
+
+    def _replicas_expected(self, model: str, running: int) -> int:
+        before, until = self._expected.get(model, (0, 0.0))
+        if running < before and self._clock() < until:
+            return before
+        if running:
+            self._expected[model] = (running, self._clock() + LOST_S)
+        else:
+            self._expected.pop(model, None)
+        return running
 
     def _refusal(self, state: _Model, room: _Room, asked: Asked, places: int) -> Overloaded | None:
         if not state.total:

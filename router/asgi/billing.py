@@ -17,14 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from starlette.types import Scope
 
 from accounts.types import Charge
 
+Outcome = Literal["completed", "failed", "abandoned"]
+
 ACCESS_KEY = "gigarouter.access"
 """Where the middleware that knows the key leaves what it allows."""
+
+
+MOST_TOKENS = 2048
+"""Of an answer whose request sets no limit: no model here has a longer context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,12 @@ class Line(Protocol):
 class Bill(Protocol):
     """What one request owes."""
 
-    async def let_in(self, estimate: Estimate, deadline: float) -> Line:
+    async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:
         """Keep places and money for a request to one model.
 
         Args:
             estimate: What it can come to.
-            deadline: Of the request, in seconds on the event loop's clock.
+            remaining_s: Seconds until its deadline.
 
         Raises:
             ModelNotAllowed, LimitReached, QuotaSpent, AccountsUnavailable
@@ -89,8 +95,11 @@ class Bill(Protocol):
         """The last bytes have been handed to the connection."""
         ...
 
-    def end(self, *, abandoned: bool) -> None:
-        """The request has ended; ``abandoned``: because the client left. Nothing happens where it was sent."""
+    def end(self, outcome: Outcome) -> None:
+        """The request has ended. Where its answer was sent, that is all; else what is owed follows from how it ended.
+
+        Of what has failed nothing is; who has left, before the answer or while it was sent, pays for what was done.
+        """
         ...
 
 
@@ -118,7 +127,7 @@ class Access(Protocol):
 class Free:
     """A bill on which nothing is written, and a line of it."""
 
-    async def let_in(self, estimate: Estimate, deadline: float) -> Line:  # noqa: ARG002  the protocol has it
+    async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:  # noqa: ARG002  the protocol has it
         """See :class:`Bill`."""
         return self
 
@@ -140,7 +149,7 @@ class Free:
     def sent(self) -> None:
         """See :class:`Bill`."""
 
-    def end(self, *, abandoned: bool) -> None:
+    def end(self, outcome: Outcome) -> None:
         """See :class:`Bill`."""
 
 

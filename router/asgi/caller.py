@@ -1,8 +1,9 @@
 """Who asks, so that the engines can share their places fairly between callers, and that each finds its own files.
 
-A caller is an address together with the credential that it sends. Neither is verified here. The address alone would
-make one caller of all who are behind the same proxy, and the credential alone one of all who send the same placeholder
-where none is needed. Files have an owner, which is not the same: decision 7 says why.
+A caller is a key that is known here (:mod:`router.accounts`), or else an address together with the credential that it
+sends, neither of which is verified. The address alone would make one caller of all who are behind the same proxy, and
+the credential alone one of all who send the same placeholder where none is needed. Files have an owner, which is not
+the same: decision 7 says why.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from hashlib import blake2b
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from router.asgi.billing import access_of
 
 CREDENTIALS = ("authorization", "x-moondream-auth")
 """Headers that hold a credential."""
@@ -36,7 +39,12 @@ class Owner:
 
 
 def owner_of(scope: Scope, caller: str | None = None) -> Owner:
-    """The owner of what a request uploads: its key, wherever it comes from, and without one its ``caller``."""
+    """The owner of what a request uploads: its key, wherever it comes from, and without one its ``caller``.
+
+    Of a key that is known here, the owner is its id: it stays when the secret is replaced.
+    """
+    if (access := access_of(scope)) is not None:
+        return Owner(access.caller, has_key=True)
     credential = _credential(Headers(scope=scope))
     has_key = len(credential) >= MIN_KEY_CHARS and len(set(credential)) >= MIN_KEY_KINDS
     if not has_key:
@@ -59,11 +67,14 @@ def _credential(headers: Headers) -> str:
 def caller_of(scope: Scope) -> str:
     """A name for whoever sent a request: the same in every router process, and nothing that can be read back.
 
-    It has no key, since all router replicas must give the same name. That is safe because the name goes only to the
-    replicas of the model, with the image and the prompt, and is neither logged nor kept: whoever could see it sees more
-    than it tells. The address is that of the connection: X-Forwarded-For could say anything, and uvicorn believes it
-    only of this machine's own processes (``FORWARDED_ALLOW_IPS``).
+    A key that is known here is named by its id. Else the name is a hash without a key, since all router replicas must
+    give the same one. That is safe because the name goes only to the replicas of the model, with the image and the
+    prompt, and is neither logged nor kept: whoever could see it sees more than it tells. The address is that of the
+    connection: X-Forwarded-For could say anything, and uvicorn believes it only of this machine's own processes
+    (``FORWARDED_ALLOW_IPS``).
     """
+    if (access := access_of(scope)) is not None:
+        return access.caller
     headers = Headers(scope=scope)
     host, _port = scope.get("client") or ("", 0)
     name = blake2b(digest_size=16, person=b"caller")

@@ -20,13 +20,14 @@ from starlette.types import Receive, Scope, Send
 
 from router.admission.hold import Hold
 from router.admission.rule import Admission, Asked, Ticket
+from router.asgi.billing import MOST_TOKENS, Bill, Estimate, Line, access_of, bill_of
 from router.asgi.body import read_body
 from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
 from router.asgi.format import BuiltRequest, Composition, Conductor, Demand, Format, ImageLoader, ParsedT, Requester
-from router.asgi.metering import Meter, Tally, ignore
+from router.asgi.metering import Meter, Tally, ignore, tokens_of
 from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
 from router.asgi.once import Once
 from router.asgi.outgoing import READING_GRACE_S
@@ -34,6 +35,7 @@ from router.asgi.room import SHARE_KEY, Share
 from router.asgi.sse import kept_alive
 from router.asgi.threads import in_thread_if_large
 from router.backends.base import Backend
+from router.charges import charge_of
 from router.config import RouterConfig
 from vlm.errors import EngineFailure, VlmError
 from vlm.types import Chunk
@@ -67,8 +69,9 @@ class Endpoint(Generic[ParsedT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = Tally(scope[REQUEST_ID_KEY])
+        bill = bill_of(scope, scope[REQUEST_ID_KEY])
         try:
-            await self._serve(scope, receive, send, tally)
+            await self._serve(scope, receive, send, tally, bill)
         except VlmError as error:
             tally.failed(error)
             raise
@@ -78,15 +81,17 @@ class Endpoint(Generic[ParsedT]):
             tally.failed(INTERNAL)
             raise
         finally:
-            self._meter(scope, tally.record())
+            record = tally.record()
+            bill.end(record.outcome)
+            self._meter(scope, record)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally, bill: Bill) -> None:
         deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
         try:
             body = [await until(deadline, read_body(scope, receive, self._config.max_body_bytes))]
         except ClientDisconnect:
             return
-        await while_connected(receive, self._answer(body, _Exchange(scope, send, deadline, tally)))
+        await while_connected(receive, self._answer(body, _Exchange(scope, send, deadline, tally, bill)))
 
     async def _answer(self, body: list[bytes], exchange: _Exchange) -> None:
         """``body`` is emptied, so that nothing here keeps its megabytes until the answer ends."""
@@ -94,19 +99,20 @@ class Endpoint(Generic[ParsedT]):
         parsed = [await until(deadline, in_thread_if_large(len(body[0]), self._format.parse, body[0]))]
         size = len(body.pop())
         if self._conductor is not None:
-            composition = await until(deadline, self._conductor.composition(parsed[0], exchange.request_id))
+            composing = self._conductor.composition(parsed[0], exchange.request_id, sees_of(exchange.scope))
+            composition = await until(deadline, composing)
             if composition is not None:
                 await self._answer_together(composition, parsed.pop(), size, exchange)
                 return
         demand = self._format.demand(parsed[0])
         exchange.tally.asks(demand.model)
         requester = requester_of(exchange.scope)
-        async with self._let_in(demand, requester, deadline) as answered:
-            exchange.tally.on_answer(answered)
+        async with self._let_in(demand, requester, exchange) as part:
+            exchange.tally.let_in()
             images = self._images.load(parsed[0].images, requester)
             built = await until(deadline, self._build(parsed.pop(), images, size, exchange.request_id))
             exchange.tally.read(built)
-            await self._respond(self._asked(built, requester, exchange.request_id), built, exchange)
+            await self._respond(self._asked(built, requester, exchange.request_id, part), built, exchange)
 
     async def _answer_together(
         self, composition: Composition[ParsedT], parsed: ParsedT, size: int, exchange: _Exchange
@@ -117,15 +123,13 @@ class Endpoint(Generic[ParsedT]):
         images = Once(partial(self._images.load, parsed.images, requester))
 
         async def ask(alone: ParsedT) -> AsyncGenerator[Chunk, None]:
-            async with self._let_in(self._format.demand(alone), requester, exchange.deadline) as answered:
+            async with self._let_in(self._format.demand(alone), requester, exchange) as part:
                 exchange.tally.let_in()
                 built = await self._build(alone, images.get(), size, request_id)
                 composition.saw(built)
                 exchange.tally.read(shown)
-                async with aclosing(self._asked(built, requester, request_id)) as chunks:
+                async with aclosing(self._asked(built, requester, request_id, part)) as chunks:
                     async for chunk in chunks:
-                        if chunk.completion is not None:
-                            answered()
                         yield chunk
 
         try:
@@ -135,19 +139,22 @@ class Endpoint(Generic[ParsedT]):
             await images.end()
 
     @asynccontextmanager
-    async def _let_in(self, demand: Demand, requester: Requester, deadline: float) -> AsyncIterator[Callable[[], None]]:
-        """The request takes its places at the model as long as the block lasts, or until it is told of its answer."""
-        now = asyncio.get_running_loop().time
+    async def _let_in(self, demand: Demand, requester: Requester, exchange: _Exchange) -> AsyncIterator[_Part]:
+        """The request takes its places at the model as long as the block lasts, or until the model has answered."""
+        deadline, now = exchange.deadline, asyncio.get_running_loop().time
         batch = demand.priority == "batch"
         async with self._hold.waiting(demand.model, deadline - now()) as started:
             left_s = deadline - now()
             asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch)
             with self._admission.admitted(asked) as ticket:
-                yield partial(_answered, ticket, started)
+                line = await until(deadline, exchange.bill.let_in(estimate_of(demand), deadline - now()))
+                yield _Part(demand, line, ticket, started)
 
-    def _asked(self, built: BuiltRequest, requester: Requester, request_id: str) -> AsyncGenerator[Chunk, None]:
+    def _asked(
+        self, built: BuiltRequest, requester: Requester, request_id: str, part: _Part
+    ) -> AsyncGenerator[Chunk, None]:
         request = replace(built.request, caller=requester.caller, request_id=request_id)
-        return _located(self._backend.generate(built.model, request), built)
+        return _located(self._backend.generate(built.model, request), built, part)
 
     async def _build(
         self, parsed: ParsedT, loading: Awaitable[Sequence[bytes]], body_size: int, request_id: str
@@ -162,8 +169,10 @@ class Endpoint(Generic[ParsedT]):
             if built.stream:
                 await self._send_events(chunks, built, exchange)
             else:
-                answered = built.response_json(await whole(chunks))
-                await json_response(answered, headers=_headers(built))(exchange.scope, _disconnected, exchange.send)
+                response = json_response(built.response_json(await whole(chunks)), headers=_headers(built))
+                exchange.bill.written()
+                await response(exchange.scope, _disconnected, exchange.send)
+                exchange.bill.sent()
         finally:
             await chunks.aclose()
 
@@ -180,7 +189,7 @@ class Endpoint(Generic[ParsedT]):
             headers = {} if exchange.is_composed and not first.done() else _headers(built)  # whose it will be is open
             writer = built.event_writer()
             exchange.scope[FAILURE_KEY] = writer.failure
-            await self._send_until_late(sse(first, chunks, writer), headers, exchange)
+            await self._send_until_late(sse(first, written_last(chunks, exchange.bill), writer), headers, exchange)
         finally:
             await give_up(first)
 
@@ -189,7 +198,7 @@ class Endpoint(Generic[ParsedT]):
     ) -> None:
         try:
             async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
-                await _send_all(events, headers, self._config.keep_alive_s, exchange.send)
+                await _send_all(events, headers, self._config.keep_alive_s, exchange)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
@@ -204,6 +213,7 @@ class _Exchange:
         scope, send: ASGI's.
         deadline: In seconds on the event loop's clock.
         tally: Learns what becomes of it.
+        bill: What is owed for it.
         is_composed: Whether several models have to do with it.
     """
 
@@ -211,6 +221,7 @@ class _Exchange:
     send: Send
     deadline: float
     tally: Tally
+    bill: Bill
     is_composed: bool = False
 
     @property
@@ -234,9 +245,43 @@ def hold_of(config: RouterConfig, backend: Backend) -> Hold:
     return Hold(config.max_held, config.cold_start_s, backend.asleep, replicas, time.monotonic)
 
 
-def _answered(ticket: Ticket, started: Callable[[], None]) -> None:
-    ticket.end(answered=True)
-    started()
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A request to one model that has been let in.
+
+    Attributes:
+        demand: What it asks for.
+        line: What is owed for it.
+        ticket: Its places.
+        started: To be called when the model has answered, for whoever waits for a first replica.
+    """
+
+    demand: Demand
+    line: Line
+    ticket: Ticket
+    started: Callable[[], None]
+
+    def saw(self, chunk: Chunk) -> None:
+        """A part of the answer has come; its places are free with the last, however long the client takes to read."""
+        self.line.arrived(tokens_of(chunk))
+        if chunk.completion is not None:
+            demand = self.demand
+            batch = demand.priority == "batch"
+            self.line.answered(charge_of(demand.model, chunk.completion, demand.images, batch=batch))
+            self.ticket.end(answered=True)
+            self.started()
+
+
+def estimate_of(demand: Demand) -> Estimate:
+    """The most that a request can do."""
+    tokens = demand.generations * (demand.max_tokens or MOST_TOKENS)
+    return Estimate(demand.model, demand.images, demand.tasks, tokens, batch=demand.priority == "batch")
+
+
+def sees_of(scope: Scope) -> Callable[[str], bool]:
+    """Whether the key of a request may ask a model of this name."""
+    access = access_of(scope)
+    return (lambda _: True) if access is None else access.sees
 
 
 def requester_of(scope: Scope) -> Requester:
@@ -246,19 +291,37 @@ def requester_of(scope: Scope) -> Requester:
     return Requester(caller, share.hold if share else lambda _bytes: None, owner_of(scope, caller))
 
 
-async def _located(chunks: AsyncGenerator[Chunk, None], built: BuiltRequest) -> AsyncGenerator[Chunk, None]:
-    """The same chunks; their error names a field of the body, also if it is sent as an event. Closes ``chunks``."""
+async def _located(
+    chunks: AsyncGenerator[Chunk, None], built: BuiltRequest, part: _Part
+) -> AsyncGenerator[Chunk, None]:
+    """The same chunks, of which ``part`` learns; their error names a field of the body, also if it is sent as an event.
+
+    Closes ``chunks``.
+    """
+    part.line.began()
     async with aclosing(chunks):
         try:
             async for chunk in chunks:
+                part.saw(chunk)
                 yield chunk
         except VlmError as error:
+            part.line.failed()
             raise built.located(error) from error
 
 
+async def written_last(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> AsyncGenerator[Chunk, None]:
+    """The same chunks; what is owed is written down before the last one is passed on. Closes ``chunks``."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.completion is not None:
+                bill.written()
+            yield chunk
+
+
 async def _send_all(
-    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, send: Send
+    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, exchange: _Exchange
 ) -> None:
+    send = exchange.send
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
         "cache-control": "no-cache",
@@ -274,6 +337,7 @@ async def _send_all(
     async with kept_alive(write, keep_alive_s) as write_event:
         async for event in events:
             await write_event(event)
+        exchange.bill.sent()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

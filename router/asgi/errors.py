@@ -7,6 +7,7 @@ library's exception never becomes part of one.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from accounts.errors import (
+    AccountsUnavailable,
+    Conflict,
+    KeyReused,
+    LimitReached,
+    ModelNotAllowed,
+    NoKey,
+    NotAllowed,
+    NotFound,
+    QuotaSpent,
+    WrongKey,
+)
 from router.suggest import did_you_mean
 from vlm.errors import (
     DeadlineExceeded,
@@ -35,6 +48,7 @@ Json = dict[str, Any]
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+QUOTA = "insufficient_quota"
 
 
 class BodyTooLarge(InvalidRequest):
@@ -81,6 +95,10 @@ class FilesOff(VlmError):
     """This server keeps no files."""
 
 
+class AccountsOff(VlmError):
+    """This server keeps no accounts."""
+
+
 class NotStored(InvalidRequest):
     """What is asked for by its id is of a kind that is not stored here."""
 
@@ -114,6 +132,17 @@ TABLE: Mapping[type[VlmError], Row] = {
     HeadTooLarge: Row(431, INVALID, "headers_too_large"),
     BodyTooLarge: Row(413, INVALID, "request_too_large"),
     KeyRequired: Row(401, INVALID),
+    NoKey: Row(401, INVALID),
+    WrongKey: Row(401, INVALID, "invalid_api_key"),
+    NotAllowed: Row(403, INVALID, "key_not_allowed"),
+    ModelNotAllowed: Row(403, INVALID, "model_not_allowed", "model"),
+    NotFound: Row(404, INVALID, "not_found"),
+    AccountsOff: Row(404, INVALID, "accounts_not_enabled"),
+    Conflict: Row(400, INVALID, "conflict", should_retry=False),
+    KeyReused: Row(400, INVALID, "idempotency_key_reused", should_retry=False),
+    LimitReached: Row(429, "requests", "rate_limit_exceeded"),  # or of another kind, and it knows until when
+    QuotaSpent: Row(429, QUOTA, "insufficient_quota", should_retry=False),  # clients retry 429 in vain otherwise
+    AccountsUnavailable: Row(503, SERVER, "accounts_unavailable", retry_after_s=1),
     FileQuotaExceeded: Row(400, INVALID, "file_quota_exceeded"),
     InvalidImage: Row(400, INVALID, "invalid_image"),
     UnsupportedTask: Row(400, INVALID, "unsupported_task", "task"),
@@ -152,7 +181,8 @@ def code_of(error: VlmError) -> str:
 def error_body(error: VlmError) -> Json:
     """OpenAI's error object."""
     row = row_of(error)
-    return _body(error.message, row.type, error.param or row.param, error.code or row.code)
+    kind = error.kind if isinstance(error, LimitReached) else row.type
+    return _body(error.message, kind, error.param or row.param, error.code or row.code)
 
 
 def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> Response:
@@ -162,9 +192,17 @@ def error_response(error: VlmError, extra: Mapping[str, Any] | None = None) -> R
 
 
 def headers_of(error: VlmError) -> dict[str, str]:
-    """Those that tell a client whether to try again, and when: what is known of a queue comes before the table."""
+    """Those that tell a client whether to try again, and when, or how to bring a key.
+
+    What is known of a queue or of a limit comes before the table. ``retry-after`` has whole seconds, never too few;
+    OpenAI's clients read the milliseconds first.
+    """
+    row = row_of(error)
+    found = {**row.headers, "www-authenticate": "Bearer"} if row.status == 401 else row.headers
+    if isinstance(error, LimitReached):
+        ms = max(1, math.ceil(error.retry_after_s * 1000))
+        return {**found, "retry-after": str(math.ceil(ms / 1000)), "retry-after-ms": str(ms)}
     known = error.retry_after_s if isinstance(error, Overloaded) else None
-    found = row_of(error).headers
     return found if known is None else {**found, "retry-after": str(max(1, known))}
 
 

@@ -74,12 +74,18 @@ class Demand:
         generations: Number of its generations.
         beams: Number of beams of each, where the request says it.
         priority: Whether others go first; see :class:`~vlm.types.Request`.
+        images: Number of its images.
+        tasks: Canonical names of its tasks, where it names them.
+        max_tokens: Most tokens of each generation, where the request says it.
     """
 
     model: str
     generations: int = 1
     beams: int | None = None
     priority: Priority = "interactive"
+    images: int = 0
+    tasks: tuple[str, ...] = ()
+    max_tokens: int | None = None
 
 
 class ParsedRequest(Protocol):
@@ -207,8 +213,15 @@ class Composition(Protocol[AskedT_co]):
 class Conductor(Protocol[ParsedT]):
     """Knows which requests several models have to do with."""
 
-    async def composition(self, parsed: ParsedT, request_id: str) -> Composition[ParsedT] | None:
+    async def composition(
+        self, parsed: ParsedT, request_id: str, sees: Callable[[str], bool]
+    ) -> Composition[ParsedT] | None:
         """What answers the request; None where it is for the one model that it names.
+
+        Args:
+            parsed: From ``parse``.
+            request_id: The id that the answer reports.
+            sees: Whether the caller may ask a model of this name.
 
         Raises:
             VlmError: It asks for what is impossible; with the path of the field at fault.

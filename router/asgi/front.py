@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.asgi.credentials import is_open, secret_of
 from router.asgi.errors import NO_WEBSOCKETS, BodyTooSlow, error_response
 from router.asgi.foreign import ANY, refuse_foreign
 from router.asgi.intake import Arrived, Incoming, read_intake
@@ -38,7 +39,15 @@ closed at once, many a client would report the broken connection instead."""
 LINGERING = 64
 """Number of such clients at a time; the connections of more are closed at once."""
 
-EXPOSED_HEADERS = ("x-request-id", "x-gigarouter-model", "openai-processing-ms", "retry-after", "x-should-retry")
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "x-gigarouter-model",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+)
 """Headers of answers that pages of other sites may read."""
 
 POLICY_VIOLATION = 1008
@@ -94,6 +103,7 @@ class Front:
         answer = Answer(exchange, incoming, send)
         try:
             refuse_foreign(scope, self._hosts, self._config.allowed_origins)
+            self._refuse_without_key(scope)
             if scope["path"] in SERVE_PATHS:
                 await self._app(scope, Arrived(b"", incoming), send)
             elif scope["path"] in STATE_PATHS:
@@ -103,6 +113,11 @@ class Front:
         except VlmError as error:
             # Without the traceback, whose frames hold the part of the body that had arrived.
             await self._refuse(error.with_traceback(None), exchange, incoming)
+
+    def _refuse_without_key(self, scope: Scope) -> None:
+        """Where keys are asked for, no body is read of what brings none; whether it is a good one is not known here."""
+        if self._config.database_url is not None and not is_open(scope) and scope["path"] not in SERVE_PATHS:
+            secret_of(scope)
 
     async def _read_and_run(self, scope: Scope, incoming: Incoming, answer: Answer, exchange: Exchange) -> None:
         self._serving.check()  # first, since a body that cannot be served need not be read

@@ -6,19 +6,19 @@ Knows how a request ended and what was generated until then; does not know price
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from starlette.types import Scope
 
+from router.asgi.billing import Outcome
 from router.asgi.chunks import UNFINISHED
 from router.asgi.format import BuiltRequest
+from router.charges import tasks_of
 from vlm.errors import VlmError
 from vlm.types import Chunk, Completion, Request, Timings, Usage
-
-Outcome = Literal["completed", "failed", "abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,6 @@ class Tally:
         self._asked_s: float | None = None
         self._admitted_s: float | None = None
         self._first_chunk_s: float | None = None
-        self._told: Callable[[], None] = lambda: None
-
-    def on_answer(self, told: Callable[[], None]) -> None:
-        """The request is let in. ``told`` is called once the model has answered in full, however long the client takes
-        to read it."""
-        self._told = told
-        self.let_in()
 
     def let_in(self) -> None:
         """The request is let in, or of several models the first has let it in."""
@@ -171,7 +164,7 @@ class Tally:
         )
 
     def _count(self, chunk: Chunk) -> None:
-        tokens = sum(len(one.token_ids) for one in (chunk, *chunk.choices))
+        tokens = tokens_of(chunk)
         self._generated_tokens += tokens
         if self._first_chunk_s is None:
             self._first_chunk_s = self._elapsed_s()
@@ -180,7 +173,6 @@ class Tally:
             self._last_token_s = self._elapsed_s()
         if chunk.completion is not None:
             self._completion = chunk.completion
-            self._told()
 
     def _per_token_s(self) -> float | None:
         """Several answers to one request grow side by side, each with its part of the tokens."""
@@ -196,21 +188,21 @@ class Tally:
 
     def _tasks(self) -> tuple[str, ...]:
         if self._completion is not None:
-            return answered_tasks(self._completion)
+            return tasks_of(self._completion)
         return () if self._built is None else named_tasks(self._built.request)
 
     def _elapsed_s(self) -> float:
         return time.perf_counter() - self._began
 
 
+def tokens_of(chunk: Chunk) -> int:
+    """Number of tokens that a chunk brings."""
+    return sum(len(one.token_ids) for one in (chunk, *chunk.choices))
+
+
 def images_of(request: Request) -> int:
     """Number of images."""
     return (request.image is not None) + len(request.images)
-
-
-def answered_tasks(completion: Completion) -> tuple[str, ...]:
-    """The canonical names of the tasks that a completion answers."""
-    return tuple(part.grounding.task for part in completion.parts or (completion,))
 
 
 def named_tasks(request: Request) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class EventWriter:
                 beside={"x_gigarouter": extras_json(completion, self.head.meta)} if last else None,
             )
         if self.include_usage:
-            yield event({**self._head(), "choices": [], "usage": usage_json(completion)})
+            yield event({**self._head(), "choices": [], "usage": usage_json(completion, self.head.meta)})
         yield DONE
 
     def failure(self, error: VlmError) -> bytes:

@@ -10,6 +10,7 @@ from router.conversation.answer import (
     ResponseMeta,
     ResponseOptions,
     content_of,
+    cost_json,
     extras_json,
     found_json,
     logprobs_json,
@@ -67,7 +68,7 @@ def completion_json(completion: Completion, head: ChatHead, options: ResponseOpt
             {**_choice_json(index, one, options), **head.of_choice(index)}
             for index, one in enumerate(choices_of(completion))
         ],
-        "usage": usage_json(completion),
+        "usage": usage_json(completion, head.meta),
         "x_gigarouter": extras_json(completion, head.meta),
     }
 
@@ -98,8 +99,8 @@ def reasoning_json(reasoning: str | None) -> Json:
     return {} if reasoning is None else {"reasoning_content": reasoning}
 
 
-def usage_json(completion: Completion) -> Json:
-    """Tokens read and written."""
+def usage_json(completion: Completion, meta: ResponseMeta) -> Json:
+    """Tokens read and written, and what they cost."""
     usage = completion.usage
     prompt = usage.image_tokens + usage.text_tokens
     return {
@@ -112,4 +113,5 @@ def usage_json(completion: Completion) -> Json:
             "cached_tokens": usage.cached_tokens,
         },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        **cost_json(completion, meta),
     }

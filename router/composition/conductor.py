@@ -56,20 +56,24 @@ class Conductor(Generic[ParsedT]):
         self._composing = composing
         self._planner = planner
 
-    async def composition(self, parsed: ParsedT, request_id: str) -> Composition[ParsedT] | None:
+    async def composition(
+        self, parsed: ParsedT, request_id: str, sees: Callable[[str], bool]
+    ) -> Composition[ParsedT] | None:
         """See :class:`router.asgi.format.Conductor`."""
         wanted = self._composing.wanted(parsed)
         if wanted is None:
             return None
-        plan = await self._planner.plan(wanted)
+        plan = await self._planner.plan(wanted, sees)
         report = Report(
             wanted.requested,
             wanted.mode,
             plan.why,
             wanted.images,
-            self._planner.prices,
+            self._planner.price_list,
             code_of,
             dry_run=wanted.dry_run,
+            task=wanted.task,
+            batch=wanted.batch,
         )
         for model, reason in plan.passed:
             report.passes(model, reason)

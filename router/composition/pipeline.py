@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from router.composition.fallback import just_before, timed
 from router.composition.routing_report import Report
@@ -72,6 +73,7 @@ async def in_steps(
 async def _done(step: _Step, targets: Sequence[_Node], report: Report, end: float) -> list[Usage]:
     """Do a step for each of ``targets``, a few at a time; returns what they took."""
     call, began = report.asks(step.stage.model), _now()
+    step = replace(step, told=partial(report.pays, call))
     room = asyncio.Semaphore(AT_ONCE)
     asked = [asyncio.create_task(step.about(node, room, end)) for node in targets]
     try:
@@ -94,6 +96,7 @@ class _Step:
     ask: AskStep
     size: tuple[int, int]
     code_of: Callable[[VlmError], str]
+    told: Callable[[Completion], None] = lambda _: None
 
     async def about(self, node: _Node, room: asyncio.Semaphore, end: float) -> Usage | VlmError:
         """Ask about one object, and put the answer, or why there is none, with it."""
@@ -113,6 +116,7 @@ class _Step:
             inner = found if self.stage.takes_region else tuple(in_whole(one, part) for one in found)
             text = completion.text if completion.has_text else None
             node.answers.append((replace(answer, text=text), [_Node(one) for one in inner]))
+            self.told(completion)
             return completion.usage
         node.answers.append((replace(answer, error=(self.code_of(error), error.message)), []))
         return error

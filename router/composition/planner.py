@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from accounts.errors import ModelNotAllowed
+from accounts.money import NANO_PER_DOLLAR
+from accounts.prices import PriceList
 from router.admission.rule import Admission
 from router.backends.base import Backend, ModelStatus
 from router.catalogue import described
@@ -30,7 +33,6 @@ LOCATED = frozenset(("boxes", "quads", "polygons"))
 """What a task's answer may hold that has a box."""
 _CHEAPEST_FIRST = "the cheapest model first, and then the best of the dearer ones"
 
-IMAGES_PER_PRICE = 1000
 """Prices are told for so many images."""
 
 
@@ -63,7 +65,7 @@ class Planner:
         admission: Admission,
         speeds: Speeds,
         rules: Sequence[AutoRule],
-        prices: Mapping[str, str],
+        price_list: PriceList,
     ) -> None:
         """Nothing is asked of ``backend`` before there is a request.
 
@@ -72,32 +74,32 @@ class Planner:
             admission: How long each model's queue is.
             speeds: How long each model's answers take.
             rules: The table of ``auto``.
-            prices: US dollars for 1,000 images, by model.
+            price_list: What each model costs.
         """
         self._backend = backend
         self._admission = admission
         self._speeds = speeds
         self._rules = rules
-        self.prices = {model: Decimal(price) / IMAGES_PER_PRICE for model, price in prices.items()}
+        self.price_list = price_list
 
-    async def plan(self, wanted: Wanted) -> Plan:
-        """Whom to ask.
+    async def plan(self, wanted: Wanted, sees: Callable[[str], bool] = lambda _: True) -> Plan:
+        """Whom to ask, of the models that the caller ``sees``.
 
         Raises:
+            ModelNotAllowed: The caller may not ask a model that it names.
             InvalidRequest: The request's fields do not go together, or no model has what it asks for.
             UnsupportedTask: No model that is named has the task; of models to compare, one has not.
             ModelNotFound: A model is not served here.
         """
-        statuses = {status.name: status for status in await self._backend.models()}
+        served = {status.name: status for status in await self._backend.models()}
+        _check_allowed(wanted, served, sees)
+        statuses = {name: status for name, status in served.items() if sees(name)}
         _check_names(wanted, statuses)
         if wanted.mode in ("compare", "consensus"):
             return self._compared(wanted, statuses)
         if wanted.mode == "pipeline":
             _check_stages(wanted.stages, statuses)
-            plan = self._within_price(wanted, [stage.model for stage in wanted.stages], (), "the steps of the pipeline")
-            if plan.passed:
-                raise self._all_too_dear(wanted, [model for model, _ in plan.passed])
-            return plan
+            return self._within_price_each(wanted)
         if wanted.mode == "cascade":
             return self._cascaded(wanted, statuses)
         if wanted.mode == "fallback":
@@ -117,7 +119,7 @@ class Planner:
         rule = next((rule for rule in self._rules if fits(rule.when, wanted)), None)
         ranked = sorted(models, key=lambda name: _rank(statuses[name], task))
         if wanted.prefer == "cheap":
-            return sorted(ranked, key=self._price), f"the cheapest for the task {task}"
+            return sorted(ranked, key=lambda name: self._price(name, task)), f"the cheapest for the task {task}"
         if wanted.prefer == "fast":
             soonest = sorted(ranked, key=lambda name: self._seconds(name, statuses))
             return soonest, f"the one that would have answered first for the task {task}"
@@ -126,8 +128,16 @@ class Planner:
         told = f"the order of the models' cards for the task {task}" if rule is None else rule.why
         return order, told
 
-    def _price(self, model: str) -> Decimal:
-        return self.prices.get(model, Decimal("Infinity"))
+    def _known_price(self, model: str, task: str | None) -> Decimal | None:
+        """US dollars for a new image and the task on it, without the tokens that are written."""
+        if model not in self.price_list.models:
+            return None
+        tasks = () if task is None else (task,)
+        return Decimal(self.price_list.at_most(model, 1, tasks)) / NANO_PER_DOLLAR
+
+    def _price(self, model: str, task: str | None) -> Decimal:
+        known = self._known_price(model, task)
+        return Decimal("Infinity") if known is None else known
 
     def _seconds(self, model: str, statuses: Mapping[str, ModelStatus]) -> float:
         """Until the model would have answered: what waits before the request, and an answer."""
@@ -138,17 +148,28 @@ class Planner:
     # What is left out
 
     def _within_price(self, wanted: Wanted, models: Sequence[str], passed: Sequence[tuple[str, str]], why: str) -> Plan:
-        limit = wanted.max_price
+        limit, task = wanted.max_price, wanted.task
         if limit is None:
             return Plan(tuple(models), tuple(passed), why)
-        dear = [(model, _too_dear(self.prices.get(model))) for model in models if self._price(model) > limit]
-        left = tuple(model for model in models if self._price(model) <= limit)
+        dear = [model for model in models if self._price(model, task) > limit]
+        left = tuple(model for model in models if model not in dear)
         if not left:
-            raise self._all_too_dear(wanted, models)
-        return Plan(left, (*passed, *dear), why)
+            raise self._too_dear(wanted, [(model, task) for model in models])
+        return Plan(left, (*passed, *((model, self._reason(model)) for model in dear)), why)
 
-    def _all_too_dear(self, wanted: Wanted, models: Sequence[str]) -> InvalidRequest:
-        told = ", ".join(f"{model} {_told(self.prices.get(model))}" for model in dict.fromkeys(models))
+    def _within_price_each(self, wanted: Wanted) -> Plan:
+        """Of the steps of a pipeline, each must be."""
+        limit = wanted.max_price
+        dear = [] if limit is None else [one for one in wanted.stages if self._price(one.model, one.task) > limit]
+        if dear:
+            raise self._too_dear(wanted, [(stage.model, stage.task) for stage in dear])
+        return Plan(tuple(stage.model for stage in wanted.stages), (), "the steps of the pipeline")
+
+    def _reason(self, model: str) -> str:
+        return "over_max_price" if model in self.price_list.models else "price_unknown"
+
+    def _too_dear(self, wanted: Wanted, asked: Sequence[tuple[str, str | None]]) -> InvalidRequest:
+        told = ", ".join(f"{model} {_told(self._known_price(model, task))}" for model, task in dict.fromkeys(asked))
         return InvalidRequest(
             f"An image must cost at most {wanted.max_price} US dollars, and there is no other model: {told}.",
             "max_price.image",
@@ -191,9 +212,9 @@ class Planner:
                 "model",
                 "invalid_value",
             )
-        first = min(judged, key=self._price)
+        first = min(judged, key=lambda name: self._price(name, task))
         others = [name for name in ranked if name != first]
-        dearer = [name for name in others if self._price(name) > self._price(first)]
+        dearer = [name for name in others if self._price(name, task) > self._price(first, task)]
         return (first, *(dearer or others)[:1])
 
 
@@ -271,6 +292,18 @@ def _all_with_task(
     return having, lacking
 
 
+def _check_allowed(wanted: Wanted, served: Collection[str], sees: Callable[[str], bool]) -> None:
+    asked = [
+        *zip(wanted.models, wanted.paths, strict=True),
+        *((one.model, f"{one.path}.model") for one in wanted.stages),
+    ]
+    for model, path in asked:
+        if model in served and not sees(model):
+            raise ModelNotAllowed(
+                f"This key does not allow the model {model!r}. GET /v1/models lists those that it allows.", path
+            )
+
+
 def _check_names(wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> None:
     for model, path in zip(wanted.models, wanted.paths, strict=True):
         _check_name(model, path, statuses)
@@ -330,10 +363,6 @@ def _lacks_task(model: str, task: str, statuses: Mapping[str, ModelStatus], path
 
 def _near(task: str, statuses: Mapping[str, ModelStatus]) -> str:
     return did_you_mean(task, sorted({one.name for status in statuses.values() for one in described(status).tasks}))
-
-
-def _too_dear(price: Decimal | None) -> str:
-    return "price_unknown" if price is None else "over_max_price"
 
 
 def _told(price: Decimal | None) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Literal
 
+from accounts.money import NANO_PER_DOLLAR, Nano
+from accounts.prices import PriceList
+from router.charges import cost_of
 from router.composition.wanted import Mode
 from vlm.errors import VlmError
 from vlm.types import Completion, Usage
@@ -33,7 +35,8 @@ class Call:
         error: Its error, for a model that failed.
         usage: What it read and wrote; None until it has answered.
         latency_ms: From asking it to the end of its answer, or to its error.
-        cost: US dollars; None where its price is not known. An error costs nothing. Of a dry run, what it would cost.
+        cost: What it costs; None where its price is not known. An error costs nothing. Of a dry run, what it would cost
+            at most, without the tokens that are written.
         began: Whether anything of its answer has come.
         calls: How often it was asked: once for each object in a step of a pipeline.
         failed_calls: How many of these gave no answer.
@@ -46,7 +49,7 @@ class Call:
     error: VlmError | None = None
     usage: Usage | None = None
     latency_ms: float | None = None
-    cost: Decimal | None = None
+    cost: Nano | None = None
     began: bool = False
     calls: int = 1
     failed_calls: int = 0
@@ -88,10 +91,12 @@ class Report:
         mode: What is done with the models.
         why: Why they are asked in this order, in words.
         images: Number of images, by which an answer is paid.
-        prices: US dollars for an image, by model; without those that are not known.
+        price_list: What answers cost.
         code_of: The code of an error, as clients see it.
         calls: One for each model that was asked, in that order.
         dry_run: Whether nothing was asked.
+        task: Canonical name of the task; None where each model finds it.
+        batch: Whether others go first.
         taken: The model whose answer was taken, where that is not the last one that was asked.
     """
 
@@ -99,10 +104,12 @@ class Report:
     mode: Mode
     why: str
     images: int
-    prices: dict[str, Decimal]
+    price_list: PriceList
     code_of: Callable[[VlmError], str]
     calls: list[Call] = field(default_factory=list)
     dry_run: bool = False
+    task: str | None = None
+    batch: bool = False
     taken: str | None = None
 
     def asks(self, model: str) -> Call:
@@ -112,7 +119,7 @@ class Report:
 
     def would_ask(self, model: str) -> None:
         """The model would be asked, if this were not a dry run."""
-        self.calls.append(Call(model, "would_ask", cost=self.cost_of(model)))
+        self.calls.append(Call(model, "would_ask", cost=self.estimate(model)))
 
     def passes(self, model: str, reason: str) -> None:
         """The model is not asked, for this reason."""
@@ -121,15 +128,20 @@ class Report:
     def answered(self, call: Call, completion: Completion, latency_ms: float) -> None:
         """The model has answered in full."""
         call.status, call.usage, call.latency_ms = "answered", completion.usage, latency_ms
-        call.cost = self.cost_of(call.model)
+        call.cost = self.cost_of(call.model, completion)
+
+    def pays(self, call: Call, completion: Completion) -> None:
+        """One of the calls of a step of a pipeline has been answered."""
+        amount = self.cost_of(call.model, completion, images=1)
+        call.cost = None if amount is None else (call.cost or 0) + amount
 
     def ended(self, call: Call, failures: Sequence[VlmError], calls: int, latency_ms: float) -> None:
         """All calls of a step of a pipeline have ended; those that failed with ``failures``."""
         call.calls, call.failed_calls, call.latency_ms = calls, len(failures), latency_ms
         call.status = "failed" if failures and len(failures) == calls else "answered"
         call.reason = self.code_of(failures[0]) if failures else None
-        each = self.cost_of(call.model)
-        call.cost = None if each is None else each * (calls - len(failures))
+        if call.cost is None and self._has_price(call.model):
+            call.cost = 0
 
     def failed(self, call: Call, error: VlmError, latency_ms: float) -> None:
         """The model has not answered; the first error of a call is the one that counts."""
@@ -137,12 +149,22 @@ class Report:
             return
         call.status, call.error, call.latency_ms = "failed", error, latency_ms
         call.reason = self.code_of(error)
-        call.cost, call.failed_calls = Decimal(0), 1
+        call.cost, call.failed_calls = 0, 1
 
-    def cost_of(self, model: str) -> Decimal | None:
-        """What an answer of the model to this request costs, in US dollars; None where its price is not known."""
-        price = self.prices.get(model)
-        return None if price is None else price * self.images
+    def cost_of(self, model: str, completion: Completion, images: int | None = None) -> Nano | None:
+        """What an answer of the model costs; None where its price is not known."""
+        number = self.images if images is None else images
+        return cost_of(self.price_list, model, number, completion, batch=self.batch)
+
+    def estimate(self, model: str) -> Nano | None:
+        """What the model would cost at most, without the tokens that it writes."""
+        if not self._has_price(model):
+            return None
+        tasks = () if self.task is None else (self.task,)
+        return self.price_list.at_most(model, self.images, tasks, batch=self.batch)
+
+    def _has_price(self, model: str) -> bool:
+        return model in self.price_list.models
 
     @property
     def several(self) -> bool:
@@ -175,15 +197,15 @@ class Report:
         return None if not asked else asked[0] if self.dry_run else asked[-1]
 
     @property
-    def cost(self) -> Decimal | None:
-        """What all calls cost together, in US dollars; None where the price of one is not known.
+    def cost(self) -> Nano | None:
+        """What all calls cost together; None where the price of one is not known.
 
         Of a dry run, what the answer would cost if the first models are able to give it.
         """
         costs = [call.cost for call in self.calls if call.status not in ("not_asked", "asked")]
         costs = costs[:1] if self.dry_run and self.mode in ("fallback", "auto") else costs
         known = [cost for cost in costs if cost is not None]
-        return sum(known, Decimal(0)) if len(known) == len(costs) else None
+        return sum(known) if len(known) == len(costs) else None
 
     def json(self) -> Json:
         """Our own keys of the answer: ``routing``, and for compared models ``results``."""
@@ -201,8 +223,8 @@ class Report:
         return {"routing": routing, "results": [call.result_json(self.code_of) for call in self.answering]}
 
 
-def _dollars(cost: Decimal | None) -> float | None:
-    return None if cost is None else round(float(cost), _COST_DECIMALS)
+def _dollars(cost: Nano | None) -> float | None:
+    return None if cost is None else round(cost / NANO_PER_DOLLAR, _COST_DECIMALS)
 
 
 def _share(confidence: float | None) -> float | None:

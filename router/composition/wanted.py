@@ -70,6 +70,7 @@ class Wanted:
         stream: Whether the answer is to be streamed.
         min_votes: How many models must agree, for a consensus; None for more than half.
         stages: The steps of a pipeline, of which the first is about the whole image.
+        batch: Whether others go first.
         min_confidence: With how much a cascade is content; None for what the models' calibrations say.
     """
 
@@ -87,3 +88,4 @@ class Wanted:
     min_votes: int | None = None
     stages: tuple[Stage, ...] = ()
     min_confidence: float | None = None
+    batch: bool = False

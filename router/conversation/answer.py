@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from accounts.money import NANO_PER_DOLLAR, Nano
 from router.asgi.errors import encode
 from router.composition.routing_report import Report
 from router.conversation.json_schema import JsonSchema
@@ -56,6 +57,7 @@ class ResponseMeta:
         service_tier: How the request was served, if it asked for that.
         path_of: The path in the body of what a model calls by the name of a field of ``Request``.
         report: What several models had to do with it; None where it is of the one that was asked.
+        costs: What a whole answer costs in nano-dollars; None where its price is not known.
         created: When the answer began, in seconds since 1970.
     """
 
@@ -66,7 +68,14 @@ class ResponseMeta:
     path_of: Callable[[str], str] = str
     service_tier: ServedTier | None = None
     report: Report | None = None
+    costs: Callable[[Completion], Nano | None] = lambda _: None
     created: int = field(default_factory=_now)
+
+
+def cost_json(completion: Completion, meta: ResponseMeta) -> Json:
+    """What the answer costs in US dollars; no key where its price is not known."""
+    amount = meta.costs(completion) if meta.report is None else meta.report.cost
+    return {} if amount is None else {"cost": amount / NANO_PER_DOLLAR}
 
 
 def content_of(completion: Completion, options: ResponseOptions) -> str:

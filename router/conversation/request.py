@@ -6,12 +6,14 @@ Each format spells a conversation in its own way and has a ``parse`` of its own;
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
+from accounts.money import Nano
 from router.asgi.format import Demand, ImageReference
+from router.charges import cost_of
 from router.composition.routing_report import Report
 from router.config import RouterConfig
 from router.conversation.answer import ResponseMeta, ResponseOptions
@@ -24,7 +26,7 @@ from router.conversation.tier import ServedTier, priority_of, served_as
 from router.images import upright_size_of
 from vlm.errors import InvalidImage, InvalidRequest, VlmError
 from vlm.generations import check_generations, generations
-from vlm.types import Box, Request, Sampling, Task
+from vlm.types import Box, Completion, Request, Sampling, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class ConversationRequest:
         reasoning_param: Path of what asked for reasoning, other than the task.
         service_tier: How it is served, if it asks for that.
         report: What becomes of it where several models have to do with it.
+        costs: What a whole answer of the model costs; None where its price is not known.
     """
 
     model: str
@@ -99,6 +102,7 @@ class ConversationRequest:
     reasoning_param: str | None = None
     service_tier: ServedTier | None = None
     report: Report | None = None
+    costs: Callable[[Completion], Nano | None] = lambda _: None
 
     def meta(self, request_id: str) -> ResponseMeta:
         """What its answer says about it."""
@@ -111,6 +115,7 @@ class ConversationRequest:
             path_of=self.path_of,
             service_tier=self.service_tier,
             report=report,
+            costs=self.costs,
         )
 
     def path_of(self, name: str) -> str:
@@ -177,7 +182,16 @@ def demand_of(parsed: ParsedConversation, config: RouterConfig) -> Demand:
         of_text = error.param == "task.labels" and _is_named(name, parsed)
         raise error.located(error.message, parsed.question.prompt_param if of_text else error.param) from error
     priority = priority_of(parsed.body.service_tier)
-    return Demand(name.model, generations(outline), parsed.body.num_beams, priority)
+    named = outline.tasks or (() if outline.task is None else (outline.task,))
+    return Demand(
+        name.model,
+        generations(outline),
+        parsed.body.num_beams,
+        priority,
+        len(parsed.images),
+        tuple(task.name for task in named),
+        parsed.max_tokens,
+    )
 
 
 def _outline(name: ModelName, parsed: ParsedConversation) -> Request:
@@ -244,6 +258,7 @@ def build_request(parsed: ParsedConversation, images: Sequence[bytes], config: R
         resolution="model" if named_task else None,
         service_tier=served_as(body.service_tier),
         report=parsed.report,
+        costs=partial(cost_of, config.price_list, name.model, len(images), batch=request.priority == "batch"),
     )
 
 

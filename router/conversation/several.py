@@ -14,6 +14,7 @@ from router.conversation.fields import ModelBody, Region, StageBody
 from router.conversation.model_name import read_model_name
 from router.conversation.request import ParsedConversation
 from router.conversation.response_format import RAW_TASK, is_raw
+from router.conversation.tier import priority_of
 from vlm.errors import InvalidRequest
 from vlm.models.cards import cards
 from vlm.models.native_prompts import native_prompt
@@ -53,6 +54,7 @@ def wanted_of(parsed: ParsedConversation, config: RouterConfig) -> Wanted | None
         min_votes=body.min_votes,
         stages=tuple(_stages(body, config)),
         min_confidence=body.min_confidence,
+        batch=priority_of(body.service_tier) == "batch",
     )
 
 

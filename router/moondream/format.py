@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from router.asgi.format import Demand, EventWriter
+from router.charges import cost_of
 from router.config import RouterConfig
 from router.moondream.events import SegmentEvents, TextEvents
 from router.moondream.request import ParsedMoondream, build_request, parse_request
@@ -32,11 +34,13 @@ class MoondreamFormat:
 
     def demand(self, parsed: ParsedMoondream) -> Demand:
         """See :class:`~router.asgi.format.Format`."""
-        return Demand(parsed.model)
+        return Demand(parsed.model, images=len(parsed.images), tasks=(self._task,), max_tokens=parsed.max_tokens)
 
     def build(self, parsed: ParsedMoondream, images: Sequence[bytes], request_id: str) -> BuiltMoondream:
         """See :class:`~router.asgi.format.Format`."""
-        return BuiltMoondream(Answerer(build_request(parsed, images), request_id))
+        request = build_request(parsed, images)
+        costs = partial(cost_of, self._config.price_list, request.model, len(images))
+        return BuiltMoondream(Answerer(request, request_id, costs))
 
 
 @dataclass(frozen=True, slots=True)

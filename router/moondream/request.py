@@ -51,6 +51,11 @@ class ParsedMoondream:
         url = self.body.image_url
         return () if url is None else (ImageReference(url, "image_url"),)
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of the answer, where the request says it."""
+        return sampling_of(self.body.settings).max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class MoondreamRequest:

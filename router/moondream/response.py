@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from router.conversation.answer import ResponseMeta, extras_json
+from accounts.money import Nano
+from router.conversation.answer import ResponseMeta, cost_json, extras_json
 from router.moondream.request import MoondreamRequest
 from vlm.types import Box, Completion, Detection, Grounding, Point, Polygon
 
@@ -28,10 +29,12 @@ class Answerer:
     Attributes:
         request: What was asked for.
         request_id: As in the header.
+        costs: What a whole answer costs in nano-dollars; None where its price is not known.
     """
 
     request: MoondreamRequest
     request_id: str
+    costs: Callable[[Completion], Nano | None] = lambda _: None
 
     def whole(self, completion: Completion) -> Json:
         """The body of a whole answer."""
@@ -40,12 +43,12 @@ class Answerer:
 
     def cost(self, completion: Completion) -> Json:
         """What stands beside every answer: how it ended, what it cost, and what is this router's own."""
-        meta = ResponseMeta(self.request.model, self.request_id)
+        meta = ResponseMeta(self.request.model, self.request_id, costs=self.costs)
         ignored = replace(completion, ignored=self.request.ignored(completion.ignored))
         return {
             "finish_reason": completion.finish_reason,
             "metrics": metrics_json(completion),
-            "x_gigarouter": extras_json(ignored, meta),
+            "x_gigarouter": {**extras_json(ignored, meta), **cost_json(completion, meta)},
         }
 
 

@@ -23,7 +23,12 @@ VERSION = "0.1.0"
 """Of the project; a test compares it."""
 
 EVENT_STREAM = "text/event-stream"
-OF_STATUS = {503: ("retry-after",), 507: ("x-should-retry",)}
+OF_STATUS = {
+    401: ("www-authenticate",),
+    429: ("retry-after", "retry-after-ms", "x-should-retry"),
+    503: ("retry-after",),
+    507: ("x-should-retry",),
+}
 """Headers of errors."""
 ERROR = "#/components/schemas/ErrorBody"
 

@@ -51,22 +51,38 @@ CASES = (
     ErrorCase(
         400, "unknown_url", "No such route, for requests below /v1 that may be meant for a model (not GET or HEAD)."
     ),
-    ErrorCase(401, None, "Files belong to an API key, and the request has none that tells its caller apart."),
+    ErrorCase(400, "conflict", "What is to be made is there already, or is used."),
+    ErrorCase(400, "idempotency_key_reused", "The Idempotency-Key was used for another request; do not retry."),
+    ErrorCase(
+        401, None, "The request has no API key where one is asked for, or for files none that tells its caller apart."
+    ),
+    ErrorCase(401, "invalid_api_key", "The API key is unknown, has expired or was revoked."),
+    ErrorCase(403, "key_not_allowed", "The API key is good, and does not allow this."),
+    ErrorCase(403, "model_not_allowed", "The API key does not allow this model or this task."),
     ErrorCase(403, "origin_not_allowed", "The request comes from a web page of a site that is not allowed (Origin)."),
     ErrorCase(403, "host_not_allowed", "A server on a loopback address is asked under another name (Host)."),
     ErrorCase(404, "model_not_found", "No model of this name is served."),
     ErrorCase(404, "file_not_found", "The caller has no file of this id."),
     ErrorCase(404, "response_not_found", "Earlier responses are asked for by their id, and none are stored."),
     ErrorCase(404, "files_not_enabled", "This server keeps no files."),
+    ErrorCase(404, "not_found", "There is no organisation, account or key of this id."),
+    ErrorCase(404, "accounts_not_enabled", "This server keeps no accounts."),
     ErrorCase(404, "unknown_url", "No such route."),
     ErrorCase(405, "method_not_supported", "The route does not have this method; the header Allow lists its methods."),
     ErrorCase(408, "request_timeout", "The headers or the body arrived too slowly; the connection is closed."),
     ErrorCase(413, "request_too_large", "The body has too many bytes."),
+    ErrorCase(
+        429,
+        "rate_limit_exceeded",
+        "More than the limits of the key allow, or too many wrong keys; Retry-After says when to try again.",
+    ),
+    ErrorCase(429, "insufficient_quota", "The credits of the account or a budget of the key are spent; do not retry."),
     ErrorCase(431, "headers_too_large", "The headers have too many bytes."),
     ErrorCase(500, "engine_failure", "The model failed; the request may be fine."),
     ErrorCase(500, "internal_error", "The server failed; the request may be fine."),
     ErrorCase(503, "overloaded", "There is no room for the request now; Retry-After says when to try again."),
     ErrorCase(503, "model_not_ready", "The model is still loading; Retry-After says when to try again."),
+    ErrorCase(503, "accounts_unavailable", "Accounts cannot be read now; Retry-After says when to try again."),
     ErrorCase(503, "files_unavailable", "The store of files does not answer; Retry-After says when to try again."),
     ErrorCase(504, "timeout", "The request took longer than this server's deadline."),
     ErrorCase(507, "file_store_full", "All callers together have as many files as this server keeps; do not retry."),
@@ -81,8 +97,12 @@ OF_HTTP = (
     "internal_error",
 )
 """Of every route."""
-OF_ROUTES = (*OF_HTTP, "request_too_large", "overloaded")
+OF_OPEN = (*OF_HTTP, "request_too_large", "overloaded")
 """Of every route but those about health: they are refused while too much else is served, and their bodies are read."""
+OF_KEYS = (None, "invalid_api_key", "key_not_allowed", "rate_limit_exceeded", "accounts_unavailable")
+"""Of every route that asks for a key where the server keeps accounts."""
+OF_ROUTES = (*OF_OPEN, *OF_KEYS)
+"""Of every route that is not open to everybody."""
 OF_JSON = (
     "invalid_json",
     "missing_required_parameter",
@@ -112,6 +132,7 @@ OF_MODELS = (
     "model_not_ready",
     "timeout",
 )
-OF_FILES = (*OF_ROUTES, None, "files_not_enabled", "files_unavailable", "timeout")
-OF_REQUESTS = (*OF_ROUTES, *OF_JSON, *OF_IMAGES, *OF_MODELS, *OF_FILES)
+OF_FILES = (*OF_ROUTES, "files_not_enabled", "files_unavailable", "timeout")
+OF_PAID = ("model_not_allowed", "insufficient_quota", "idempotency_key_reused")
+OF_REQUESTS = (*OF_ROUTES, *OF_JSON, *OF_IMAGES, *OF_MODELS, *OF_FILES, *OF_PAID)
 """Of every route that sends a request to a model."""

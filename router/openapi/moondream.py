@@ -30,13 +30,19 @@ class MoondreamMetrics(TypedDict):
     ttft_ms: Milliseconds
 
 
+class MoondreamExtras(Extras):
+    """What this server says beside the answer, and what that costs."""
+
+    cost: NotRequired[Annotated[float, Says("US dollars; absent where the price is not known.")]]
+
+
 class MoondreamAnswer(TypedDict):
     """What stands beside every answer."""
 
     request_id: str
     finish_reason: FinishReason
     metrics: MoondreamMetrics
-    x_gigarouter: Extras
+    x_gigarouter: MoondreamExtras
 
 
 class MoondreamBox(TypedDict):

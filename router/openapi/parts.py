@@ -24,7 +24,8 @@ model (below `/v1`, with a method other than `GET` and `HEAD`); other methods of
 - The headers of a request have at most {CONFIG.max_head_bytes >> 10} KiB, and its body at most \
 {CONFIG.max_body_bytes >> 20} MiB, unless the operator has set other limits.
 - Web pages of other sites are refused (403) unless the operator allows them; the headers `Origin` and `Host` tell.
-- Credentials are not checked: they only tell callers apart that have the same address.
+- Where the server keeps accounts, every request needs an API key, except to the routes about health, this document \
+and the schema. Elsewhere keys are not checked: they only tell callers apart that have the same address.
 - The schema of `text/event-stream` is that of each event, whose `data` is JSON. Lines that begin with a colon are \
 comments, sent while the model is silent. After an event with an error, nothing follows."""
 
@@ -69,20 +70,21 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "x-content-type-options": ("A browser does not take the content for anything else.", {"const": "nosniff"}),
     "cache-control": ("The content is not kept by browsers and proxies.", {"type": "string"}),
     "retry-after": ("Seconds after which to try again.", {"type": "integer", "minimum": 1}),
+    "retry-after-ms": ("The same in milliseconds, where a limit was reached.", {"type": "integer", "minimum": 1}),
+    "www-authenticate": ("How a key is to be sent.", {"const": "Bearer"}),
 }
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
 ALWAYS = (
     "x-request-id",
     "x-gigarouter-model",
-    "retry-after",
-    "x-should-retry",
     "content-disposition",
     "x-content-type-options",
+    "www-authenticate",
 )
 """Headers that no answer that may have them lacks; refusals of broken HTTP have only the first."""
 
 SECURITY_SCHEMES: Mapping[str, Schema] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "Not checked; tells callers apart."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Checked where the server keeps accounts."},
     "moondream": {
         "type": "apiKey",
         "in": "header",

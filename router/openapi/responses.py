@@ -150,6 +150,7 @@ class ResponseUsage(TypedDict):
     input_tokens_details: InputTokensDetails
     output_tokens: Count
     output_tokens_details: CompletionTokensDetails
+    cost: NotRequired[Annotated[float, Says("US dollars; absent where the price is not known.")]]
     total_tokens: Count
 
 

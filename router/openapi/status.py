@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from router.openapi.answers import Alive, ModelList, NotReady, Ready, Status
-from router.openapi.answers import Model as ModelEntry
-from router.openapi.error_codes import OF_HTTP, OF_ROUTES
+from router.openapi.error_codes import OF_HTTP, OF_OPEN, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Operation, Parameter
+from router.openapi.server_answers import Alive, ModelList, NotReady, Ready, Status
+from router.openapi.server_answers import Model as ModelEntry
 
 LIST_MODELS = Operation(
     id="list_models",
@@ -48,7 +48,7 @@ GROUNDING_SCHEMA = Operation(
     description="Draft 2020-12, for validators and for response_format.",
     tag="schemas",
     answers={200: Answer("The schema.", {JSON: {"type": "object"}})},
-    codes=OF_ROUTES,
+    codes=OF_OPEN,
 )
 
 OPENAPI = Operation(
@@ -57,7 +57,7 @@ OPENAPI = Operation(
     description="OpenAPI 3.1, made of the code that checks requests.",
     tag="schemas",
     answers={200: Answer("The document.", {JSON: {"type": "object"}})},
-    codes=OF_ROUTES,
+    codes=OF_OPEN,
 )
 
 

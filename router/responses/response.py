@@ -13,6 +13,7 @@ from router.conversation.answer import (
     ResponseMeta,
     ResponseOptions,
     content_of,
+    cost_json,
     extras_json,
     found_json,
     logprobs_json,
@@ -113,7 +114,7 @@ def response_json(completion: Completion, head: ResponseHead, options: ResponseO
     return head.json(
         status_of(completion),
         [item for one, answer in answers_of(completion, head) for item in items_of(one, answer, options)],
-        usage=usage_json(completion),
+        usage=usage_json(completion, head.meta),
         completed_at=None if cut else int(time.time()),
         incomplete_details={"reason": "max_output_tokens"} if cut else None,
         x_gigarouter=extras_json(completion, head.meta),
@@ -187,8 +188,8 @@ def logprobs_of(answer: Completion | Chunk, options: ResponseOptions) -> list[Js
     return [] if found is None else list(found["content"])
 
 
-def usage_json(completion: Completion) -> Json:
-    """Tokens read and written."""
+def usage_json(completion: Completion, meta: ResponseMeta) -> Json:
+    """Tokens read and written, and what they cost."""
     usage = completion.usage
     read = usage.image_tokens + usage.text_tokens
     return {
@@ -202,6 +203,7 @@ def usage_json(completion: Completion) -> Json:
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": read + usage.completion_tokens,
+        **cost_json(completion, meta),
     }
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from benchmarks.asking import KINDS, LONG, Question, Reply, ask, known_questions, put
+from benchmarks.asking import KINDS, LONG, Question, Reply, ask, falling_back, known_questions, put
 from router.backends.base import Backend
-from tests.router.world import FakeBackend, body, client, script, words
+from tests.router.composition.world import Models, asking
+from tests.router.world import FakeBackend, Step, body, client, script, words
 from vlm.errors import EngineFailure, ModelNotReady
 
 pytestmark = pytest.mark.anyio
 GOOD = script(words())
+MODEL = body()["model"]
 
 
 @pytest.fixture
@@ -22,8 +24,8 @@ def anyio_backend() -> str:
 @pytest.mark.parametrize(
     ("backend", "stream", "reply"),
     [
-        (FakeBackend(), False, Reply("answered", "a red square")),
-        (FakeBackend(), True, Reply("answered", "a red square")),
+        (FakeBackend(), False, Reply("answered", "a red square", model=MODEL)),
+        (FakeBackend(), True, Reply("answered", "a red square", model=MODEL)),
         (FakeBackend([ModelNotReady("Lost.")]), False, Reply("refused", "Lost.", 503, "model_not_ready")),
         (FakeBackend([ModelNotReady("Lost.")]), True, Reply("refused", "Lost.", 503, "model_not_ready")),
         (FakeBackend([*GOOD[:1], EngineFailure("Failed.")]), True, Reply("cut", "Failed.", 200, "engine_failure")),
@@ -80,3 +82,31 @@ async def test_what_cannot_be_repeated_has_no_known_answer() -> None:
     assert known == {False: "a red square", True: None}
     assert {one.streams for one in questions} == {bool(kind.get("stream")) for kind in KINDS} == {True, False}
     assert LONG["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("plays", "text", "outcome"),
+    [
+        ({}, "a red square", "answered"),
+        ({"blip-large": [ModelNotReady("Lost.")]}, "another", "answered"),
+        ({"blip-large": [ModelNotReady("Lost.")]}, "a red square", "differs"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_model_may_answer(plays: dict[str, list[Step]], text: str, outcome: str, stream: bool) -> None:
+    models = Models({"florence-2-base": script(words("another")), **plays})
+    first, second = (
+        [Question(asking(model, stream=stream), known)]
+        for model, known in (("blip-large", "a red square"), ("florence-2-base", text if plays else "?"))
+    )
+    async with client(models) as http:
+        reply = await put(http, falling_back(first, second)[0])
+    assert reply.outcome == outcome
+    assert reply.model == ("florence-2-base" if plays else "blip-large")
+
+
+async def test_what_the_answer_says_of_its_models_is_looked_at() -> None:
+    routing = {"chosen": "a", "tried": [{"model": "a", "status": "answered"}, {"model": "b", "status": "answered"}]}
+    told = {"model": "a", "choices": [{"message": {"content": "x"}}], "x_gigarouter": {"routing": routing}}
+    async with answering(httpx.Response(200, json=told)) as http:
+        assert (await put(http, Question({}, "x"))).outcome == "differs"

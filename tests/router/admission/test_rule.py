@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from router.admission.capacity import UNKNOWN_SLOTS, Capacity
-from router.admission.rule import Admission, Asked, Ticket
+from router.admission.rule import LOST_S, Admission, Asked, Ticket
 from vlm.errors import Overloaded
 from vlm.pace import UNKNOWN_RETRY_S
 
@@ -66,13 +66,33 @@ def test_a_caller_leaves_room_for_another(world: World) -> None:
     assert world.outstanding == 0
 
 
-def test_a_lost_replica_counts_at_once(world: World) -> None:
+def test_a_lost_replica_leaves_its_room_until_another_has_started(world: World) -> None:
     world.capacity = Capacity(2, 1, 4, 4)
     for _ in range(8):
         world.ask()
     world.capacity = Capacity(1, 1, 4, 4)
+    world.ask("b")
+    world.now += LOST_S
     with pytest.raises(Overloaded):
-        world.ask("b")
+        world.ask("c")
+
+
+def test_what_would_wait_too_long_for_the_replicas_that_are_left_is_refused_at_once(world: World) -> None:
+    world.capacity = Capacity(2, 1, 4, 4)
+    for _ in range(8):
+        world.ask()
+    world.answer_one_a_second()
+    world.capacity = Capacity(1, 1, 4, 4)
+    with pytest.raises(Overloaded):
+        world.ask(remaining_s=1.0)
+
+
+def test_names_of_models_that_are_not_served_are_not_kept(world: World) -> None:
+    world.capacity = Capacity(0, 1, 4, 4)
+    for number in range(100):
+        with world.rule.admitted(Asked(f"m{number}", "a", 100.0)):
+            pass
+    assert not world.rule._expected  # what would grow
 
 
 @pytest.mark.parametrize(("routers", "let_in"), [(1, 51), (2, 25), (3, 17), (8, 6)])

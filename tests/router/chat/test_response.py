@@ -102,10 +102,11 @@ def test_every_answer_has_its_own_id() -> None:
 
 def test_every_count_of_tokens_has_its_own_key() -> None:
     usage = Usage(image_tokens=500, text_tokens=30, completion_tokens=9, cached_tokens=400, reasoning_tokens=7)
-    assert usage_json(replace(words(), usage=usage)) == {
+    assert usage_json(replace(words(), usage=usage), ResponseMeta("m", "r", costs=lambda _: 94_000)) == {
         "prompt_tokens": 530,
         "completion_tokens": 9,
         "total_tokens": 539,
         "prompt_tokens_details": {"image_tokens": 500, "text_tokens": 30, "cached_tokens": 400},
         "completion_tokens_details": {"reasoning_tokens": 7},
+        "cost": 0.000094,
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from router.asgi.format import Demand
 from router.chat.request import parse_chat
 from router.config import RouterConfig
 from router.conversation.request import demand_of
@@ -46,7 +45,27 @@ def test_generations_are_counted_as_the_engine_does(
 ) -> None:
     asked = {**body(), "model": "florence-2-base", **fields}
     demand = demand_of(parse_chat(json.dumps(asked).encode(), RouterConfig()), RouterConfig())
-    assert demand == Demand("florence-2-base", generations, beams)
+    assert (demand.model, demand.generations, demand.beams) == ("florence-2-base", generations, beams)
+
+
+@pytest.mark.parametrize(
+    ("fields", "images", "tasks", "max_tokens"),
+    [
+        ({}, 1, (), None),
+        ({"max_tokens": 9, **several(3)}, 3, (), 9),
+        ({"task": {"name": "detect", "labels": ["a", "b"]}}, 1, ("detect",), None),
+        ({"tasks": ["caption", "ocr"]}, 1, ("caption", "ocr"), None),
+        ({"model": "florence-2-base:ocr"}, 1, ("ocr",), None),
+        (several(1, "<OCR>"), 1, (), None),
+        ({"task": "detect", **several(1, "<OCR>")}, 1, ("detect",), None),
+    ],
+)
+def test_what_it_can_cost_is_known(
+    fields: dict[str, Any], images: int, tasks: tuple[str, ...], max_tokens: int | None
+) -> None:
+    asked = {**body(), "model": "florence-2-base", **fields}
+    demand = demand_of(parse_chat(json.dumps(asked).encode(), RouterConfig()), RouterConfig())
+    assert (demand.images, demand.tasks, demand.max_tokens) == (images, tasks, max_tokens)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ async def test_the_answer_is_that_of_chat(
 def test_usage() -> None:
     built = read(asked())
     usage = response_json(with_reasoning(), built.head, ResponseOptions())["usage"]
-    chat = chat_usage(with_reasoning())
+    chat = chat_usage(with_reasoning(), built.head.meta)
     assert (usage["input_tokens"], usage["output_tokens"]) == (chat["prompt_tokens"], chat["completion_tokens"])
     assert usage["input_tokens_details"] == {**chat["prompt_tokens_details"], "cache_write_tokens": 0}
     assert usage["output_tokens_details"] == chat["completion_tokens_details"]

@@ -1,0 +1,99 @@
+"""Sends the ledger's statements as they stand, past all that SQLAlchemy does for each: every request pays for it.
+
+Rows go in as one parameter, a list in JSON, so that a statement is the same for any number of them. Knows no table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a dialect says what the other one says differently."""
+
+    parameter: str
+    each: str
+    all_of: str
+    field: str
+
+    def rows(self, **fields: str) -> str:
+        """A table of the rows of one parameter, with these fields of these types."""
+        shown = ", ".join(
+            self.field.format(number=number, kind=kind, name=name) for number, (name, kind) in enumerate(fields.items())
+        )
+        return f"(SELECT {shown} FROM {self.each}) AS r"  # noqa: S608  names of our own
+
+    @property
+    def ids(self) -> str:
+        """What is in the list of one parameter."""
+        return f"({self.all_of})"
+
+
+SQLITE = Wording("?", "json_each(?)", "SELECT value FROM json_each(?)", "json_extract(value, '$[{number}]') AS {name}")
+POSTGRESQL = Wording(
+    "%s",
+    "json_array_elements(%s::json) AS e(value)",
+    "SELECT json_array_elements_text(%s::json)",
+    "(value ->> {number})::{kind} AS {name}",
+)
+
+
+class Driver:
+    """The cursor of a connection.
+
+    Args:
+        connection: In a transaction. It stays in it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._cursor = connection.connection.cursor()
+
+    def run(self, statement: str, *parameters: object) -> None:
+        """Send a statement that gives no rows."""
+        self._cursor.execute(statement, parameters)
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Send a statement, and all rows that it gives."""
+        self._cursor.execute(statement, parameters)
+        return [tuple(row) for row in self._cursor.fetchall()]
+
+
+def listed(rows: Sequence[object]) -> str:
+    """The parameter for rows, or for ids."""
+    return _encode(rows)
+
+
+@contextmanager
+def driver_of(connection: Connection) -> Iterator[Driver]:
+    """The driver of a connection; its errors are raised as SQLAlchemy's, without the parameters.
+
+    Raises:
+        DBAPIError
+    """
+    driver = connection.dialect.loaded_dbapi
+    try:
+        yield Driver(connection)
+    except driver.Error as error:
+        lost = connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
+        if lost:
+            connection.invalidate(error)
+        raised = DBAPIError.instance(
+            None,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=True,
+            connection_invalidated=lost,
+            dialect=connection.dialect,
+        )
+        raise raised from None

@@ -1,0 +1,106 @@
+"""How each kind of database is connected to: what must hold on every connection. Knows no table."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from accounts.errors import AccountsError
+
+_CONNECTIONS = 4
+"""Kept open by one process; as many again are opened for a moment where they are needed."""
+
+_IDLE_FACTOR = 3
+"""A process that stops within a transaction keeps its locks for so many times the patience."""
+
+
+def engine_of(url: str, patience_s: float) -> Engine:
+    """What connects to the database at ``url``.
+
+    Raises:
+        AccountsError: The URL is none of SQLite or PostgreSQL, or the file of SQLite cannot be made.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise AccountsError("the URL of the database of accounts cannot be read") from None  # it may have a password
+    if parsed.drivername == "sqlite":
+        return _sqlite(parsed, patience_s)
+    if parsed.drivername in ("postgresql", "postgres"):
+        return _postgresql(parsed, patience_s)
+    raise AccountsError("the URL of the database of accounts must begin with sqlite:/// or postgresql://")
+
+
+def _sqlite(url: URL, patience_s: float) -> Engine:
+    if not url.database or url.database == ":memory:" or url.query:
+        raise AccountsError("the database of accounts must be a file, as sqlite:////folder/accounts.db")
+    _make_private(Path(url.database))
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=url.database),
+        connect_args={"timeout": patience_s, "isolation_level": None},  # transactions begin below
+        pool_size=_CONNECTIONS,
+        max_overflow=_CONNECTIONS,
+        pool_timeout=patience_s,
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """SQLite gives its other files the mode of this one."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise AccountsError(f"{path} cannot be made or written: {error.strerror}") from None
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """With ``FULL``, what was committed outlives a loss of power, not the process alone: it is money."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _postgresql(url: URL, patience_s: float) -> Engine:
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args=_postgresql_args(url, patience_s),
+        pool_size=_CONNECTIONS,
+        max_overflow=_CONNECTIONS,
+        pool_timeout=patience_s,
+        pool_pre_ping=True,  # a server that was restarted costs no request
+        hide_parameters=True,
+    )
+
+
+def _postgresql_args(url: URL, patience_s: float) -> dict[str, object]:
+    """What the URL does not say itself. A server that vanished is noticed by the system, which has its own patience."""
+    ms, whole_s = round(patience_s * 1000), max(2, math.ceil(patience_s))  # libpq takes less than 2 for 2
+    timeouts = {
+        "statement_timeout": ms,
+        "lock_timeout": ms,
+        "idle_in_transaction_session_timeout": ms * _IDLE_FACTOR,
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
+    args: dict[str, object] = {
+        "connect_timeout": whole_s,
+        "tcp_user_timeout": ms,
+        "keepalives_idle": whole_s,
+        "keepalives_interval": 1,
+        "keepalives_count": whole_s,
+        "application_name": "gigarouter",
+    }
+    own = {name: value for name, value in args.items() if name not in url.query}
+    stated = url.query.get("options", "")
+    return {**own, "options": f"{options} {stated if isinstance(stated, str) else ' '.join(stated)}".strip()}

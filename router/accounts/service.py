@@ -1,0 +1,112 @@
+"""Everything about accounts that one router process runs: opened from the settings, begun and ended with the app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from accounts.cashier import Cashier
+from accounts.outbox import Outbox
+from starlette.middleware import Middleware
+
+from accounts import environment
+from accounts.database import Database, open_database
+from accounts.directory import open_directory
+from accounts.errors import AccountsError
+from accounts.migrate import require_current, upgrade
+from accounts.money import nano_of
+from accounts.types import Key, Limits
+from router.accounts.access import KeyAccess, Office
+from router.accounts.authentication import Authentication
+from router.accounts.handlers import Accounts
+from router.accounts.keyring import Keyring
+from router.accounts.limits import open_limits
+from router.config import ENVIRONMENT, KeyLimits, RouterConfig
+
+
+class AccountsService:
+    """The accounts of one router process."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        """Open the database that ``config`` names, which may wait for it.
+
+        Raises:
+            AccountsError: Accounts cannot work: a wrong URL, a database of another version, a folder of others.
+            AccountsUnavailable: The database does not answer.
+        """
+        assert config.database_url is not None, "without a database, there are no accounts"
+        self.database = opened(config.database_url, config.accounts_patience_s)
+        free_credit = nano_of(config.free_credit or "0")
+        directory = open_directory(self.database, free_credit=free_credit)
+        if (secret := environment.bootstrap_key()) is not None:
+            directory.bootstrap(secret)
+        outbox = Outbox(None if config.outbox_folder is None else Path(config.outbox_folder))
+        self._cashier = Cashier(self.database, outbox, config.price_list, config.accounts_patience_s)
+        self._limits = open_limits(_redis_url(config.redis_url))
+        self._failed_keys = self._limits.failed_keys(config.failed_keys_per_minute)
+        self._keyring = Keyring(directory, directory.digest, patience_s=config.accounts_patience_s)
+        self._office = Office(
+            self._cashier,
+            outbox,
+            self._limits,
+            config.price_list,
+            limits_of(config.key_limits),
+            config.price_list.digest,
+        )
+        self.accounts = Accounts(self.database, directory, self._keyring.refresh)
+
+    @property
+    def middleware(self) -> Middleware:
+        """What asks every request for its key."""
+        return Middleware(
+            Authentication,
+            keyring=self._keyring,
+            failed_keys=self._failed_keys,
+            access_of_key=self._access,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
+        self._cashier.start()
+        try:
+            async with self._keyring.running():
+                yield
+        finally:
+            await asyncio.to_thread(self._cashier.close)
+            await self._limits.close()
+            self.database.close()
+
+    def _access(self, key: Key) -> KeyAccess:
+        return KeyAccess(key, self._office)
+
+
+def opened(url: str, patience_s: float) -> Database:
+    """The database, with all tables. Those of SQLite are brought up to date; a server's only by command.
+
+    Raises:
+        AccountsError: It is of another version.
+        AccountsUnavailable: It does not answer.
+    """
+    database = open_database(url, patience_s=patience_s)
+    if database.dialect == "sqlite":
+        upgrade(database)
+    else:
+        require_current(database)
+    return database
+
+
+def limits_of(stated: Mapping[str, KeyLimits]) -> dict[str, Limits]:
+    """The limits in the settings."""
+    return {name: Limits(one.requests, one.images, one.tokens, one.concurrent) for name, one in stated.items()}
+
+
+def _redis_url(stated: str | None) -> str | None:
+    if stated != ENVIRONMENT:
+        return stated
+    found = environment.redis_url()
+    if not found:
+        raise AccountsError(f"{environment.REDIS_URL} is not set; it must be the URL of what counts limits")
+    return found

@@ -1,0 +1,207 @@
+"""What requests cost their keys: over HTTP, with the accounts of a router in a database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from accounts.types import Limits
+from tests.router.accounts.bank import CAPTION, Bank, bank
+from tests.router.accounts.world import bearer
+from tests.router.composition.world import Models, asking
+from tests.router.world import CHAT, events, script, words
+from vlm.errors import EngineFailure, Overloaded
+
+pytestmark = pytest.mark.anyio
+
+NANO = 1e9
+REQUEST = asking("blip-large", task="caption")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def models() -> Models:
+    return Models()
+
+
+@pytest.fixture
+async def shop(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path, models: Models
+) -> AsyncIterator[Bank]:
+    async with bank(monkeypatch, database_url, tmp_path, models) as found:
+        yield found
+
+
+async def test_an_answer_is_charged_once_as_it_says(shop: Bank) -> None:
+    answer = await shop.ask(shop.key(), REQUEST)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["cost"] == pytest.approx(CAPTION / NANO)
+    [charge] = await shop.charges()
+    assert charge["amount"] == -CAPTION
+    told = (charge["request_id"], charge["model"], charge["tasks"], charge["images"], charge["outcome"])
+    assert told == (answer.headers["x-request-id"], "blip-large", "caption", 1, "completed")
+    assert shop.sums() == (-CAPTION, 0)
+
+
+async def test_so_is_a_stream(shop: Bank) -> None:
+    request = {**REQUEST, "stream": True, "stream_options": {"include_usage": True}}
+    answer = await shop.ask(shop.key(), request)
+    assert events(answer.text)[-1]["usage"]["cost"] == pytest.approx(CAPTION / NANO)
+    [charge] = await shop.charges()
+    assert charge["amount"] == -CAPTION
+
+
+async def test_so_are_the_other_formats(shop: Bank) -> None:
+    url = REQUEST["messages"][0]["content"][0]["image_url"]["url"]
+    secret = shop.key()
+    content = [{"type": "input_image", "image_url": url}]
+    asked = {"model": "blip-large", "task": "caption", "input": [{"role": "user", "content": content}]}
+    response = await shop.ask(secret, asked, "/v1/responses")
+    moondream = await shop.ask(secret, {"model": "blip-large", "image_url": url}, "/v1/caption")
+    costs = (response.json()["usage"]["cost"], moondream.json()["x_gigarouter"]["cost"])
+    assert costs == pytest.approx((CAPTION / NANO,) * 2)
+    assert [charge["amount"] for charge in await shop.charges()] == [-CAPTION] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [EngineFailure("It broke."), Overloaded("It is full.")])
+async def test_our_own_errors_cost_nothing(shop: Bank, models: Models, error: Exception, *, stream: bool) -> None:
+    models.plays = {"blip-large": [*script(words())[:1], error]}
+    await shop.ask(shop.key(), {**REQUEST, "stream": stream})
+    assert await shop.charges() == []
+    assert shop.sums() == (0, 0)
+    [usage] = shop.usage()
+    assert (usage["requests"], usage["failed"], usage["amount"]) == (1, 1, 0)
+
+
+async def test_a_bad_request_costs_nothing(shop: Bank) -> None:
+    answer = await shop.ask(shop.key(), {**REQUEST, "max_tokens": -1})
+    assert answer.status_code == 400
+    assert (await shop.charges(), shop.usage()) == ([], [])
+
+
+async def test_who_leaves_pays_for_what_was_done(shop: Bank, models: Models) -> None:
+    models.pauses_s = {"blip-large": 0.2}
+    secret, request = shop.key(), {**REQUEST, "stream": True}
+
+    async def leave() -> None:
+        async with shop.http.stream("POST", CHAT, json=request, headers=bearer(secret)) as answer:
+            await anext(answer.aiter_bytes())
+
+    asked = asyncio.create_task(leave())
+    await asyncio.sleep(0.5)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    [charge] = await shop.charges()
+    assert charge["outcome"] == "abandoned"
+    assert -CAPTION < charge["amount"] < -600_000
+
+
+async def test_several_models_are_one_bill(shop: Bank) -> None:
+    answer = await shop.ask(shop.key(), asking("compare", task="caption", models=["blip-large", "florence-2-base"]))
+    charges = await shop.charges()
+    assert {charge["model"]: charge["amount"] for charge in charges} == {
+        "blip-large": -CAPTION, "florence-2-base": -100_000,
+    }  # fmt: skip
+    assert {charge["request_id"] for charge in charges} == {answer.headers["x-request-id"]}
+    assert answer.json()["usage"]["cost"] == pytest.approx((CAPTION + 100_000) / NANO)
+
+
+async def test_a_fallback_pays_for_the_model_that_answers(shop: Bank, models: Models) -> None:
+    models.plays = {"florence-2-base": [Overloaded("It is full.")]}
+    answer = await shop.ask(shop.key(), asking("florence-2-base", task="caption", models=["blip-large"]))
+    assert answer.json()["model"] == "blip-large"
+    [charge] = await shop.charges()
+    assert (charge["model"], charge["amount"]) == ("blip-large", -CAPTION)
+
+
+async def test_a_dry_run_costs_nothing(shop: Bank) -> None:
+    answer = await shop.ask(shop.key(), asking("auto", task="caption", dry_run=True))
+    assert answer.status_code == 200
+    assert await shop.charges() == []
+
+
+# What a key allows
+
+
+async def test_a_model_that_the_key_does_not_allow(shop: Bank, models: Models) -> None:
+    secret = shop.key(models=frozenset({"florence-2-base"}))
+    refused = await shop.ask(secret, REQUEST)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (403, "model_not_allowed", "model")
+    named = await shop.ask(secret, asking("florence-2-base", task="caption", models=["blip-large"]))
+    assert (named.status_code, named.json()["error"]["param"]) == (403, "models[0]")
+    assert not models.asked
+    listed = (await shop.http.get("/v1/models", headers=bearer(secret))).json()["data"]
+    assert [one["id"] for one in listed] == ["florence-2-base"]
+    one = await shop.http.get("/v1/models/blip-large", headers=bearer(secret))
+    assert one.status_code == 404
+    chosen = await shop.ask(secret, asking("auto", task="caption"))
+    assert chosen.json()["model"] == "florence-2-base"
+
+
+async def test_a_task_that_the_key_does_not_allow(shop: Bank) -> None:
+    secret = shop.key(tasks=frozenset({"caption"}))
+    assert (await shop.ask(secret, REQUEST)).status_code == 200
+    for request in (asking("florence-2-base", task="detect"), asking("florence-2-base", "<OD>")):
+        refused = await shop.ask(secret, request)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+
+
+# What it may spend
+
+
+async def test_a_budget_that_is_spent(shop: Bank) -> None:
+    secret = shop.key(budgets={"day": 2 * CAPTION})
+    request = {**REQUEST, "max_tokens": 3}
+    for _ in range(2):
+        assert (await shop.ask(secret, request)).status_code == 200
+    refused = await shop.ask(secret, request)
+    assert refused.status_code == 429
+    assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == ("insufficient_quota",) * 2
+    assert refused.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("period", ["day", "month", "total"])
+async def test_many_requests_at_once_stay_within_a_budget(shop: Bank, models: Models, period: str) -> None:
+    models.pauses_s = {"blip-large": 0.05}
+    secret = shop.key(budgets={period: 100 * CAPTION})
+    request = {**REQUEST, "max_tokens": 3}
+    answers = await asyncio.gather(*(shop.ask(secret, request) for _ in range(300)))
+    served = sum(answer.status_code == 200 for answer in answers)
+    charges = await shop.charges()
+    assert 99 <= served <= 100
+    assert len(charges) == served
+    assert sum(charge["amount"] for charge in charges) >= -100 * CAPTION
+
+
+async def test_two_routers_share_a_budget(
+    monkeypatch: pytest.MonkeyPatch, shop: Bank, database_url: str, tmp_path: Path, models: Models
+) -> None:
+    models.pauses_s = {"blip-large": 0.05}
+    secret = shop.key(budgets={"total": 100 * CAPTION})
+    request = {**REQUEST, "max_tokens": 3}
+    async with bank(monkeypatch, database_url, tmp_path / "another", Models()) as other:
+        routers = (shop, other)
+        answers = await asyncio.gather(*(routers[number % 2].ask(secret, request) for number in range(300)))
+        await other.charges()
+    served = sum(answer.status_code == 200 for answer in answers)
+    charges = await shop.charges()
+    assert 99 <= served <= 100
+    assert sum(charge["amount"] for charge in charges) == -served * CAPTION
+
+
+async def test_limits(shop: Bank) -> None:
+    secret = shop.key(limits={"*": Limits(requests=2)})
+    answers = [await shop.ask(secret, REQUEST) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[1].headers["x-ratelimit-remaining-requests"] == "0"
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    assert int(answers[2].headers["retry-after"]) <= 60
