@@ -6,7 +6,6 @@ Imports no Ray, and opens no database: what the URLs of the nodes' environment n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from accounts.types import EVERY_MODEL
@@ -15,6 +14,7 @@ from deployments.check_problem import Problem, deployments_of, place_of
 from router.config import RouterConfig
 from router.ingress import ROUTER, applications_of
 from router.suggest import did_you_mean
+from serve_args.open_address import is_loopback
 from vlm.models.cards import cards
 
 Json = Mapping[str, Any]
@@ -45,7 +45,7 @@ def keys_problems(config: Json) -> Iterator[Problem]:
     proxy = str(_mapping(config.get("http_options")).get("host", EVERYWHERE))
     for application, settings in _routers(config):
         host = settings.listen_address[0] if settings.listen else proxy
-        if settings.database_url is None and not settings.allow_without_keys and not _is_loopback(host):
+        if settings.database_url is None and not settings.allow_without_keys and not is_loopback(host):
             yield Problem(
                 f"{place_of(application)}.args.database_url",
                 f"is missing, so that no keys are asked for, and {host} is reached from other machines: the router "
@@ -58,13 +58,6 @@ def _routers(config: Json) -> Iterator[tuple[Json, RouterConfig]]:
     for one in applications_of(config):
         if one.get("import_path") == ROUTER and isinstance(settings := settings_of(one), RouterConfig):
             yield one, settings
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _useless(place: str, settings: RouterConfig) -> Iterator[Problem]:

@@ -188,7 +188,7 @@ ROOMS: dict[str, set[str]] = {
     "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
     "deployments/check_accounts": {
         "accounts/types", "deployments", "deployments/check_args", "router/config", "router/ingress", "router/suggest",
-        "vlm/models/cards",
+        "serve_args", "vlm/models/cards",
     },
     "deployments/check_cluster": {
         "deployments", "deployments/check_args", "serve_args", "router/asgi", "router/config", "router/ingress",

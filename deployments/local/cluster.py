@@ -39,7 +39,7 @@ def run(config: Mapping[str, Any], host: str, port: int, directory: Path, timeou
         timeout_s: Maximum wait until all applications answer.
     """
     try:
-        schema = schema_of(serve_config.on_loopback(serve_config.without_proxy(config, host, port)))
+        schema = schema_of(serve_config.without_proxy(config, host, port))
         _start(directory)
         _deploy(schema, host, port)
         _wait(schema, f"http://{host}:{port}", time.monotonic() + timeout_s)

@@ -79,13 +79,6 @@ def without_accounts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "applications": applications}
 
 
-def on_loopback(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config for addresses that only this machine reaches: keys are asked for where it names a database."""
-    routers = [one.get("args") or {} for one in applications_of(config) if one.get("import_path") == ROUTER]
-    has_accounts = any(args.get("database_url") for args in routers)
-    return dict(config) if has_accounts else without_accounts(config)
-
-
 def _without(args: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name not in names}
 

@@ -15,7 +15,7 @@ import pytest
 from router.ingress import environment
 from serve_args.cluster_environment import CLUSTER
 from tests.deployments.client import Question
-from tests.router.cluster import OPEN, WITHOUT_TOKEN, cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_haproxy import free_ports
 from tests.router.test_serve import eventually
 
@@ -53,7 +53,7 @@ def model(name: str, checkpoint: str = "") -> dict[str, Any]:
 
 
 def config() -> dict[str, Any]:
-    args = {"required_models": [UPDATED, OTHER], "request_timeout_s": 60, **OPEN}
+    args = {"required_models": [UPDATED, OTHER], "request_timeout_s": 60, **WITHOUT_TOKEN}
     app = {"name": "router", "route_prefix": "/", "import_path": "router.app:build", "args": args}
     return {"applications": [{**app, "deployments": [deployed("Router")]}, model(UPDATED), model(OTHER)]}
 

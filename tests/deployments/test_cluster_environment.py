@@ -12,7 +12,7 @@ from deployments.app import CheckedReplica
 from deployments.config import ModelConfig
 from router.app import build
 from serve_args.cluster_environment import own
-from tests.router.cluster import OPEN
+from tests.router.cluster import WITHOUT_TOKEN
 from vlm.errors import ConfigError
 
 pytestmark = [
@@ -49,7 +49,7 @@ def cluster() -> Iterator[None]:
 @pytest.mark.usefixtures("cluster")
 def test_the_router_is_not_built_while_a_node_differs() -> None:
     with pytest.raises(ConfigError, match=f"{HAPROXY} is '1' instead of not set.*before Ray starts"):
-        build(OPEN)
+        build(WITHOUT_TOKEN)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -29,7 +29,7 @@ from serve_args.cluster_environment import CLUSTER
 from tests.deployments.client import Question
 from tests.deployments.system import ROOT, free_port
 from tests.deployments.test_changes import ADDED, UPDATED, Load, model
-from tests.router.cluster import OPEN
+from tests.router.cluster import WITHOUT_TOKEN
 from tests.router.test_haproxy import free_ports
 from tests.router.test_serve import eventually
 
@@ -76,7 +76,7 @@ while {name for name, one in serve.status().applications.items() if one.status =
 
 def config(*models: dict[str, Any]) -> dict[str, Any]:
     """With places on nodes that have CPUs, which the head has not."""
-    args = {"required_models": [UPDATED], "request_timeout_s": 60, **OPEN}
+    args = {"required_models": [UPDATED], "request_timeout_s": 60, **WITHOUT_TOKEN}
     deployed = {"name": "Router", "max_ongoing_requests": 100, "health_check_period_s": 2}
     router = {"name": "router", "route_prefix": "/", "import_path": "router.app:build", "args": args}
     applications = [{**router, "deployments": [deployed]}, *models]

@@ -18,7 +18,7 @@ from deployments.replica import Replica
 from router.app import build
 from router.backends.ray import MAX_GRPC_BYTES
 from tests.images import data_url, encoded, hand_drawn
-from tests.router.cluster import OPEN, cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.world import CHAT, image_part, user
 from tests.traces.collector import Collector, collecting, texts
 
@@ -52,7 +52,7 @@ def running() -> Iterator[Running]:
         options: Any = {"ray_actor_options": {"num_cpus": 0}, "request_router_config": by_image(config.engine.capacity)}
         model: Any = serve.deployment(name="Replica", **options)(Replica)
         serve.run(model.bind(config), name=MODEL, route_prefix=None)
-        serve.run(build({"traces": collector.url, **OPEN}), name="router", route_prefix="/")
+        serve.run(build({"traces": collector.url, **WITHOUT_TOKEN}), name="router", route_prefix="/")
         yield Running(f"http://127.0.0.1:{port}", collector)
 
 

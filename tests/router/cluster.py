@@ -10,9 +10,6 @@ import pytest
 from tests.listening import kept_port
 
 WITHOUT_TOKEN = {"allow_unauthenticated_cluster": True}
-"""Settings of an application on a cluster of the tests, which asks for no token."""
-OPEN = {**WITHOUT_TOKEN, "allow_without_keys": True}
-"""Those of its router, which has no database either."""
 """For ``build``: the cluster asks for no token, so that one of the user's own is not in the way."""
 
 

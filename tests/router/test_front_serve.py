@@ -20,7 +20,7 @@ from deployments.local.processes import descendants
 from router.app import build
 from router.ingress import environment
 from tests.hostile_clients import connections, head, open_files, received, send_until_refused
-from tests.router.cluster import OPEN, cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_serve import ask, deploy
 from tests.router.world import CHAT, check_error
 
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc"),
 ]
 
-ARGS = {"request_timeout_s": 60, "head_timeout_s": 4, **OPEN}
+ARGS = {"request_timeout_s": 60, "head_timeout_s": 4, **WITHOUT_TOKEN}
 MIB = 1024 * 1024
 FILES = 8192
 """Open files that the tests and the proxy need, one for each connection."""

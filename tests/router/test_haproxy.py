@@ -18,7 +18,7 @@ from serve_args.cluster_environment import CLUSTER
 from tests.deployments.system import open_ports, sockets_of
 from tests.hostile_clients import connections, head, received, send_until_refused
 from tests.listening import kept_port
-from tests.router.cluster import OPEN, cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.test_front_serve import MIB, check_that_others_are_served, process
 from tests.router.test_serve import ask, check_that_leaving_cancels, content, deploy, eventually
 from tests.router.world import CHAT, check_error, events
@@ -35,7 +35,7 @@ ARGS = {
     "head_timeout_s": 4,
     "keep_alive_s": KEEP_ALIVE_S,
     "max_body_bytes": 2 * MIB,
-    **OPEN,
+    **WITHOUT_TOKEN,
 }
 ROUTER = b"ray::ServeReplica:router"
 GOES_ON = {"x-request-disconnect-disabled": "?1"}

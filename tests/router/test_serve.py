@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from router.app import build
-from tests.router.cluster import OPEN, cluster
+from tests.router.cluster import WITHOUT_TOKEN, cluster
 from tests.router.world import CHAT, body, check_error, events, script, words
 from vlm.errors import ConfigError, InvalidRequest, Overloaded
 from vlm.types import Chunk, ModelInfo, Request
@@ -80,7 +80,7 @@ def url() -> Iterator[str]:
         from ray import serve
 
         deploy("blip-large")
-        serve.run(build({"request_timeout_s": 60, **OPEN}), name="router", route_prefix="/")
+        serve.run(build({"request_timeout_s": 60, **WITHOUT_TOKEN}), name="router", route_prefix="/")
         yield f"http://127.0.0.1:{port}"
 
 

@@ -114,7 +114,7 @@ def test_where_there_is_no_cluster_nothing_is_asked() -> None:
 def test_the_router_is_not_built_where_a_node_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_environment, "_of_every_node", lambda: [("10.0.0.2", {HAPROXY: "1"})])
     with pytest.raises(ConfigError, match=HAPROXY):
-        router.app.build({"allow_without_keys": True})
+        router.app.build({})
     assert router.app.build({"listen": "127.0.0.1:8000"}), "no proxy of any node is in its way"
 
 

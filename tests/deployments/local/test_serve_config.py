@@ -201,17 +201,10 @@ def test_the_proxy_stays_where_it_has_something_to_do(given: dict[str, Any]) -> 
 # Without accounts
 
 
-def test_without_a_database_nothing_on_the_loopback_asks_for_keys() -> None:
-    given = _system(args={"drop_params": True, "redis_url": "environment"})
-    router, blip = serve_config.on_loopback(given)["applications"]
+def test_what_nobody_else_reaches_may_have_no_accounts() -> None:
+    given = _system(args={"drop_params": True, "database_url": "environment", "redis_url": "environment"})
+    router, blip = serve_config.without_accounts(given)["applications"]
     assert router["args"] == {"drop_params": True, "allow_without_keys": True}
     assert blip == given["applications"][1]
-    assert serve_config.on_loopback(_system())["applications"][0]["args"] == {"allow_without_keys": True}
-
-
-def test_with_a_database_keys_are_asked_for_everywhere() -> None:
-    given = _system(args={"database_url": "sqlite:////srv/accounts.db"})
-    assert serve_config.on_loopback(given) == given
-    args = serve_config.without_accounts(given)["applications"][0]["args"]
-    assert args == {"allow_without_keys": True}
-    assert given["applications"][0]["args"] == {"database_url": "sqlite:////srv/accounts.db"}
+    assert serve_config.without_accounts(_system())["applications"][0]["args"] == {"allow_without_keys": True}
+    assert given["applications"][0]["args"]["database_url"] == "environment"
