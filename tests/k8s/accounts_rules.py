@@ -134,6 +134,8 @@ def _comes_first(job: Object, objects: Objects) -> Iterator[str]:
             for name, value in HOOKS.items()
             if _annotations(one).get(name) != value
         )
+        if (one["metadata"].get("labels") or {}).get("app.kubernetes.io/component") != "migrate":
+            yield f"{name_of(one)}: lacks the label by which kubectl applies it before all else"
     for one in needed:
         if not _number(one, WEIGHT) < _number(job, WEIGHT) or not _number(one, ARGO_WAVE) < _number(job, ARGO_WAVE):
             yield f"{name_of(one)}: does not come before {name_of(job)}, which needs it"

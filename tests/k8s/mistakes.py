@@ -227,6 +227,10 @@ IN_ACCOUNTS = (
     Mistake(
         MIGRATE, "metadata.annotations.argocd~argoproj~io/sync-wave", "0", "does not come before the RayService in Argo"
     ),
+    Mistake(
+        "ServiceAccount/gigarouter-migrate", "metadata.labels.app~kubernetes~io/component", GONE,
+        "ServiceAccount/gigarouter-migrate: lacks the label by which kubectl applies it",
+    ),
     Mistake("Namespace/gigarouter", "metadata.annotations", GONE, "Namespace/gigarouter: does not come before"),
     Mistake(MIGRATE_WAY, "spec.egress.0.ports", [], "migrate: no NetworkPolicy lets it look up names"),
     Mistake(MIGRATE_WAY, "spec.egress.1", GONE, "migrate: no NetworkPolicy lets it reach the database"),
