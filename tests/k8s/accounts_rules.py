@@ -17,7 +17,7 @@ SECRET = "gigarouter-accounts"
 NEEDED = {"database_url": "GIGAROUTER_DATABASE_URL", "redis_url": "GIGAROUTER_REDIS_URL"}
 """Variables by the setting that says that they are read."""
 CHOICES = ("GIGAROUTER_KEY_PEPPER", "GIGAROUTER_BOOTSTRAP_KEY")
-MIGRATE = ["gigarouter", "accounts", "migrate"]
+MIGRATE = ["gigarouter", "accounts", "migrate", "--database", "environment"]
 DATABASE_PORT, REDIS_PORT = 5432, 6379
 
 HOOK, WEIGHT, DELETION = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
