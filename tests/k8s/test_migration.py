@@ -1,4 +1,4 @@
-"""The Job that makes the tables of accounts: what it runs, with the variables that it has, on a PostgreSQL of our own."""
+"""The Job that makes the tables of accounts: what it runs, on a PostgreSQL of our own."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ def server() -> Iterator[PostgreSQL]:
 
 
 def run(job: Object, url: str) -> subprocess.CompletedProcess[str]:
-    """The command of the Job, with its variables and no others."""
-    variables = {name: None for name in env_of(job)} | {"GIGAROUTER_DATABASE_URL": url}
-    known = {name: value for name, value in variables.items() if value is not None}
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **known}
+    """The command of the Job, which knows no other variables than those of its container."""
+    assert "GIGAROUTER_DATABASE_URL" in env_of(job)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "GIGAROUTER_DATABASE_URL": url}
     command = [sys.executable, "-m", *job["command"]]
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=120)
 
