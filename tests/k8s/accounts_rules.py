@@ -121,13 +121,8 @@ def _ends(job: Object) -> Iterator[str]:
 def _comes_first(job: Object, objects: Objects) -> Iterator[str]:
     """By Helm's hooks and by Argo CD's waves; what the Job needs comes before it."""
     account = job["spec"]["template"]["spec"].get("serviceAccountName")
-    labels = job["spec"]["template"]["metadata"].get("labels") or {}
-    needed = [
-        one
-        for one in objects
-        if (one["kind"] == "ServiceAccount" and one["metadata"]["name"] == account)
-        or (one["kind"] == "NetworkPolicy" and labels and is_for(one, labels))
-    ]
+    named = {("ServiceAccount", account), ("NetworkPolicy", job["metadata"]["name"])}
+    needed = [one for one in objects if (one["kind"], one["metadata"]["name"]) in named]
     for one in (*needed, job):
         yield from (
             f"{name_of(one)}: {name} is not {value}"

@@ -192,7 +192,7 @@ def network(objects: Objects) -> Iterator[str]:
     if not any(one["metadata"]["name"] == "gigarouter-cluster" for one in policies):
         return
     for one in policies:
-        if "Ingress" not in one["spec"].get("policyTypes", []):
+        if one["spec"].get("policyTypes") != ["Egress"] and "Ingress" not in one["spec"].get("policyTypes", []):
             yield f"{name_of(one)}: does not say what may come in"
         for rule in one["spec"].get("ingress") or []:
             if not rule.get("from"):
