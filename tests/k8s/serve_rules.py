@@ -47,9 +47,10 @@ def _read(text: str) -> Object:
 
 def router_settings(objects: Objects) -> RouterConfig:
     """The settings of the router; the defaults where they cannot be read, which the check of the config reports."""
-    args = next((one.get("args") for one in serve_config(objects)["applications"] if one["import_path"] == ROUTER), {})
+    routers = [one for one in serve_config(objects)["applications"] if one["import_path"] == ROUTER]
+    args = (routers[0].get("args") if routers else None) or {}
     try:
-        return RouterConfig.from_args(args or {})
+        return RouterConfig.from_args(args)
     except ConfigError:
         return RouterConfig()
 
