@@ -85,9 +85,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def begin_on(self, connection: Connection) -> Iterator[None]:
-        """:meth:`begin`, on a connection that is kept."""
-        with translated(), self._only_writer(), connection.begin():
+    def begin_on(self, connection: Connection, *, flushed: bool = True) -> Iterator[None]:
+        """:meth:`begin`, on a connection that is kept.
+
+        Args:
+            connection: Of :meth:`keep`.
+            flushed: Whether what is committed must outlive a loss of power, and not the process alone. It makes a
+                difference for SQLite only, which loses power together with the process.
+        """
+        with translated(), self._only_writer(), _unflushed(connection, flushed), connection.begin():
             yield
 
     @contextmanager
@@ -128,6 +134,20 @@ class Database:
             yield
         finally:
             writer.release()
+
+
+@contextmanager
+def _unflushed(connection: Connection, flushed: bool) -> Iterator[None]:
+    """What is written later and flushed, flushes this as well: the log of SQLite is written in order."""
+    if flushed or connection.dialect.name != "sqlite":
+        yield
+        return
+    execute = connection.connection.cursor().execute  # past SQLAlchemy, which would begin a transaction
+    execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        execute("PRAGMA synchronous=FULL")
 
 
 _NO_TIMEOUTS = text(

@@ -55,6 +55,10 @@ class KeyReused(InvalidRequest):
     """The idempotency key was used for another request."""
 
 
+class StillRunning(VlmError):
+    """The same request, with the same idempotency key, is being answered, and has not been for as long as one waits."""
+
+
 class NotFound(VlmError):
     """There is no account, key or organisation of this id, or the caller may not see it."""
 

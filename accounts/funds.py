@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from accounts.sums import TOTAL, Changes
 from accounts.errors import QuotaSpent, WrongKey
 from accounts.money import Nano, dollars_of
+from accounts.sums import TOTAL, Changes
 from accounts.types import HoldAsk, Period
 from vlm.errors import VlmError
 

@@ -48,7 +48,7 @@ def balance(connection: Connection, account: str) -> Balance:
     query = select(sums.settled, sums.held, table.prepaid).join_from(schema.balances, schema.accounts)
     row = connection.execute(query.where(table.id == account)).one_or_none()
     if row is None:
-        raise NotFound("There is no account of this id.")
+        raise NotFound("There is no account of this id.", "account")
     return Balance(*row)
 
 
@@ -99,7 +99,7 @@ def _credit(
     row = {"uid": uid, "account_id": account, "kind": kind, "amount": amount, "at": now, "note": note}
     connection.execute(insert(schema.entries), row)
     details = {"uid": uid, "amount": dollars_of(amount), "note": note}
-    audit.record(connection, now, actor, f"credits.{kind}", account, details)
+    audit.record(connection, now, actor, action=f"credits.{kind}", subject=account, details=details)
     return uid
 
 
@@ -108,7 +108,7 @@ def _add(connection: Connection, account: str, amount: Nano) -> None:
     mine = schema.balances.c.account_id == account
     settled = connection.execute(select(schema.balances.c.settled).where(mine).with_for_update()).scalar_one_or_none()
     if settled is None:
-        raise NotFound("There is no account of this id.")
+        raise NotFound("There is no account of this id.", "account")
     if abs(settled + amount) > MAX_BALANCE:
         raise InvalidRequest("The account would have more than can be counted.", "amount")
     connection.execute(update(schema.balances).where(mine).values(settled=settled + amount))

@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from accounts.sums import Changes, Held, Row
 from accounts.driver import Driver, driver_of, listed
 from accounts.errors import QuotaSpent
 from accounts.funds import Till
 from accounts.schema import price_lists
 from accounts.statements import STATEMENTS, Statements
+from accounts.sums import Changes, Held, Row
 from accounts.types import Charge, HoldAsk, Settlement
 from vlm.errors import VlmError
 
@@ -68,7 +68,7 @@ def post(
         posting = _Posting(driver, STATEMENTS[connection.dialect.name], now)
         posting.lock([*(one.account for one in settlements), *(one.account for one in asks)], released)
         if settlements or released:
-            posting.settle({one.hold: one for one in reversed(settlements)}, released)
+            posting.settle(_first_of_each(settlements), released)
         answers = posting.take(asks) if asks else []
         posting.write()
         return answers
@@ -171,6 +171,14 @@ def day_of(time: int) -> str:
 @lru_cache(maxsize=8)
 def _day(number: int) -> str:
     return datetime.fromtimestamp(number * (MS_PER_DAY // 1000), UTC).strftime("%Y-%m-%d")
+
+
+def _first_of_each(settlements: Iterable[Settlement]) -> dict[str, Settlement]:
+    """By hold, in order."""
+    first: dict[str, Settlement] = {}
+    for settlement in settlements:
+        first.setdefault(settlement.hold, settlement)
+    return first
 
 
 def _entry(settlement: Settlement, charge: Charge) -> Row:

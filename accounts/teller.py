@@ -1,8 +1,9 @@
 """The one thread of a process that writes to the ledger: all that waits at a moment goes into one transaction.
 
-Holds wake it; what is owed or given back is taken along, at the latest a moment after. While the database does not
-answer, everything is kept and tried again, and after a commit of which nobody knows whether it took place, too: nothing
-that is written twice counts twice. Knows no HTTP, and of the event loop only how to hand it an answer.
+Holds are taken at once. What is owed or given back is collected for a moment, unless a hold would be refused that it
+might make room for. While the database does not answer, everything is kept and tried again, and after a commit of which
+nobody knows whether it took place, too: nothing that is written twice counts twice. Knows no HTTP, and of the event
+loop only how to hand it an answer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sqlalchemy import Connection, select
 
 from accounts import ledger, schema
 from accounts.database import Database
-from accounts.errors import AccountsUnavailable
+from accounts.errors import AccountsUnavailable, QuotaSpent
 from accounts.outbox import Leftover, Outbox
 from accounts.prices import PriceList
 from accounts.types import HoldAsk, Settlement
@@ -35,14 +36,13 @@ ItemT = TypeVar("ItemT")
 Answer = asyncio.Future[VlmError | None]
 """Why there is no hold, or None."""
 
-PAUSE_S = 0.2
-"""Longest time that a settlement waits for others, and for a hold that it can go with."""
+SETTLE_EVERY_S = 0.2
 RETRY_S = 0.1
 SWEEP_EVERY_S = 1.0
 RECOVER_EVERY_S = 5.0
 STOP_S = 5.0
 MAX_BATCH = 500
-"""Of holds, of settlements and of what is given back."""
+"""Of holds, or of settlements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,24 @@ class Waiting:
     answer: Answer
 
 
+Answered = tuple[Waiting, VlmError | None]
+
+
 @dataclass(slots=True)
 class Batch:
-    """What one transaction does."""
+    """What one transaction does.
+
+    Attributes:
+        waiting: Who is to get a hold.
+        settlements: What is owed.
+        released: Holds that are given back.
+        last: Whether who is refused now is refused for good.
+    """
 
     waiting: list[Waiting] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    last: bool = False
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.settlements) + len(self.released)
@@ -68,7 +79,7 @@ class Batch:
         """The same, one by one."""
         yield from (Batch(released=[hold]) for hold in self.released)
         yield from (Batch(settlements=[settlement]) for settlement in self.settlements)
-        yield from (Batch(waiting=[waiting]) for waiting in self.waiting)
+        yield from (Batch(waiting=[waiting], last=self.last) for waiting in self.waiting)
 
 
 class Teller:
@@ -91,7 +102,7 @@ class Teller:
         self._work: deque[Batch] = deque()
         self._stopping = threading.Event()
         self._silent = False
-        self._sweep_at = self._recover_at = 0.0
+        self._settle_at = self._sweep_at = self._recover_at = 0.0
         self._left_alone: set[Path] = set()
         self._thread = threading.Thread(target=self._run, name="accounts", daemon=True)
 
@@ -157,16 +168,21 @@ class Teller:
         return self._stopping.is_set() and not (self._work or self._owed or self._released)
 
     def _gather(self) -> Batch:
-        """What waits; it waits itself for a moment when no hold does."""
+        """Who waits for a hold, or what is owed when its time has come. It waits itself when there is neither."""
+        time_left = self._settle_at - time.monotonic()
+        if time_left <= 0 or len(self._owed) >= MAX_BATCH or self._stopping.is_set():
+            return self._gather_owed()
         batch = Batch()
         with contextlib.suppress(Empty):
-            asked = self._asks.get(timeout=PAUSE_S)
+            asked = self._asks.get(timeout=time_left)
             while asked is not None:
                 batch.waiting.append(asked)
                 asked = self._asks.get_nowait() if len(batch.waiting) < MAX_BATCH else None
-        batch.settlements += _taken(self._owed)
-        batch.released += _taken(self._released)
         return batch
+
+    def _gather_owed(self) -> Batch:
+        self._settle_at = time.monotonic() + SETTLE_EVERY_S
+        return Batch(settlements=_taken(self._owed, MAX_BATCH), released=_taken(self._released, MAX_BATCH))
 
     def _post(self, connection: Connection, batch: Batch) -> None:
         batch.waiting = [waiting for waiting in batch.waiting if not waiting.answer.cancelled()]
@@ -181,12 +197,24 @@ class Teller:
             self._divide(batch, error)
         else:
             self._work.popleft()
-            self._hand_over(list(zip(batch.waiting, answers, strict=True)))
-            self._outbox.settled(settlement.hold for settlement in batch.settlements)
+            self._hand_over(self._but_refused(batch, list(zip(batch.waiting, answers, strict=True))))
+            if batch.settlements:
+                self._outbox.settled(settlement.hold for settlement in batch.settlements)
+
+    def _but_refused(self, batch: Batch, answers: Sequence[Answered]) -> Sequence[Answered]:
+        """Those that are final: who was refused is tried once more where something is about to be settled."""
+        if batch.last or not (self._owed or self._released):
+            return answers
+        refused = [waiting for waiting, refusal in answers if isinstance(refusal, QuotaSpent)]
+        if not refused:
+            return answers
+        settlements, released = _taken(self._owed), _taken(self._released)
+        self._work.appendleft(Batch(refused, settlements, released, last=True))
+        return [answered for answered in answers if not isinstance(answered[1], QuotaSpent)]
 
     def _transact(self, connection: Connection, batch: Batch) -> list[VlmError | None]:
         now = _now()
-        with self._database.begin_on(connection):
+        with self._database.begin_on(connection, flushed=bool(batch.settlements)):
             if not self._prices_kept:
                 ledger.keep_price_list(connection, self._price_list.digest, self._price_list.json(), now)
             answers = ledger.post(
@@ -209,14 +237,14 @@ class Teller:
         refusal = AccountsUnavailable("The accounts cannot be written now; try again.")
         self._hand_over([(waiting, refusal) for waiting in batch.waiting])
 
-    def _hand_over(self, answers: Sequence[tuple[Waiting, VlmError | None]]) -> None:
+    def _hand_over(self, answers: Sequence[Answered]) -> None:
         if answers:
             try:
                 answers[0][0].answer.get_loop().call_soon_threadsafe(self._answer, answers)
             except RuntimeError:  # the event loop has been closed, and nobody waits any more
                 self.release(waiting.ask.id for waiting, refusal in answers if refusal is None)
 
-    def _answer(self, answers: Sequence[tuple[Waiting, VlmError | None]]) -> None:
+    def _answer(self, answers: Sequence[Answered]) -> None:
         """On the event loop: those that have left meanwhile need no hold."""
         for waiting, refusal in answers:
             if not waiting.answer.cancelled():
@@ -279,8 +307,9 @@ class Teller:
         self._silent = False
 
 
-def _taken(items: deque[ItemT]) -> list[ItemT]:
-    return [items.popleft() for _ in range(min(len(items), MAX_BATCH))]
+def _taken(items: deque[ItemT], most: int | None = None) -> list[ItemT]:
+    count = len(items) if most is None else min(len(items), most)
+    return [items.popleft() for _ in range(count)]
 
 
 def _now() -> int:

@@ -130,7 +130,7 @@ def _jpeg(kib: int) -> bytes:
     return buffer.getvalue()
 
 
-async def ask(app: Any, body: bytes) -> None:
+async def ask(app: Any, body: bytes, key: str = "none") -> None:
     """Send one request, as a server does."""
     starts = iter(range(0, len(body), PART_BYTES))
     status: list[int] = []
@@ -146,16 +146,16 @@ async def ask(app: Any, body: bytes) -> None:
         if message["type"] == "http.response.start":
             status.append(message["status"])
 
-    await app(_scope(len(body)), receive, send)
+    await app(_scope(len(body), key), receive, send)
     if status != [200]:
         raise SystemExit(f"error: the answer has the status {status}")
 
 
-def _scope(length: int) -> dict[str, Any]:
+def _scope(length: int, key: str) -> dict[str, Any]:
     headers = {
         "host": "127.0.0.1:8000", "accept-encoding": "gzip, deflate", "connection": "keep-alive",
         "accept": "application/json", "content-type": "application/json", "user-agent": "OpenAI/Python 2.0.0",
-        "x-stainless-lang": "python", "x-stainless-async": "false", "authorization": "Bearer none",
+        "x-stainless-lang": "python", "x-stainless-async": "false", "authorization": f"Bearer {key}",
         "x-stainless-retry-count": "0", "x-stainless-read-timeout": "600", "content-length": str(length),
     }  # fmt: skip
     path = "/v1/chat/completions"

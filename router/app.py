@@ -25,6 +25,7 @@ from logs.lines import set_up
 from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
+from router.accounts.account_routes import AccountRoutes
 from router.accounts.service import AccountsService
 from router.admission.rule import Admission
 from router.asgi.endpoint import Endpoint, admission_of, hold_of, sees_of
@@ -53,6 +54,7 @@ from router.files.store import FileStore
 from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
 from router.moondream.format import ROUTES, MoondreamFormat
+from router.openapi.accounts import ACCOUNTS
 from router.openapi.chat import CHAT
 from router.openapi.document import openapi_json
 from router.openapi.files import FILES
@@ -109,6 +111,7 @@ def create_app(
     meter = both(errors, meter)
     files = None if config.files_url is None else FileStore(open_objects(config.files_url), config)
     file_routes = FileRoutes(files, config, check_of(config))
+    account_routes = AccountRoutes(None if accounts is None else accounts.accounts, config)
     images = image_loader(config, files)
     admission, hold = admission_of(config, backend), hold_of(config, backend)
     report = StatusReport(backend, admission, errors, config.required_models)
@@ -147,6 +150,7 @@ def create_app(
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
             *(DescribedRoute(route.path, route.endpoint, FILES[route.name]) for route in file_routes.routes()),
+            *(DescribedRoute(one.path, one.endpoint, ACCOUNTS[one.name]) for one in account_routes.routes()),
             DescribedRoute("/v1/status", report.answer, STATUS),
             DescribedRoute("/health", status.healthz, HEALTH),
             DescribedRoute("/healthz", status.healthz, HEALTHZ),

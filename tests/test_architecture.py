@@ -165,8 +165,9 @@ ROOMS: dict[str, set[str]] = {
     },
     # The document about the routes: it knows what is read and sent, and is made of that.
     "router/openapi": {
-        "vlm/types", "vlm/grounding_schema", "router/config", "router/asgi", "router/chat",
-        "router/conversation", "router/files", "router/moondream", "router/responses",
+        "accounts", "accounts/types", "vlm/types", "vlm/grounding_schema", "router/accounts", "router/config",
+        "router/asgi",
+        "router/chat", "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
     "router/app": {
@@ -209,7 +210,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
-        "accounts", "accounts/errors", "accounts/money", "accounts/types", "vlm/errors", "vlm/cli", "vlm/loading",
+        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types", "router/accounts",
+        "vlm/errors", "vlm/cli", "vlm/loading",
         "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
@@ -270,6 +272,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # What can be imported where there is no torch, directly or through other modules: the router and everything that it
 # needs, the halves of the model families that the router or a worker thread uses, and what decides in the engine.
 TORCH_FREE = (
+    "accounts/*.py",
     "vlm/*.py", "vlm/checkpoint/config_reader.py", "vlm/checkpoint/files.py", "vlm/decoding/*.py", "vlm/image/*.py",
     "vlm/engine/*.py", "vlm/models/cards.py", "vlm/models/checks.py", "vlm/models/image_reader.py",
     "vlm/models/processor.py", "vlm/models/*/card.py",

@@ -146,9 +146,14 @@ class KeyBill:
         self._office = office
         self._request_id = request_id
         self._lines: list[KeyLine] = []
-        self._owed: list[Settlement] = []
+        self._owed: list[Settlement] | None = None
         self._slot: Slot | None = None
         self._is_sent = False
+
+    @property
+    def owed(self) -> Sequence[Settlement] | None:
+        """See :class:`~router.asgi.billing.Bill`."""
+        return self._owed
 
     async def let_in(self, estimate: Estimate, remaining_s: float) -> KeyLine:
         """See :class:`~router.asgi.billing.Bill`."""
@@ -165,16 +170,18 @@ class KeyBill:
 
     def written(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
-        if self._lines and self._slot is None:
-            self._owed = self._settlements("completed")
-            self._slot = self._office.outbox.write(self._owed)
+        if self._owed is None:
+            owed = self._settlements("completed")
+            self._slot = self._office.outbox.write(owed) if owed else None
+            self._owed = owed
 
     def sent(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
-        if self._slot is not None and not self._is_sent:
-            self._slot.owed()
-            self._bill(self._owed)
+        if self._slot is None or self._is_sent:
+            return  # what was sent was an error
         self._is_sent = True
+        self._slot.owed()
+        self._bill(self._owed or ())
 
     def end(self, outcome: Outcome) -> None:
         """See :class:`~router.asgi.billing.Bill`."""

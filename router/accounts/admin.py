@@ -19,15 +19,12 @@ from router.accounts.bodies import (
     OrganisationBody,
     RotationBody,
 )
-from router.accounts.handlers import PRIVATE, Handler, Handlers, admin_of, body_of
+from router.accounts.handlers import Handlers, admin_of, body_of, private
 from router.accounts.pages import limit_of, number_after, page_json
 from router.accounts.views import account_json, audit_json, key_json, new_key_json, organisation_json
-from router.asgi.errors import json_response
 
 Json = dict[str, Any]
 T = TypeVar("T")
-
-ADMIN = "/v1/admin"
 
 
 class AdminRoutes(Handlers):
@@ -49,8 +46,8 @@ class AdminRoutes(Handlers):
             self._admin("GET", "/keys", self.list_keys),
             self._admin("GET", "/keys/{id}", self.retrieve_key),
             self._admin("PATCH", "/keys/{id}", self.update_key),
-            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("DELETE", "/keys/{id}", self.revoke_key),
+            self._admin("POST", "/keys/{id}/rotate", self.rotate_key),
             self._admin("GET", "/audit", self.list_audit),
         ]
 
@@ -58,7 +55,7 @@ class AdminRoutes(Handlers):
         """``POST /v1/admin/organisations``."""
         body = await body_of(request, OrganisationBody)
         made = await self._changing(self._on.directory.create_organisation, body.name, admin_of(request))
-        return _json(organisation_json(made))
+        return private(organisation_json(made))
 
     async def list_organisations(self, request: Request) -> Response:
         """``GET /v1/admin/organisations``, the oldest first."""
@@ -66,18 +63,18 @@ class AdminRoutes(Handlers):
 
     async def retrieve_organisation(self, request: Request) -> Response:
         """``GET /v1/admin/organisations/{id}``."""
-        return _json(organisation_json(await asyncio.to_thread(self._on.directory.organisation, _id(request))))
+        return private(organisation_json(await asyncio.to_thread(self._on.directory.organisation, _id(request))))
 
     async def close_organisation(self, request: Request) -> Response:
         """``DELETE /v1/admin/organisations/{id}``: it is closed with all its accounts, and stays in the books."""
         closed = await self._changing(self._on.directory.close_organisation, _id(request), admin_of(request))
-        return _json(organisation_json(closed))
+        return private(organisation_json(closed))
 
     async def create_account(self, request: Request) -> Response:
         """``POST /v1/admin/accounts``."""
         body = await body_of(request, AccountBody)
         create = partial(self._on.directory.create_account, prepaid=body.prepaid)
-        return _json(account_json(await self._changing(create, body.organisation, body.name, admin_of(request))))
+        return private(account_json(await self._changing(create, body.organisation, body.name, admin_of(request))))
 
     async def list_accounts(self, request: Request) -> Response:
         """``GET /v1/admin/accounts``, of one organisation or of all, the oldest first."""
@@ -86,24 +83,24 @@ class AdminRoutes(Handlers):
 
     async def retrieve_account(self, request: Request) -> Response:
         """``GET /v1/admin/accounts/{id}``."""
-        return _json(account_json(await asyncio.to_thread(self._on.directory.account, _id(request))))
+        return private(account_json(await asyncio.to_thread(self._on.directory.account, _id(request))))
 
     async def update_account(self, request: Request) -> Response:
         """``PATCH /v1/admin/accounts/{id}``."""
         body = await body_of(request, AccountChanges)
         update = partial(self._on.directory.update_account, name=body.name, prepaid=body.prepaid)
-        return _json(account_json(await self._changing(update, _id(request), admin_of(request))))
+        return private(account_json(await self._changing(update, _id(request), admin_of(request))))
 
     async def close_account(self, request: Request) -> Response:
         """``DELETE /v1/admin/accounts/{id}``: its keys are good for nothing, and what it did stays in the books."""
         closed = await self._changing(self._on.directory.close_account, _id(request), admin_of(request))
-        return _json(account_json(closed))
+        return private(account_json(closed))
 
     async def create_key(self, request: Request) -> Response:
         """``POST /v1/admin/keys``: the only answer that has the secret."""
         body = await body_of(request, KeyBody)
         made = await self._changing(self._on.directory.create_key, body.account, body.spec, admin_of(request))
-        return _json(new_key_json(made))
+        return private(new_key_json(made))
 
     async def list_keys(self, request: Request) -> Response:
         """``GET /v1/admin/keys``, of one account or of all, the oldest first."""
@@ -112,23 +109,23 @@ class AdminRoutes(Handlers):
 
     async def retrieve_key(self, request: Request) -> Response:
         """``GET /v1/admin/keys/{id}``."""
-        return _json(key_json(await asyncio.to_thread(self._on.directory.key, _id(request))))
+        return private(key_json(await asyncio.to_thread(self._on.directory.key, _id(request))))
 
     async def update_key(self, request: Request) -> Response:
         """``PATCH /v1/admin/keys/{id}``."""
         body = await body_of(request, KeyChanges)
         changed = await self._changing(self._on.directory.update_key, _id(request), body.on, admin_of(request))
-        return _json(key_json(changed))
+        return private(key_json(changed))
 
     async def rotate_key(self, request: Request) -> Response:
         """``POST /v1/admin/keys/{id}/rotate``: another secret, and the one before holds for a while."""
         body = await body_of(request, RotationBody)
         rotate = partial(self._on.directory.rotate_key, grace_s=body.grace_s)
-        return _json(new_key_json(await self._changing(rotate, _id(request), admin_of(request))))
+        return private(new_key_json(await self._changing(rotate, _id(request), admin_of(request))))
 
     async def revoke_key(self, request: Request) -> Response:
         """``DELETE /v1/admin/keys/{id}``: it is good for nothing from now on, and stays in the books."""
-        return _json(key_json(await self._changing(self._on.directory.revoke_key, _id(request), admin_of(request))))
+        return private(key_json(await self._changing(self._on.directory.revoke_key, _id(request), admin_of(request))))
 
     async def list_audit(self, request: Request) -> Response:
         """``GET /v1/admin/audit``, of one subject or of all, the newest first."""
@@ -136,27 +133,15 @@ class AdminRoutes(Handlers):
         limit = limit_of(query)
         find = partial(self._on.directory.audit_entries, before=number_after(query), limit=limit + 1)
         found = await asyncio.to_thread(find, query.get("subject"))
-        return _json(page_json([audit_json(one) for one in found], limit))
-
-    def _admin(self, method: str, path: str, answer: Handler) -> Route:
-        async def as_admin(request: Request) -> Response:
-            if self._accounts is not None:
-                admin_of(request)
-            return await answer(request)
-
-        return self._route(method, f"{ADMIN}{path}", as_admin, answer.__name__)
+        return private(page_json([audit_json(one) for one in found], limit))
 
     async def _page(self, request: Request, find: Callable[..., Sequence[T]], shown: Callable[[T], Json]) -> Response:
         query = request.query_params
         limit = limit_of(query)
         found = await asyncio.to_thread(partial(find, after=query.get("after"), limit=limit + 1))
-        return _json(page_json([shown(one) for one in found], limit))
+        return private(page_json([shown(one) for one in found], limit))
 
 
 def _id(request: Request) -> str:
     found: str = request.path_params["id"]
     return found
-
-
-def _json(body: Json) -> Response:
-    return json_response(body, headers=PRIVATE)

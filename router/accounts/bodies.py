@@ -28,8 +28,8 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must have no control characters")
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("must have no control characters, and no space around it")
     return text
 
 
@@ -105,7 +105,7 @@ AllLimits = Annotated[dict[Name, LimitsBody], Field(max_length=MAX_ITEMS)]
 class KeyChanges(Exact):
     """What is to become of a key; what is not named stays as it is, and null takes a restriction away."""
 
-    name: Name = ""
+    name: Name = Field(default_factory=str)  # never read
     scopes: Scopes = Field(default=["inference"])
     models: Names | None = None
     tasks: Names | None = None

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -15,22 +15,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from accounts.database import Database
+from accounts.books import Books
 from accounts.directory import Directory
 from accounts.errors import AccountsUnavailable, NotAllowed
 from accounts.types import Key
 from router.accounts.authentication import KEY_KEY
 from router.asgi.body import read_body, read_object
 from router.asgi.deadline import until
-from router.asgi.errors import AccountsOff
+from router.asgi.errors import AccountsOff, json_response
 from router.asgi.validation import validated
 from router.config import RouterConfig
 
+Json = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
 
+ADMIN = "/v1/admin"
 MAX_BODY_BYTES = 64 * 1024
 PRIVATE = {"cache-control": "private, no-store"}
 """Of every answer about accounts: neither browsers nor proxies keep it."""
@@ -45,13 +47,13 @@ class Accounts:
     """The accounts of a router.
 
     Attributes:
-        database: Where they are.
-        directory: Its organisations, accounts and keys.
+        directory: Organisations, accounts and keys.
+        books: Their balances, entries and usage.
         changed: Told after each change that was made here, so that this process notices it at once.
     """
 
-    database: Database
     directory: Directory
+    books: Books
     changed: Callable[[], Awaitable[None]] = _nothing
 
 
@@ -68,12 +70,25 @@ class Handlers:
             raise AccountsOff("This server keeps no accounts; an operator can set database_url.")
         return self._accounts
 
-    def _route(self, method: str, path: str, answer: Handler, name: str) -> Route:
+    def _admin(self, method: str, path: str, answer: Handler) -> Route:
+        """A route below :data:`ADMIN`, for keys that manage accounts."""
+
+        @wraps(answer)
+        async def as_admin(request: Request) -> Response:
+            admin_of(request)
+            return await answer(request)
+
+        return self._route(method, f"{ADMIN}{path}", as_admin)
+
+    def _route(self, method: str, path: str, answer: Handler) -> Route:
+        """A route that is named as the method that answers it."""
+
         async def within_time(request: Request) -> Response:
+            _ = self._on  # before anything is read
             deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
             return await until(deadline, answer(request))
 
-        return Route(path, within_time, methods=[method], name=name)
+        return Route(path, within_time, methods=[method], name=getattr(answer, "__name__", ""))
 
     async def _changing(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a change of the directory; what is remembered of keys is then looked for again."""
@@ -81,6 +96,11 @@ class Handlers:
         with suppress(AccountsUnavailable):  # the change was made, and will be noticed as elsewhere
             await self._on.changed()
         return changed
+
+
+def private(body: Json) -> Response:
+    """A JSON answer about accounts."""
+    return json_response(body, headers=PRIVATE)
 
 
 async def body_of(request: Request, kind: type[BodyT]) -> BodyT:

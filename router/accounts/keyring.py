@@ -125,8 +125,8 @@ class Keyring:
                 await give_up(task)
             with suppress(AccountsUnavailable):
                 await self._write_used()
-            self._questions.shutdown(wait=False, cancel_futures=True)
-            self._counting.shutdown(wait=False, cancel_futures=True)
+            for threads in (self._questions, self._counting):  # what they wait for is about to be closed
+                await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     def knows(self, digest: bytes) -> bool:
         """Whether it was a good key's when it was last asked for, however long ago."""

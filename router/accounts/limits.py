@@ -43,7 +43,7 @@ REMEMBERED_KEYS = 10_000
 """Of so many keys the headers are kept, those that asked last."""
 REMEMBERED_S = 60.0
 STRANGERS = 10_000
-"""Addresses that are counted in memory; since there is no end of them, the one that came the longest ago is forgotten."""
+"""Addresses that are counted in memory; as there is no end of them, the one that came the longest ago is forgotten."""
 
 _UNLIMITED = Limits()
 

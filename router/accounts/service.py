@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from accounts.cashier import Cashier
-from accounts.outbox import Outbox
 from starlette.middleware import Middleware
 
 from accounts import environment
+from accounts.books import Books
+from accounts.cashier import Cashier
 from accounts.database import Database, open_database
 from accounts.directory import open_directory
 from accounts.errors import AccountsError
 from accounts.migrate import require_current, upgrade
 from accounts.money import nano_of
+from accounts.outbox import Outbox
 from accounts.types import Key, Limits
 from router.accounts.access import KeyAccess, Office
 from router.accounts.authentication import Authentication
@@ -55,7 +56,7 @@ class AccountsService:
             limits_of(config.key_limits),
             config.price_list.digest,
         )
-        self.accounts = Accounts(self.database, directory, self._keyring.refresh)
+        self.accounts = Accounts(directory, Books(self.database), self._keyring.refresh)
 
     @property
     def middleware(self) -> Middleware:
@@ -66,6 +67,11 @@ class AccountsService:
             failed_keys=self._failed_keys,
             access_of_key=self._access,
         )
+
+    @property
+    def unsettled(self) -> int:
+        """Number of settlements that are not in the database yet."""
+        return self._cashier.unsettled
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from accounts.audit import AuditEntry
 from accounts.keys import NewKey
 from accounts.money import dollars_of
-from accounts.types import PERIODS, Account, Key, Limits, Organisation, Period
+from accounts.types import PERIODS, Account, Key, Limits, Organisation
 
 Json = dict[str, Any]
 
@@ -77,16 +76,6 @@ def audit_json(entry: AuditEntry) -> Json:
         "subject": entry.subject,
         "details": dict(entry.details),
     }
-
-
-def resets_at(period: Period, now: datetime) -> int | None:
-    """When a budget begins anew, in seconds since 1970; None for one that never does."""
-    if period == "total":
-        return None
-    midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
-    if period == "day":
-        return int((midnight + timedelta(days=1)).timestamp())
-    return int((midnight.replace(day=1) + timedelta(days=32)).replace(day=1).timestamp())
 
 
 def _listed(names: Iterable[str] | None) -> list[str] | None:

@@ -15,18 +15,20 @@ A request is let in once for each model that is asked::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from starlette.types import Scope
 
-from accounts.types import Charge
+from accounts.types import Charge, Settlement
 
 Outcome = Literal["completed", "failed", "abandoned"]
 
 ACCESS_KEY = "gigarouter.access"
 """Where the middleware that knows the key leaves what it allows."""
+BILL_KEY = "gigarouter.bill"
+"""Where the bill of a request is, for whoever stores its answer."""
 
 
 MOST_TOKENS = 2048
@@ -74,6 +76,11 @@ class Line(Protocol):
 
 class Bill(Protocol):
     """What one request owes."""
+
+    @property
+    def owed(self) -> Sequence[Settlement] | None:
+        """What is owed once the answer was sent; None until it is written."""
+        ...
 
     async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:
         """Keep places and money for a request to one model.
@@ -127,6 +134,11 @@ class Access(Protocol):
 class Free:
     """A bill on which nothing is written, and a line of it."""
 
+    @property
+    def owed(self) -> Sequence[Settlement] | None:
+        """See :class:`Bill`."""
+        return None
+
     async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:  # noqa: ARG002  the protocol has it
         """See :class:`Bill`."""
         return self
@@ -163,6 +175,14 @@ def access_of(scope: Scope) -> Access | None:
 
 
 def bill_of(scope: Scope, request_id: str) -> Bill:
-    """The bill of a request."""
+    """A new bill for a request, which others find in its scope."""
     access = access_of(scope)
-    return FREE if access is None else access.bill(request_id)
+    bill = FREE if access is None else access.bill(request_id)
+    scope[BILL_KEY] = bill
+    return bill
+
+
+def owed_of(scope: Scope) -> Sequence[Settlement] | None:
+    """What is owed for a request once its answer was sent; None as long as that is not known."""
+    bill: Bill | None = scope.get(BILL_KEY)
+    return None if bill is None else bill.owed

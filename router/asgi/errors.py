@@ -27,6 +27,7 @@ from accounts.errors import (
     NotAllowed,
     NotFound,
     QuotaSpent,
+    StillRunning,
     WrongKey,
 )
 from router.suggest import did_you_mean
@@ -140,6 +141,7 @@ TABLE: Mapping[type[VlmError], Row] = {
     AccountsOff: Row(404, INVALID, "accounts_not_enabled"),
     Conflict: Row(400, INVALID, "conflict", should_retry=False),
     KeyReused: Row(400, INVALID, "idempotency_key_reused", should_retry=False),
+    StillRunning: Row(409, INVALID, "idempotency_key_in_use", retry_after_s=1),  # clients retry 409
     LimitReached: Row(429, "requests", "rate_limit_exceeded"),  # or of another kind, and it knows until when
     QuotaSpent: Row(429, QUOTA, "insufficient_quota", should_retry=False),  # clients retry 429 in vain otherwise
     AccountsUnavailable: Row(503, SERVER, "accounts_unavailable", retry_after_s=1),

@@ -16,7 +16,16 @@ from starlette.routing import BaseRoute
 from router.openapi.answers import ErrorBody
 from router.openapi.error_codes import CASES, ErrorCase
 from router.openapi.operation import JSON, Answer, DescribedRoute, Events, Json, Operation, Parameter
-from router.openapi.parts import ALWAYS, DESCRIPTION, HEADERS, OF_EVERY_ANSWER, PARAMETERS, SECURITY_SCHEMES, TAGS
+from router.openapi.parts import (
+    ALWAYS,
+    DESCRIPTION,
+    HEADERS,
+    OF_EVERY_ANSWER,
+    OF_LIMITS,
+    PARAMETERS,
+    SECURITY_SCHEMES,
+    TAGS,
+)
 from router.openapi.schemas import component_schemas
 
 VERSION = "0.1.0"
@@ -25,7 +34,7 @@ VERSION = "0.1.0"
 EVENT_STREAM = "text/event-stream"
 OF_STATUS = {
     401: ("www-authenticate",),
-    429: ("retry-after", "retry-after-ms", "x-should-retry"),
+    429: ("retry-after", "retry-after-ms", "x-should-retry", *OF_LIMITS),
     503: ("retry-after",),
     507: ("x-should-retry",),
 }
@@ -128,9 +137,10 @@ def _body(operation: Operation, schemas: Schemas) -> Json:
 def _answers(operation: Operation, schemas: Schemas) -> Iterator[tuple[int, Json]]:
     """Successes and then errors, by status."""
     cases = [case for case in CASES if case.code in operation.codes and (case.code, case.status) not in _OF_NO_ROUTE]
+    limits = OF_LIMITS if "insufficient_quota" in operation.codes else ()
     for status, answer in operation.answers.items():
         if status < 400:
-            yield status, _answer(status, answer, schemas)
+            yield status, _answer(status, answer, schemas, limits)
     for status, of_status in groupby(cases, lambda case: case.status):
         body = operation.answers.get(status)
         yield status, _error(status, list(of_status), None if body is None else _content(body, schemas)[JSON]["schema"])
@@ -139,10 +149,10 @@ def _answers(operation: Operation, schemas: Schemas) -> Iterator[tuple[int, Json
 _OF_NO_ROUTE = {("unknown_url", 404), ("unknown_url", 400), ("method_not_supported", 405)}
 
 
-def _answer(status: int, answer: Answer, schemas: Schemas) -> Json:
+def _answer(status: int, answer: Answer, schemas: Schemas, more: Iterable[str]) -> Json:
     return {
         "description": answer.description,
-        "headers": _headers(status, answer.headers),
+        "headers": _headers(status, (*answer.headers, *more)),
         "content": _content(answer, schemas),
     }
 

@@ -41,6 +41,7 @@ TAGS = {
     "responses": "Requests to models in OpenAI's Responses API, without storage.",
     "moondream": "Requests to models in the format of Moondream's cloud.",
     "files": "Images that are uploaded once and asked about often.",
+    "accounts": "Keys and accounts, where the server keeps them.",
     "health": "Whether this server can answer.",
     "schemas": "What is sent and received.",
 }
@@ -71,8 +72,19 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
     "cache-control": ("The content is not kept by browsers and proxies.", {"type": "string"}),
     "retry-after": ("Seconds after which to try again.", {"type": "integer", "minimum": 1}),
     "retry-after-ms": ("The same in milliseconds, where a limit was reached.", {"type": "integer", "minimum": 1}),
+    **{
+        f"x-ratelimit-{name}-{of}": (f"{words.capitalize()} {of} in a minute, where the key has a limit.", schema)
+        for of in ("requests", "tokens")
+        for name, words, schema in (
+            ("limit", "the most", {"type": "integer"}),
+            ("remaining", "what is left of", {"type": "integer"}),
+            ("reset", "the time, as 1s or 6m0s, until there are all of the", {"type": "string"}),
+        )
+    },
     "www-authenticate": ("How a key is to be sent.", {"const": "Bearer"}),
 }
+OF_LIMITS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
+"""Of the answers of models, and of refusals for too much."""
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
 ALWAYS = (
     "x-request-id",

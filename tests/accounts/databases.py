@@ -17,9 +17,7 @@ import pytest
 from accounts.database import Database, open_database
 from accounts.migrate import upgrade
 from tests.accounts.servers import PostgreSQL, Redis, program, running_postgresql, running_redis
-
-TEMPLATE = "template_accounts"
-"""The database of PostgreSQL that the tests' own are copied from."""
+from tests.accounts.spare import TEMPLATE, SpareDatabases
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +57,11 @@ def empty_database_url(dialect: str, request: pytest.FixtureRequest, tmp_path: P
     if dialect == "sqlite":
         yield f"sqlite:///{tmp_path / 'accounts.db'}"
     else:
-        yield from _of_postgresql(request.getfixturevalue("postgresql_server"), "template1")
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        name = f"test_{secrets.token_hex(6)}"
+        server.copy("template1", name)
+        yield server.url(name)
+        server.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -69,7 +71,11 @@ def database_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "accounts.db")
         yield f"sqlite:///{tmp_path / 'accounts.db'}"
     else:
-        yield from _of_postgresql(request.getfixturevalue("postgresql_template"), TEMPLATE)
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        databases: SpareDatabases = request.getfixturevalue("spare_databases")
+        name = databases.take()
+        yield server.url(name)
+        databases.give_back(name)
 
 
 @pytest.fixture
@@ -89,20 +95,11 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgresql_server: PostgreSQL) -> PostgreSQL:
-    """The server, with the database :data:`TEMPLATE`."""
-    postgresql_server.run(f"CREATE DATABASE {TEMPLATE}")
+def spare_databases(postgresql_server: PostgreSQL) -> SpareDatabases:
+    """Of the server, with all tables."""
+    postgresql_server.copy("template1", TEMPLATE)
     _migrate(postgresql_server.url(TEMPLATE))
-    return postgresql_server
-
-
-def _of_postgresql(server: PostgreSQL, template: str) -> Iterator[str]:
-    name = f"test_{secrets.token_hex(6)}"
-    server.run(f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        yield server.url(name)
-    finally:
-        server.run(f"DROP DATABASE {name} WITH (FORCE)")
+    return SpareDatabases(postgresql_server)
 
 
 def _migrate(url: str) -> None:

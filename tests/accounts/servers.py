@@ -113,6 +113,13 @@ class PostgreSQL(Server):
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def copy(self, template: str, name: str) -> None:
+        """Make a database that is like another, which nobody is connected to."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            # Since version 15, the default writes the copy to the log, which takes fifteen times as long.
+            strategy = " STRATEGY FILE_COPY" if connection.info.server_version >= 150_000 else ""
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}{strategy}".encode())
+
 
 class Redis(Server):
     """Without a password, and without a file."""

@@ -21,7 +21,7 @@ from tests.accounts.servers import HOST, PostgreSQL, program, running_postgresql
 from tests.listening import kept_port
 
 SECRET = "s3cret-pa55"
-SHORT_S = 0.3
+SHORT_S = 0.5
 
 needs_postgresql = pytest.mark.skipif(not program("initdb"), reason="there is no PostgreSQL on this machine")
 
@@ -118,7 +118,7 @@ def test_a_wrong_statement_is_a_bug_and_not_a_database_that_is_away(database: Da
         connection.execute(text("SELECT * FROM no_such_table"))
 
 
-def test_exceptions_show_no_values(database: Database) -> None:
+def test_exceptions_show_no_parameters(database: Database) -> None:
     rows = [{"id": "org", "name": name, "created_at": 0} for name in (SECRET, "another")]
     with pytest.raises(IntegrityError) as found, database.begin() as connection:
         connection.execute(insert(organisations), rows)

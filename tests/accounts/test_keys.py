@@ -19,7 +19,6 @@ def test_secrets_are_random_and_of_the_form() -> None:
     made = {new_secret() for _ in range(1000)}
     assert len(made) == 1000
     assert all(looks_like_key(secret) and len(secret) == 46 for secret in made)
-    assert {secret[3:][0] for secret in made} == {secret[3:][17] for secret in made}  # every character may be any
 
 
 @pytest.mark.parametrize("text", ["", "gr-", "sk-" + "a" * 43, "gr-" + "a" * 42, "gr-" + "a" * 44, "gr-" + "ä" * 43])

@@ -64,8 +64,7 @@ class Bank:
             return not self.service.unsettled and not self._rows(schema.holds)
 
         await eventually(settled)
-        with self.service.database.read() as connection:
-            assert not [*differences(connection)]
+        assert not differences(self.service.database)
         return [row for row in self._rows(schema.entries) if row["kind"] == "charge"]
 
     def sums(self) -> tuple[int, int]:

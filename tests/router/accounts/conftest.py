@@ -1,4 +1,4 @@
-"""The databases and Redis, for tests of accounts in front of the endpoints."""
+"""The databases and Redis, for all tests of accounts behind HTTP."""
 
 from tests.accounts.databases import (
     database,

@@ -176,6 +176,7 @@ BEYOND_THE_SCHEMA = [
     ("invalid_value", r"stream_options"),
     ("invalid_value", r"(messages|input)\[\d+\]\.content"),  # more images than a request may have
     ("image_file_not_found", r".*file_id"),
+    ("accounts_not_enabled", r""),
     *((code, r"(messages\[\d+\]\.content\[\d+\]\.(image_url\.url|file\.file_data)|image_url)") for code in OF_IMAGES),
 ]
 """Reasons to refuse a request that fits the schema: code and parameter. The document says each in words."""
