@@ -25,7 +25,7 @@ from gigarouter.ask import BAD_INPUT, FAILED, KEY_VARIABLE, URL, URL_VARIABLE, a
 Json = dict[str, Any]
 
 TIMEOUT_S = 30.0
-PAGE = 1000
+PAGE = 500
 WHERE = (
     f"The router is at {URL_VARIABLE}, and a key is read from {KEY_VARIABLE}. Exit status: 0 done, 1 a failure, 2 bad "
     "input."
@@ -131,6 +131,16 @@ async def router_of(options: argparse.Namespace) -> AsyncIterator[Router]:
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(base_url="http://database", transport=transport) as client:
             yield Router(client, "the database")
+
+
+def require_own_key(asked: str | None, options: argparse.Namespace, what: str) -> None:
+    """Where nothing is named, it is what the key that is used has; a database is used without one.
+
+    Raises:
+        Refused: Nothing is named.
+    """
+    if asked is None and options.database is not None:
+        raise Refused(f"name {what} by its id, since --database is used without a key", BAD_INPUT)
 
 
 def actor() -> str:

@@ -74,8 +74,15 @@ def audit_json(entry: AuditEntry) -> Json:
         "actor": entry.actor,
         "action": entry.action,
         "subject": entry.subject,
-        "details": dict(entry.details),
+        "details": {name: _detail(name, value) for name, value in entry.details.items()},
     }
+
+
+def _detail(name: str, value: Any) -> Any:
+    """Details are kept as keys are: amounts in nano-dollars, times in milliseconds."""
+    if name == "budgets" and isinstance(value, dict):
+        return {period: dollars_of(amount) for period, amount in value.items()}
+    return _seconds(value) if name == "expires_at" else value
 
 
 def _listed(names: Iterable[str] | None) -> list[str] | None:

@@ -96,9 +96,9 @@ class World:
             ]
 
 
-def world(database: Database) -> World:
+def world(database: Database, directory: Directory | None = None) -> World:
     """Over an empty database."""
-    directory = Directory(database, PEPPER, free_credit=5_000_000_000)
+    directory = directory or Directory(database, PEPPER, free_credit=5_000_000_000)
     admin = new_secret()
     directory.bootstrap(admin)
     owner = directory.create_organisation("Example", "test")

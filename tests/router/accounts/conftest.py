@@ -6,9 +6,9 @@ from tests.accounts.databases import (
     dialect,
     empty_database_url,
     postgresql_server,
-    postgresql_template,
     redis_server,
     redis_url,
+    spare_databases,
     sqlite_template,
 )
 
@@ -18,8 +18,8 @@ __all__ = [
     "dialect",
     "empty_database_url",
     "postgresql_server",
-    "postgresql_template",
     "redis_server",
     "redis_url",
+    "spare_databases",
     "sqlite_template",
 ]

@@ -103,7 +103,8 @@ async def test_pages_of_the_ledger(database: Database) -> None:
     for amount in range(1, 6):
         charged(world, secret, amount)
     async with world.serving(secret) as [http]:
-        amounts, after = [], {}
+        amounts: list[str] = []
+        after: Json = {}
         for _ in range(3):
             page = await said(http.get("/v1/credits/entries", params={"limit": 2, **after}))
             amounts += [one["amount"] for one in page["data"]]
@@ -156,7 +157,8 @@ async def test_usage_by_day_model_and_key(database: Database) -> None:
         by_all = await said(http.get("/v1/usage", params={"group_by": "key,day,model"}))
         assert by_all["group_by"] == ["day", "model", "key"]
         assert len(by_all["data"]) == 3
-        found, page_of = [], {}
+        found: list[Json] = []
+        page_of: Json = {}
         while True:
             page = await said(http.get("/v1/usage", params={"group_by": "day,model,key", "limit": 1, **page_of}))
             found += page["data"]
