@@ -155,7 +155,7 @@ class Answers:
             set_=values,
             where=answers.c.expires_at <= now,
         )
-        return connection.execute(over).rowcount == 1
+        return connection.execute(over.returning(answers.c.owner)).one_or_none() is not None
 
 
 def _found(connection: Connection, asked: Asked, now: int) -> Found:

@@ -140,12 +140,13 @@ def create_app(
         name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission, hold=hold)
         for name in ROUTES
     }
+    once = _as_it_is if accounts is None else accounts.idempotency.around
     app = Starlette(
         routes=[
-            DescribedRoute("/v1/chat/completions", chat, CHAT),
-            DescribedRoute("/v1/responses", responses, RESPONSES),
+            DescribedRoute("/v1/chat/completions", once(chat), CHAT),
+            DescribedRoute("/v1/responses", once(responses), RESPONSES),
             *(DescribedRoute(path, not_stored, operation) for path, operation in NOT_STORED),
-            *(DescribedRoute(f"/v1/{name}", endpoint, MOONDREAM[name]) for name, endpoint in moondream.items()),
+            *(DescribedRoute(f"/v1/{name}", once(endpoint), MOONDREAM[name]) for name, endpoint in moondream.items()),
             DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
@@ -184,6 +185,11 @@ def create_app(
 
 MODEL_PATHS = ("/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in ROUTES))
 """The routes whose requests go to a model."""
+
+
+def _as_it_is(app: ASGIApp) -> ASGIApp:
+    """Without accounts there is nobody to whom an idempotency key could belong."""
+    return app
 
 
 def _traced(tracing: Tracing | None) -> list[Middleware]:

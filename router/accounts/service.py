@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 
 from accounts import environment
+from accounts.answers import Answers
 from accounts.books import Books
 from accounts.cashier import Cashier
 from accounts.database import Database, open_database
@@ -22,6 +23,7 @@ from accounts.types import Key, Limits
 from router.accounts.access import KeyAccess, Office
 from router.accounts.authentication import Authentication
 from router.accounts.handlers import Accounts
+from router.accounts.idempotency import LEASE_S, Idempotency
 from router.accounts.keyring import Keyring
 from router.accounts.limits import open_limits
 from router.config import ENVIRONMENT, KeyLimits, RouterConfig
@@ -56,6 +58,8 @@ class AccountsService:
             limits_of(config.key_limits),
             config.price_list.digest,
         )
+        answers = Answers(self.database, lease_ms=round(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
+        self.idempotency = Idempotency(answers, self._cashier.owe, config)
         self.accounts = Accounts(directory, Books(self.database), self._keyring.refresh)
 
     @property
@@ -78,7 +82,7 @@ class AccountsService:
         """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
         self._cashier.start()
         try:
-            async with self._keyring.running():
+            async with self._keyring.running(), self.idempotency.removing():
                 yield
         finally:
             await asyncio.to_thread(self._cashier.close)

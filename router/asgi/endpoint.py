@@ -167,7 +167,8 @@ class Endpoint(Generic[ParsedT]):
         chunks = exchange.tally.watched(within(exchange.deadline, answer))
         try:
             if built.stream:
-                await self._send_events(chunks, built, exchange)
+                async with aclosing(written_last(chunks, exchange.bill)) as written:
+                    await self._send_events(written, built, exchange)
             else:
                 response = json_response(built.response_json(await whole(chunks)), headers=_headers(built))
                 exchange.bill.written()
@@ -189,7 +190,7 @@ class Endpoint(Generic[ParsedT]):
             headers = {} if exchange.is_composed and not first.done() else _headers(built)  # whose it will be is open
             writer = built.event_writer()
             exchange.scope[FAILURE_KEY] = writer.failure
-            await self._send_until_late(sse(first, written_last(chunks, exchange.bill), writer), headers, exchange)
+            await self._send_until_late(sse(first, chunks, writer), headers, exchange)
         finally:
             await give_up(first)
 

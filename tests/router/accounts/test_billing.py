@@ -66,6 +66,15 @@ async def test_so_is_a_stream(shop: Bank) -> None:
     assert charge["amount"] == -CAPTION
 
 
+async def test_so_is_a_stream_of_one_part(shop: Bank, models: Models) -> None:
+    """The model answered before anything could be sent."""
+    models.plays = {"blip-large": script(words())[-1:]}
+    answer = await shop.ask(shop.key(), {**REQUEST, "stream": True})
+    assert answer.status_code == 200
+    [charge] = await shop.charges()
+    assert charge["amount"] == -CAPTION
+
+
 async def test_so_are_the_other_formats(shop: Bank) -> None:
     url = REQUEST["messages"][0]["content"][0]["image_url"]["url"]
     secret = shop.key()
