@@ -62,7 +62,7 @@ class Till:
         """Why it cannot be let in; None if it can. What costs nothing is covered whatever is left."""
         funds = self._funds.get(ask.key)
         if funds is None or not funds.good or funds.account != ask.account:
-            return WrongKey("The API key is not valid: it is unknown, has expired or was revoked.")
+            return WrongKey("The API key is not one that is good here: it is unknown, has expired or was revoked.")
         return (self._over_budget(ask, funds) or self._over_credits(ask, funds)) if ask.amount > 0 else None
 
     def _over_budget(self, ask: HoldAsk, funds: Funds) -> QuotaSpent | None:

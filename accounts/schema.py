@@ -4,6 +4,9 @@ What is only ever added to is ``entries`` and ``audit``. All else can be told fr
 it must not take longer as they grow: ``balances`` and ``spending`` (which decide whether a request is let in), and
 ``usage_days`` (which pages of usage read). ``python -m accounts.check`` adds everything up again.
 
+What is written with every request has no row ids on SQLite (``sqlite_with_rowid``), so that a row is in the tree of its
+key, and not in another one beside it.
+
 Times are milliseconds since 1970, amounts nano-dollars; both are 64-bit integers.
 """
 
@@ -134,6 +137,7 @@ balances = Table(
     Column("account_id", String(40), ForeignKey("accounts.id"), primary_key=True),
     Column("settled", BigInteger, nullable=False),  # the sum of the account's entries
     Column("held", BigInteger, nullable=False),  # the sum of its holds
+    sqlite_with_rowid=False,
 )
 
 # What a key has spent in a period: "total", a month as 2026-11, or a day as 2026-11-27.
@@ -144,6 +148,7 @@ spending = Table(
     Column("period", String(10), primary_key=True),
     Column("settled", BigInteger, nullable=False),
     Column("held", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 holds = Table(
@@ -156,6 +161,7 @@ holds = Table(
     Column("day", String(10), nullable=False),  # on which it was taken: it is paid from the budgets of that day
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
+    sqlite_with_rowid=False,
 )
 
 usage_days = Table(
@@ -173,6 +179,7 @@ usage_days = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),  # positive: what was spent
     Index(None, "day"),
+    sqlite_with_rowid=False,
 )
 
 # Answers to requests with an Idempotency-Key.

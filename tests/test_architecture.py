@@ -220,6 +220,7 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
+        "accounts", "accounts/prices", "accounts/types",
         "vlm/calibration", "vlm/consensus", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image",
         "vlm/loading", "vlm/models/base", "vlm/models/cards", "vlm/reference", "router/admission", "router/app",
         "router/asgi", "router/backends/base", "router/config", "router/request_metrics", "router/tracing",
@@ -294,6 +295,7 @@ ENTRY_POINTS = (
 )
 PASSING_ON = ("vlm/decoding/process.py",)  # a part of the environment, to the processes that it starts
 BROAD_EXCEPTS = (
+    "accounts/teller.py",
     "vlm/decoding/child.py", "vlm/decoding/threads.py", "vlm/engine/core.py", "vlm/engine/prepare.py",
     "vlm/verify/__main__.py", "deployments/replica.py", "router/",
     "vlm/loading.py", "vlm/models/cards.py", "metrics/ray.py",

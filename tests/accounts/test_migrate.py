@@ -35,9 +35,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "entries": [
         {
             "id": number, "uid": f"hold_{number}", "account_id": "acct_1", "key_id": "key_1", "kind": "charge",
-            "amount": -(2**50), "at": number, "request_id": None, "outcome": "completed", "model": "m", "tasks": "ocr",
-            "images": 1, "cached_images": 0, "prompt_tokens": 3, "completion_tokens": 4, "batch": False,
-            "price_list": "p", "note": None,
+            "amount": -(2**50), "at": number, "day": "2026-11-27", "request_id": None,
+            "outcome": "completed", "model": "m", "tasks": "ocr", "images": 1, "cached_images": 0,
+            "prompt_tokens": 3, "completion_tokens": 4, "batch": False, "price_list": "p", "note": None,
         }
         for number in range(1, 1001)
     ],

@@ -145,6 +145,7 @@ def _balances() -> None:
         sa.Column("held", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_balances_account_id"),
         sa.PrimaryKeyConstraint("account_id", name="pk_balances"),
+        sqlite_with_rowid=False,
     )
 
 
@@ -157,6 +158,7 @@ def _spending() -> None:
         sa.Column("held", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name="fk_spending_key_id"),
         sa.PrimaryKeyConstraint("key_id", "period", name="pk_spending"),
+        sqlite_with_rowid=False,
     )
 
 
@@ -172,6 +174,7 @@ def _holds() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_holds_account_id"),
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name="fk_holds_key_id"),
         sa.PrimaryKeyConstraint("id", name="pk_holds"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_holds_expires_at", "holds", ["expires_at"])
 
@@ -193,6 +196,7 @@ def _usage_days() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_usage_days_account_id"),
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name="fk_usage_days_key_id"),
         sa.PrimaryKeyConstraint("account_id", "day", "key_id", "model", name="pk_usage_days"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_usage_days_day", "usage_days", ["day"])
 
