@@ -88,10 +88,12 @@ def cause_of(error: DBAPIError | PoolTimeout) -> str | None:
     if code is not None:
         return _SQLITE.get(code & 0xFF)
     state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return _of_state(state)
+    if state is not None and (words := _of_state(state)) is not None:
+        return words
     if error.connection_invalidated:
         return "the connection was lost"
+    if state is not None:
+        return None
     return _of_connecting(str(error.orig)) if isinstance(error, (OperationalError, InterfaceError)) else None
 
 

@@ -220,11 +220,16 @@ async def _ask_until(over: asyncio.Event, router: Router, secret: str, seen: See
 async def _ask(http: httpx.AsyncClient, request_id: str, seen: Seen, *, stream: bool) -> str:
     request = asking(MODEL, task="caption", stream=stream)
     async with http.stream("POST", CHAT, json=request, headers={"x-request-id": request_id}) as answer:
-        text = (await answer.aread()).decode()
-    if answer.status_code != 200:
-        return str(answer.status_code)
-    if stream and "data: [DONE]" not in text:
-        return "stream with an error"
+        if answer.status_code != 200 or not stream:
+            await answer.aread()
+            return _ended(request_id, seen) if answer.status_code == 200 else str(answer.status_code)
+        async for line in answer.aiter_lines():
+            if line == "data: [DONE]":  # what clients take for the end, whatever becomes of the connection
+                return _ended(request_id, seen)
+    return "stream with an error"
+
+
+def _ended(request_id: str, seen: Seen) -> str:
     seen.answered.add(request_id)
     return "answered"
 

@@ -28,7 +28,8 @@ from metrics.ray import RayMetrics
 from router.accounts.account_routes import AccountRoutes
 from router.accounts.service import AccountsService
 from router.admission.rule import Admission
-from router.asgi.endpoint import Endpoint, admission_of, hold_of, sees_of
+from router.asgi.caller import caller_of
+from router.asgi.endpoint import admission_of, hold_of, sees_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
 from router.asgi.format import ImageLoader
 from router.asgi.front import Front
@@ -40,12 +41,11 @@ from router.backends.base import Backend, ModelStatus, not_ready, unknown
 from router.backends.counting import counting
 from router.backends.ray import RayBackend
 from router.catalogue import entry, task_entries
-from router.chat.format import ChatFormat
-from router.composition.conductor import Conductor
 from router.composition.planner import Planner
 from router.composition.speed import Speeds
 from router.config import RouterConfig
 from router.conversation.model_name import read_model_name
+from router.endpoints import MODEL_PATHS, OPERATIONS, Shared, model_endpoints
 from router.fetch.fetcher import Fetcher
 from router.fetch.loader import UrlLoader
 from router.files.objects import open_objects
@@ -53,14 +53,11 @@ from router.files.routes import FileRoutes
 from router.files.store import FileStore
 from router.files.sweeper import sweeping
 from router.images import DataUrlLoader, check_image
-from router.moondream.format import ROUTES, MoondreamFormat
 from router.openapi.accounts import ACCOUNTS
-from router.openapi.chat import CHAT
 from router.openapi.document import openapi_json
 from router.openapi.files import FILES
-from router.openapi.moondream import MOONDREAM
 from router.openapi.operation import DescribedRoute
-from router.openapi.responses import NOT_STORED, RESPONSES
+from router.openapi.responses import NOT_STORED
 from router.openapi.status import (
     GROUNDING_SCHEMA,
     HEALTH,
@@ -74,7 +71,6 @@ from router.openapi.status import (
 from router.request_metrics import RequestMeter, watch_router
 from router.resilience.resilient import ResilientBackend
 from router.resilience.retry_policy import RetryPolicy
-from router.responses.format import ResponsesFormat
 from router.responses.not_stored import not_stored
 from router.server import HttpServer
 from router.status.recent_errors import RecentErrors
@@ -122,31 +118,12 @@ def create_app(
     speeds = Speeds()
     meter = both(speeds, meter)
     planner = Planner(backend, admission, speeds, config.auto, config.price_list)
-    chats, responded = ChatFormat(config), ResponsesFormat(config)
-    chat = Endpoint(
-        chats, backend, images, config, meter, admission=admission, hold=hold, conductor=Conductor(chats, planner)
-    )
-    responses = Endpoint(
-        responded,
-        backend,
-        images,
-        config,
-        meter,
-        admission=admission,
-        hold=hold,
-        conductor=Conductor(responded, planner),
-    )
-    moondream = {
-        name: Endpoint(MoondreamFormat(name, config), backend, images, config, meter, admission=admission, hold=hold)
-        for name in ROUTES
-    }
-    once = _as_it_is if accounts is None else accounts.idempotency.around
+    endpoints = model_endpoints(Shared(backend, images, config, meter, admission, hold), planner)
+    once = _as_it_is if accounts is None else accounts.once_each
     app = Starlette(
         routes=[
-            DescribedRoute("/v1/chat/completions", once(chat), CHAT),
-            DescribedRoute("/v1/responses", once(responses), RESPONSES),
+            *(DescribedRoute(path, once(endpoint), OPERATIONS[path]) for path, endpoint in endpoints.items()),
             *(DescribedRoute(path, not_stored, operation) for path, operation in NOT_STORED),
-            *(DescribedRoute(f"/v1/{name}", once(endpoint), MOONDREAM[name]) for name, endpoint in moondream.items()),
             DescribedRoute("/v1/schemas/grounding.json", grounding_json, GROUNDING_SCHEMA),
             DescribedRoute("/v1/models", status.models, LIST_MODELS),
             DescribedRoute("/v1/models/{id:any}", status.model, RETRIEVE_MODEL),
@@ -168,28 +145,25 @@ def create_app(
         exception_handlers={VlmError: on_vlm_error, HTTPException: on_http_error},
         lifespan=lambda _app: _living(files, backend, tracing, accounts),
     )
-    app.state.gate = (
-        None
-        if accounts is not None
-        else Gate(  # it knows no keys
-            admission,
-            lambda name: read_model_name(name, config).model,
-            meter,
-            ["/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in moondream)],
-            config,
-        )
+    app.state.gate = Gate(
+        admission,
+        lambda name: read_model_name(name, config).model,
+        meter,
+        MODEL_PATHS,
+        config,
+        caller=_anybody if accounts is None else accounts.known_caller,
     )
     app.router.redirect_slashes = False  # a redirect would lose the body, and is not in the error contract
     return app
 
 
-MODEL_PATHS = ("/v1/chat/completions", "/v1/responses", *(f"/v1/{name}" for name in ROUTES))
-"""The routes whose requests go to a model."""
-
-
-def _as_it_is(app: ASGIApp) -> ASGIApp:
+def _as_it_is(endpoint: ASGIApp) -> ASGIApp:
     """Without accounts there is nobody to whom an idempotency key could belong."""
-    return app
+    return endpoint
+
+
+def _anybody(scope: Scope, model: str) -> str:  # noqa: ARG001  no key is asked whether it allows the model
+    return caller_of(scope)
 
 
 def _traced(tracing: Tracing | None) -> list[Middleware]:

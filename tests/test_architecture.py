@@ -148,8 +148,8 @@ ROOMS: dict[str, set[str]] = {
     "router/status": {"vlm/errors", "router/asgi", "router/admission", "router/backends/base"},
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
-        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices", "accounts/types", "logs",
-        "vlm/errors", "router/asgi", "router/config",
+        "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices",
+        "accounts/types", "logs", "vlm/errors", "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",
@@ -170,7 +170,13 @@ ROOMS: dict[str, set[str]] = {
         "router/chat", "router/conversation", "router/files", "router/moondream", "router/responses",
     },
     "router/openapi/__main__": {"router/app", "router/backends/base", "router/config", "router/openapi"},
+    # Every format, put together with who answers.
+    "router/endpoints": {
+        "router/admission", "router/asgi", "router/backends/base", "router/chat", "router/composition",
+        "router/config", "router/moondream", "router/openapi", "router/responses",
+    },
     "router/app": {
+        "router/endpoints",
         "accounts", "metrics", "router/accounts", "router/admission", "router/request_metrics",
         "vlm/errors", "vlm/models/cards", "logs", "serve_args", "router/config", "router/asgi", "router/backends",
         "router/backends/base", "router/catalogue", "router/chat", "router/composition", "router/conversation",
@@ -210,9 +216,9 @@ ROOMS: dict[str, set[str]] = {
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
-        "accounts", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types", "router/accounts",
-        "vlm/errors", "vlm/cli", "vlm/loading",
-        "vlm/models/cards", "vlm/models/checks", "vlm/verify", "router/suggest",
+        "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types",
+        "router/accounts", "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify",
+        "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {
@@ -220,7 +226,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/engine",
     },
     "benchmarks": {
-        "accounts", "accounts/prices", "accounts/types",
+        "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/prices", "accounts/types",
+        "router/accounts",
         "vlm/calibration", "vlm/consensus", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image",
         "vlm/loading", "vlm/models/base", "vlm/models/cards", "vlm/reference", "router/admission", "router/app",
         "router/asgi", "router/backends/base", "router/config", "router/request_metrics", "router/tracing",

@@ -133,6 +133,11 @@ class Keyring:
         known = self._good.get(digest)
         return known is not None and self._is_good(known.key)
 
+    def remembered(self, digest: bytes) -> Key | None:
+        """The key with this hash of its secret, if that is known at this moment without asking the database."""
+        found = self._remembered(digest)
+        return found.key if found is not None and self._is_good(found.key) else None
+
     async def find(self, digest: bytes) -> Key | None:
         """The key with this hash of its secret; None where there is none that is good.
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Scope
 
 from accounts import environment
 from accounts.answers import Answers
@@ -26,7 +27,9 @@ from router.accounts.handlers import Accounts
 from router.accounts.idempotency import LEASE_S, Idempotency
 from router.accounts.keyring import Keyring
 from router.accounts.limits import open_limits
+from router.asgi.credentials import secret_of
 from router.config import ENVIRONMENT, KeyLimits, RouterConfig
+from vlm.errors import VlmError
 
 
 class AccountsService:
@@ -58,8 +61,8 @@ class AccountsService:
             limits_of(config.key_limits),
             config.price_list.digest,
         )
-        answers = Answers(self.database, lease_ms=round(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
-        self.idempotency = Idempotency(answers, self._cashier.owe, config)
+        answers = Answers(self.database, lease_ms=int(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
+        self._idempotency = Idempotency(answers, self._cashier.owe, config)
         self.accounts = Accounts(directory, Books(self.database), self._keyring.refresh)
 
     @property
@@ -72,6 +75,19 @@ class AccountsService:
             access_of_key=self._access,
         )
 
+    def once_each(self, endpoint: ASGIApp) -> ASGIApp:
+        """``endpoint``, whose requests with an ``Idempotency-Key`` are done once for each key."""
+        return self._idempotency.around(endpoint)
+
+    def known_caller(self, scope: Scope, model: str) -> str | None:
+        """Who asks for a model, if that is known without asking the database, and the key allows it."""
+        try:
+            key = self._keyring.remembered(self._keyring.digest(secret_of(scope)))
+        except VlmError:
+            return None
+        allowed = key is not None and (key.spec.models is None or model in key.spec.models)
+        return key.id if key is not None and allowed else None
+
     @property
     def unsettled(self) -> int:
         """Number of settlements that are not in the database yet."""
@@ -82,7 +98,7 @@ class AccountsService:
         """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
         self._cashier.start()
         try:
-            async with self._keyring.running(), self.idempotency.removing():
+            async with self._keyring.running(), self._idempotency.removing():
                 yield
         finally:
             await asyncio.to_thread(self._cashier.close)

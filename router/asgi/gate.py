@@ -18,7 +18,6 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router.admission.rule import Admission, Asked
-from router.asgi.caller import caller_of
 from router.asgi.errors import TABLE, Forbidden, error_response
 from router.asgi.foreign import refuse_foreign
 from router.asgi.metering import Meter, Tally
@@ -49,6 +48,8 @@ class Gate:
         meter: Meter,
         paths: Collection[str],
         config: RouterConfig,
+        *,
+        caller: Callable[[Scope, str], str | None],
     ) -> None:
         """In front of the endpoints at ``paths``.
 
@@ -58,12 +59,15 @@ class Gate:
             meter: Learns of each refusal, as of every other end of a request.
             paths: Where the endpoints are.
             config: The router's settings.
+            caller: Who sends a request for a model; None if that is not known without asking, or the model is not for
+                that caller, so that the request has to be read.
         """
         self._admission = admission
         self._canonical = lru_cache(maxsize=NAMES)(canonical)
         self._meter = meter
         self._paths = frozenset(paths)
         self._config = config
+        self._caller = caller
         self._are_foreign = lru_cache(maxsize=NAMES)(self._refused_by_front)
 
     def _refused_by_front(self, hosts: tuple[bytes, ...], server: str) -> bool:
@@ -84,7 +88,10 @@ class Gate:
         Whoever asks writes it as it is: the request has ended.
         """
         model = self._canonical(name)
-        refused = self._admission.refusal(Asked(model, caller_of(scope), self._config.request_timeout_s))
+        caller = self._caller(scope, model)
+        if caller is None:
+            return None
+        refused = self._admission.refusal(Asked(model, caller, self._config.request_timeout_s))
         if refused is None:
             return None
         hosts = tuple(value for name, value in scope["headers"] if name == b"host")
