@@ -212,14 +212,15 @@ ROOMS: dict[str, set[str]] = {
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/check", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "deployments", "deployments/check_applications", "deployments/check_args", "deployments/check_schema",
+        "accounts", "accounts/errors", "accounts/keys", "deployments", "deployments/check_applications",
+        "deployments/check_args", "deployments/check_schema",
         "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
         "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types",
-        "router/accounts", "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify",
-        "router/suggest",
+        "router/accounts", "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks",
+        "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {

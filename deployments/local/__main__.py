@@ -25,6 +25,7 @@ from typing import Any
 from deployments.local import processes
 from deployments.local.loopback import HOST
 
+BAD_INPUT = 2
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,7 +33,7 @@ PROGRAM = "python -m deployments.local"
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
-    """Run until interrupted; the exit code is 0 after an interrupt and 1 where the system cannot run."""
+    """Run until interrupted; the exit code is 0 after an interrupt, 1 where the system cannot run, 2 for bad input."""
     from deployments.local import serve_config  # here and below, so that a Ctrl-C while they load ends quietly
     from router.ingress import environment
     from vlm.errors import ConfigError
@@ -40,8 +41,10 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     options = parser(program).parse_args(argv)
     try:
         config = serve_config.checked(options.config)
+        if options.accounts is not None:
+            config = _with_accounts(config, options.accounts)
     except ConfigError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), BAD_INPUT)
     if _without_token() and (names := serve_config.needing_token(config)):
         return _refuse(
             f"RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']!r}, so every user of this machine could run code as you "
@@ -58,9 +61,17 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     return processes.wait_for(guard)
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = 1) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return 1
+    return code
+
+
+def _with_accounts(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from deployments.local import account_folder, serve_config
+
+    url, secret = account_folder.prepared(folder)
+    print(account_folder.told(url, secret), flush=True)
+    return serve_config.with_database(config, url)
 
 
 def _fork(life: Callable[[], int]) -> int:
@@ -114,8 +125,23 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description="Run the system on this machine.")
     parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument("--config", type=Path, default=BUNDLE / "serve_config.local.yaml", help="a Serve config")
+    parser.add_argument(
+        "--accounts",
+        type=Path,
+        nargs="?",
+        const=default_folder(),
+        metavar="FOLDER",
+        help=f"ask every request for a key, and keep accounts in FOLDER ({default_folder()})",
+    )
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="maximum wait for the models")
     return parser
+
+
+def default_folder() -> Path:
+    """Where data of programs of this user belong, by the XDG base directory specification."""
+    home = Path.home() / ".local" / "share"
+    stated = Path(os.environ.get("XDG_DATA_HOME") or home)
+    return (stated if stated.is_absolute() else home) / "gigarouter"
 
 
 def _port(text: str) -> int:

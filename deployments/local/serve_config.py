@@ -53,6 +53,15 @@ def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return config
 
 
+def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
+    """The config with accounts at ``url``; one that says itself where they are stays as it is."""
+    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+        args = router.setdefault("args", {})
+        if isinstance(args, dict) and args.get("database_url") is None:
+            args["database_url"] = url
+    return config
+
+
 def without_proxy(config: Mapping[str, Any], host: str, port: int) -> dict[str, Any]:
     """The same system with a router that listens at ``host`` and ``port`` itself, and without Serve's proxy.
 

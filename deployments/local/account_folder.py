@@ -1,0 +1,45 @@
+"""Accounts of the system on one machine: a folder with their database, and a first key to manage them with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accounts.database import open_database
+from accounts.directory import open_directory
+from accounts.errors import AccountsError, AccountsUnavailable
+from accounts.keys import new_secret
+from accounts.migrate import upgrade
+from vlm.errors import ConfigError
+
+FILE = "accounts.db"
+
+
+def prepared(folder: Path) -> tuple[str, str | None]:
+    """The URL of the database in ``folder``, which is made where there is none, and then the secret of its first key.
+
+    Raises:
+        ConfigError: There cannot be a database, or it is of another version.
+    """
+    url = f"sqlite:///{folder.absolute() / FILE}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = open_database(url)
+        try:
+            upgrade(database)
+            directory = open_directory(database)
+            secret = None if directory.keys(limit=1) else new_secret()
+            if secret is not None:
+                directory.bootstrap(secret)
+        finally:
+            database.close()
+    except (AccountsError, AccountsUnavailable, OSError) as error:
+        raise ConfigError(f"The accounts in {folder} cannot be used: {error}", "accounts") from None
+    return url, secret
+
+
+def told(url: str, secret: str | None) -> str:
+    """What to tell whoever starts the system."""
+    kept = f"Accounts are kept in {url.removeprefix('sqlite:///')}; every request needs a key (docs/accounts.md)."
+    if secret is None:
+        return kept
+    return f"{kept}\nThe key that manages them, shown only now: {secret}"
