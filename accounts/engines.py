@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
+import time
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +15,8 @@ from accounts.errors import AccountsError
 
 _CONNECTIONS = 4
 """Kept open by one process; as many again are opened for a moment where they are needed."""
+
+_WAL_PAUSE_S = 0.01
 
 _IDLE_FACTOR = 3
 """A process that stops within a transaction keeps its locks for so many times the patience."""
@@ -48,7 +51,7 @@ def _sqlite(url: URL, patience_s: float) -> Engine:
         pool_timeout=patience_s,
         hide_parameters=True,
     )
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", lambda connection, _record: _prepare_sqlite(connection, patience_s))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -62,10 +65,24 @@ def _make_private(path: Path) -> None:
         raise AccountsError(f"{path} cannot be made or written: {error.strerror}") from None
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, patience_s: float) -> None:
     """With ``FULL``, what was committed outlives a loss of power, not the process alone: it is money."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(connection, time.monotonic() + patience_s)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """Does nothing but for the first process that opens a file. Of several, SQLite lets none wait by itself."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

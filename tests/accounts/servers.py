@@ -19,6 +19,8 @@ from typing import IO
 
 import psycopg
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.listening import kept_port
 
@@ -137,15 +139,18 @@ class Redis(Server):
     def answers(self) -> bool:
         """Whether it can be asked."""
         try:
-            with redis.Redis(host=HOST, port=self.port) as client:
+            with self._client() as client:
                 return bool(client.ping())
         except redis.ConnectionError:
             return False
 
     def clear(self) -> None:
         """Remove all that it keeps."""
-        with redis.Redis(host=HOST, port=self.port) as client:
+        with self._client() as client:
             client.flushall()
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(host=HOST, port=self.port, retry=Retry(NoBackoff(), 0))
 
 
 @contextmanager

@@ -71,25 +71,27 @@ def test_readers_see_one_moment_and_do_not_wait(database: Database) -> None:
         assert value_of(reading, "one") == "1"
 
 
-def test_threads_that_count_up_lose_nothing(database: Database) -> None:
-    """By a lock that both know: the row's on PostgreSQL, the database's on SQLite."""
+def test_those_who_count_up_at_once_lose_nothing(database: Database, database_url: str) -> None:
+    """Threads, and processes: they know nothing of each other's :class:`Database` either."""
+    other = open_database(database_url)
     with database.begin() as connection:
         put(connection, "count", "0")
 
-    def count() -> None:
+    def count(database: Database) -> None:
         for _ in range(20):
             with database.begin() as connection:
                 row = select(settings.c.value).where(settings.c.name == "count").with_for_update()
                 found = int(connection.execute(row).scalar_one())
                 connection.execute(update(settings).where(settings.c.name == "count").values(value=str(found + 1)))
 
-    threads = [threading.Thread(target=count) for _ in range(4)]
+    threads = [threading.Thread(target=count, args=[one]) for one in (database, other) * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     with database.read() as connection:
         assert value_of(connection, "count") == "80"
+    other.close()
 
 
 def test_an_insert_can_be_told_what_to_do_about_rows_that_are_there(database: Database) -> None:
@@ -258,6 +260,10 @@ def test_a_server_that_comes_back_costs_nothing_but_the_time() -> None:
         opened = open_database(server.url())
         with opened.begin() as connection:
             connection.execute(text("CREATE TABLE x (y int)"))
+        server.stop()
+        server.start()
+        with opened.read() as connection:
+            assert connection.execute(text("SELECT y FROM x")).scalars().all() == []
         with pytest.raises(AccountsUnavailable) as found, opened.begin() as connection:
             _insert_around(connection, server.stop)
         with pytest.raises(AccountsUnavailable), opened.read():
