@@ -1,5 +1,5 @@
 # The image of every Pod and of compose.yaml: the product at the locked versions, for a user without rights. No weights but
-# the miniatures, no token, no compiler.
+# the miniatures, no token, no compiler. /var/lib/gigarouter is for what accounts have not yet written to their database.
 #
 #   docker build --tag gigarouter:0.1.0-cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
 #   docker build --tag gigarouter:0.1.0-cuda .
@@ -21,6 +21,7 @@ RUN python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         --requirement requirements/torch.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY accounts accounts
 COPY vlm vlm
 COPY logs logs
 COPY metrics metrics
@@ -49,7 +50,7 @@ LABEL org.opencontainers.image.title="gigarouter" \
 # The user of the manifests (runAsUser: 1000). Nothing here starts Ray: a token that it made would be in the image, and
 # every cluster would refuse the Pods that have another. No program gets more rights than its caller.
 RUN groupadd --gid 1000 ray && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash ray \
-    && mkdir /models && chown ray:ray /models \
+    && mkdir /models /var/lib/gigarouter && chown ray:ray /models /var/lib/gigarouter \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /opt/gigarouter

@@ -1,6 +1,7 @@
 """Sends the ledger's statements as they stand, past all that SQLAlchemy does for each: every request pays for it.
 
-Rows go in as one parameter, a list in JSON, so that a statement is the same for any number of them. Knows no table.
+Rows go in as one parameter, a list in JSON, so that a statement is the same for any number of them. Parameters are
+written as question marks. Knows no table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +22,6 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 class Wording:
     """How a dialect says what the other one says differently."""
 
-    parameter: str
     each: str
     all_of: str
     field: str
@@ -39,31 +39,34 @@ class Wording:
         return f"({self.all_of})"
 
 
-SQLITE = Wording("?", "json_each(?)", "SELECT value FROM json_each(?)", "json_extract(value, '$[{number}]') AS {name}")
+SQLITE = Wording("json_each(?)", "SELECT value FROM json_each(?)", "json_extract(value, '$[{number}]') AS {name}")
 POSTGRESQL = Wording(
-    "%s",
-    "json_array_elements(%s::json) AS e(value)",
-    "SELECT json_array_elements_text(%s::json)",
+    "json_array_elements(?::json) AS e(value)",
+    "SELECT json_array_elements_text(?::json)",
     "(value ->> {number})::{kind} AS {name}",
 )
 
 
-class Driver:
-    """The cursor of a connection.
+class Driver(Protocol):
+    """What sends statements on a connection that is in a transaction."""
 
-    Args:
-        connection: In a transaction. It stays in it.
-    """
+    def run(self, statement: str, *parameters: str | int) -> None:
+        """Send a statement that gives no rows."""
+        ...
 
+    def rows(self, statement: str, *parameters: str | int) -> list[tuple[Any, ...]]:
+        """Send a statement, and all rows that it gives."""
+        ...
+
+
+class _Sqlite:
     def __init__(self, connection: Connection) -> None:
         self._cursor = connection.connection.cursor()
 
-    def run(self, statement: str, *parameters: object) -> None:
-        """Send a statement that gives no rows."""
+    def run(self, statement: str, *parameters: str | int) -> None:
         self._cursor.execute(statement, parameters)
 
-    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Send a statement, and all rows that it gives."""
+    def rows(self, statement: str, *parameters: str | int) -> list[tuple[Any, ...]]:
         self._cursor.execute(statement, parameters)
         return [tuple(row) for row in self._cursor.fetchall()]
 
@@ -80,10 +83,10 @@ def driver_of(connection: Connection) -> Iterator[Driver]:
     Raises:
         DBAPIError
     """
-    driver = connection.dialect.loaded_dbapi
+    module = connection.dialect.loaded_dbapi
     try:
-        yield Driver(connection)
-    except driver.Error as error:
+        yield _driver(connection)
+    except module.Error as error:
         lost = connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
         if lost:
             connection.invalidate(error)
@@ -91,9 +94,17 @@ def driver_of(connection: Connection) -> Iterator[Driver]:
             None,
             None,
             error,
-            driver.Error,
+            module.Error,
             hide_parameters=True,
             connection_invalidated=lost,
             dialect=connection.dialect,
         )
         raise raised from None
+
+
+def _driver(connection: Connection) -> Driver:
+    if connection.dialect.name == "sqlite":
+        return _Sqlite(connection)
+    from accounts.postgresql_driver import PostgresqlDriver  # who has SQLite does without it
+
+    return PostgresqlDriver(connection)

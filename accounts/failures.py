@@ -84,17 +84,14 @@ def cause_of(error: DBAPIError | PoolTimeout) -> str | None:
     """Why the database does not answer; None where it has answered, and the statement was wrong."""
     if isinstance(error, PoolTimeout):
         return "all connections to it are in use"
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
+    lost = "the connection was lost" if error.connection_invalidated else None
+    if (code := getattr(error.orig, "sqlite_errorcode", None)) is not None:
         return _SQLITE.get(code & 0xFF)
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None and (words := _of_state(state)) is not None:
-        return words
-    if error.connection_invalidated:
-        return "the connection was lost"
-    if state is not None:
-        return None
-    return _of_connecting(str(error.orig)) if isinstance(error, (OperationalError, InterfaceError)) else None
+    if (state := getattr(error.orig, "sqlstate", None)) is not None:
+        return _of_state(state) or lost
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return lost or _of_connecting(str(error.orig))
+    return lost
 
 
 def _of_state(state: str) -> str | None:

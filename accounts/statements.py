@@ -47,10 +47,10 @@ def _statements(say: Wording) -> Statements:
     return Statements(
         lock=None if say is SQLITE else _lock(say),
         owners=f"SELECT DISTINCT account_id FROM holds WHERE id IN {say.ids}",
-        expired=f"SELECT DISTINCT account_id FROM holds WHERE expires_at <= {say.parameter}",
+        expired="SELECT DISTINCT account_id FROM holds WHERE expires_at <= ?",
         enter=_enter(say),
         release=f"DELETE FROM holds WHERE id IN {say.ids} RETURNING {_HOLD}",
-        sweep=f"DELETE FROM holds WHERE expires_at <= {say.parameter} AND account_id IN {say.ids} RETURNING {_HOLD}",
+        sweep=f"DELETE FROM holds WHERE expires_at <= ? AND account_id IN {say.ids} RETURNING {_HOLD}",
         read=_read(say),
         write=writes if say is SQLITE else (_together(writes),),
     )
@@ -91,7 +91,7 @@ def _read(say: Wording) -> str:
         JOIN accounts ON accounts.id = keys.account_id
         JOIN balances ON balances.account_id = keys.account_id
         LEFT JOIN spending
-            ON spending.key_id = keys.id AND spending.period IN ('total', {say.parameter}, {say.parameter})
+            ON spending.key_id = keys.id AND spending.period IN ('total', ?, ?)
         WHERE keys.id IN {say.ids}
     """
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from deployments.check_accounts import keys_problems
 from deployments.check_applications import own_problems
 from deployments.check_problem import Problem
 from deployments.local import serve_config
@@ -30,7 +31,7 @@ def check(config: Json, *, folders: bool = True) -> list[Problem]:
     """
     from deployments.check_schema import schema_problems  # imports Ray, which reads its variables at that moment
 
-    return [*schema_problems(config), *own_problems(config, folders=folders)]
+    return [*schema_problems(config), *own_problems(config, folders=folders), *keys_problems(config)]
 
 
 def checked(path: Path, *, folders: bool = True) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deployments.check_accounts import accounts_problems
 from deployments.check_args import MODEL, args_problems, settings_of
 from deployments.check_cluster import cluster_problems
 from deployments.check_problem import Problem, deployments_of, place_of
@@ -40,7 +41,12 @@ def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
         config: The content of a Serve config.
         folders: Whether the checkpoints' folders are to be on this machine, and are looked at.
     """
-    found = [*_between_applications(config), *args_problems(config), *cluster_problems(config)]
+    found = [
+        *_between_applications(config),
+        *args_problems(config),
+        *cluster_problems(config),
+        *accounts_problems(config),
+    ]
     for application in applications_of(config):
         if str(application.get("import_path")) in DEPLOYMENT_OF:
             found += _of_application(application, folders)

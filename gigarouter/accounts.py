@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,10 @@ def parser(program: str = "gigarouter accounts") -> argparse.ArgumentParser:
             "--database", default="environment", metavar="URL", help="(default: that in GIGAROUTER_DATABASE_URL)"
         )
         one.add_argument("--json", action="store_true", help="print JSON")
+        if name == "migrate":
+            one.add_argument(
+                "--back-to", type=older, metavar="VERSION", help="to this older one; what newer tables hold is lost"
+            )
     listed = commands.add_parser("list", help="print the accounts")
     listed.add_argument("--organisation", metavar="ID", help="only those of this one")
     shown = commands.add_parser("show", help="print one account")
@@ -83,13 +88,27 @@ def main(arguments: Sequence[str] | None = None, program: str = "gigarouter acco
 # On the database itself
 
 
+def older(text: str) -> str:
+    """An argument that is a version, as ``0001``; nobody removes all tables by a word.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not re.fullmatch("[0-9]{4}", text):
+        raise argparse.ArgumentTypeError("must be a version, as 0001")
+    return text
+
+
 def _migrate(options: argparse.Namespace) -> None:
     from accounts.database import open_database
-    from accounts.migrate import upgrade, version_of
+    from accounts.migrate import downgrade, upgrade, version_of
 
     database = open_database(options.database)
     try:
-        upgrade(database)
+        if options.back_to is None:
+            upgrade(database)
+        else:
+            downgrade(database, options.back_to)
         version = version_of(database)
     finally:
         database.close()

@@ -102,7 +102,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "router/composition/auto_rules": {"router/composition/wanted"},
     "router/composition": {
-        "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors", "vlm/types",
+        "accounts/errors", "accounts/money", "accounts/prices", "vlm/confidence", "vlm/consensus", "vlm/errors",
+        "vlm/types",
         "router/admission", "router/asgi",
         "router/backends/base", "router/catalogue",
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
@@ -193,15 +194,20 @@ ROOMS: dict[str, set[str]] = {
         "logs", "metrics", "serve_args", "traces", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
     },
     "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
+    "deployments/check_accounts": {
+        "accounts/types", "deployments", "deployments/check_args", "router/config", "router/ingress", "router/suggest",
+        "serve_args", "vlm/models/cards",
+    },
     "deployments/check_cluster": {
         "deployments", "deployments/check_args", "serve_args", "router/asgi", "router/config", "router/ingress",
     },
     "deployments/check_applications": {
-        "deployments", "deployments/check_args", "deployments/check_cluster", "router/config", "router/ingress",
-        "router/suggest", "traces", "vlm/errors",
+        "deployments", "deployments/check_accounts", "deployments/check_args", "deployments/check_cluster",
+        "router/config", "router/ingress", "router/suggest", "traces", "vlm/errors",
     },
     "deployments/check": {
-        "deployments", "deployments/check_applications", "deployments/check_schema", "deployments/local", "vlm/errors",
+        "deployments", "deployments/check_accounts", "deployments/check_applications", "deployments/check_schema",
+        "deployments/local", "vlm/errors",
     },
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/check", "router/ingress", "serve_args", "vlm/errors"},

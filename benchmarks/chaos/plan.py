@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from benchmarks.http.servers import ROOT
+from deployments.local.serve_config import without_accounts
 
 CONFIG = ROOT / "serve_config.yaml"
 ROUTER = "router"
@@ -61,7 +62,7 @@ def application(config: Config, name: str) -> Config:
 
 def _production() -> Config:
     config: Config = yaml.safe_load(CONFIG.read_text("utf-8"))
-    return config
+    return without_accounts(config)
 
 
 def _router(config: Config, models: list[str]) -> Config:

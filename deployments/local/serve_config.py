@@ -5,7 +5,7 @@ Imports neither Ray nor torch: what is checked against Ray's own schema is in :m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from router.config import TEMPORARY_FILES
 from router.ingress import ROUTER, applications_of
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
+
+ACCOUNTS = ("database_url", "redis_url", "outbox_folder")
+"""Settings of the router that say where accounts are kept."""
 
 
 def checked(path: Path) -> dict[str, Any]:
@@ -63,6 +66,21 @@ def without_proxy(config: Mapping[str, Any], host: str, port: int) -> dict[str, 
     listening = {**routed[0], "route_prefix": None, "args": args}
     others = [listening if one is routed[0] else one for one in applications]
     return {**config, "proxy_location": "Disabled", "applications": others}
+
+
+def without_accounts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same system without accounts, for where nobody else reaches it: it needs no database and asks for no keys."""
+    applications = [
+        {**one, "args": {**_without(one.get("args") or {}, ACCOUNTS), "allow_without_keys": True}}
+        if one.get("import_path") == ROUTER
+        else one
+        for one in applications_of(config)
+    ]
+    return {**config, "applications": applications}
+
+
+def _without(args: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name not in names}
 
 
 def _is_scaled(application: Mapping[str, Any]) -> bool:

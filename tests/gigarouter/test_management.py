@@ -232,6 +232,17 @@ def test_from_nothing_to_the_first_key(url: str, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "everything adds up\n"
 
 
+def test_a_database_goes_back_to_an_older_version(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accounts", "migrate", "--database", url]) == 0
+    assert main(["accounts", "migrate", "--database", url, "--back-to", "0001"]) == 0
+    assert capsys.readouterr().out == "the database has version 0001\n" * 2
+    assert main(["accounts", "migrate", "--database", url, "--back-to", "9999"]) == 1
+    assert "of another gigarouter" in capsys.readouterr().err
+    for word in ("base", "head", "-1"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["accounts", "migrate", "--database", url, f"--back-to={word}"])
+
+
 def test_a_sum_that_is_wrong_is_a_failure(url: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     from sqlalchemy import update
 

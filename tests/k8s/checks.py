@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.k8s import monitoring_rules, operator_rules, pod_rules, reference_rules, serve_rules
+from tests.k8s import accounts_rules, monitoring_rules, operator_rules, pod_rules, reference_rules, serve_rules
 from tests.k8s.objects import Object, Objects, cluster, pods, ray_groups
 from tests.k8s.serve_rules import GPU, quantity
 
@@ -21,6 +21,8 @@ CHECKS: tuple[Check, ...] = (
     operator_rules.tolerance, operator_rules.gates,
     serve_rules.config, serve_rules.environment, serve_rules.times, serve_rules.versions, serve_rules.room,
     serve_rules.memory,
+    accounts_rules.plain_text, accounts_rules.variables, accounts_rules.outbox, accounts_rules.migrating,
+    accounts_rules.reaching,
 )  # fmt: skip
 
 

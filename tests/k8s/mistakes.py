@@ -26,6 +26,11 @@ REDIS_BOX = "spec.template.spec.containers.0"
 ALERTS = "PrometheusRule/gigarouter"
 FETCH = "Job/gigarouter-fetch"
 FETCH_BOX = "spec.template.spec.containers.0"
+MIGRATE = "Job/gigarouter-migrate"
+MIGRATE_BOX = FETCH_BOX
+MIGRATE_WAY = "NetworkPolicy/gigarouter-migrate"
+DATABASE_URL = 8
+"""Where the variables of accounts begin among those of a Pod of Ray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,92 @@ IN_REFERENCES = (
     Mistake("NetworkPolicy/gigarouter-head", "spec.egress", [], "does not reach the API server"),
 )
 
+
+def from_secret(name: str, key: str, **more: Any) -> dict[str, Any]:
+    """A variable that comes from the Secret of accounts."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": "gigarouter-accounts", "key": key, **more}}}
+
+
+IN_ACCOUNTS = (
+    of_service(f"{CPU_BOX}.env.{DATABASE_URL}", GONE, "group cpu: has no GIGAROUTER_DATABASE_URL"),
+    of_service(f"{GPU_BOX}.env.{DATABASE_URL + 1}", GONE, "group gpu: has no GIGAROUTER_REDIS_URL, which the Serve"),
+    of_service(
+        f"{CPU_BOX}.env.{DATABASE_URL}",
+        {"name": "GIGAROUTER_DATABASE_URL", "value": "environment"},
+        "GIGAROUTER_DATABASE_URL does not come from a Secret",
+    ),
+    of_service(
+        f"{HEAD_BOX}.env.{DATABASE_URL + 1}",
+        from_secret("GIGAROUTER_REDIS_URL", "password"),
+        "GIGAROUTER_REDIS_URL is password of gigarouter-accounts, and not its own key",
+    ),
+    of_service(
+        f"{GPU_BOX}.env.{DATABASE_URL}",
+        from_secret("GIGAROUTER_DATABASE_URL", "GIGAROUTER_DATABASE_URL", optional=True),
+        "gpu: GIGAROUTER_DATABASE_URL must not be optional",
+    ),
+    of_service(
+        f"{CPU_BOX}.env.{DATABASE_URL + 3}",
+        from_secret("GIGAROUTER_BOOTSTRAP_KEY", "GIGAROUTER_BOOTSTRAP_KEY"),
+        "cpu: GIGAROUTER_BOOTSTRAP_KEY must be optional",
+    ),
+    of_service(
+        f"{HEAD_BOX}.env.{DATABASE_URL + 2}",
+        {"name": "GIGAROUTER_KEY_PEPPER", "value": "0" * 64},
+        "head ray-head: GIGAROUTER_KEY_PEPPER stands there in plain text",
+    ),
+    of_service(
+        f"{HEAD_BOX}.env.0",
+        {"name": "PLACE", "value": "postgresql://gigarouter:5241590@postgres/gigarouter"},
+        "RayService/gigarouter: a URL with a password stands there",
+    ),
+    Mistake(
+        MIGRATE,
+        "metadata.annotations.note",
+        "the first key is gr-" + "x" * 43,
+        "Job/gigarouter-migrate: a key stands there in plain text",
+    ),
+    of_service(f"{CPU_BOX}.volumeMounts.3", GONE, "cpu: no volume holds outbox_folder, /var/lib/gigarouter/outbox"),
+    of_service(f"{GPU_BOX}.volumeMounts.3.readOnly", True, "gpu: outbox_folder is mounted for reading alone"),
+    of_service(f"{GPU_POD}.volumes.3.emptyDir", {}, "gpu: the volume accounts may take the whole disk of the node"),
+    Mistake(MIGRATE, f"{MIGRATE_BOX}.command", ["gigarouter", "accounts", "check"], "so that the tables are not made"),
+    Mistake(MIGRATE, "spec.backoffLimit", GONE, "migrate: backoffLimit is missing"),
+    Mistake(MIGRATE, "spec.activeDeadlineSeconds", GONE, "migrate: activeDeadlineSeconds is missing"),
+    Mistake(MIGRATE, "spec.template.spec.restartPolicy", "Always", "migrate: restartPolicy would run it for ever"),
+    Mistake(MIGRATE, f"{MIGRATE_BOX}.image", "registry.example.com/gigarouter:0.0.9", "is not that of the cluster"),
+    Mistake(
+        MIGRATE,
+        f"{MIGRATE_BOX}.env.0",
+        from_secret("GIGAROUTER_DATABASE_URL", "url"),
+        "Job/gigarouter-migrate: GIGAROUTER_DATABASE_URL is url of",
+    ),
+    Mistake(MIGRATE, f"{MIGRATE_BOX}.env.0", GONE, "Job/gigarouter-migrate: GIGAROUTER_DATABASE_URL does not come"),
+    Mistake(MIGRATE, "metadata.annotations.helm~sh/hook", "post-install", "helm.sh/hook is not pre-install"),
+    Mistake(
+        MIGRATE, "metadata.annotations.helm~sh/hook-weight", "-2", "ServiceAccount/gigarouter-migrate: does not come b"
+    ),
+    Mistake(
+        MIGRATE, "metadata.annotations.argocd~argoproj~io/sync-wave", "0", "does not come before the RayService in Argo"
+    ),
+    Mistake(
+        "ServiceAccount/gigarouter-migrate", "metadata.labels.app~kubernetes~io/component", GONE,
+        "ServiceAccount/gigarouter-migrate: lacks the label by which kubectl applies it",
+    ),
+    Mistake("Namespace/gigarouter", "metadata.annotations", GONE, "Namespace/gigarouter: does not come before"),
+    Mistake(MIGRATE_WAY, "spec.egress.0.ports", [], "migrate: no NetworkPolicy lets it look up names"),
+    Mistake(MIGRATE_WAY, "spec.egress.1", GONE, "migrate: no NetworkPolicy lets it reach the database"),
+    Mistake(MIGRATE_WAY, "spec.egress.1.to", GONE, "NetworkPolicy/gigarouter-migrate lets it reach every host or port"),
+    Mistake(MIGRATE_WAY, "spec.egress.1.ports.1", {"protocol": "TCP", "port": 8265}, "lets it reach port 8265"),
+    Mistake(
+        "NetworkPolicy/gigarouter-workers", "spec.egress.1.ports.0", GONE,
+        "group cpu does not reach the database of accounts at port 5432",
+    ),
+    Mistake(
+        "NetworkPolicy/gigarouter-workers", "spec.egress.1", GONE,
+        "group gpu does not reach the Redis of accounts at port 6379",
+    ),
+)  # fmt: skip
+
 FOR_THE_OPERATOR = (
     of_service("metadata.name", "gigarouter-" + "x" * 40, "a name has at most 47"),
     of_service("metadata.annotations", {"ray.io/initializing-timeout": "5m"}, "must be deleted by hand"),
@@ -219,6 +310,13 @@ IN_THE_CONFIG = (
     ("required_models: [blip-large,", "required_models: [blip-larger,", "blip-larger"),
     ("request_timeout_s: 120", "request_timeout_s: 600", "a request may take 600 s"),
     ("request_timeout_s: 120", "request_timeout_s: 110", "GIGAROUTER_FRONT is"),
+    ("database_url: environment\n", "allow_without_keys: true\n", "is for accounts, and the Serve config has no data"),
+    ("      database_url: environment\n", "", "the router refuses to start"),
+    ("database_url: environment", "database_url: postgresql://router:x@db/a", "database_url must be"),
+    ("database_url: environment", "database_url: sqlite:////srv/a.db", "is a file of one machine, and 8 routers"),
+    ("redis_url: environment", "allow_without_keys: true", "allow_without_keys: contradicts database_url"),
+    ("redis_url: environment", "", "each router counts the limits of keys by itself"),
+    ("outbox_folder: /var/lib/gigarouter/", "outbox_folder: /srv/", "no volume holds outbox_folder, /srv/outbox"),
     ("max_surge_percent: 100 # the new", "max_surge_percent: 0 # the new", "blip-large: its only replica stops"),
 )
 """(what stands in serve_config.yaml, the mistake, the words)."""

@@ -10,7 +10,7 @@ from tests.k8s.objects import Object, Objects, Pod, cluster, env_of, of_kind, po
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Sources of volumes that a restricted Pod may have."""
 
-SECRET = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACCESS_?KEY|DATABASE_URL")
+SECRET = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACCESS_?KEY|DATABASE_URL|REDIS_URL|PEPPER|_KEY$")
 PINNED = re.compile(r"[^\s:@]+(:\d+/[^\s:@]+)?(:[\w][\w.-]*|@sha256:[0-9a-f]{64})")
 
 
@@ -105,7 +105,7 @@ def one_image(objects: Objects) -> Iterator[str]:
 
 
 def jobs(objects: Objects) -> Iterator[str]:
-    """The Job that fetches weights runs the cluster's image, reaches the hub, writes to the claim, and ends."""
+    """Jobs run the cluster's image and end; the one that fetches weights reaches the hub and writes to the claim."""
     images = {str(one["image"]) for pod in ray_pods(objects) for one in pod.containers if one.get("image")}
     for one in of_kind(objects, "Job"):
         place, spec = f"Job/{one['metadata']['name']}", one["spec"]["template"]["spec"]

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from tests.k8s.objects import Object, Objects, Pod, cluster, name_of, of_kind, pods, ray_pods, ray_service
 
-YOUR_SECRETS = {"gigarouter-redis", "gigarouter-environment", "gigarouter-hub", "gigarouter-tls"}
+YOUR_SECRETS = {
+    "gigarouter-accounts", "gigarouter-redis", "gigarouter-environment", "gigarouter-hub", "gigarouter-tls",
+}  # fmt: skip
 """Secrets that k8s/README.md has the reader make."""
 
 NODE_TYPES = ("head", "worker", "redis-cleanup")
@@ -190,7 +192,7 @@ def network(objects: Objects) -> Iterator[str]:
     if not any(one["metadata"]["name"] == "gigarouter-cluster" for one in policies):
         return
     for one in policies:
-        if "Ingress" not in one["spec"].get("policyTypes", []):
+        if one["spec"].get("policyTypes") != ["Egress"] and "Ingress" not in one["spec"].get("policyTypes", []):
             yield f"{name_of(one)}: does not say what may come in"
         for rule in one["spec"].get("ingress") or []:
             if not rule.get("from"):
@@ -201,21 +203,23 @@ def network(objects: Objects) -> Iterator[str]:
     for wanted in (("head", 8265), ("head", 8000), ("worker", 8000)):
         if wanted not in opened:
             yield f"NetworkPolicy: the operator does not reach port {wanted[1]} of a {wanted[0]}"
-    of_all = [one for one in policies if _is_for(one, {"app.kubernetes.io/part-of": "gigarouter"})]
-    if not any(53 in _egress_ports(one) for one in of_all):
+    of_all = [one for one in policies if is_for(one, {"app.kubernetes.io/part-of": "gigarouter"})]
+    if not any(53 in egress_ports(one) for one in of_all):
         yield "NetworkPolicy: nothing may look up names"
     if cluster(objects).get("enableInTreeAutoscaling") and not any(
-        443 in _egress_ports(one) for one in policies if _selects(one, "head")
+        443 in egress_ports(one) for one in policies if _selects(one, "head")
     ):
         yield "NetworkPolicy: the autoscaler does not reach the API server"
 
 
 def fetching(objects: Objects) -> Iterator[str]:
-    """A Job whose way out is limited looks up names and reaches the hub, and reaches no Pod of the cluster."""
+    """A Job that fetches weights looks up names and reaches the hub, and reaches no Pod of the cluster."""
     for job in of_kind(objects, "Job"):
+        if "fetch" not in job["spec"]["template"]["spec"]["containers"][0].get("command", []):
+            continue
         labels = job["spec"]["template"]["metadata"].get("labels") or {}
-        policies = [one for one in of_kind(objects, "NetworkPolicy") if _is_for(one, labels)]
-        ports = {port for one in policies for port in _egress_ports(one)}
+        policies = [one for one in of_kind(objects, "NetworkPolicy") if is_for(one, labels)]
+        ports = {port for one in policies for port in egress_ports(one)}
         if not policies:
             yield f"{name_of(job)}: no NetworkPolicy is for its Pods"
         for port, what in ((53, "look up names"), (443, "reach the hub")):
@@ -227,7 +231,8 @@ def fetching(objects: Objects) -> Iterator[str]:
                     yield f"{name_of(job)}: {name_of(one)} lets it reach Pods"
 
 
-def _is_for(policy: Object, labels: Mapping[str, str]) -> bool:
+def is_for(policy: Object, labels: Mapping[str, str]) -> bool:
+    """Whether a NetworkPolicy holds for Pods with these labels."""
     wanted = policy["spec"]["podSelector"].get("matchLabels") or {}
     return all(labels.get(name) == value for name, value in wanted.items())
 
@@ -244,5 +249,6 @@ def _ports_for(policies: Objects, node_type: str, namespace: str) -> Iterator[in
                 yield from (port["port"] for port in rule.get("ports") or [])
 
 
-def _egress_ports(policy: Object) -> set[int]:
+def egress_ports(policy: Object) -> set[int]:
+    """The ports of all that a NetworkPolicy lets out."""
     return {port["port"] for rule in policy["spec"].get("egress") or [] for port in rule.get("ports") or []}

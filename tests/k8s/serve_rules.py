@@ -45,6 +45,16 @@ def _read(text: str) -> Object:
     return dict(yaml.safe_load(text))
 
 
+def router_settings(objects: Objects) -> RouterConfig:
+    """The settings of the router; the defaults where they cannot be read, which the check of the config reports."""
+    routers = [one for one in serve_config(objects)["applications"] if one["import_path"] == ROUTER]
+    args = (routers[0].get("args") if routers else None) or {}
+    try:
+        return RouterConfig.from_args(args)
+    except ConfigError:
+        return RouterConfig()
+
+
 @cache
 def _faults_of(text: str) -> tuple[str, ...]:
     return tuple(str(problem) for problem in check(_read(text), folders=False))
@@ -118,8 +128,7 @@ def _all_env(pod: Pod, maps: dict[str, dict[str, str]]) -> dict[str, Any]:
 
 def times(objects: Objects) -> Iterator[str]:
     """Each wait is longer than what it waits for."""
-    routers = [one for one in serve_config(objects)["applications"] if one["import_path"] == ROUTER]
-    longest = max(RouterConfig.from_args(one.get("args") or {}).request_timeout_s for one in routers)
+    longest = router_settings(objects).request_timeout_s
     for pod in ray_pods(objects):
         drain = float(env_of(_main(pod)).get(DRAIN, 30))
         if drain < longest:

@@ -64,7 +64,7 @@ def test_rocksdb_fits_the_schema(tmp_path: Path) -> None:
 
 def test_every_component_is_tried() -> None:
     there = {path.name for path in (K8S / "components").iterdir()}
-    assert there == {*ANYWHERE, *SCALED, "gpu"}
+    assert there == {*ANYWHERE, *SCALED, "gpu", "accounts"}
     used = yaml.safe_load((K8S / "overlays/gpu-prod/kustomization.yaml").read_text("utf-8"))["components"]
     assert "../../components/pdb" in used
 

@@ -178,11 +178,12 @@ def test_its_command_answers_as_its_user_on_a_root_that_nothing_writes_to(tmp_pa
 
 
 def variables() -> dict[str, str]:
-    """Those of compose.yaml."""
+    """Those of a laptop's cluster, whose config is the image's own, and of compose.yaml, but for accounts."""
     service = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["gigarouter"]
-    lines = (ROOT / service["env_file"]).read_text("utf-8").splitlines()
+    lines = (K8S / "overlays/kind/transport.env").read_text("utf-8").splitlines()
     transport = dict(line.split("=", 1) for line in lines)
-    return {**transport, **service["environment"], "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    rays = {name: value for name, value in service["environment"].items() if name.startswith("RAY_")}
+    return {**transport, **rays, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def wait_until_ready(container: Container, log: Path) -> Any:

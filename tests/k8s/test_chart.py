@@ -14,6 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from deployments.local.serve_config import without_accounts
 from tests.k8s.checks import faults
 from tests.k8s.objects import K8S, Object, Objects, combined, name_of, of_kind, overlay, ray_service
 
@@ -97,17 +98,36 @@ def test_your_own_config_takes_the_place_of_ours() -> None:
 
 def test_namespaces_and_names_of_others_can_be_chosen() -> None:
     chosen = {
-        "networkPolicy": {"enabled": True, "operatorNamespace": "ray", "monitoringNamespace": "prometheus"},
+        "networkPolicy": {
+            "enabled": True,
+            "operatorNamespace": "ray",
+            "monitoringNamespace": "prometheus",
+            "databaseNamespace": "data",
+        },
         "ingress": {"enabled": True, "host": "vlm.test", "className": "traefik", "clusterIssuer": "own-ca"},
     }
     objects = rendered({**chosen, **NAMESPACE})
     text = yaml.safe_dump_all(objects)
     assert "kuberay-system" not in text
+    assert text.count("kubernetes.io/metadata.name: data\n") == 2, "for the routers and for the Job"
+    assert "metadata.name: databases" not in text
     assert "example.com" not in yaml.safe_dump_all(of_kind(objects, "Ingress"))
     (ingress,) = of_kind(objects, "Ingress")
     assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]] == ["vlm.test"]
     assert ingress["spec"]["ingressClassName"] == "traefik"
     assert ingress["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "own-ca"
+
+
+def test_your_own_config_may_have_no_accounts() -> None:
+    config = without_accounts(yaml.safe_load((K8S / "base/serve_config.yaml").read_text("utf-8")))
+    chosen = {
+        "serve": {"preset": "gpu", "config": yaml.safe_dump(config), "transport": "A=1\n"},
+        "accounts": {"enabled": False},
+    }
+    assert refusals(chosen) == ""
+    objects = rendered({**chosen, **NAMESPACE})
+    assert of_kind(objects, "Job") == []
+    assert "GIGAROUTER_DATABASE_URL" not in json.dumps(objects)
 
 
 def test_an_incremental_upgrade_can_be_chosen() -> None:
@@ -166,6 +186,10 @@ WRONG: list[tuple[Object, str]] = [
     ({"podDisruptionBudgets": {"enabled": True}}, "['cpu', 'minReplicas']: 1 is less than the minimum of 2"),
     ({"serve": {"preset": "miniatures"}, "gpu": {"enabled": False}, "modelCache": {"enabled": True}}, "True was"),
     ({"networkPolicy": {"operatorNamespace": "kube_ray"}}, "'kube_ray' does not match"),
+    ({"networkPolicy": {"databaseNamespace": "data bases"}}, "'data bases' does not match"),
+    ({"accounts": {"enabled": False}}, "['accounts', 'enabled']: True was expected"),
+    ({"accounts": {"databaseUrl": "postgresql://x"}}, "'databaseUrl' was unexpected"),
+    ({"serve": {"preset": "miniatures"}, "gpu": {"enabled": False}}, "['accounts', 'enabled']: False was expected"),
     ({"ingress": {"host": "https://x.test"}}, "'https://x.test' does not match"),
     ({"ingress": {"tls": False}}, "'tls' was unexpected"),
     ({"namespace": {}, "monitoring": {"enabled": None}}, "None is not of type 'boolean'"),

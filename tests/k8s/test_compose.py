@@ -1,10 +1,12 @@
-"""compose.yaml: what its service runs starts the system on this machine, and its settings are safe."""
+"""compose.yaml: what its services run starts on this machine, and their settings are safe."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -16,15 +18,28 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
+from deployments.check import check
+from deployments.environment import variables
 from deployments.local.processes import descendants
+from deployments.local.serve_config import without_accounts
 from tests.deployments.client import Question
 from tests.deployments.system import free_port
+from tests.k8s.accounts_rules import MIGRATE, NEEDED
 from tests.k8s.objects import K8S, ROOT
 from tests.router.test_haproxy import free_ports
+from tools.k8s import made
 
-SERVICE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["gigarouter"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICE = SERVICES["gigarouter"]
 BAKED = "/opt/gigarouter"
+REQUIRED = re.compile(r"\$\{[A-Z_]+:\?run compose/secrets\.sh\}")
+OPTIONAL = re.compile(r"\$\{GIGAROUTER_BOOTSTRAP_KEY:-\}")
+SECRET = re.compile(r"PASSWORD|TOKEN|_KEY|PEPPER|_URL")
+FILES = "/run/secrets/"
 START_S = 300
 """Seconds for the start of everything on a busy machine."""
 
@@ -38,24 +53,125 @@ HAPROXY_FILES = {
 """Where this HAProxy's files are to be, beside another's on this machine; a container has a /tmp of its own."""
 
 
-def test_no_secret_stands_there_and_only_the_api_is_published() -> None:
-    environment = SERVICE["environment"]
-    assert environment["RAY_AUTH_MODE"] == "token"
-    assert re.fullmatch(r"\$\{RAY_AUTH_TOKEN:\?[^}]+\}", environment["RAY_AUTH_TOKEN"])
+def test_only_the_api_is_published() -> None:
+    assert SERVICE["environment"]["RAY_AUTH_MODE"] == "token"
     assert SERVICE["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert [name for name, one in SERVICES.items() if "ports" in one] == ["gigarouter"]
+    assert COMPOSE["networks"]["accounts"] == {"internal": True}
+    assert all(one["networks"] == ["accounts"] for name, one in SERVICES.items() if name != "gigarouter")
 
 
-def test_it_has_no_rights_and_as_much_memory_as_it_may() -> None:
-    assert SERVICE["cap_drop"] == ["ALL"]
-    assert SERVICE["security_opt"] == ["no-new-privileges:true"]
-    assert "privileged" not in SERVICE
-    assert {"mem_limit", "shm_size", "healthcheck", "restart"} <= SERVICE.keys()
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_stands_there(name: str) -> None:
+    for variable, value in SERVICES[name].get("environment", {}).items():
+        if SECRET.search(variable):
+            assert REQUIRED.search(value) or OPTIONAL.fullmatch(value) or value.startswith(FILES), variable
+
+
+def test_every_secret_is_one_that_the_script_makes(tmp_path: Path) -> None:
+    made = secrets_of(tmp_path)
+    wanted = set(re.findall(r"\$\{([A-Z_]+):[?-](?:run|\})", (ROOT / "compose.yaml").read_text("utf-8")))
+    files = {one["environment"] for one in COMPOSE["secrets"].values()}
+    assert wanted | files == made.keys()
+    assert re.fullmatch("gr-[A-Za-z0-9_-]{43}", made.pop("GIGAROUTER_BOOTSTRAP_KEY"))
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in made.values()), "they stand in URLs as they are"
+    assert len(set(made.values())) == len(made)
+
+
+def test_the_script_leaves_secrets_that_are_there_and_shows_them_to_nobody_else(tmp_path: Path) -> None:
+    first = secrets_of(tmp_path)
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    (tmp_path / ".env").write_text("REDIS_PASSWORD=mine\n", "utf-8")
+    second = secrets_of(tmp_path)
+    assert second["REDIS_PASSWORD"] == "mine"
+    assert second["DATABASE_PASSWORD"] != first["DATABASE_PASSWORD"]
+    assert "/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
+def secrets_of(folder: Path) -> dict[str, str]:
+    """What compose/secrets.sh writes, where its folder is below ``folder``."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make secrets with")
+    script = folder / "compose" / "secrets.sh"
+    script.parent.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "compose/secrets.sh", script)
+    subprocess.run([str(script)], check=True)
+    return dict(line.split("=", 1) for line in (folder / ".env").read_text("utf-8").splitlines())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_has_no_rights_and_as_much_memory_as_it_may(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert {"mem_limit", "restart", "logging"} <= service.keys()
+    assert "healthcheck" in service or name == "migrate"
+    assert re.fullmatch(r"(\$\{GIGAROUTER_IMAGE:-)?[a-z/]+:\d+\.[\w.-]+\}?", service["image"]), "pinned"
 
 
 def test_it_is_the_image_of_the_manifests() -> None:
     overlay = yaml.safe_load((K8S / "overlays/kind/kustomization.yaml").read_text("utf-8"))
     (image,) = overlay["images"]
-    assert SERVICE["image"] == f"${{GIGAROUTER_IMAGE:-{image['name']}:{image['newTag']}}}"
+    for name in ("gigarouter", "migrate"):
+        assert SERVICES[name]["image"] == f"${{GIGAROUTER_IMAGE:-{image['name']}:{image['newTag']}}}"
+
+
+def test_the_tables_are_made_before_the_router_starts() -> None:
+    assert SERVICES["migrate"]["command"] == MIGRATE
+    assert SERVICES["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert SERVICE["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_its_config_is_the_laptops_with_accounts() -> None:
+    config = yaml.safe_load((ROOT / COMPOSE["configs"]["serve"]["file"]).read_text("utf-8"))
+    laptops = yaml.safe_load((K8S / "overlays/kind/serve_config.yaml").read_text("utf-8"))
+    assert check(config, folders=False) == []
+    args = config["applications"][0]["args"]
+    production = yaml.safe_load((ROOT / "serve_config.yaml").read_text("utf-8"))["applications"][0]["args"]
+    assert args.pop("prices") == production["prices"]
+    assert without_accounts(config) == laptops
+    assert SERVICE["configs"] == [{"source": "serve", "target": f"{BAKED}/{SERVICE['command'][-1]}"}]
+    for setting, variable in NEEDED.items():
+        assert args[setting] == "environment"
+        assert variable in SERVICE["environment"]
+
+
+def test_what_is_not_yet_in_the_database_outlives_the_container() -> None:
+    config = yaml.safe_load((ROOT / COMPOSE["configs"]["serve"]["file"]).read_text("utf-8"))
+    volume, _, folder = SERVICE["volumes"][0].partition(":")
+    assert volume in COMPOSE["volumes"]
+    assert Path(config["applications"][0]["args"]["outbox_folder"]).is_relative_to(folder)
+    assert f"chown ray:ray /models {folder}" in (ROOT / "Dockerfile").read_text("utf-8")
+
+
+def test_what_is_made_of_other_files_is_as_new_as_they_are() -> None:
+    assert [path for path, text in made().items() if path.read_text("utf-8") != text] == []
+
+
+def test_its_redis_asks_for_the_password_that_is_in_the_file(tmp_path: Path) -> None:
+    server = shutil.which("valkey-server") or shutil.which("redis-server")
+    if server is None:
+        pytest.skip("there is no valkey-server or redis-server")
+    import redis
+
+    (tmp_path / "redis-password").write_text("a-password", "utf-8")
+    (command,) = SERVICES["redis"]["command"]
+    port = free_port()
+    command = command.replace(FILES, f"{tmp_path}/").replace(
+        "valkey-server -", f"{server} - --port {port} --bind 127.0.0.1"
+    )
+    running = subprocess.Popen([*SERVICES["redis"]["entrypoint"], command], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port, password="a-password", retry=Retry(ConstantBackoff(0.1), 100)) as known:
+            assert known.ping()
+            assert known.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        with redis.Redis(port=port) as unknown, pytest.raises(redis.AuthenticationError):
+            unknown.ping()
+        assert "a-password" not in Path(f"/proc/{running.pid}/cmdline").read_text()
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_it_stops_when_its_requests_have_ended() -> None:
@@ -65,10 +181,15 @@ def test_it_stops_when_its_requests_have_ended() -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The service's command with its variables, its files where the image has them from, and a port of its own."""
+    """The service's command with its variables, its files where the image has them from, and a port of its own.
+
+    Without a database, and so without keys: the rest of the config is the same.
+    """
     with tempfile.TemporaryDirectory(prefix="gr-", dir="/tmp") as name:
         folder, port = Path(name), free_port()
-        config = (K8S / "overlays/kind/serve_config.yaml").read_text("utf-8")
+        config = yaml.safe_dump(
+            without_accounts(yaml.safe_load((ROOT / "compose/serve_config.yaml").read_text("utf-8")))
+        )
         config = config.replace(BAKED, str(ROOT)).replace("port: 8000", f"port: {port}")
         (folder / SERVICE["command"][-1]).write_text(config, "utf-8")
         with (folder / "log").open("w") as log:
@@ -85,9 +206,9 @@ def url() -> Iterator[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """The service's variables, and those that keep this system apart from others on this machine."""
-    lines = (ROOT / SERVICE["env_file"]).read_text("utf-8").splitlines()
-    transport = dict(line.split("=", 1) for line in lines)
-    own = {**SERVICE["environment"], "RAY_AUTH_TOKEN": "0" * 64}
+    transport = variables(folder / SERVICE["command"][-1])
+    own = {name: value for name, value in SERVICE["environment"].items() if name.startswith("RAY_")}
+    own["RAY_AUTH_TOKEN"] = "0" * 64
     files = {variable: str(folder / name) for variable, name in HAPROXY_FILES.items()}
     apart = {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder), "RAY_raylet_start_wait_time_s": "120"}
     return {**os.environ, **transport, **own, **files, **free_ports(), **apart}

@@ -10,7 +10,10 @@ from tests.k8s.mistakes import GPU_BOX, IN_THE_CONFIG, Mistake, of_service
 from tests.k8s.objects import overlay, ray_service
 from tests.k8s.schema import core_faults, schema_faults
 
-OF_CHECKS = (*mistakes.IN_PODS, *mistakes.IN_REFERENCES, *mistakes.FOR_THE_OPERATOR, *mistakes.WITH_SERVE)
+OF_CHECKS = (
+    *mistakes.IN_PODS, *mistakes.IN_REFERENCES, *mistakes.IN_ACCOUNTS, *mistakes.FOR_THE_OPERATOR,
+    *mistakes.WITH_SERVE,
+)  # fmt: skip
 
 
 def label(mistake: Mistake) -> str:

@@ -6,9 +6,10 @@ import re
 
 import yaml
 
-from tests.k8s.checks import NODES
+from tests.k8s.checks import NODES, faults
 from tests.k8s.objects import K8S, OVERLAYS, ROOT, cluster, overlay
 from tests.k8s.reference_rules import YOUR_SECRETS
+from tests.k8s.schema import core_faults
 from tests.k8s.serve_rules import locked_ray
 from vlm.models.cards import cards
 
@@ -19,6 +20,15 @@ def test_every_component_and_overlay_is_named() -> None:
     for folder in ("components", "overlays"):
         for path in (K8S / folder).iterdir():
             assert path.name in TEXT
+
+
+def test_its_objects_go_with_those_of_production() -> None:
+    texts = re.findall(r"^```yaml\n(apiVersion:.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    objects = [one for text in texts for one in yaml.safe_load_all(text)]
+    assert {one["kind"] for one in objects} == {"Ingress", "NetworkPolicy"}
+    together = [*overlay("gpu-prod"), *objects]
+    assert faults(together) == []
+    assert list(core_faults(together)) == []
 
 
 def test_the_versions_are_those_of_the_manifests() -> None:

@@ -196,3 +196,15 @@ def test_the_router_listens_itself_where_a_proxy_has_nothing_to_do() -> None:
 )
 def test_the_proxy_stays_where_it_has_something_to_do(given: dict[str, Any]) -> None:
     assert serve_config.without_proxy(given, "127.0.0.1", 8001) == given
+
+
+# Without accounts
+
+
+def test_what_nobody_else_reaches_may_have_no_accounts() -> None:
+    given = _system(args={"drop_params": True, "database_url": "environment", "redis_url": "environment"})
+    router, blip = serve_config.without_accounts(given)["applications"]
+    assert router["args"] == {"drop_params": True, "allow_without_keys": True}
+    assert blip == given["applications"][1]
+    assert serve_config.without_accounts(_system())["applications"][0]["args"] == {"allow_without_keys": True}
+    assert given["applications"][0]["args"]["database_url"] == "environment"

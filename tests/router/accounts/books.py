@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from starlette.routing import Route
 from accounts.books import Books
 from accounts.database import Database
 from accounts.directory import Directory
-from accounts.keys import new_secret
+from accounts.keys import NewKey, new_secret
 from accounts.types import Account, KeySpec, Scope
 from router.accounts.account_routes import AccountRoutes
 from router.accounts.authentication import Authentication
@@ -56,9 +56,15 @@ class World:
 
     def key(self, *scopes: Scope, account: Account | None = None, **spec: Any) -> str:
         """The secret of a new key of the first account."""
-        whose = (account or self.account).id
+        return self._new(scopes, account, spec).secret
+
+    def key_id(self, *scopes: Scope, **spec: Any) -> str:
+        """The id of such a key."""
+        return self._new(scopes, None, spec).key.id
+
+    def _new(self, scopes: Sequence[Scope], account: Account | None, spec: Json) -> NewKey:
         spec = {"name": "camera", "scopes": frozenset(scopes or ("inference",)), **spec}
-        return self.directory.create_key(whose, KeySpec(**spec), "test").secret
+        return self.directory.create_key((account or self.account).id, KeySpec(**spec), "test")
 
     def app(self, keyring: Keyring, **settings: Any) -> Starlette:
         config = RouterConfig.from_args({"database_url": "environment", **settings})

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from accounts.database import Database, open_database
+from accounts.directory import Directory
 from accounts.errors import AccountsUnavailable
 from accounts.keys import new_secret
 from accounts.types import KeySpec
@@ -216,3 +218,26 @@ async def test_an_unexpected_error_does_not_end_the_search_for_changes(caplog: p
         await eventually(is_refused)
     assert "unexpected RuntimeError" in caplog.text
     assert secret not in caplog.text
+
+
+async def test_two_routers_with_one_database_notice_what_the_other_changed(
+    database: Database, database_url: str
+) -> None:
+    """Each has connections of its own; what one revokes is refused by both."""
+    other = open_database(database_url)
+    here, there = (Directory(one, b"pepper" * 4) for one in (database, other))
+    owner = here.create_organisation("Example", "test")
+    account = here.create_account(owner.id, "cameras", "test")
+    made = here.create_key(account.id, KeySpec("gate"), "test")
+    digest = here.digest(made.secret)
+    first, second = (Keyring(one, one.digest, patience_s=5.0) for one in (here, there))
+    async with first.running(), second.running():
+        assert [await one.find(digest) for one in (first, second)] == [made.key, made.key]
+        there.revoke_key(made.key.id, "test")
+
+        async def both_refuse() -> bool:
+            return [await one.find(digest) for one in (first, second)] == [None, None]
+
+        await eventually(both_refuse)
+    assert here.key(made.key.id).last_used_at is not None, "uses are written down at the end"
+    other.close()
