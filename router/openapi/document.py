@@ -34,6 +34,7 @@ VERSION = "0.1.0"
 EVENT_STREAM = "text/event-stream"
 OF_STATUS = {
     401: ("www-authenticate",),
+    409: ("retry-after",),
     429: ("retry-after", "retry-after-ms", "x-should-retry", *OF_LIMITS),
     503: ("retry-after",),
     507: ("x-should-retry",),

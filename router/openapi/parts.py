@@ -61,6 +61,15 @@ PARAMETERS = (
 )
 """Of every route."""
 
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "Where the server keeps accounts: the same request with the same key is answered once, and whoever sends it again "
+    "gets the same answer, which is paid once.",
+    {"type": "string", "pattern": "^[ -~]{1,255}$"},
+)
+"""Of the routes to models."""
+
 HEADERS: Mapping[str, tuple[str, Schema]] = {
     "x-request-id": ("The id of the request, also in the logs.", {"type": "string", "minLength": 1}),
     "x-client-request-id": ("The client's own id, if it sent one.", {"type": "string", "minLength": 1}),
@@ -82,7 +91,11 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
         )
     },
     "www-authenticate": ("How a key is to be sent.", {"const": "Bearer"}),
+    "idempotent-replayed": ("The answer was made for an earlier request with this key.", {"const": "true"}),
+    "idempotent-stored": ("The answer is too long to be kept for a later request with this key.", {"const": "false"}),
 }
+OF_MODELS = ("x-gigarouter-model", "idempotent-replayed", "idempotent-stored")
+"""Of the answers of models."""
 OF_LIMITS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
 """Of the answers of models, and of refusals for too much."""
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")

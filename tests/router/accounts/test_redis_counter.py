@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from accounts.errors import AccountsUnavailable, LimitReached
+from accounts.errors import AccountsError, AccountsUnavailable, LimitReached
 from accounts.types import EVERY_MODEL, Limits
 from router.accounts.limits import RateLimits, Taken, open_limits
 from router.accounts.redis_counter import RedisCounter
@@ -261,3 +261,11 @@ async def test_it_closes_although_redis_is_gone() -> None:
     with pytest.raises(AccountsUnavailable):
         await limits.take("key_a", "m", of_all(requests=1))
     await limits.close()
+
+
+@pytest.mark.parametrize("url", ["redis://:very/secret@127.0.0.1:6379/0", "http://:secret@127.0.0.1"])
+def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+    with pytest.raises(AccountsError) as caught:
+        open_limits(url)
+    assert "secret" not in f"{caught.value}{caught.value.__cause__}"
+    assert caught.value.__suppress_context__
