@@ -218,8 +218,8 @@ ROOMS: dict[str, set[str]] = {
     # The command: a table of programs, which are imported by their names when they are asked for.
     "gigarouter": {
         "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/types",
-        "router/accounts", "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks", "vlm/verify",
-        "router/suggest",
+        "router/accounts", "vlm/errors", "vlm/cli", "vlm/loading", "vlm/models/cards", "vlm/models/checks",
+        "vlm/verify", "router/suggest",
     },
     # Trains and evaluates the bundled checkpoints; the packages do not import it. It may import single families.
     "training": {

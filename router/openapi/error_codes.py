@@ -70,6 +70,7 @@ CASES = (
     ErrorCase(404, "unknown_url", "No such route."),
     ErrorCase(405, "method_not_supported", "The route does not have this method; the header Allow lists its methods."),
     ErrorCase(408, "request_timeout", "The headers or the body arrived too slowly; the connection is closed."),
+    ErrorCase(409, "idempotency_key_in_use", "The request with this Idempotency-Key still runs; try again."),
     ErrorCase(413, "request_too_large", "The body has too many bytes."),
     ErrorCase(
         429,
@@ -133,6 +134,6 @@ OF_MODELS = (
     "timeout",
 )
 OF_FILES = (*OF_ROUTES, "files_not_enabled", "files_unavailable", "timeout")
-OF_PAID = ("model_not_allowed", "insufficient_quota", "idempotency_key_reused")
+OF_PAID = ("model_not_allowed", "insufficient_quota", "idempotency_key_reused", "idempotency_key_in_use")
 OF_REQUESTS = (*OF_ROUTES, *OF_JSON, *OF_IMAGES, *OF_MODELS, *OF_FILES, *OF_PAID)
 """Of every route that sends a request to a model."""

@@ -166,5 +166,5 @@ def responses() -> Iterator[tuple[str, Json]]:
 def test_every_answer_has_its_headers() -> None:
     for status, answer in responses():
         assert {"x-request-id", "x-client-request-id", "openai-processing-ms"} <= answer["headers"].keys()
-        assert ("retry-after" in answer["headers"]) == (status in ("429", "503"))
+        assert ("retry-after" in answer["headers"]) == (status in ("409", "429", "503"))
         assert ("www-authenticate" in answer["headers"]) == (status == "401")
