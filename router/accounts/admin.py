@@ -19,8 +19,8 @@ from router.accounts.bodies import (
     OrganisationBody,
     RotationBody,
 )
-from router.accounts.handlers import Handlers, admin_of, body_of, private
-from router.accounts.pages import limit_of, number_after, page_json
+from router.accounts.handlers import Handlers, admin_of, body_of, id_in_path, private
+from router.accounts.pages import id_of, limit_of, number_after, page_json
 from router.accounts.views import account_json, audit_json, key_json, new_key_json, organisation_json
 
 Json = dict[str, Any]
@@ -63,11 +63,11 @@ class AdminRoutes(Handlers):
 
     async def retrieve_organisation(self, request: Request) -> Response:
         """``GET /v1/admin/organisations/{id}``."""
-        return private(organisation_json(await asyncio.to_thread(self._on.directory.organisation, _id(request))))
+        return private(organisation_json(await asyncio.to_thread(self._on.directory.organisation, id_in_path(request))))
 
     async def close_organisation(self, request: Request) -> Response:
         """``DELETE /v1/admin/organisations/{id}``: it is closed with all its accounts, and stays in the books."""
-        closed = await self._changing(self._on.directory.close_organisation, _id(request), admin_of(request))
+        closed = await self._changing(self._on.directory.close_organisation, id_in_path(request), admin_of(request))
         return private(organisation_json(closed))
 
     async def create_account(self, request: Request) -> Response:
@@ -78,22 +78,22 @@ class AdminRoutes(Handlers):
 
     async def list_accounts(self, request: Request) -> Response:
         """``GET /v1/admin/accounts``, of one organisation or of all, the oldest first."""
-        find = partial(self._on.directory.accounts, request.query_params.get("organisation"))
+        find = partial(self._on.directory.accounts, id_of(request.query_params, "organisation"))
         return await self._page(request, find, account_json)
 
     async def retrieve_account(self, request: Request) -> Response:
         """``GET /v1/admin/accounts/{id}``."""
-        return private(account_json(await asyncio.to_thread(self._on.directory.account, _id(request))))
+        return private(account_json(await asyncio.to_thread(self._on.directory.account, id_in_path(request))))
 
     async def update_account(self, request: Request) -> Response:
         """``PATCH /v1/admin/accounts/{id}``."""
         body = await body_of(request, AccountChanges)
         update = partial(self._on.directory.update_account, name=body.name, prepaid=body.prepaid)
-        return private(account_json(await self._changing(update, _id(request), admin_of(request))))
+        return private(account_json(await self._changing(update, id_in_path(request), admin_of(request))))
 
     async def close_account(self, request: Request) -> Response:
         """``DELETE /v1/admin/accounts/{id}``: its keys are good for nothing, and what it did stays in the books."""
-        closed = await self._changing(self._on.directory.close_account, _id(request), admin_of(request))
+        closed = await self._changing(self._on.directory.close_account, id_in_path(request), admin_of(request))
         return private(account_json(closed))
 
     async def create_key(self, request: Request) -> Response:
@@ -104,44 +104,41 @@ class AdminRoutes(Handlers):
 
     async def list_keys(self, request: Request) -> Response:
         """``GET /v1/admin/keys``, of one account or of all, the oldest first."""
-        find = partial(self._on.directory.keys, request.query_params.get("account"))
+        find = partial(self._on.directory.keys, id_of(request.query_params, "account"))
         return await self._page(request, find, key_json)
 
     async def retrieve_key(self, request: Request) -> Response:
         """``GET /v1/admin/keys/{id}``."""
-        return private(key_json(await asyncio.to_thread(self._on.directory.key, _id(request))))
+        return private(key_json(await asyncio.to_thread(self._on.directory.key, id_in_path(request))))
 
     async def update_key(self, request: Request) -> Response:
         """``PATCH /v1/admin/keys/{id}``."""
         body = await body_of(request, KeyChanges)
-        changed = await self._changing(self._on.directory.update_key, _id(request), body.on, admin_of(request))
+        changed = await self._changing(self._on.directory.update_key, id_in_path(request), body.on, admin_of(request))
         return private(key_json(changed))
 
     async def rotate_key(self, request: Request) -> Response:
         """``POST /v1/admin/keys/{id}/rotate``: another secret, and the one before holds for a while."""
         body = await body_of(request, RotationBody)
         rotate = partial(self._on.directory.rotate_key, grace_s=body.grace_s)
-        return private(new_key_json(await self._changing(rotate, _id(request), admin_of(request))))
+        return private(new_key_json(await self._changing(rotate, id_in_path(request), admin_of(request))))
 
     async def revoke_key(self, request: Request) -> Response:
         """``DELETE /v1/admin/keys/{id}``: it is good for nothing from now on, and stays in the books."""
-        return private(key_json(await self._changing(self._on.directory.revoke_key, _id(request), admin_of(request))))
+        return private(
+            key_json(await self._changing(self._on.directory.revoke_key, id_in_path(request), admin_of(request)))
+        )
 
     async def list_audit(self, request: Request) -> Response:
         """``GET /v1/admin/audit``, of one subject or of all, the newest first."""
         query = request.query_params
         limit = limit_of(query)
         find = partial(self._on.directory.audit_entries, before=number_after(query), limit=limit + 1)
-        found = await asyncio.to_thread(find, query.get("subject"))
+        found = await asyncio.to_thread(find, id_of(query, "subject"))
         return private(page_json([audit_json(one) for one in found], limit))
 
     async def _page(self, request: Request, find: Callable[..., Sequence[T]], shown: Callable[[T], Json]) -> Response:
         query = request.query_params
         limit = limit_of(query)
-        found = await asyncio.to_thread(partial(find, after=query.get("after"), limit=limit + 1))
+        found = await asyncio.to_thread(partial(find, after=id_of(query, "after"), limit=limit + 1))
         return private(page_json([shown(one) for one in found], limit))
-
-
-def _id(request: Request) -> str:
-    found: str = request.path_params["id"]
-    return found

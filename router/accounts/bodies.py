@@ -52,7 +52,7 @@ def _some_dollars(text: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
-Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_printable)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_ITEMS)]
 Origins = Annotated[list[Annotated[Name, AfterValidator(_origin)]], Field(min_length=1, max_length=MAX_ITEMS)]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=3)]

@@ -17,9 +17,10 @@ from starlette.types import Scope
 
 from accounts.books import Books
 from accounts.directory import Directory
-from accounts.errors import AccountsUnavailable, NotAllowed
+from accounts.errors import AccountsUnavailable, NotAllowed, NotFound
 from accounts.types import Key
 from router.accounts.authentication import KEY_KEY
+from router.accounts.pages import is_id
 from router.asgi.body import read_body, read_object
 from router.asgi.deadline import until
 from router.asgi.errors import AccountsOff, json_response
@@ -117,6 +118,18 @@ def key_of(scope: Scope) -> Key:
     """The key of a request."""
     key: Key = scope[KEY_KEY]
     return key
+
+
+def id_in_path(request: Request) -> str:
+    """The id in the URL.
+
+    Raises:
+        NotFound: There can be nothing of this id.
+    """
+    found: str = request.path_params["id"]
+    if not is_id(found):
+        raise NotFound("There is nothing of this id.", "id")
+    return found
 
 
 def admin_of(request: Request) -> str:

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from accounts.money import nano_of
 from accounts.usage import MAX_ROWS, Group, UsageRow, csv_of
 from router.accounts.bodies import CreditBody
-from router.accounts.handlers import PRIVATE, Handlers, admin_of, body_of, key_of, private
+from router.accounts.handlers import PRIVATE, Handlers, admin_of, body_of, id_in_path, key_of, private
 from router.accounts.money_views import budgets_json, credits_json, entry_json, usage_json
-from router.accounts.pages import limit_of, number_after, page_json
+from router.accounts.pages import id_of, limit_of, number_after, page_json
 from router.accounts.usage_query import UsageQuery, read_usage_query
 from vlm.errors import InvalidRequest
 
@@ -64,18 +64,18 @@ class MoneyRoutes(Handlers):
 
     async def retrieve_credits(self, request: Request) -> Response:
         """``GET /v1/admin/credits/{id}``, by the id of an account."""
-        account = request.path_params["id"]
+        account = id_in_path(request)
         return private(credits_json(account, await asyncio.to_thread(self._on.books.balance, account)))
 
     async def list_entries(self, request: Request) -> Response:
         """``GET /v1/admin/credits/{id}/entries``: the ledger of an account, the newest first."""
-        account = request.path_params["id"]
+        account = id_in_path(request)
         await asyncio.to_thread(self._on.books.balance, account)  # tells that there is no such account
         return await self._entries(request, account)
 
     async def list_usage(self, request: Request) -> Response:
         """``GET /v1/admin/usage``, of one account or of all together."""
-        return await self._usage(request, request.query_params.get("account"), ALL_GROUPS)
+        return await self._usage(request, id_of(request.query_params, "account"), ALL_GROUPS)
 
     async def _entries(self, request: Request, account: str) -> Response:
         limit, before = limit_of(request.query_params), number_after(request.query_params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,25 @@ Json = dict[str, Any]
 
 MAX_PAGE = 500
 DEFAULT_PAGE = 100
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
+
+
+def id_of(query: QueryParams, name: str) -> str | None:
+    """The id that a query names, if it names one.
+
+    Raises:
+        InvalidRequest: It can be none: not every database takes every character.
+    """
+    text = query.get(name)
+    if text is not None and not is_id(text):
+        raise InvalidRequest(f"{name}: must be an id.", name, "invalid_value")
+    return text
+
+
+def is_id(text: str) -> bool:
+    """Whether there can be something of this id."""
+    return _ID.fullmatch(text) is not None
 
 
 def limit_of(query: QueryParams) -> int:

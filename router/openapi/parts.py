@@ -56,6 +56,13 @@ PARAMETERS = (
     ),
     Parameter("X-Client-Request-ID", "header", f"Sent back if it is one {ID_RULE}.", {"type": "string"}),
     Parameter(
+        "Idempotency-Key",
+        "header",
+        "Of a request to a model, where the server keeps accounts: the same request sent again with the same key gets "
+        "the same answer, and is paid once.",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+    Parameter(
         "traceparent", "header", "The caller's trace (W3C); it goes on here if traces are on.", {"type": "string"}
     ),
 )
@@ -98,6 +105,7 @@ OF_MODELS = ("x-gigarouter-model", "idempotent-replayed", "idempotent-stored")
 """Of the answers of models."""
 OF_LIMITS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
 """Of the answers of models, and of refusals for too much."""
+OF_REPEATS = ("idempotent-replayed", "idempotent-stored")
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
 ALWAYS = (
     "x-request-id",

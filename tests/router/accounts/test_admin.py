@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import httpx
@@ -234,3 +236,22 @@ async def test_every_route_asks_for_its_scope(database: Database, method: str, p
 async def test_without_accounts_every_route_says_so(method: str, path: str) -> None:
     async with client(FakeBackend()) as http:
         check_error(await http.request(method, path), 404, "accounts_not_enabled", None)
+
+
+async def test_characters_that_not_every_database_takes(database: Database) -> None:
+    world = a_world(database)
+    async with world.serving(world.admin) as [http]:
+        for path in ("keys?account=%00", "keys?after=a%00", "accounts?organisation=%00", "audit?subject=%00",
+                     "usage?account=%00", "keys?account="):  # fmt: skip
+            name = path.partition("?")[2].partition("=")[0]
+            check_error(await http.get(f"/v1/admin/{path}"), 400, "invalid_value", name)
+        for path in ("keys/%00", "accounts/%00", "organisations/a%00", "credits/%00", "credits/%00/entries",
+                     "keys/%F0%9F%98%80", f"keys/{'x' * 1000}"):  # fmt: skip
+            check_error(await http.get(f"/v1/admin/{path}"), 404, "not_found", "id")
+        body = {"account": "a\0", "name": "n"}
+        check_error(await http.post("/v1/admin/keys", json=body), 400, "invalid_value", "account")
+        page = base64.urlsafe_b64encode(json.dumps(["\0"]).encode()).decode()
+        check_error(await http.get("/v1/admin/usage", params={"page": page}), 400, "invalid_value", "page")
+        body = {"account": world.account.id, "amount": "1", "note": "\ud800"}
+        check_error(await http.post("/v1/admin/credits", content=json.dumps(body)), 400, "invalid_value", "note")
+        assert (await http.post("/v1/admin/organisations", json={"name": "Caf\u00e9 \U0001f600"})).status_code == 200
