@@ -19,7 +19,7 @@ from accounts.grants import Balance
 from accounts.ledger import day_of
 from accounts.money import Nano
 from accounts.types import PERIODS, Period
-from accounts.usage import MAX_ROWS, Entry, Group, UsageRow
+from accounts.usage_rows import MAX_ROWS, Entry, Group, UsageRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from accounts.checking import differences
 from accounts.database import Database, open_database
 from accounts.driver import driver_of
 from accounts.migrate import upgrade
+from accounts.usage_rows import Group
 from tests.accounts.books import NOON, PRICES, Owner, add_owners
 
 KEYS = 50
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def pages(database: Database) -> dict[str, Callable[[], object]]:
     """What is read."""
 
-    def used(*by: usage.Group) -> Callable[[], object]:
+    def used(*by: Group) -> Callable[[], object]:
         def read() -> object:
             with database.read() as connection:
                 return usage.usage(connection, "acct_1", start="2026-01-01", end="2027-01-01", by=by)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -26,7 +26,6 @@ from metrics.base import Metrics
 from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
 from router.accounts.account_routes import AccountRoutes
-from router.accounts.service import AccountsService
 from router.admission.rule import Admission
 from router.asgi.caller import caller_of
 from router.asgi.endpoint import admission_of, hold_of, sees_of
@@ -85,6 +84,9 @@ from serve_args.identity import identity
 from serve_args.open_address import require_keys
 from vlm.errors import EngineFailure, ModelNotReady, VlmError
 from vlm.grounding_schema import grounding_schema
+
+if TYPE_CHECKING:
+    from router.accounts.service import AccountsService
 
 
 def create_app(
@@ -337,9 +339,15 @@ class ListeningRouter:
 
 
 def _app(config: RouterConfig, metrics: Metrics, tracing: Tracing | None) -> Starlette:
-    accounts = None if config.database_url is None else AccountsService(config)
+    accounts = None if config.database_url is None else _accounts(config)
     backend = resilient(RayBackend(), config, tracing)
     return create_app(backend, config, metrics=metrics, tracing=tracing, accounts=accounts)
+
+
+def _accounts(config: RouterConfig) -> AccountsService:
+    from router.accounts.service import AccountsService  # what databases need takes half a second and 30 MiB
+
+    return AccountsService(config)
 
 
 def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = None) -> ResilientBackend:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -15,8 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from accounts.books import Books
-from accounts.directory import Directory
 from accounts.errors import AccountsUnavailable, NotAllowed, NotFound
 from accounts.types import Key
 from router.accounts.authentication import KEY_KEY
@@ -26,6 +24,10 @@ from router.asgi.deadline import until
 from router.asgi.errors import AccountsOff, json_response
 from router.asgi.validation import validated
 from router.config import RouterConfig
+
+if TYPE_CHECKING:
+    from accounts.books import Books
+    from accounts.directory import Directory
 
 Json = dict[str, Any]
 P = ParamSpec("P")

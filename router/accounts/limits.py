@@ -34,7 +34,6 @@ from router.accounts.counter import Amounts, Ask, Counter, Decision, Part
 from router.accounts.failed_keys import FailedKeys
 from router.accounts.memory_counter import MemoryCounter
 from router.accounts.rate_headers import rate_headers
-from router.accounts.redis_counter import RedisCounter
 from vlm.errors import InvalidRequest
 
 PLACE_RETRY_S = 1.0
@@ -56,6 +55,8 @@ def open_limits(redis_url: str | None) -> RateLimits:
     """
     if redis_url is None:
         return RateLimits(MemoryCounter(), MemoryCounter(most_scopes=STRANGERS))
+    from router.accounts.redis_counter import RedisCounter
+
     try:
         shared = RedisCounter(redis_url)
     except ValueError:

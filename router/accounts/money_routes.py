@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from accounts.money import nano_of
-from accounts.usage import MAX_ROWS, Group, UsageRow, csv_of
+from accounts.usage_rows import MAX_ROWS, Group, UsageRow, csv_of
 from router.accounts.bodies import CreditBody
 from router.accounts.handlers import PRIVATE, Handlers, admin_of, body_of, id_in_path, key_of, private
 from router.accounts.money_views import budgets_json, credits_json, entry_json, usage_json

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accounts.books import Spent
-from accounts.grants import Balance
 from accounts.money import Nano, dollars_of
 from accounts.types import PERIODS, Period
-from accounts.usage import Entry, UsageRow
+from accounts.usage_rows import Entry, UsageRow
 from router.accounts.usage_query import UsageQuery
+
+if TYPE_CHECKING:
+    from accounts.books import Spent
+    from accounts.grants import Balance
 
 Json = dict[str, Any]
 

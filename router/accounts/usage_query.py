@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from starlette.datastructures import QueryParams
 
-from accounts.usage import GROUPS, Group, UsageRow
+from accounts.usage_rows import GROUPS, Group, UsageRow
 from vlm.errors import InvalidRequest
 
 DEFAULT_DAYS = 30

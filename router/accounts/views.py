@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accounts.audit import AuditEntry
 from accounts.keys import NewKey
 from accounts.money import dollars_of
 from accounts.types import PERIODS, Account, Key, Limits, Organisation
+
+if TYPE_CHECKING:
+    from accounts.audit import AuditEntry
 
 Json = dict[str, Any]
 

@@ -338,7 +338,7 @@ async def _send_all(
     async with kept_alive(write, keep_alive_s) as write_event:
         async for event in events:
             await write_event(event)
-        exchange.bill.sent()
+            exchange.bill.sent()  # if it was the last; between the two, the process could be killed
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from typing_extensions import TypedDict
 
 from accounts.types import Scope
-from accounts.usage import Group
+from accounts.usage_rows import Group
 from router.accounts.bodies import (
     AccountBody,
     AccountChanges,

@@ -56,13 +56,6 @@ PARAMETERS = (
     ),
     Parameter("X-Client-Request-ID", "header", f"Sent back if it is one {ID_RULE}.", {"type": "string"}),
     Parameter(
-        "Idempotency-Key",
-        "header",
-        "Of a request to a model, where the server keeps accounts: the same request sent again with the same key gets "
-        "the same answer, and is paid once.",
-        {"type": "string", "minLength": 1, "maxLength": 255},
-    ),
-    Parameter(
         "traceparent", "header", "The caller's trace (W3C); it goes on here if traces are on.", {"type": "string"}
     ),
 )

@@ -11,7 +11,8 @@ import pytest
 from accounts import ledger
 from accounts.database import Database
 from accounts.types import Charge, Settlement
-from accounts.usage import Entry, Group, UsageRow, csv_of, entries, usage
+from accounts.usage import entries, usage
+from accounts.usage_rows import Entry, Group, UsageRow, csv_of
 from tests.accounts.books import NOON, PRICES, Books, Owner, add_owners
 
 DAY = 86_400_000
