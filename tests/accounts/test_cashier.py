@@ -224,13 +224,17 @@ def test_it_settles_what_others_left_and_no_other_database_has(
         ended.write([replace(owed(name), account=account)]).owed()
         ended.write([owed("unsent" if name == "mine" else "unknown")])
         ended.close()
+    damaged = Outbox(tmp_path)
+    damaged.write([owed("good"), replace(owed("bad"), price_list="unknown"), owed("fine")]).owed()
+    damaged.close()
 
     async def work(cashier: Cashier, outbox: Outbox) -> None:
-        await until(lambda: left(owned) == (-7, 0))
+        await until(lambda: left(owned) == (-21, 0))
 
     run(owned, tmp_path, work)
-    assert len(list(tmp_path.rglob("*.outbox"))) == 1
+    assert len(list(tmp_path.rglob("*.outbox"))) == 2
     assert any("another database" in record.message for record in caplog.records)
+    assert any("stays: ['bad']" in record.message for record in caplog.records)
     assert differences(owned) == []
 
 
