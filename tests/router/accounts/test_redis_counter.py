@@ -22,7 +22,7 @@ from tests.accounts.servers import Redis, program, running_redis
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).resolve().parents[3]
-LEASE_S = 0.6
+LEASE_S = 1.5
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_places_are_counted_over_all_routers(redis_url: str, connect: Conn
     results = await asyncio.gather(*asked, return_exceptions=True)
     taken = [result for result in results if isinstance(result, Taken)]
     assert len(taken) == 100
-    await asyncio.sleep(3 * LEASE_S)  # they run on, and their leases are renewed
+    await asyncio.sleep(1.5 * LEASE_S)  # they run on, and their leases are renewed
     assert await is_full(one, stated)
     assert await is_full(other, stated)
     taken.pop().end()
@@ -130,7 +130,7 @@ async def test_leases_are_renewed_while_others_never_stop_asking(redis_url: str,
             (await busy.take("key_b", "m", of_all(requests=10**6))).end()
 
     asking = [asyncio.create_task(ask_on()) for _ in range(4)]
-    await asyncio.sleep(3 * LEASE_S)
+    await asyncio.sleep(1.5 * LEASE_S)
     assert await is_full(other, stated)
     for task in asking:
         task.cancel()
@@ -138,11 +138,11 @@ async def test_leases_are_renewed_while_others_never_stop_asking(redis_url: str,
 
 
 async def test_windows_move_on_and_leave_nothing(redis_url: str, connect: Connect) -> None:
-    limits, stated = connect(redis_url, window_s=0.6), of_all(requests=2, tokens=100)
+    limits, stated = connect(redis_url, window_s=1.8), of_all(requests=2, tokens=100)
     taken = await limits.take("key_a", "m", stated, tokens=100)
     with pytest.raises(LimitReached) as caught:
         await limits.take("key_a", "m", stated, tokens=50)
-    assert 0 < caught.value.retry_after_s <= 0.61
+    assert 0 < caught.value.retry_after_s <= 1.83
     taken.used(50)
     await limits.take("key_a", "m", stated, tokens=50)
     await until_free(limits, stated)
@@ -170,7 +170,7 @@ asyncio.run(main(sys.argv[1], float(sys.argv[2])))
 
 
 async def test_a_router_that_is_killed_leaves_no_place_taken(redis_url: str, connect: Connect) -> None:
-    lease_s = 2.0
+    lease_s = 3.0
     command = [sys.executable, "-c", DIE, redis_url, str(lease_s)]
     ended = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, timeout=60, check=False)
     assert ended.returncode == -9
