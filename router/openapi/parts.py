@@ -58,9 +58,9 @@ PARAMETERS = (
     Parameter(
         "Idempotency-Key",
         "header",
-        "Of a request to a model, where the server keeps accounts: the same request sent again with the same key gets "
-        "the same answer, and is paid once.",
-        {"type": "string", "minLength": 1, "maxLength": 255},
+        "Up to 255 printable ASCII characters, of a request to a model where the server keeps accounts: the same "
+        "request sent again with the same key gets the same answer, and is paid once.",
+        {"type": "string"},
     ),
     Parameter(
         "traceparent", "header", "The caller's trace (W3C); it goes on here if traces are on.", {"type": "string"}
