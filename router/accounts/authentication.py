@@ -12,7 +12,7 @@ from typing import Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounts.errors import NotAllowed, WrongKey
+from accounts.errors import LimitReached, NotAllowed, WrongKey
 from accounts.types import Key
 from accounts.types import Scope as KeyScope
 from router.accounts.keyring import Keyring
@@ -80,7 +80,12 @@ class Authentication:
         digest = self._keyring.digest(secret_of(scope))
         address = (scope.get("client") or ("",))[0]
         if not self._keyring.knows(digest):
-            self._failed_keys.may_try(address)
+            try:
+                self._failed_keys.may_try(address)
+            except LimitReached:
+                if (key := await self._keyring.find_suspect(digest)) is not None:
+                    return key
+                raise
         key = await self._keyring.find(digest)
         if key is None:
             await self._failed_keys.failed(address)

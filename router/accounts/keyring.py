@@ -40,6 +40,8 @@ MAX_REMEMBERED = 20_000
 """Digests that are remembered of good keys, and as many of what is none; what was asked for longest ago goes first."""
 UNKNOWN_S = 30.0
 """How long a digest is remembered that is no key's."""
+SUSPECT_QUESTIONS_PER_S = 20
+"""To the database, about digests from addresses that have sent too many wrong keys."""
 QUESTIONS = 2
 """To the database at a time, beside the count of changes, which does not wait behind them."""
 
@@ -75,6 +77,25 @@ class _Known:
     until: float
 
 
+class _Trickle:
+    """Lets so many through in a second, and as many at once after a pause."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._left = float(per_s)
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more may go through."""
+        now = time.monotonic()
+        self._left = min(self._per_s, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Keyring:
     """Finds keys by the hashes of their secrets. Used in one event loop, which it never blocks."""
 
@@ -108,6 +129,7 @@ class Keyring:
         self._version = -1
         self._read_at = float("-inf")
         self._used: set[str] = set()
+        self._suspects = _Trickle(SUSPECT_QUESTIONS_PER_S)
         self._questions = ThreadPoolExecutor(QUESTIONS, thread_name_prefix="keyring")
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="keyring-changes")
 
@@ -150,6 +172,16 @@ class Keyring:
             return None
         self._used.add(key.id)
         return key
+
+    async def find_suspect(self, digest: bytes) -> Key | None:
+        """The same for an address that has sent too many wrong keys: what is not known is asked for only so often.
+
+        Behind a proxy, all clients have one address. A forgotten program with an old key must not keep the others out,
+        and whoever tries one key after the other must not keep the database busy.
+        """
+        if self._remembered(digest) is None and not self._suspects.take():
+            return None
+        return await self.find(digest)
 
     async def refresh(self) -> None:
         """Look for changes now, as after one that was made here.
