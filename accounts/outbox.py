@@ -1,11 +1,13 @@
 """What is owed and is not yet in the database: records in files of this machine, which outlive the process.
 
-A record is written before the last bytes of an answer are sent, and marked as owed after them. Whoever finds the file
-of a process that has ended, bills what is marked and nothing else. The files are not flushed to the disk: they outlive
-a process that is killed, and not a machine that loses its power.
+A record is written before the last bytes of an answer are sent, and marked as owed as they go out. Whoever finds the
+file of a process that has ended, bills what is marked and nothing else. The files are not flushed to the disk: they
+outlive a process that is killed, and not a machine that loses its power.
 
-A file is a row of records, each a head (length and CRC-32 of its content, and its state) and its content, JSON. Its
-owner holds a lock on it (``flock``), which the system gives back whichever way the process ends. Knows no database.
+A file is a row of records, each a head (length and CRC-32 of its content, and its state) and its content, JSON; zeros
+follow. Its owner holds a lock on it (``flock``), which the system gives back whichever way the process ends. It marks
+records through a mapping of the file: a call of the system would give other threads their turn, between the mark and
+the bytes that it is about. Knows no database.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import mmap
 import os
 import secrets
 import stat
@@ -30,7 +33,9 @@ from accounts.types import Settlement
 
 SUFFIX = ".outbox"
 SEGMENT_BYTES = 1024 * 1024
-"""A file that is longer gets no further records, and is removed when all of it is settled."""
+"""A file with more gets no further records, and is removed when all of it is settled."""
+MAPPED_BYTES = SEGMENT_BYTES
+"""Of a file; only the last record may begin behind them."""
 
 _HEAD = struct.Struct("<IIc")
 _STATE_AT = 8
@@ -50,7 +55,7 @@ class Slot:
         self.left = left
 
     def owed(self) -> None:
-        """The last bytes of the answer have been handed to the connection: what is written is owed."""
+        """The last bytes of the answer are handed to the connection: what is written is owed."""
         self._outbox.mark(self, _OWED)
 
     def void(self) -> None:
@@ -67,6 +72,8 @@ class Segment:
         self.size = 0
         self.open_slots = 0
         self._file = file
+        os.ftruncate(file, MAPPED_BYTES)  # takes no room before something is written
+        self._mapping = mmap.mmap(file, MAPPED_BYTES)
 
     def append(self, record: bytes) -> int:
         """Where the record begins. What could not be written in full is written over by the next one."""
@@ -79,11 +86,16 @@ class Segment:
 
     def mark(self, start: int, state: bytes) -> None:
         """Change the state of a record."""
-        os.pwrite(self._file, state, start + _STATE_AT)
+        at = start + _STATE_AT
+        if at < MAPPED_BYTES:
+            self._mapping[at : at + 1] = state
+        else:
+            os.pwrite(self._file, state, at)
 
     def restart(self) -> None:
         """Forget all records."""
         os.ftruncate(self._file, 0)
+        os.ftruncate(self._file, MAPPED_BYTES)
         self.size = 0
 
     def remove(self) -> None:
@@ -93,6 +105,7 @@ class Segment:
 
     def leave(self) -> None:
         """Leave it to whoever finds it."""
+        self._mapping.close()
         os.close(self._file)
         self._file = -1  # the system gives the number to another file
 
@@ -140,7 +153,7 @@ class Outbox:
     def mark(self, slot: Slot, state: bytes) -> None:
         """Change the state of a record; for :class:`Slot`."""
         # Where the disk fails here, what was sent is still billed, unless the process is killed as well.
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError, ValueError):  # the latter where the outbox is closed
             slot.segment.mark(slot.start, state)
 
     def settled(self, holds: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from router.accounts.authentication import Authentication
 from router.accounts.handlers import Accounts
 from router.accounts.idempotency import LEASE_S, Idempotency
 from router.accounts.keyring import Keyring
+from router.accounts.last_bytes import LastBytes
 from router.accounts.limits import open_limits
 from router.asgi.credentials import secret_of
 from router.config import ENVIRONMENT, KeyLimits, RouterConfig
@@ -77,7 +78,7 @@ class AccountsService:
 
     def once_each(self, endpoint: ASGIApp) -> ASGIApp:
         """``endpoint``, whose requests with an ``Idempotency-Key`` are done once for each key."""
-        return self._idempotency.around(endpoint)
+        return LastBytes(self._idempotency.around(endpoint))
 
     def known_caller(self, scope: Scope, model: str) -> str | None:
         """Who asks for a model, if that is known without asking the database, and the key allows it."""

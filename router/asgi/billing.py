@@ -9,7 +9,7 @@ A request is let in once for each model that is asked::
     line.began(), line.arrived(tokens)            what there is to pay for, should the client leave
     line.answered(charge)                         what there is to pay for
     bill.written()                                before the last bytes go out: what is owed survives this process
-    bill.sent()                                   after them: from here on it is owed
+    bill.sent()                                   as they go out: from here on it is owed
     bill.end()                                    in any case: what was not sent costs nothing
 """
 
@@ -28,7 +28,7 @@ Outcome = Literal["completed", "failed", "abandoned"]
 ACCESS_KEY = "gigarouter.access"
 """Where the middleware that knows the key leaves what it allows."""
 BILL_KEY = "gigarouter.bill"
-"""Where the bill of a request is, for whoever stores its answer."""
+"""Where the bill of a request is, for whoever stores its answer or passes it on."""
 
 
 MOST_TOKENS = 2048
@@ -99,7 +99,7 @@ class Bill(Protocol):
         ...
 
     def sent(self) -> None:
-        """The last bytes have been handed to the connection."""
+        """The last bytes are handed to the connection now. Whoever passes them on calls it."""
         ...
 
     def end(self, outcome: Outcome) -> None:

@@ -173,7 +173,6 @@ class Endpoint(Generic[ParsedT]):
                 response = json_response(built.response_json(await whole(chunks)), headers=_headers(built))
                 exchange.bill.written()
                 await response(exchange.scope, _disconnected, exchange.send)
-                exchange.bill.sent()
         finally:
             await chunks.aclose()
 
@@ -199,7 +198,7 @@ class Endpoint(Generic[ParsedT]):
     ) -> None:
         try:
             async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
-                await _send_all(events, headers, self._config.keep_alive_s, exchange)
+                await _send_all(events, headers, self._config.keep_alive_s, exchange.send)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
@@ -320,9 +319,8 @@ async def written_last(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> Async
 
 
 async def _send_all(
-    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, exchange: _Exchange
+    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, send: Send
 ) -> None:
-    send = exchange.send
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
         "cache-control": "no-cache",
@@ -338,7 +336,6 @@ async def _send_all(
     async with kept_alive(write, keep_alive_s) as write_event:
         async for event in events:
             await write_event(event)
-            exchange.bill.sent()  # if it was the last; between the two, the process could be killed
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -21,6 +21,23 @@ const REFUSED = [
   ['a schema that no answer fits', { ...CAPTION, response_format: { type: 'json_schema', json_schema: { name: 'a', schema: { type: 'object', properties: { price: { type: 'number' } }, required: ['price'] } } } }, OpenAI.BadRequestError, [400, 'unsupported_parameter', 'response_format']],
 ];
 
+const refusal = (status, type, code, headers = {}, param = null) => ({
+  status, headers, error: { message: 'No.', type, param, code },
+});
+const limited = refusal(429, 'requests', 'rate_limit_exceeded', { 'retry-after': '1', 'retry-after-ms': '50' });
+const INVALID = 'invalid_request_error';
+
+/** What accounts refuse, as the router does; the class of the error; and how often the client asks. */
+const OF_ACCOUNTS = [
+  ['no key', refusal(401, INVALID, null, { 'www-authenticate': 'Bearer' }), OpenAI.AuthenticationError, 1],
+  ['a wrong key', refusal(401, INVALID, 'invalid_api_key', { 'www-authenticate': 'Bearer' }), OpenAI.AuthenticationError, 1],
+  ['a model that its key does not allow', refusal(403, INVALID, 'model_not_allowed', {}, 'model'), OpenAI.PermissionDeniedError, 1],
+  ['a budget that is spent', refusal(429, 'insufficient_quota', 'insufficient_quota', { 'x-should-retry': 'false' }), OpenAI.RateLimitError, 1],
+  ['a limit that stays reached', limited, OpenAI.RateLimitError, 3],
+  ['an idempotency key of another request', refusal(400, INVALID, 'idempotency_key_reused', { 'x-should-retry': 'false' }), OpenAI.BadRequestError, 1],
+  ['accounts that do not answer', refusal(503, 'server_error', 'accounts_unavailable', { 'retry-after': '1' }), OpenAI.InternalServerError, 3],
+];
+
 describe('openai: errors and retries', support.suite, () => {
   const connect = (baseURL, options = {}) => new OpenAI({ baseURL, apiKey: 'none', ...options });
 
@@ -74,6 +91,25 @@ describe('openai: errors and retries', support.suite, () => {
     const { baseURL, bodies } = await between({ ...overloaded, headers: { 'x-should-retry': 'false' } });
     await assert.rejects(connect(baseURL).chat.completions.create(CAPTION), OpenAI.InternalServerError);
     assert.equal(bodies.length, 1);
+  });
+
+  for (const [what, refusal, kind, times] of OF_ACCOUNTS) {
+    it(`is told about ${what}${times > 1 ? ', after it has tried again' : ', once'}`, async () => {
+      const { baseURL, bodies } = await between(...Array(3).fill(refusal));
+      await assert.rejects(connect(baseURL).chat.completions.create(CAPTION), (error) => {
+        assert.equal(error.constructor, kind);
+        assert.deepEqual([error.status, error.code, error.type], [refusal.status, refusal.error.code, refusal.error.type]);
+        return true;
+      });
+      assert.equal(bodies.length, times);
+    });
+  }
+
+  it('waits as long as a limit says, and is then answered', async () => {
+    const { baseURL, bodies } = await between(limited);
+    const answer = await connect(baseURL).chat.completions.create(CAPTION);
+    assert.equal(answer.choices[0].message.content, caption);
+    assert.equal(bodies.length, 2);
   });
 
   it('gives up a request whose program has, and one that takes too long', async () => {
