@@ -213,9 +213,9 @@ class Teller:
 
     def _transact(self, connection: Connection, batch: Batch) -> list[VlmError | None]:
         now = _now()
+        if not self._prices_kept:
+            self._keep_prices(now)
         with self._database.begin_on(connection, flushed=bool(batch.settlements)):
-            if not self._prices_kept:
-                ledger.keep_price_list(connection, self._price_list.digest, self._price_list.json(), now)
             answers = ledger.post(
                 connection,
                 settlements=batch.settlements,
@@ -223,9 +223,14 @@ class Teller:
                 asks=[waiting.ask for waiting in batch.waiting],
                 now=now,
             )
-        self._prices_kept = True
         self._answers_again()
         return answers
+
+    def _keep_prices(self, now: int) -> None:
+        """Before the first hold, so before anything can be owed."""
+        with self._database.begin() as connection:
+            ledger.keep_price_list(connection, self._price_list.digest, self._price_list.json(), now)
+        self._prices_kept = True
 
     def _divide(self, batch: Batch, error: Exception) -> None:
         """Find what is wrong with the database's opinion of a batch: try each by itself, and set aside what fails."""
@@ -269,7 +274,7 @@ class Teller:
     def _recover(self, connection: Connection, leftover: Leftover) -> None:
         if leftover.path in self._left_alone:
             return
-        if not self._knows(connection, leftover):
+        if not self._knows(leftover):
             self._left_alone.add(leftover.path)
             logger.warning("accounts: %s is left alone: it is of another database", leftover.path)
         elif self._settle_left(connection, leftover.owed, leftover.unsent):
@@ -293,11 +298,11 @@ class Teller:
             return False
         return True
 
-    def _knows(self, connection: Connection, leftover: Leftover) -> bool:
+    def _knows(self, leftover: Leftover) -> bool:
         """Whether all accounts are in this database: another system on this machine may have the same folder."""
         accounts = {settlement.account for settlement in leftover.owed}
         query = select(func.count()).where(schema.accounts.c.id.in_(accounts))
-        with self._database.begin_on(connection, flushed=False):
+        with self._database.read() as connection:
             return connection.execute(query).scalar_one() == len(accounts)
 
     # What its operator is told
