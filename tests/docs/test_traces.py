@@ -7,8 +7,8 @@ from pathlib import Path
 
 from deployments import replica_traces
 from deployments.replica_traces import MAX_TARGETS
-from router.app import MODEL_PATHS
 from router.config import RouterConfig
+from router.endpoints import MODEL_PATHS
 from router.tracing import names
 from traces.exporter import STOP_S
 from traces.span import MAX_EVENTS
