@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from gigarouter.ask import FAILED
 from gigarouter.management import WHERE, Refused, Router, add_place, facts, reported, run, show, table, when
@@ -26,6 +26,8 @@ Json = dict[str, Any]
 TITLES = ("ACCOUNT", "ORGANISATION", "NAME", "PREPAID", "STATE")
 OF_ORGANISATIONS = ("ORGANISATION", "NAME", "STATE")
 OF_AUDIT = ("WHEN", "WHO", "WHAT", "OF", "DETAILS")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What argparse gives for adding commands; its name is not public."""
 ON_DATABASE = ("migrate", "bootstrap", "check")
 
 
@@ -33,6 +35,18 @@ def parser(program: str = "gigarouter accounts") -> argparse.ArgumentParser:
     """What reads the arguments of a program of this name."""
     parser = argparse.ArgumentParser(prog=program, description="Manage accounts and their database.", epilog=WHERE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_on_database(commands)
+    _add_of_accounts(commands)
+    _add_of_organisations(commands)
+    audit = commands.add_parser("audit", help="print who changed what, the newest first")
+    audit.add_argument("subject", nargs="?", metavar="ID", help="only what was done to this id")
+    for name, one in commands.choices.items():
+        if name not in ON_DATABASE:
+            add_place(one)
+    return parser
+
+
+def _add_on_database(commands: Commands) -> None:
     summaries = {
         "migrate": "bring a database to the version of this program",
         "bootstrap": "make a key that manages all accounts, and print its secret once",
@@ -44,10 +58,12 @@ def parser(program: str = "gigarouter accounts") -> argparse.ArgumentParser:
             "--database", default="environment", metavar="URL", help="(default: that in GIGAROUTER_DATABASE_URL)"
         )
         one.add_argument("--json", action="store_true", help="print JSON")
-        if name == "migrate":
-            one.add_argument(
-                "--back-to", type=older, metavar="VERSION", help="to this older one; what newer tables hold is lost"
-            )
+    commands.choices["migrate"].add_argument(
+        "--back-to", type=older, metavar="VERSION", help="to this older one; what newer tables hold is lost"
+    )
+
+
+def _add_of_accounts(commands: Commands) -> None:
     listed = commands.add_parser("list", help="print the accounts")
     listed.add_argument("--organisation", metavar="ID", help="only those of this one")
     shown = commands.add_parser("show", help="print one account")
@@ -62,16 +78,14 @@ def parser(program: str = "gigarouter accounts") -> argparse.ArgumentParser:
     update.add_argument("--prepaid", action=argparse.BooleanOptionalAction, default=None, help="refuse without credits")
     close = commands.add_parser("close", help="close an account, which ends its keys")
     close.add_argument("account", metavar="ID")
-    organisations = commands.add_parser("organisations", help="print the organisations")
+
+
+def _add_of_organisations(commands: Commands) -> None:
+    commands.add_parser("organisations", help="print the organisations")
     add = commands.add_parser("add-organisation", help="make an organisation")
     add.add_argument("name", help="for people")
     end = commands.add_parser("close-organisation", help="close an organisation with all its accounts")
     end.add_argument("organisation", metavar="ID")
-    audit = commands.add_parser("audit", help="print who changed what, the newest first")
-    audit.add_argument("subject", nargs="?", metavar="ID", help="only what was done to this id")
-    for one in (listed, shown, create, update, close, organisations, add, end, audit):
-        add_place(one)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "gigarouter accounts") -> int:

@@ -45,15 +45,14 @@ def parser(program: str = "gigarouter keys") -> argparse.ArgumentParser:
     shown = commands.add_parser("show", help="print one key; without an id, the one that is used here")
     shown.add_argument("key", nargs="?", metavar="ID")
     update = commands.add_parser("update", help="change what a key allows; what is not named stays as it is")
-    update.add_argument("key", metavar="ID")
+    rotate = commands.add_parser("rotate", help="give a key another secret, and print it once")
+    revoke = commands.add_parser("revoke", help="make a key good for nothing, at once and for ever")
+    for one in (update, rotate, revoke):
+        one.add_argument("key", metavar="ID")
     update.add_argument("--name", help="for people")
     _add_allowed(update)
-    rotate = commands.add_parser("rotate", help="give a key another secret, and print it once")
-    rotate.add_argument("key", metavar="ID")
     rotate.add_argument("--grace", type=duration, default=0, help="how long the one before still holds, as 1h or 7d")
-    revoke = commands.add_parser("revoke", help="make a key good for nothing, at once and for ever")
-    revoke.add_argument("key", metavar="ID")
-    for one in (create, listed, shown, update, rotate, revoke):
+    for one in commands.choices.values():
         add_place(one)
     return parser
 
