@@ -209,7 +209,9 @@ class KeyBill:
         )
 
     async def _hold(self, line: KeyLine, estimate: Estimate, remaining_s: float) -> None:
-        """Nothing is held for what is free; that its key was not revoked, it is told when keys are looked through."""
+        """Nothing is held for what is free, or where there is nothing to overspend: then the key was all to look at."""
+        if not self._key.prepaid and not self._key.spec.budgets:
+            return
         amount = self._office.price_list.at_most(
             estimate.model, estimate.images, estimate.tasks, estimate.output_tokens, batch=estimate.batch
         )
