@@ -218,6 +218,7 @@ class KeyBill:
         if amount:
             expires_at = int((self._office.clock() + remaining_s + HELD_ON_S) * 1000)
             await self._office.cashier.hold(HoldAsk(line.id, self._key.account, self._key.id, amount, expires_at))
+            line.is_held = True
 
     def _settlements(self, outcome: Outcome) -> list[Settlement]:
         now = int(self._office.clock() * 1000)
@@ -235,6 +236,7 @@ class KeyBill:
             request_id=self._request_id,
             at=now,
             price_list=self._office.digest,
+            was_held=line.is_held,
         )
 
 
@@ -247,6 +249,7 @@ class KeyLine:
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     charge: Charge | None = None
     has_begun: bool = False
+    is_held: bool = False
     arrived_tokens: int = 0
 
     @property
