@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from accounts.checking import differences
 from accounts.database import open_database
@@ -17,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m accounts.check", description="Add the accounts up again.")
     parser.add_argument("url", help="URL of the database; environment takes that of GIGAROUTER_DATABASE_URL")
     try:
-        database = open_database(parser.parse_args(arguments).url)
-        require_current(database)
-        found = differences(database)
+        with closing(open_database(parser.parse_args(arguments).url)) as database:
+            require_current(database)
+            found = differences(database)
     except (AccountsError, AccountsUnavailable) as error:
         print(f"accounts: {error.__cause__ or error}", file=sys.stderr)
         return 2

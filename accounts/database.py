@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from accounts import environment
+from accounts.driver import transaction
 from accounts.engines import engine_of
 from accounts.errors import AccountsError
 from accounts.failures import silent, translated
@@ -86,14 +87,13 @@ class Database:
 
     @contextmanager
     def begin_on(self, connection: Connection, *, flushed: bool = True) -> Iterator[None]:
-        """:meth:`begin`, on a connection that is kept.
+        """:meth:`begin`, on a connection that is kept, for :mod:`accounts.ledger` alone: SQLAlchemy does not see it.
 
         Args:
             connection: Of :meth:`keep`.
-            flushed: Whether what is committed must outlive a loss of power, and not the process alone. It makes a
-                difference for SQLite only, which loses power together with the process.
+            flushed: See :func:`~accounts.driver.transaction`.
         """
-        with translated(), self._only_writer(), _unflushed(connection, flushed), connection.begin():
+        with translated(), self._only_writer(), transaction(connection, flushed=flushed):
             yield
 
     @contextmanager
@@ -134,20 +134,6 @@ class Database:
             yield
         finally:
             writer.release()
-
-
-@contextmanager
-def _unflushed(connection: Connection, flushed: bool) -> Iterator[None]:
-    """What is written later and flushed, flushes this as well: the log of SQLite is written in order."""
-    if flushed or connection.dialect.name != "sqlite":
-        yield
-        return
-    execute = connection.connection.cursor().execute  # past SQLAlchemy, which would begin a transaction
-    execute("PRAGMA synchronous=NORMAL")
-    try:
-        yield
-    finally:
-        execute("PRAGMA synchronous=FULL")
 
 
 _NO_TIMEOUTS = text(

@@ -48,7 +48,19 @@ POSTGRESQL = Wording(
 
 
 class Driver(Protocol):
-    """What sends statements on a connection that is in a transaction."""
+    """What sends statements on a connection."""
+
+    def begin(self, *, flushed: bool) -> None:
+        """Begin a transaction that writes; ``flushed`` as of :func:`transaction`."""
+        ...
+
+    def commit(self) -> None:
+        """End it, and keep what it has done."""
+        ...
+
+    def roll_back(self) -> None:
+        """End it, and undo what it has done."""
+        ...
 
     def run(self, statement: str, *parameters: str | int) -> None:
         """Send a statement that gives no rows."""
@@ -62,6 +74,24 @@ class Driver(Protocol):
 class _Sqlite:
     def __init__(self, connection: Connection) -> None:
         self._cursor = connection.connection.cursor()
+        self._flushed = True
+
+    def begin(self, *, flushed: bool) -> None:
+        self._flushed = flushed
+        if not flushed:
+            self._cursor.execute("PRAGMA synchronous=NORMAL")
+        self._cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._end("COMMIT")
+
+    def roll_back(self) -> None:
+        self._end("ROLLBACK")
+
+    def _end(self, how: str) -> None:
+        self._cursor.execute(how)
+        if not self._flushed:
+            self._cursor.execute("PRAGMA synchronous=FULL")
 
     def run(self, statement: str, *parameters: str | int) -> None:
         self._cursor.execute(statement, parameters)
@@ -74,6 +104,37 @@ class _Sqlite:
 def listed(rows: Sequence[object]) -> str:
     """The parameter for rows, or for ids."""
     return _encode(rows)
+
+
+@contextmanager
+def transaction(connection: Connection, *, flushed: bool = True) -> Iterator[None]:
+    """A transaction on a connection, past SQLAlchemy as well: all that it does goes through :func:`driver_of`.
+
+    Args:
+        connection: In no transaction.
+        flushed: Whether what is committed must outlive a loss of power, and not the process alone. It makes a
+            difference for SQLite only; what is written later and flushed, flushes this as well.
+
+    Raises:
+        DBAPIError: See :func:`driver_of`. When it was to commit, it is not known whether it did.
+    """
+    with driver_of(connection) as driver:
+        committed = False
+        try:
+            driver.begin(flushed=flushed)
+            yield
+            driver.commit()
+            committed = True
+        finally:
+            if not committed:
+                _undo(connection, driver)
+
+
+def _undo(connection: Connection, driver: Driver) -> None:
+    try:
+        driver.roll_back()
+    except connection.dialect.loaded_dbapi.Error:  # it was lost, or has begun nothing
+        connection.invalidate()
 
 
 @contextmanager

@@ -20,18 +20,24 @@ _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
 class PostgresqlDriver:
-    """Of one connection; see :class:`~accounts.driver.Driver`. It begins the transaction where psycopg has not.
-
-    It is committed by whoever owns the connection.
-    """
+    """Of one connection; see :class:`~accounts.driver.Driver`."""
 
     def __init__(self, connection: Connection) -> None:
-        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-        self._libpq = raw.pgconn
-        self._rows = Transformer(raw)
+        self._raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        self._libpq = self._raw.pgconn
         self._prepared: dict[str, bytes] = connection.info.setdefault("prepared", {})
-        if self._libpq.transaction_status == TransactionStatus.IDLE:
-            self._checked(self._libpq.exec_(b"BEGIN ISOLATION LEVEL READ COMMITTED"))
+
+    def begin(self, *, flushed: bool) -> None:  # noqa: ARG002  what is committed here is always flushed
+        """Begin a transaction that writes. Each statement sees what others have committed."""
+        self._checked(self._libpq.exec_(b"BEGIN ISOLATION LEVEL READ COMMITTED"))
+
+    def commit(self) -> None:
+        """End it, and keep what it has done."""
+        self._checked(self._libpq.exec_(b"COMMIT"))
+
+    def roll_back(self) -> None:
+        """End it, and undo what it has done."""
+        self._checked(self._libpq.exec_(b"ROLLBACK"))
 
     def run(self, statement: str, *parameters: str | int) -> None:
         """Send a statement that gives no rows."""
@@ -40,10 +46,13 @@ class PostgresqlDriver:
     def rows(self, statement: str, *parameters: str | int) -> list[tuple[Any, ...]]:
         """Send a statement, and all rows that it gives."""
         result = self._send(statement, parameters)
-        self._rows.set_pgresult(result)
-        return self._rows.load_rows(0, result.ntuples, tuple)
+        loader = Transformer(self._raw)
+        loader.set_pgresult(result)
+        return loader.load_rows(0, result.ntuples, tuple)
 
     def _send(self, statement: str, parameters: tuple[str | int, ...]) -> PGresult:
+        if self._libpq.transaction_status == TransactionStatus.IDLE:
+            self.begin(flushed=True)  # psycopg does so with its first statement, and SQLAlchemy relies on it
         name = self._prepared.get(statement) or self._prepare(statement)
         values: list[Buffer] = [str(value).encode() for value in parameters]
         return self._checked(self._libpq.exec_prepared(name, values))

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from accounts import ledger, schema
 from accounts.database import Database
@@ -140,7 +140,6 @@ class Teller:
         while not self._is_done():
             try:
                 with self._database.keep() as connection:
-                    self._answers_again()
                     self._serve(connection)
             except AccountsUnavailable as error:
                 self._is_silent(error)
@@ -214,9 +213,9 @@ class Teller:
 
     def _transact(self, connection: Connection, batch: Batch) -> list[VlmError | None]:
         now = _now()
+        if not self._prices_kept:
+            self._keep_prices(now)
         with self._database.begin_on(connection, flushed=bool(batch.settlements)):
-            if not self._prices_kept:
-                ledger.keep_price_list(connection, self._price_list.digest, self._price_list.json(), now)
             answers = ledger.post(
                 connection,
                 settlements=batch.settlements,
@@ -224,8 +223,14 @@ class Teller:
                 asks=[waiting.ask for waiting in batch.waiting],
                 now=now,
             )
-        self._prices_kept = True
+        self._answers_again()
         return answers
+
+    def _keep_prices(self, now: int) -> None:
+        """Before the first hold, so before anything can be owed."""
+        with self._database.begin() as connection:
+            ledger.keep_price_list(connection, self._price_list.digest, self._price_list.json(), now)
+        self._prices_kept = True
 
     def _divide(self, batch: Batch, error: Exception) -> None:
         """Find what is wrong with the database's opinion of a batch: try each by itself, and set aside what fails."""
@@ -260,6 +265,7 @@ class Teller:
             self._sweep_at = moment + SWEEP_EVERY_S
             with self._database.begin_on(connection):
                 ledger.sweep(connection, _now())
+            self._answers_again()
         if moment >= self._recover_at:
             self._recover_at = moment + RECOVER_EVERY_S
             for leftover in self._outbox.abandoned():
@@ -268,31 +274,36 @@ class Teller:
     def _recover(self, connection: Connection, leftover: Leftover) -> None:
         if leftover.path in self._left_alone:
             return
+        if not self._knows(leftover):
+            self._left_alone.add(leftover.path)
+            logger.warning("accounts: %s is left alone: it is of another database", leftover.path)
+        elif self._settle_left(connection, leftover.owed, leftover.unsent):
+            leftover.remove()
+            logger.info("accounts: settled %d requests of a process that has ended", len(leftover.owed))
+        else:
+            self._left_alone.add(leftover.path)
+
+    def _settle_left(self, connection: Connection, owed: Sequence[Settlement], unsent: Sequence[str]) -> bool:
+        """Whether all of it could be written; what can, is."""
         try:
             with self._database.begin_on(connection):
-                known = self._knows(connection, leftover)
-                if known:
-                    ledger.post(connection, settlements=leftover.owed, released=leftover.unsent, now=_now())
+                ledger.post(connection, settlements=owed, released=unsent, now=_now())
         except AccountsUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  as in _post
-            self._leave_alone(leftover, "it cannot be written", error)
-        else:
-            if known:
-                leftover.remove()
-                logger.info("accounts: settled %d requests of a process that has ended", len(leftover.owed))
-            else:
-                self._leave_alone(leftover, "it is of another database", None)
+        except Exception:  # as in _post
+            if len(owed) > 1:
+                written = [self._settle_left(connection, [one], unsent) for one in owed]
+                return all(written)
+            logger.exception("accounts: cannot be written, and stays: %s", [one.hold for one in owed])
+            return False
+        return True
 
-    def _knows(self, connection: Connection, leftover: Leftover) -> bool:
+    def _knows(self, leftover: Leftover) -> bool:
         """Whether all accounts are in this database: another system on this machine may have the same folder."""
         accounts = {settlement.account for settlement in leftover.owed}
-        found = connection.execute(select(schema.accounts.c.id).where(schema.accounts.c.id.in_(accounts)))
-        return len(found.all()) == len(accounts)
-
-    def _leave_alone(self, leftover: Leftover, why: str, error: Exception | None) -> None:
-        self._left_alone.add(leftover.path)
-        logger.error("accounts: %s is not settled: %s", leftover.path, why, exc_info=error)
+        query = select(func.count()).where(schema.accounts.c.id.in_(accounts))
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one() == len(accounts)
 
     # What its operator is told
 

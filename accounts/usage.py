@@ -127,22 +127,18 @@ def _usage_row(by: Sequence[Group], row: Sequence[Any]) -> UsageRow:
     return UsageRow(of.get("day"), of.get("model"), of.get("key"), of.get("account"), *row[len(by) :])
 
 
-def entries(
-    connection: Connection, account: str, *, before: int | None = None, key: str | None = None, limit: int = MAX_ROWS
-) -> list[Entry]:
+def entries(connection: Connection, account: str, *, before: int | None = None, limit: int = MAX_ROWS) -> list[Entry]:
     """A page of an account's entries, the newest first.
 
     Args:
         connection: In a transaction.
         account: Its id.
         before: Only entries with a smaller id: that of the last one of the page before.
-        key: Only what this key was charged.
         limit: Most entries.
     """
     table = schema.entries.c
     query: Select[Any] = select(*(table[field.name] for field in fields(Entry))).where(table.account_id == account)
     query = query if before is None else query.where(table.id < before)
-    query = query if key is None else query.where(table.key_id == key)
     return [Entry(*row) for row in connection.execute(query.order_by(table.id.desc()).limit(min(limit, MAX_ROWS)))]
 
 

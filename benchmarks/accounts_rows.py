@@ -64,10 +64,10 @@ def pages(database: Database) -> dict[str, Callable[[], object]]:
 
         return read
 
-    def entries(before: int | None, key: str | None = None) -> Callable[[], object]:
+    def entries(before: int | None) -> Callable[[], object]:
         def read() -> object:
             with database.read() as connection:
-                return usage.entries(connection, "acct_1", before=before, key=key, limit=100)
+                return usage.entries(connection, "acct_1", before=before, limit=100)
 
         return read
 
@@ -79,7 +79,6 @@ def pages(database: Database) -> dict[str, Callable[[], object]]:
         "usage of a year by day, key, model": used("day", "key", "model"),
         "the newest 100 entries": entries(None),
         "100 entries from the middle": entries(500_000),
-        "the newest 100 entries of a key": entries(None, "key_07"),
     }
 
 

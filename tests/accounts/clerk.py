@@ -26,7 +26,7 @@ from tests.accounts.books import Owner
 
 CHARGE = Charge("moondream-2", ("caption",), images=1, prompt_tokens=740, completion_tokens=12)
 OWNER = Owner("acct_1", "key_1")
-HELD_MS = 1500
+HELD_MS = 1000
 TASKS = 12
 COST = 7
 

@@ -6,13 +6,13 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, func, select, text
 
 from accounts import grants, schema, teller
 from accounts.cashier import Cashier
@@ -224,13 +224,17 @@ def test_it_settles_what_others_left_and_no_other_database_has(
         ended.write([replace(owed(name), account=account)]).owed()
         ended.write([owed("unsent" if name == "mine" else "unknown")])
         ended.close()
+    damaged = Outbox(tmp_path)
+    damaged.write([owed("good"), replace(owed("bad"), price_list="unknown"), owed("fine")]).owed()
+    damaged.close()
 
     async def work(cashier: Cashier, outbox: Outbox) -> None:
-        await until(lambda: left(owned) == (-7, 0))
+        await until(lambda: left(owned) == (-21, 0))
 
     run(owned, tmp_path, work)
-    assert len(list(tmp_path.rglob("*.outbox"))) == 1
+    assert len(list(tmp_path.rglob("*.outbox"))) == 2
     assert any("another database" in record.message for record in caplog.records)
+    assert any("stays: ['bad']" in record.message for record in caplog.records)
     assert differences(owned) == []
 
 
@@ -260,3 +264,52 @@ def test_a_closed_event_loop_leaves_no_hold_behind(owned: Database, tmp_path: Pa
     cashier.close()
     with owned.read() as connection:
         assert connection.execute(select(func.count()).select_from(schema.holds)).scalar_one() == 0
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_commit_of_which_nobody_heard_holds_once(
+    owned: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    heard = iter([False, False])
+    begin_on = owned.begin_on
+    tasks: list[asyncio.Task[None]] = []
+
+    @contextmanager
+    def unheard(connection: Connection, *, flushed: bool = True) -> Iterator[None]:
+        with begin_on(connection, flushed=flushed):
+            yield
+        if tasks and not next(heard, True):
+            if not stays:
+                tasks[0].get_loop().call_soon_threadsafe(tasks[0].cancel)
+                time.sleep(0.1)
+            raise AccountsUnavailable("the connection was lost")
+
+    monkeypatch.setattr(owned, "begin_on", unheard)
+
+    async def work(cashier: Cashier, outbox: Outbox) -> None:
+        tasks.append(asyncio.create_task(cashier.hold(asked("a"))))
+        (ended,) = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (ended is None) == stays
+        await until(lambda: left(owned) == (0, 7 if stays else 0))
+
+    run(owned, tmp_path, work)
+    assert differences(owned) == []
+
+
+def test_who_leaves_in_the_moment_of_the_answer_holds_nothing(
+    owned: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(cashier: Cashier, outbox: Outbox) -> None:
+        task = asyncio.create_task(cashier.hold(asked("a")))
+
+        def and_leave(answers: Sequence[teller.Answered]) -> None:
+            answer(answers)
+            task.cancel()
+
+        answer = cashier._teller._answer
+        monkeypatch.setattr(cashier._teller, "_answer", and_leave)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(owned, tmp_path, work)
+    assert left(owned) == (0, 0)
