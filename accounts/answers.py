@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, select, tuple_, update
 
 from accounts.database import Database
 from accounts.errors import KeyReused
@@ -128,12 +128,12 @@ class Answers:
         return removed
 
     def _remove_some(self, now: int) -> int:
+        row = (answers.c.key_id, answers.c.idempotency_key)
+        has_expired = answers.c.expires_at <= now
+        some = select(*row).where(has_expired).limit(REMOVED_AT_ONCE)
         with self._database.begin() as connection:
-            old = select(answers.c.key_id, answers.c.idempotency_key).where(answers.c.expires_at <= now)
-            rows = connection.execute(old.limit(REMOVED_AT_ONCE)).all()
-            # One may have been claimed anew between the two statements.
-            removing = (_is_row(row.key_id, row.idempotency_key) & (answers.c.expires_at <= now) for row in rows)
-            return sum(connection.execute(delete(answers).where(condition)).rowcount for condition in removing)
+            # Expired it must be in the end too: one may have been claimed anew in between.
+            return connection.execute(delete(answers).where(tuple_(*row).in_(some), has_expired)).rowcount
 
     def _insert(self, connection: Connection, asked: Asked, now: int) -> bool:
         """Whether the claim is ours: there was none, or it had expired."""

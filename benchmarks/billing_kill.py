@@ -2,11 +2,12 @@
 
     .venv/bin/python -m benchmarks.billing_kill                      PostgreSQL, 50 kills, two restarts of the server
     .venv/bin/python -m benchmarks.billing_kill --sqlite --kills 10
+    .venv/bin/python -m benchmarks.billing_kill --again              requests with idempotency keys
 
 A router over models that play their answers is killed and started again, and the database as well, while clients ask
 for whole answers and for streams, each under an id of its own. In the end every answer that a client has read to its
 end must be in the ledger once, and nothing else; no hold may outlive its expiry; and all sums must be right. The exit
-code is 1 where that is not so.
+code is 1 where that is not so. With ``--again``, each request has an idempotency key, and is sent until it is answered.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--restarts", type=int, default=2, help="of PostgreSQL")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--sqlite", action="store_true", help="SQLite in place of PostgreSQL")
+    parser.add_argument("--again", action="store_true", help="send each request until it is answered")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve is not None:
@@ -97,9 +99,8 @@ async def play(url: str, server: PostgreSQL | None, options: argparse.Namespace)
     seen, over = Seen(), asyncio.Event()
     with Router() as router:
         await router.ready()
-        clients = [
-            asyncio.create_task(_ask_until(over, router, secret, seen, number)) for number in range(options.clients)
-        ]
+        ask = _ask_again_until if options.again else _ask_until
+        clients = [asyncio.create_task(ask(over, router, secret, seen, number)) for number in range(options.clients)]
         late = await _disturb(router, server, database, options)
         over.set()
         await asyncio.gather(*clients)
@@ -215,6 +216,22 @@ async def _ask_until(over: asyncio.Event, router: Router, secret: str, seen: See
                     finally:
                         seen.ends[end] += 1
         await asyncio.sleep(0.05)
+
+
+async def _ask_again_until(over: asyncio.Event, router: Router, secret: str, seen: Seen, client: int) -> None:
+    """Each request until it is answered, the last one too."""
+    number = 0
+    while not over.is_set():
+        number += 1
+        request_id = f"{client}-{number}"
+        headers = {"authorization": f"Bearer {secret}", "idempotency-key": request_id}
+        while request_id not in seen.answered:
+            end = "connection lost"
+            async with httpx.AsyncClient(base_url=router.url, headers=headers, timeout=30, trust_env=False) as http:
+                with suppress(httpx.HTTPError):
+                    end = await _ask(http, request_id, seen, stream=number % 2 == 0)
+            seen.ends[end] += 1
+            await asyncio.sleep(0 if end == "answered" else 0.1)
 
 
 async def _ask(http: httpx.AsyncClient, request_id: str, seen: Seen, *, stream: bool) -> str:

@@ -37,7 +37,8 @@ def test_it_holds_the_product_and_nothing_else(names: set[str]) -> None:
 
 
 def test_it_holds_all_of_the_product(names: set[str]) -> None:
-    sources = {path.relative_to(ROOT).as_posix() for folder in PRODUCT for path in (ROOT / folder).rglob("*.py")}
+    files = (path for folder in PRODUCT for kind in ("*.py", "*.lua") for path in (ROOT / folder).rglob(kind))
+    sources = {path.relative_to(ROOT).as_posix() for path in files}
     assert sources - names == set()
 
 

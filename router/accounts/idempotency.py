@@ -23,8 +23,11 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -42,6 +45,9 @@ from router.asgi.threads import in_thread_if_large
 from router.config import RouterConfig
 from vlm.errors import InvalidRequest
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 HEADER = "idempotency-key"
@@ -51,6 +57,7 @@ LEASE_S = 20.0
 RENEWED_S = 5.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 """Between two looks at whether another router has the answer. In the same router, whoever waits is told."""
+THREADS = 4
 REMOVAL_S = 60.0
 """Between two removals of what has expired, on average: routers do not all do it at the same time."""
 
@@ -78,6 +85,7 @@ class Idempotency:
         self._owe = owe
         self._config = config
         self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, "answers")  # so that nobody else waits for a slow database
         self._working: dict[tuple[str, str], asyncio.Event] = {}  # set when the request has ended
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -122,7 +130,7 @@ class Idempotency:
             await self._do(app, asked, _Request(scope, _Body(body), send))
 
     async def _claim(self, asked: Asked) -> Found:
-        return await asyncio.to_thread(self._answers.claim, asked, self._now())
+        return await self._in_thread(self._answers.claim, asked, self._now())
 
     async def _wait(self, asked: Asked, receive: Receive, deadline: float) -> Found:
         """The answer, or the claim where the one that ran has given none; neither if the client leaves."""
@@ -175,7 +183,7 @@ class Idempotency:
     async def _store(self, asked: Asked, answer: StoredAnswer) -> bool:
         """Whether it was stored. The client gets its answer in any case."""
         try:
-            stored = await asyncio.to_thread(self._answers.store, asked, answer, self._now())
+            stored = await self._in_thread(self._answers.store, asked, answer, self._now())
         except AccountsUnavailable:
             stored = False
         if not stored:
@@ -184,19 +192,31 @@ class Idempotency:
 
     async def _release(self, asked: Asked) -> None:
         with suppress(AccountsUnavailable):  # then its lease ends by itself
-            await asyncio.to_thread(self._answers.release, asked)
+            await self._in_thread(self._answers.release, asked)
 
     async def _keep_renewing(self, asked: Asked) -> None:
         while True:
             await asyncio.sleep(RENEWED_S)
             with suppress(AccountsUnavailable):  # there are further times until the lease ends
-                await asyncio.to_thread(self._answers.renew, asked, self._now())
+                await self._in_thread(self._answers.renew, asked, self._now())
 
     async def _keep_removing(self) -> None:
         while True:
             await asyncio.sleep(REMOVAL_S * random.uniform(0.5, 1.5))  # noqa: S311  # not a secret
             with suppress(AccountsUnavailable):  # the next time does the same
-                await asyncio.to_thread(self._answers.remove_expired, self._now())
+                await self._in_thread(self._answers.remove_expired, self._now())
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``work`` returns.
+
+        Raises:
+            AccountsUnavailable: It takes longer than one waits for the database; it may be done all the same.
+        """
+        try:
+            async with asyncio.timeout(self._config.accounts_patience_s):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+        except TimeoutError:
+            raise AccountsUnavailable("The accounts cannot be read now; try again.") from None
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

@@ -28,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from accounts.errors import LimitReached
+from accounts.errors import AccountsError, LimitReached
 from accounts.types import EVERY_MODEL, Limits
 from router.accounts.counter import Amounts, Ask, Counter, Decision, Part
 from router.accounts.failed_keys import FailedKeys
@@ -49,10 +49,17 @@ _UNLIMITED = Limits()
 
 
 def open_limits(redis_url: str | None) -> RateLimits:
-    """Limits that are counted at ``redis_url``, which may hold a password, or in the memory of this process."""
+    """Limits that are counted at ``redis_url``, which may hold a password, or in the memory of this process.
+
+    Raises:
+        AccountsError: The URL cannot be read.
+    """
     if redis_url is None:
         return RateLimits(MemoryCounter(), MemoryCounter(most_scopes=STRANGERS))
-    shared = RedisCounter(redis_url)
+    try:
+        shared = RedisCounter(redis_url)
+    except ValueError:
+        raise AccountsError("the URL of what counts limits cannot be read") from None  # it may have a password
     return RateLimits(shared, shared)
 
 

@@ -100,11 +100,11 @@ class RedisCounter:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await waiting.decided
-        except TimeoutError:
-            raise _unavailable() from None
-        except asyncio.CancelledError:
-            if waiting.is_let_in:  # it was decided in the very moment in which the request ended
-                self._undo(waiting.ask, waiting.decided.result().bucket)
+        except (TimeoutError, asyncio.CancelledError) as ended:
+            if waiting.is_let_in:  # it was decided in the very moment in which nobody waited any more
+                self._undo(ask, waiting.decided.result().bucket)
+            if isinstance(ended, TimeoutError):
+                raise _unavailable() from None
             raise
 
     def correct(self, scopes: Sequence[str], bucket: int, tokens: int) -> None:

@@ -14,7 +14,7 @@ from router.openapi.answers import ChatCompletion, ChatCompletionChunk
 from router.openapi.conversation import unsupported
 from router.openapi.error_codes import OF_REQUESTS
 from router.openapi.operation import JSON, Answer, Events, Json, Operation
-from router.openapi.parts import CONFIG, JSON_BODY
+from router.openapi.parts import CONFIG, IDEMPOTENCY_KEY, JSON_BODY, OF_MODELS
 from router.openapi.rules import ABOVE_0, ABOVE_1, GIVEN, TRUE, excludes, has, needs
 from vlm.types import MAX_IMAGES
 
@@ -115,9 +115,10 @@ CHAT = Operation(
         200: Answer(
             "The answer, whole or as a stream of events.",
             {JSON: ChatCompletion},
-            headers=("x-gigarouter-model",),
+            headers=OF_MODELS,
             events=Events(_EVENTS, ChatCompletionChunk, other=({"const": "[DONE]"},)),
         )
     },
     codes=OF_REQUESTS,
+    parameters=(IDEMPOTENCY_KEY,),
 )

@@ -70,7 +70,7 @@ CASES = (
     ErrorCase(404, "unknown_url", "No such route."),
     ErrorCase(405, "method_not_supported", "The route does not have this method; the header Allow lists its methods."),
     ErrorCase(408, "request_timeout", "The headers or the body arrived too slowly; the connection is closed."),
-    ErrorCase(409, "idempotency_key_in_use", "The request with this Idempotency-Key still runs; try again."),
+    ErrorCase(409, "idempotency_key_in_use", "The same request with this Idempotency-Key still runs; retry it."),
     ErrorCase(413, "request_too_large", "The body has too many bytes."),
     ErrorCase(
         429,

@@ -12,7 +12,7 @@ from router.moondream.schema import BODIES, NOT_BLANK, MoondreamBody, SegmentBod
 from router.openapi.answers import Count, Extras, FinishReason, Milliseconds
 from router.openapi.error_codes import OF_REQUESTS
 from router.openapi.operation import JSON, Answer, Events, Operation
-from router.openapi.parts import JSON_BODY
+from router.openapi.parts import IDEMPOTENCY_KEY, JSON_BODY, OF_MODELS
 from router.openapi.rules import has
 from router.openapi.schemas import Says
 
@@ -199,8 +199,9 @@ def _operation(name: str) -> Operation:
         method="POST",
         body={JSON: REQUESTS[name]},
         body_description=_BODY,
-        answers={200: Answer("The answer.", {JSON: kind}, headers=("x-gigarouter-model",), events=events)},
+        answers={200: Answer("The answer.", {JSON: kind}, headers=OF_MODELS, events=events)},
         codes=OF_REQUESTS,
+        parameters=(IDEMPOTENCY_KEY,),
     )
 
 

@@ -56,17 +56,19 @@ PARAMETERS = (
     ),
     Parameter("X-Client-Request-ID", "header", f"Sent back if it is one {ID_RULE}.", {"type": "string"}),
     Parameter(
-        "Idempotency-Key",
-        "header",
-        "Up to 255 printable ASCII characters, of a request to a model where the server keeps accounts: the same "
-        "request sent again with the same key gets the same answer, and is paid once.",
-        {"type": "string"},
-    ),
-    Parameter(
         "traceparent", "header", "The caller's trace (W3C); it goes on here if traces are on.", {"type": "string"}
     ),
 )
 """Of every route."""
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "Where the server keeps accounts: the same request with the same key is answered once, and whoever sends it again "
+    "gets the same answer, which is paid once.",
+    {"type": "string", "pattern": "^[ -~]{1,255}$"},
+)
+"""Of the routes to models."""
 
 HEADERS: Mapping[str, tuple[str, Schema]] = {
     "x-request-id": ("The id of the request, also in the logs.", {"type": "string", "minLength": 1}),
@@ -88,13 +90,14 @@ HEADERS: Mapping[str, tuple[str, Schema]] = {
             ("reset", "the time, as 1s or 6m0s, until there are all of the", {"type": "string"}),
         )
     },
-    "idempotent-replayed": ("The answer is the one that was stored under the Idempotency-Key.", {"const": "true"}),
-    "idempotent-stored": ("false: the answer is too large to be stored.", {"const": "false"}),
     "www-authenticate": ("How a key is to be sent.", {"const": "Bearer"}),
+    "idempotent-replayed": ("The answer was made for an earlier request with this key.", {"const": "true"}),
+    "idempotent-stored": ("The answer is too long to be kept for a later request with this key.", {"const": "false"}),
 }
+OF_MODELS = ("x-gigarouter-model", "idempotent-replayed", "idempotent-stored")
+"""Of the answers of models."""
 OF_LIMITS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
 """Of the answers of models, and of refusals for too much."""
-OF_REPEATS = ("idempotent-replayed", "idempotent-stored")
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
 ALWAYS = (
     "x-request-id",

@@ -24,7 +24,7 @@ from router.openapi.answers import (
 from router.openapi.conversation import unsupported
 from router.openapi.error_codes import OF_REQUESTS, OF_ROUTES
 from router.openapi.operation import JSON, Answer, Events, Json, Operation, Parameter
-from router.openapi.parts import JSON_BODY
+from router.openapi.parts import IDEMPOTENCY_KEY, JSON_BODY, OF_MODELS
 from router.openapi.rules import ABOVE_0, ABOVE_1, GIVEN, TRUE, excludes, has, needs
 from router.openapi.schemas import Says
 from router.responses.request import IMPOSSIBLE, LOGPROBS, RENAMED, STORED
@@ -310,11 +310,12 @@ RESPONSES = Operation(
         200: Answer(
             "The answer, whole or as a stream of events.",
             {JSON: ResponseObject},
-            headers=("x-gigarouter-model",),
+            headers=OF_MODELS,
             events=Events(_EVENTS, ResponseEvent | ItemEvent | PartEvent | DeltaEvent | TextDoneEvent | ErrorEvent),
         )
     },
     codes=OF_REQUESTS,
+    parameters=(IDEMPOTENCY_KEY,),
 )
 
 _ID = Parameter("id", "path", "Of an earlier response.", {"type": "string"})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from router.openapi.error_codes import CASES
-from router.openapi.parts import HEADERS, PARAMETERS
+from router.openapi.parts import HEADERS, IDEMPOTENCY_KEY, PARAMETERS
 from tests.router.openapi.documents import Json, operations, served
 
 PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text("utf-8")
@@ -52,7 +52,7 @@ def test_headers() -> None:
     section = PAGE[PAGE.index("\n## Headers") : PAGE.index("\n## Models")]
     asked, answered = section.split("| response header |")
     names = [name for line in asked.splitlines() if line.startswith("| `") for name in quoted(line.split("|")[1])]
-    assert set(names) - {"Origin", "Host"} == {parameter.name for parameter in PARAMETERS}
+    assert set(names) - {"Origin", "Host"} == {parameter.name for parameter in (*PARAMETERS, IDEMPOTENCY_KEY)}
     assert {
         name for line in answered.splitlines() for name in quoted(line.split("|")[1] if "|" in line else "")
     } == set(HEADERS)

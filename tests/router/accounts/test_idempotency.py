@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ from accounts.answers import Answers, Asked, StoredAnswer
 from accounts.database import Database
 from accounts.directory import open_directory
 from accounts.errors import AccountsUnavailable
+from accounts.schema import answers
 from accounts.types import Charge, KeySpec, Settlement
 from router.accounts import idempotency as module
 from router.accounts.idempotency import Idempotency
@@ -318,14 +320,21 @@ async def test_answers_expire_and_are_removed(world: World) -> None:
     assert (await world.ask({"new": 1})).text == "answer 3"
 
 
-async def test_expired_rows_are_removed_while_nobody_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_rows_are_removed_while_nobody_asks(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "REMOVAL_S", 0.01)
     await world.ask()
     world.clock.now += KEPT_MS
     idempotency = Idempotency(world.answers, world.owed.append, RouterConfig(), world.clock)
+
+    def rows() -> int:
+        with database.read() as connection:
+            return len(connection.execute(select(answers)).all())
+
+    assert rows() == 1
     async with idempotency.removing():
-        await asyncio.sleep(0.2)
-    assert world.rows() == 0
+        await until(lambda: rows() == 0)
 
 
 async def test_many_expired_rows_are_removed_in_portions(
@@ -386,13 +395,20 @@ async def test_who_waits_for_a_dead_one_takes_over(two: tuple[World, World]) -> 
 async def test_who_works_says_so_until_it_is_done(two: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RENEWED_S", 0.02)
     one, other = two
+    renew, renewed = one.answers.renew, [0]
+
+    def noting(asked: Asked, now: int) -> None:
+        renew(asked, now)
+        renewed.append(now)
+
+    monkeypatch.setattr(one.answers, "renew", noting)
     one.model.may_end.clear()
     asking = asyncio.create_task(one.ask())
     await until(lambda: one.model.asked)
     waiting = asyncio.create_task(other.ask())
     for _ in range(4):
         one.clock.now += LEASE_MS / 1000 / 2
-        await asyncio.sleep(0.2)
+        await until(lambda: renewed[-1] >= one.clock.now * 1000)
     assert not other.model.asked
     one.model.may_end.set()
     assert (await asking).text == (await waiting).text == "answer 1"
