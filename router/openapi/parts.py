@@ -64,9 +64,9 @@ PARAMETERS = (
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "header",
-    "Where the server keeps accounts: the same request with the same key is answered once, and whoever sends it again "
-    "gets the same answer, which is paid once.",
-    {"type": "string", "pattern": "^[ -~]{1,255}$"},
+    "1 to 255 printable ASCII characters. Where the server keeps accounts, the same request with the same key is "
+    "answered once, and whoever sends it again gets the same answer, which is paid once. Elsewhere it has no effect.",
+    {"type": "string"},
 )
 """Of the routes to models."""
 
