@@ -142,13 +142,18 @@ class Endpoint(Generic[ParsedT]):
     async def _let_in(self, demand: Demand, requester: Requester, exchange: _Exchange) -> AsyncIterator[_Part]:
         """The request takes its places at the model as long as the block lasts, or until the model has answered."""
         deadline, now = exchange.deadline, asyncio.get_running_loop().time
-        batch = demand.priority == "batch"
+        batch, estimate = demand.priority == "batch", estimate_of(demand)
+        if self._backend.serves(demand.model):  # of another, the backend says that it is not there
+            exchange.bill.check(estimate)
         async with self._hold.waiting(demand.model, deadline - now()) as started:
             left_s = deadline - now()
             asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch)
             with self._admission.admitted(asked) as ticket:
-                line = await until(deadline, exchange.bill.let_in(estimate_of(demand), deadline - now()))
-                yield _Part(demand, line, ticket, started)
+                line = await until(deadline, exchange.bill.let_in(estimate, deadline - now()))
+                try:
+                    yield _Part(demand, line, ticket, started)
+                finally:
+                    line.ended()
 
     def _asked(
         self, built: BuiltRequest, requester: Requester, request_id: str, part: _Part
@@ -273,8 +278,8 @@ class _Part:
 
 
 def estimate_of(demand: Demand) -> Estimate:
-    """The most that a request can do."""
-    tokens = demand.generations * (demand.max_tokens or MOST_TOKENS)
+    """The most that a request can do. Clients may set any limit, but a model ends an answer with its context."""
+    tokens = demand.generations * min(demand.max_tokens or MOST_TOKENS, MOST_TOKENS)
     return Estimate(demand.model, demand.images, demand.tasks, tokens, batch=demand.priority == "batch")
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from accounts.errors import AccountsUnavailable
+from accounts.outbox import Outbox, Slot
 from accounts.types import Limits
 from router.admission.capacity import Capacity
+from router.asgi.billing import MOST_TOKENS
 from tests.router.accounts.bank import CAPTION, Bank, bank
 from tests.router.accounts.world import bearer
 from tests.router.composition.world import Models, asking
@@ -172,7 +175,86 @@ async def test_a_task_that_the_key_does_not_allow(shop: Bank) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
 
 
+class Asleep(Roomy):
+    """Models without a replica, and those for which one was waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[str] = []
+
+    async def asleep(self, model: str) -> bool:
+        self.waited.append(model)
+        return True
+
+
+async def test_what_a_key_does_not_allow_starts_no_model(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    models = Asleep()
+    async with bank(monkeypatch, database_url, tmp_path / "asleep", models) as shop:
+        for spec in ({"models": frozenset({"florence-2-base"})}, {"tasks": frozenset({"detect"})}):
+            assert (await shop.ask(shop.key(**spec), REQUEST)).status_code == 403
+        assert models.waited == []
+        assert (await shop.ask(shop.key(), REQUEST)).status_code == 200
+        assert models.waited
+
+
 # What it may spend
+
+
+async def test_no_more_is_held_than_a_model_can_write(shop: Bank, models: Models) -> None:
+    """Many a client sends a limit far above any model's context."""
+    models.pauses_s = {"blip-large": 0.1}
+    asked = asyncio.create_task(shop.ask(shop.key(), {**REQUEST, "max_tokens": 2**31 - 1}))
+    while not models.asked:
+        await asyncio.sleep(0.01)
+    assert shop.sums() == (0, 600_000 + 100_000 + MOST_TOKENS * 10_000)
+    assert (await asked).status_code == 200
+
+
+async def test_who_is_refused_has_taken_no_tokens(shop: Bank) -> None:
+    secret = shop.key(budgets={"day": 1}, limits={"*": Limits(tokens=4_000)})
+    answers = [await shop.ask(secret, REQUEST) for _ in range(3)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["insufficient_quota"] * 3
+
+
+async def test_what_failed_holds_no_money_while_the_next_one_answers(shop: Bank, models: Models) -> None:
+    models.plays = {"blip-large": [Overloaded("It is full.")]}
+    secret = shop.key(budgets={"day": 700_000 + 3 * 10_000})  # covers one of the two
+    request = asking("blip-large", task="caption", max_tokens=3, models=["kosmos-2"])
+    answer = await shop.ask(secret, request)
+    assert answer.json()["model"] == "kosmos-2", answer.text
+    [charge] = await shop.charges()
+    assert (charge["model"], charge["amount"]) == ("kosmos-2", -600_000)
+    assert [(row["model"], row["requests"], row["failed"]) for row in shop.usage()] == [
+        ("blip-large", 0, 1), ("kosmos-2", 1, 0),
+    ]  # fmt: skip
+
+
+async def test_a_model_that_is_given_up_leaves_its_place_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    slow = Roomy(pauses_s={"blip-large": 60.0})
+    async with bank(monkeypatch, database_url, tmp_path / "slow", slow, request_timeout_s=2.0) as shop:
+        secret = shop.key(limits={"*": Limits(concurrent=1)})
+        answer = await shop.ask(secret, asking("blip-large", task="caption", models=["kosmos-2"]))
+        assert answer.json()["model"] == "kosmos-2", answer.text
+        assert [charge["model"] for charge in await shop.charges()] == ["kosmos-2"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_written_down_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, shop: Bank, *, stream: bool
+) -> None:
+    """As where the disk is full: the client gets an error in place of the end of its answer."""
+
+    def full(_outbox: Outbox, _settlements: object) -> Slot:
+        raise AccountsUnavailable("What the request costs cannot be written down now; try again.")
+
+    monkeypatch.setattr(Outbox, "write", full)
+    answer = await shop.ask(shop.key(), {**REQUEST, "stream": stream})
+    assert "accounts_unavailable" in answer.text
+    assert (await shop.charges(), shop.sums()) == ([], (0, 0))
 
 
 async def test_a_budget_that_is_spent(shop: Bank) -> None:
