@@ -5,7 +5,8 @@ whatever router they are, and get it byte for byte. The answer is stored before 
 loses the connection finds it, and whoever has got it never causes it to be done again.
 
 - A request with an idempotency key is done to its end even if its client leaves: that is what the key is for.
-- Only an answer that is complete and a success is stored. After any other, the request is done anew.
+- Only an answer that is complete and a success is stored, and only where a model gave it. After any other, the request
+  is done anew.
 - One that does not fit is not stored, and says so (``idempotent-stored: false``) where that is known when it begins.
 - A router that dies while it works on an answer is taken over when its lease ends.
 - What is owed for a stored answer is billed again with each replay, and counts once, as its id is the same: it may be

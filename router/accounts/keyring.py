@@ -150,11 +150,8 @@ class Keyring:
                 await give_up(task)
             with suppress(AccountsUnavailable):
                 await self._write_used()
-            for threads in (
-                self._questions,
-                self._questions_again,
-                self._counting,
-            ):  # what they wait for is about to be closed
+            for threads in (self._questions, self._questions_again, self._counting):
+                # What they wait for is about to be closed.
                 await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     def knows(self, digest: bytes) -> bool:
