@@ -120,7 +120,8 @@ class Bill(Protocol):
     def end(self, outcome: Outcome) -> None:
         """The request has ended. Where its answer was sent, that is all; else what is owed follows from how it ended.
 
-        Of what has failed nothing is; who has left, before the answer or while it was sent, pays for what was done.
+        Of what has failed nothing is; who has left, before the answer or while it was sent, pays for what was done. So
+        does who has not read it in time.
         """
         ...
 

@@ -82,7 +82,7 @@ class Endpoint(Generic[ParsedT]):
             raise
         finally:
             record = tally.record()
-            bill.end(record.outcome)
+            bill.end(tally.paid_as)
             self._meter(scope, record)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally, bill: Bill) -> None:
@@ -203,7 +203,7 @@ class Endpoint(Generic[ParsedT]):
     ) -> None:
         try:
             async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
-                await _send_all(events, headers, self._config.keep_alive_s, exchange.send)
+                await _send_all(events, headers, self._config.keep_alive_s, exchange)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
@@ -324,7 +324,7 @@ async def written_last(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> Async
 
 
 async def _send_all(
-    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, send: Send
+    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, exchange: _Exchange
 ) -> None:
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
@@ -333,10 +333,13 @@ async def _send_all(
         **known,
     }
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    send, now = exchange.send, asyncio.get_running_loop().time
     await send({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def write(event: bytes) -> None:
+        began = now()
         await send({"type": "http.response.body", "body": event, "more_body": True})
+        exchange.tally.waited_for_client(now() - began)
 
     async with kept_alive(write, keep_alive_s) as write_event:
         async for event in events:

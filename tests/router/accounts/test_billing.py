@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
 from accounts.errors import AccountsUnavailable
 from accounts.outbox import Outbox, Slot
@@ -122,6 +124,37 @@ async def test_who_leaves_pays_for_what_was_done(shop: Bank, models: Models) -> 
     [charge] = await shop.charges()
     assert charge["outcome"] == "abandoned"
     assert -CAPTION < charge["amount"] < -600_000
+
+
+async def test_who_does_not_read_in_time_pays_for_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    """Else a client could read nearly all of a stream, wait for the deadline, and take the rest for nothing."""
+    slow = Roomy(pauses_s={"blip-large": 0.05})
+    async with bank(monkeypatch, database_url, tmp_path / "slow", slow, request_timeout_s=2.0) as shop:
+        content = json.dumps({**REQUEST, "stream": True}).encode()
+        headers = [(b"host", b"router"), (b"authorization", f"Bearer {shop.key()}".encode())]
+        arriving = iter([{"type": "http.request", "body": content, "more_body": False}])
+        sent: list[bytes] = []
+
+        async def receive() -> Message:
+            for message in arriving:
+                return message
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waits that long")
+
+        async def send(message: Message) -> None:
+            sent.append(message.get("body", b""))
+            if b"square" in sent[-1]:
+                await asyncio.sleep(2.5)  # the connection takes no more until the client reads
+
+        scope = {"type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
+                 "root_path": "", "headers": headers, "http_version": "1.1", "scheme": "http"}  # fmt: skip
+        await shop.app(scope, receive, send)
+        assert b'"code":"timeout"' in b"".join(sent)
+        [charge] = await shop.charges()
+        assert charge["outcome"] == "abandoned"
+        assert -CAPTION <= charge["amount"] < -600_000
 
 
 async def test_several_models_are_one_bill(shop: Bank) -> None:
