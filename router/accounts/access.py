@@ -242,12 +242,14 @@ class KeyBill:
 
     def _settlement(self, line: KeyLine, outcome: Outcome, now: int) -> Settlement:
         charge = line.charge if outcome == "completed" else line.given_up if outcome == "abandoned" else None
+        # What failed is counted for models that have a price. Others need not be there: clients make up their names.
+        failed = Charge(line.model) if line.model in self._office.price_list.models else None
         return Settlement(
             hold=line.id,
             account=self._key.account,
             key=self._key.id,
             amount=0 if charge is None else self._office.price_list.amount(charge),
-            charge=charge or Charge(line.model),
+            charge=charge or failed,
             outcome="failed" if charge is None else outcome,
             request_id=self._request_id,
             at=now,

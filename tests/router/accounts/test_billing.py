@@ -18,7 +18,7 @@ from router.asgi.billing import MOST_TOKENS
 from tests.router.accounts.bank import CAPTION, Bank, bank
 from tests.router.accounts.world import bearer, eventually
 from tests.router.composition.world import Models, asking
-from tests.router.world import CHAT, events, script, words
+from tests.router.world import CHAT, FakeBackend, events, script, words
 from vlm.errors import EngineFailure, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +160,28 @@ async def test_who_does_not_read_in_time_pays_for_what_was_done(
         [charge] = await shop.charges()
         assert charge["outcome"] == "abandoned"
         assert -CAPTION <= charge["amount"] < -600_000
+
+
+class Serving(FakeBackend):
+    """Two models, and no other."""
+
+    def capacity(self, model: str) -> Capacity:
+        return Capacity(1, 1, 400, 400)
+
+    def serves(self, model: str) -> bool:
+        return model in self.names()
+
+
+async def test_names_that_clients_make_up_are_not_in_the_books(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    async with bank(monkeypatch, database_url, tmp_path / "serving", Serving()) as shop:
+        secret = shop.key()
+        for name in ("nothing", "nothing\0", "kosmos-2"):
+            assert (await shop.ask(secret, {**REQUEST, "model": name})).status_code == 404
+        assert (await shop.ask(secret, REQUEST)).status_code == 200
+        assert len(await shop.charges()) == 1
+        assert {row["model"]: row["failed"] for row in shop.usage()} == {"blip-large": 0, "kosmos-2": 1}
 
 
 async def test_several_models_are_one_bill(shop: Bank) -> None:
