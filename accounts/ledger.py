@@ -19,7 +19,7 @@ from accounts.errors import QuotaSpent
 from accounts.funds import Till
 from accounts.schema import price_lists
 from accounts.statements import STATEMENTS, Statements
-from accounts.sums import Changes, Held, Row
+from accounts.sums import Changes, Held, Row, kept, name_of
 from accounts.types import Charge, HoldAsk, Settlement
 from vlm.errors import VlmError
 
@@ -193,8 +193,8 @@ def _entry(settlement: Settlement, charge: Charge) -> Row:
         day_of(settlement.at),
         settlement.request_id[:128],
         settlement.outcome,
-        charge.model[:200],
-        ",".join(charge.tasks)[:400],
+        name_of(charge),
+        kept(",".join(charge.tasks), 400),
         charge.images,
         charge.cached_images,
         charge.prompt_tokens,

@@ -127,7 +127,20 @@ class Changes:
         return self.spending.setdefault((key, period), Sums())
 
     def _used(self, settlement: Settlement, charge: Charge, day: str) -> Usage:
-        return self.usage.setdefault((settlement.account, day, settlement.key, charge.model[:200]), Usage())
+        return self.usage.setdefault((settlement.account, day, settlement.key, name_of(charge)), Usage())
+
+
+def name_of(charge: Charge) -> str:
+    """The model's name as it is kept."""
+    return kept(charge.model, 200)
+
+
+def kept(text: str, most: int) -> str:
+    """The text as a column of ``most`` characters takes it. Clients may have made it up.
+
+    What a database refuses would hold up all that is written together with it.
+    """
+    return text[:most].encode("utf-8", errors="replace").decode().replace("\0", "?")
 
 
 def periods(day: str) -> tuple[str, str, str]:

@@ -150,7 +150,7 @@ ROOMS: dict[str, set[str]] = {
     # Accounts in front of the endpoints: it knows no format of requests, and not where answers come from.
     "router/accounts": {
         "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "accounts/money", "accounts/prices",
-        "accounts/types", "logs", "vlm/errors", "router/asgi", "router/config",
+        "accounts/types", "logs", "vlm/errors", "vlm/models/cards", "router/asgi", "router/config",
     },
     "router/request_metrics": {
         "vlm/errors", "vlm/types", "metrics", "router/asgi", "router/resilience",

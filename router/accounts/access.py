@@ -149,20 +149,26 @@ class KeyBill:
         self._owed: list[Settlement] | None = None
         self._slot: Slot | None = None
         self._is_sent = False
+        self._is_lost = False
 
     @property
     def owed(self) -> Sequence[Settlement] | None:
         """See :class:`~router.asgi.billing.Bill`."""
         return self._owed
 
+    def check(self, estimate: Estimate) -> None:
+        """See :class:`~router.asgi.billing.Bill`."""
+        check_allowed(self._key, estimate)
+
     async def let_in(self, estimate: Estimate, remaining_s: float) -> KeyLine:
         """See :class:`~router.asgi.billing.Bill`."""
         check_allowed(self._key, estimate)
         taken = await self._take(estimate)
-        line = KeyLine(estimate, taken)
+        line = KeyLine(estimate, taken, self._forget)
         try:
             await self._hold(line, estimate, remaining_s)
         except BaseException:
+            taken.used(0)
             taken.end()
             raise
         self._lines.append(line)
@@ -172,8 +178,9 @@ class KeyBill:
         """See :class:`~router.asgi.billing.Bill`."""
         if self._owed is None:
             owed = self._settlements("completed")
+            self._is_lost = True  # unless it is written: the last part of the answer is an error else
             self._slot = self._office.outbox.write(owed) if owed else None
-            self._owed = owed
+            self._owed, self._is_lost = owed, False
 
     def sent(self) -> None:
         """See :class:`~router.asgi.billing.Bill`."""
@@ -191,7 +198,13 @@ class KeyBill:
             return
         if self._slot is not None:
             self._slot.void()
-        self._bill(self._settlements("failed" if outcome == "failed" else "abandoned"))
+        self._bill(self._settlements("failed" if outcome == "failed" or self._is_lost else "abandoned"))
+
+    def _forget(self, line: KeyLine) -> None:
+        """It has failed. Its money is free at once: the same bill may ask others, and the same model again."""
+        if line.charge is None and line in self._lines:
+            self._lines.remove(line)
+            self._bill([self._settlement(line, "failed", self._now())])
 
     def _bill(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
@@ -221,17 +234,22 @@ class KeyBill:
             line.is_held = True
 
     def _settlements(self, outcome: Outcome) -> list[Settlement]:
-        now = int(self._office.clock() * 1000)
+        now = self._now()
         return [self._settlement(line, outcome, now) for line in self._lines]
+
+    def _now(self) -> int:
+        return int(self._office.clock() * 1000)
 
     def _settlement(self, line: KeyLine, outcome: Outcome, now: int) -> Settlement:
         charge = line.charge if outcome == "completed" else line.given_up if outcome == "abandoned" else None
+        # What failed is counted for models that have a price. Others need not be there: clients make up their names.
+        failed = Charge(line.model) if line.model in self._office.price_list.models else None
         return Settlement(
             hold=line.id,
             account=self._key.account,
             key=self._key.id,
             amount=0 if charge is None else self._office.price_list.amount(charge),
-            charge=charge or Charge(line.model),
+            charge=charge or failed,
             outcome="failed" if charge is None else outcome,
             request_id=self._request_id,
             at=now,
@@ -240,12 +258,13 @@ class KeyBill:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class KeyLine:
     """One model's part of a request; see :class:`~router.asgi.billing.Line`."""
 
     estimate: Estimate
     taken: Taken
+    forget: Callable[[KeyLine], None]
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     charge: Charge | None = None
     has_begun: bool = False
@@ -283,6 +302,11 @@ class KeyLine:
         """See :class:`~router.asgi.billing.Line`."""
         self.has_begun = False
         self.taken.used(0)
+        self.taken.end()
+        self.forget(self)
+
+    def ended(self) -> None:
+        """See :class:`~router.asgi.billing.Line`."""
         self.taken.end()
 
     def end(self) -> None:

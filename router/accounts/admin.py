@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from router.accounts.bodies import (
 )
 from router.accounts.handlers import Handlers, admin_of, body_of, id_in_path, private
 from router.accounts.pages import id_of, limit_of, number_after, page_json
+from router.accounts.threads import in_thread
 from router.accounts.views import account_json, audit_json, key_json, new_key_json, organisation_json
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ class AdminRoutes(Handlers):
 
     async def retrieve_organisation(self, request: Request) -> Response:
         """``GET /v1/admin/organisations/{id}``."""
-        return private(organisation_json(await asyncio.to_thread(self._on.directory.organisation, id_in_path(request))))
+        return private(organisation_json(await in_thread(self._on.directory.organisation, id_in_path(request))))
 
     async def close_organisation(self, request: Request) -> Response:
         """``DELETE /v1/admin/organisations/{id}``: it is closed with all its accounts, and stays in the books."""
@@ -83,7 +83,7 @@ class AdminRoutes(Handlers):
 
     async def retrieve_account(self, request: Request) -> Response:
         """``GET /v1/admin/accounts/{id}``."""
-        return private(account_json(await asyncio.to_thread(self._on.directory.account, id_in_path(request))))
+        return private(account_json(await in_thread(self._on.directory.account, id_in_path(request))))
 
     async def update_account(self, request: Request) -> Response:
         """``PATCH /v1/admin/accounts/{id}``."""
@@ -109,7 +109,7 @@ class AdminRoutes(Handlers):
 
     async def retrieve_key(self, request: Request) -> Response:
         """``GET /v1/admin/keys/{id}``."""
-        return private(key_json(await asyncio.to_thread(self._on.directory.key, id_in_path(request))))
+        return private(key_json(await in_thread(self._on.directory.key, id_in_path(request))))
 
     async def update_key(self, request: Request) -> Response:
         """``PATCH /v1/admin/keys/{id}``."""
@@ -134,11 +134,11 @@ class AdminRoutes(Handlers):
         query = request.query_params
         limit = limit_of(query)
         find = partial(self._on.directory.audit_entries, before=number_after(query), limit=limit + 1)
-        found = await asyncio.to_thread(find, id_of(query, "subject"))
+        found = await in_thread(find, id_of(query, "subject"))
         return private(page_json([audit_json(one) for one in found], limit))
 
     async def _page(self, request: Request, find: Callable[..., Sequence[T]], shown: Callable[[T], Json]) -> Response:
         query = request.query_params
         limit = limit_of(query)
-        found = await asyncio.to_thread(partial(find, after=id_of(query, "after"), limit=limit + 1))
+        found = await in_thread(partial(find, after=id_of(query, "after"), limit=limit + 1))
         return private(page_json([shown(one) for one in found], limit))

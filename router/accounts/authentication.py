@@ -17,7 +17,7 @@ from accounts.types import Key
 from accounts.types import Scope as KeyScope
 from router.accounts.keyring import Keyring
 from router.asgi.billing import ACCESS_KEY, Access
-from router.asgi.credentials import WRONG_KEY, is_open, secret_of
+from router.asgi.credentials import WRONG_KEY, is_open, route_path, secret_of
 from router.asgi.errors import error_response
 from vlm.errors import VlmError
 
@@ -66,7 +66,7 @@ class Authentication:
             return
         try:
             key = await self._key_of(scope)
-            check_scope(key, scope["path"])
+            check_scope(key, route_path(scope))
             check_origin(key, Headers(scope=scope))
         except VlmError as error:
             await error_response(error.with_traceback(None))(scope, receive, send)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from accounts.money import Nano, nano_of
 from accounts.types import PERIODS, KeySpec, Limits, Period, Scope
 from router.asgi.validation import Checked
+from vlm.models.cards import canonical_name
 
 MAX_NAME = 200
 MAX_ITEMS = 100
@@ -159,8 +160,13 @@ def _frozen(names: list[str] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
+def _models(names: list[str] | None) -> frozenset[str] | None:
+    """By their own names, of whatever names: limits of another name would limit nothing."""
+    return None if names is None else frozenset(map(canonical_name, names))
+
+
 def _limits(given: Mapping[str, LimitsBody]) -> Mapping[str, Limits]:
-    return {model: Limits(**limits.model_dump()) for model, limits in given.items()}
+    return {canonical_name(model): Limits(**limits.model_dump()) for model, limits in given.items()}
 
 
 def _budgets(given: BudgetsBody) -> Mapping[Period, Nano]:
@@ -175,7 +181,7 @@ def _ms(seconds: int | None) -> int | None:
 _AS_SPEC: Mapping[str, Any] = {
     "name": str,
     "scopes": _frozen,
-    "models": _frozen,
+    "models": _models,
     "tasks": _frozen,
     "origins": _frozen,
     "limits": _limits,

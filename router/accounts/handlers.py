@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from accounts.errors import AccountsUnavailable, NotAllowed, NotFound
 from accounts.types import Key
 from router.accounts.authentication import KEY_KEY
 from router.accounts.pages import is_id
+from router.accounts.threads import in_thread
 from router.asgi.body import read_body, read_object
 from router.asgi.deadline import until
 from router.asgi.errors import AccountsOff, json_response
@@ -95,7 +96,7 @@ class Handlers:
 
     async def _changing(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a change of the directory; what is remembered of keys is then looked for again."""
-        changed = await asyncio.to_thread(partial(change, *args, **kwargs))
+        changed = await in_thread(change, *args, **kwargs)
         with suppress(AccountsUnavailable):  # the change was made, and will be noticed as elsewhere
             await self._on.changed()
         return changed

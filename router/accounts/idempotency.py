@@ -5,7 +5,8 @@ whatever router they are, and get it byte for byte. The answer is stored before 
 loses the connection finds it, and whoever has got it never causes it to be done again.
 
 - A request with an idempotency key is done to its end even if its client leaves: that is what the key is for.
-- Only an answer that is complete and a success is stored. After any other, the request is done anew.
+- Only an answer that is complete and a success is stored, and only where a model gave it. After any other, the request
+  is done anew.
 - One that does not fit is not stored, and says so (``idempotent-stored: false``) where that is known when it begins.
 - A router that dies while it works on an answer is taken over when its lease ends.
 - What is owed for a stored answer is billed again with each replay, and counts once, as its id is the same: it may be
@@ -22,9 +23,10 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -57,6 +59,9 @@ LEASE_S = 20.0
 RENEWED_S = 5.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 """Between two looks at whether another router has the answer. In the same router, whoever waits is told."""
+MOST_WAITING = 64
+"""Of one key of the caller, in one router, wait for answers that others make: no limit counts those, and each takes the
+place of a request."""
 THREADS = 4
 REMOVAL_S = 60.0
 """Between two removals of what has expired, on average: routers do not all do it at the same time."""
@@ -87,6 +92,7 @@ class Idempotency:
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "answers")  # so that nobody else waits for a slow database
         self._working: dict[tuple[str, str], asyncio.Event] = {}  # set when the request has ended
+        self._waiting: Counter[str] = Counter()  # by the id of the caller's key
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """``app``, whose requests are done once for each key."""
@@ -107,7 +113,7 @@ class Idempotency:
         Raises:
             InvalidRequest: The idempotency key is none.
             KeyReused: It was used for another request.
-            StillRunning: The same request runs, and takes longer than this one may wait.
+            StillRunning: The same request runs, and takes longer than this one may wait, or too many wait already.
             AccountsUnavailable: It cannot be known whether it was done.
         """
         access, stated = access_of(scope), Headers(scope=scope).get(HEADER)
@@ -123,7 +129,8 @@ class Idempotency:
         asked = Asked(access.caller, _checked(stated), digest, random_name())
         found = await self._claim(asked)
         if found.state == "running":
-            found = await self._wait(asked, receive, deadline)
+            with self._counted(asked.key):
+                found = await self._wait(asked, receive, deadline)
         if found.answer is not None:
             await self._replay(found.answer, send)
         elif found.state == "ours":
@@ -131,6 +138,19 @@ class Idempotency:
 
     async def _claim(self, asked: Asked) -> Found:
         return await self._in_thread(self._answers.claim, asked, self._now())
+
+    @contextmanager
+    def _counted(self, key: str) -> Iterator[None]:
+        """One more that waits, until the end of the block."""
+        if self._waiting[key] >= MOST_WAITING:
+            raise StillRunning("Requests with this idempotency key run, and too many wait for their answers.")
+        self._waiting[key] += 1
+        try:
+            yield
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     async def _wait(self, asked: Asked, receive: Receive, deadline: float) -> Found:
         """The answer, or the claim where the one that ran has given none; neither if the client leaves."""
@@ -141,18 +161,22 @@ class Idempotency:
             while (now := await self._claim(asked)).state == "running":
                 if asyncio.get_running_loop().time() + pause >= deadline:
                     raise StillRunning("The request with this idempotency key still runs; try again in a moment.")
-                await self._pause(asked, pause)
+                await self._pause(asked, pause, deadline)
                 pause = min(2 * pause, LONGEST_LOOK_S)
             found.append(now)
 
         await while_connected(receive, wait())
         return found.pop()
 
-    async def _pause(self, asked: Asked, seconds: float) -> None:
+    async def _pause(self, asked: Asked, seconds: float, deadline: float) -> None:
+        """Until it is worth looking again: so long, or until the request has ended if it runs in this router."""
         working = self._working.get((asked.key, asked.idempotency_key))
+        if working is None:
+            await asyncio.sleep(seconds)
+            return
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await (asyncio.sleep(seconds) if working is None else working.wait())
+            async with asyncio.timeout_at(deadline - seconds):
+                await working.wait()
 
     async def _replay(self, answer: StoredAnswer, send: Send) -> None:
         for settlement in answer.settlements:

@@ -43,7 +43,9 @@ UNKNOWN_S = 30.0
 SUSPECT_QUESTIONS_PER_S = 20
 """To the database, about digests from addresses that have sent too many wrong keys."""
 QUESTIONS = 2
-"""To the database at a time, beside the count of changes, which does not wait behind them."""
+"""To the database at a time, beside the count of changes, which does not wait behind them. As many again are about
+keys that were good before: after a change, these do not wait behind the wrong ones of strangers, of which there may be
+any number."""
 
 
 class Keys(Protocol):
@@ -131,6 +133,7 @@ class Keyring:
         self._used: set[str] = set()
         self._suspects = _Trickle(SUSPECT_QUESTIONS_PER_S)
         self._questions = ThreadPoolExecutor(QUESTIONS, thread_name_prefix="keyring")
+        self._questions_again = ThreadPoolExecutor(QUESTIONS, thread_name_prefix="keyring-again")
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="keyring-changes")
 
     @asynccontextmanager
@@ -147,7 +150,8 @@ class Keyring:
                 await give_up(task)
             with suppress(AccountsUnavailable):
                 await self._write_used()
-            for threads in (self._questions, self._counting):  # what they wait for is about to be closed
+            for threads in (self._questions, self._questions_again, self._counting):
+                # What they wait for is about to be closed.
                 await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     def knows(self, digest: bytes) -> bool:
@@ -239,7 +243,8 @@ class Keyring:
         if not self._is_current():
             await self.refresh()
         version = self._version
-        key = await asyncio.get_running_loop().run_in_executor(self._questions, self._keys.find, digest)
+        threads = self._questions_again if digest in self._good else self._questions
+        key = await asyncio.get_running_loop().run_in_executor(threads, self._keys.find, digest)
         self._remember(digest, key if self._is_good(key) else None, version)
         return key
 
@@ -257,7 +262,7 @@ class Keyring:
             return
         write = partial(self._keys.used, used, int(self._clock() * 1000))
         try:
-            await asyncio.get_running_loop().run_in_executor(self._questions, write)
+            await asyncio.get_running_loop().run_in_executor(self._questions_again, write)
         except AccountsUnavailable:
             self._used |= used
             raise

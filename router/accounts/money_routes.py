@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from router.accounts.bodies import CreditBody
 from router.accounts.handlers import PRIVATE, Handlers, admin_of, body_of, id_in_path, key_of, private
 from router.accounts.money_views import budgets_json, credits_json, entry_json, usage_json
 from router.accounts.pages import id_of, limit_of, number_after, page_json
+from router.accounts.threads import in_thread
 from router.accounts.usage_query import UsageQuery, read_usage_query
 from vlm.errors import InvalidRequest
 
@@ -43,8 +43,8 @@ class MoneyRoutes(Handlers):
     async def retrieve_own_credits(self, request: Request) -> Response:
         """``GET /v1/credits``: what the account of the key has, and what is left of the key's budgets."""
         key, books = key_of(request.scope), self._on.books
-        balance = await asyncio.to_thread(books.balance, key.account)
-        spent = await asyncio.to_thread(books.spent, key.id)
+        balance = await in_thread(books.balance, key.account)
+        spent = await in_thread(books.spent, key.id)
         budgets = budgets_json(key.spec.budgets, spent, datetime.now(UTC))
         return private({**credits_json(key.account, balance), "budgets": budgets})
 
@@ -60,17 +60,17 @@ class MoneyRoutes(Handlers):
         """``POST /v1/admin/credits``: a grant or a refund."""
         body, actor = await body_of(request, CreditBody), admin_of(request)
         give = partial(self._on.books.give, body.account, body.kind, nano_of(body.amount), body.note, actor)
-        return private(credits_json(body.account, await asyncio.to_thread(give)))
+        return private(credits_json(body.account, await in_thread(give)))
 
     async def retrieve_credits(self, request: Request) -> Response:
         """``GET /v1/admin/credits/{id}``, by the id of an account."""
         account = id_in_path(request)
-        return private(credits_json(account, await asyncio.to_thread(self._on.books.balance, account)))
+        return private(credits_json(account, await in_thread(self._on.books.balance, account)))
 
     async def list_entries(self, request: Request) -> Response:
         """``GET /v1/admin/credits/{id}/entries``: the ledger of an account, the newest first."""
         account = id_in_path(request)
-        await asyncio.to_thread(self._on.books.balance, account)  # tells that there is no such account
+        await in_thread(self._on.books.balance, account)  # tells that there is no such account
         return await self._entries(request, account)
 
     async def list_usage(self, request: Request) -> Response:
@@ -80,7 +80,7 @@ class MoneyRoutes(Handlers):
     async def _entries(self, request: Request, account: str) -> Response:
         limit, before = limit_of(request.query_params), number_after(request.query_params)
         find = partial(self._on.books.entries, account, before=before, limit=limit + 1)
-        return private(page_json([entry_json(one) for one in await asyncio.to_thread(find)], limit))
+        return private(page_json([entry_json(one) for one in await in_thread(find)], limit))
 
     async def _usage(self, request: Request, account: str | None, groups: Sequence[Group]) -> Response:
         query, limit = read_usage_query(request.query_params, groups), limit_of(request.query_params)
@@ -109,4 +109,4 @@ class MoneyRoutes(Handlers):
     async def _rows(self, account: str | None, query: UsageQuery, limit: int) -> list[UsageRow]:
         start, end = query.start.isoformat(), (query.end + ONE_DAY).isoformat()
         find = partial(self._on.books.usage, account, start=start, end=end, by=query.by, after=query.after, limit=limit)
-        return await asyncio.to_thread(find)
+        return await in_thread(find)

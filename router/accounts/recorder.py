@@ -75,8 +75,9 @@ class Recorder:
             return
         self._parts.append(body)
         owed = owed_of(self._scope)
-        # Of a stream, the part after which nothing is to come is the first one after the bill was written.
-        if owed is not None and (self._streams or not message.get("more_body", False)):
+        # Of a stream, the part after which nothing is to come is the first one after the bill was written. Where no
+        # model has done anything, as of a dry run, asking again does nothing twice: and no limit counts such answers.
+        if owed and (self._streams or not message.get("more_body", False)):
             self._start = None
             self.is_stored = await self._store(_answer(start, b"".join(self._parts), owed))
             self._parts.clear()

@@ -5,9 +5,12 @@ behind it. Without accounts, everything is allowed and nothing is owed.
 
 A request is let in once for each model that is asked::
 
+    bill.check(estimate)                          refused here before it waits for anything
     lines = [await bill.let_in(estimate) ...]     refused here, or its places and its money are kept
     line.began(), line.arrived(tokens)            what there is to pay for, should the client leave
     line.answered(charge)                         what there is to pay for
+    line.failed()                                 it is paid for nothing, and its money is given back
+    line.ended()                                  in any case: its places are free
     bill.written()                                before the last bytes go out: what is owed survives this process
     bill.sent()                                   as they go out: from here on it is owed
     bill.end()                                    in any case: what was not sent costs nothing
@@ -32,7 +35,7 @@ BILL_KEY = "gigarouter.bill"
 
 
 MOST_TOKENS = 2048
-"""Of an answer whose request sets no limit: no model here has a longer context."""
+"""Of one answer, whatever limit its request sets: no model here has a longer context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ class Line(Protocol):
         """The model has not answered, which costs nothing."""
         ...
 
+    def ended(self) -> None:
+        """Nothing more is asked of the model, whether it has answered or not."""
+        ...
+
 
 class Bill(Protocol):
     """What one request owes."""
@@ -80,6 +87,14 @@ class Bill(Protocol):
     @property
     def owed(self) -> Sequence[Settlement] | None:
         """What is owed once the answer was sent; None until it is written."""
+        ...
+
+    def check(self, estimate: Estimate) -> None:
+        """Refuse what the key does not allow, before the request waits for anything or makes anything start.
+
+        Raises:
+            ModelNotAllowed: With the field that asks for it.
+        """
         ...
 
     async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:
@@ -105,7 +120,8 @@ class Bill(Protocol):
     def end(self, outcome: Outcome) -> None:
         """The request has ended. Where its answer was sent, that is all; else what is owed follows from how it ended.
 
-        Of what has failed nothing is; who has left, before the answer or while it was sent, pays for what was done.
+        Of what has failed nothing is; who has left, before the answer or while it was sent, pays for what was done. So
+        does who has not read it in time.
         """
         ...
 
@@ -139,6 +155,9 @@ class Free:
         """See :class:`Bill`."""
         return None
 
+    def check(self, estimate: Estimate) -> None:
+        """See :class:`Bill`."""
+
     async def let_in(self, estimate: Estimate, remaining_s: float) -> Line:  # noqa: ARG002  the protocol has it
         """See :class:`Bill`."""
         return self
@@ -153,6 +172,9 @@ class Free:
         """See :class:`Line`."""
 
     def failed(self) -> None:
+        """See :class:`Line`."""
+
+    def ended(self) -> None:
         """See :class:`Line`."""
 
     def written(self) -> None:

@@ -24,9 +24,20 @@ WRONG_KEY = "The API key is not one that is good here: it is unknown, has expire
 """Which of them is not said: the holder of a stolen key learns nothing."""
 
 
+def route_path(scope: Scope) -> str:
+    """The path of the route that answers a request.
+
+    It is read as routes read it: behind the prefix that the application has (``root_path``), and without a line break
+    at its end, which Starlette's routes overlook. Else a path that looks like no route's would lead to one.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return (path[len(root) :] if path.startswith(f"{root}/") else path).removesuffix("\n")
+
+
 def is_open(scope: Scope) -> bool:
     """Whether a request needs no key."""
-    return scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS"
+    return route_path(scope) in OPEN_PATHS or scope["method"] == "OPTIONS"
 
 
 def secret_of(scope: Scope) -> str:

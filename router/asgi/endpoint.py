@@ -82,7 +82,7 @@ class Endpoint(Generic[ParsedT]):
             raise
         finally:
             record = tally.record()
-            bill.end(record.outcome)
+            bill.end(tally.paid_as)
             self._meter(scope, record)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally, bill: Bill) -> None:
@@ -142,13 +142,18 @@ class Endpoint(Generic[ParsedT]):
     async def _let_in(self, demand: Demand, requester: Requester, exchange: _Exchange) -> AsyncIterator[_Part]:
         """The request takes its places at the model as long as the block lasts, or until the model has answered."""
         deadline, now = exchange.deadline, asyncio.get_running_loop().time
-        batch = demand.priority == "batch"
+        batch, estimate = demand.priority == "batch", estimate_of(demand)
+        if self._backend.serves(demand.model):  # of another, the backend says that it is not there
+            exchange.bill.check(estimate)
         async with self._hold.waiting(demand.model, deadline - now()) as started:
             left_s = deadline - now()
             asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch)
             with self._admission.admitted(asked) as ticket:
-                line = await until(deadline, exchange.bill.let_in(estimate_of(demand), deadline - now()))
-                yield _Part(demand, line, ticket, started)
+                line = await until(deadline, exchange.bill.let_in(estimate, deadline - now()))
+                try:
+                    yield _Part(demand, line, ticket, started)
+                finally:
+                    line.ended()
 
     def _asked(
         self, built: BuiltRequest, requester: Requester, request_id: str, part: _Part
@@ -198,7 +203,7 @@ class Endpoint(Generic[ParsedT]):
     ) -> None:
         try:
             async with asyncio.timeout_at(exchange.deadline + READING_GRACE_S):
-                await _send_all(events, headers, self._config.keep_alive_s, exchange.send)
+                await _send_all(events, headers, self._config.keep_alive_s, exchange)
         except TimeoutError:
             logger.warning("cut off, because the client does not read its answer")
         finally:
@@ -273,8 +278,8 @@ class _Part:
 
 
 def estimate_of(demand: Demand) -> Estimate:
-    """The most that a request can do."""
-    tokens = demand.generations * (demand.max_tokens or MOST_TOKENS)
+    """The most that a request can do. Clients may set any limit, but a model ends an answer with its context."""
+    tokens = demand.generations * min(demand.max_tokens or MOST_TOKENS, MOST_TOKENS)
     return Estimate(demand.model, demand.images, demand.tasks, tokens, batch=demand.priority == "batch")
 
 
@@ -319,7 +324,7 @@ async def written_last(chunks: AsyncGenerator[Chunk, None], bill: Bill) -> Async
 
 
 async def _send_all(
-    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, send: Send
+    events: AsyncGenerator[bytes, None], known: Mapping[str, str], keep_alive_s: float, exchange: _Exchange
 ) -> None:
     headers = {
         "content-type": f"{EVENT_STREAM}; charset=utf-8",
@@ -328,10 +333,13 @@ async def _send_all(
         **known,
     }
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    send, now = exchange.send, asyncio.get_running_loop().time
     await send({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def write(event: bytes) -> None:
+        began = now()
         await send({"type": "http.response.body", "body": event, "more_body": True})
+        exchange.tally.waited_for_client(now() - began)
 
     async with kept_alive(write, keep_alive_s) as write_event:
         async for event in events:

@@ -17,8 +17,11 @@ from router.asgi.billing import Outcome
 from router.asgi.chunks import UNFINISHED
 from router.asgi.format import BuiltRequest
 from router.charges import tasks_of
-from vlm.errors import VlmError
+from vlm.errors import DeadlineExceeded, VlmError
 from vlm.types import Chunk, Completion, Request, Timings, Usage
+
+UNREAD_S = 1.0
+"""Who lets parts of an answer wait for longer than this, all together, has not read it in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,17 @@ class Tally:
         self._asked_s: float | None = None
         self._admitted_s: float | None = None
         self._first_chunk_s: float | None = None
+        self._unread_s = 0.0
+
+    @property
+    def paid_as(self) -> Outcome:
+        """How it ended, for its bill: who has not read what was there until the deadline is like one who has left."""
+        late = isinstance(self._error, DeadlineExceeded) and self._unread_s > UNREAD_S
+        return "abandoned" if late else self._outcome()
+
+    def waited_for_client(self, seconds: float) -> None:
+        """A part of the answer could not be sent for so long, because the client did not read those before."""
+        self._unread_s += seconds
 
     def let_in(self) -> None:
         """The request is let in, or of several models the first has let it in."""

@@ -161,6 +161,19 @@ def test_holds_are_swept_when_they_have_expired(database: Database) -> None:
     assert differences(database) == []
 
 
+def test_names_that_no_database_takes_are_written_all_the_same(database: Database) -> None:
+    """Else all that is written together with them would have to wait until they are found."""
+    with_owners(database, OWNER)
+    ask = asked(1, 100)
+    take(database, [ask])
+    strange = replace(CHARGE, model="a\0b\ud800" + 300 * "c", tasks=("x\0",))
+    settle(database, replace(settlement(ask), charge=strange))
+    with database.read() as connection:
+        [(model, tasks)] = connection.execute(select(schema.entries.c.model, schema.entries.c.tasks)).all()
+    assert (model, tasks) == ("a?b?" + 196 * "c", "x?")
+    assert differences(database) == []
+
+
 def test_failures_cost_nothing_and_are_counted(database: Database) -> None:
     with_owners(database, OWNER)
     first, second = asked(1, 10), asked(2, 10)

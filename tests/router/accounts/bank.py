@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from starlette.types import ASGIApp
 
 from accounts import schema
 from accounts.checking import differences
@@ -41,11 +42,13 @@ class Bank:
 
     Attributes:
         service: The accounts.
+        app: The router as an application.
         http: A client without a key.
         account: The id of the one account.
     """
 
     service: AccountsService
+    app: ASGIApp
     http: httpx.AsyncClient
     account: str
 
@@ -110,4 +113,4 @@ async def bank(
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://router") as http,
     ):
-        yield Bank(service, http, account.id)
+        yield Bank(service, app, http, account.id)

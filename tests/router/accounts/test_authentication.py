@@ -160,6 +160,11 @@ SCOPES: list[tuple[str, set[Scope]]] = [
     ("/v1/files", {"inference"}),
     ("/v1/adminx", {"inference"}),
     ("/nothing", {"inference"}),
+    ("/v1/admin/keys%0a", {"admin"}),
+    ("/v1/status%0a", {"admin", "monitor"}),
+    ("/metrics%0A", {"admin", "monitor"}),
+    ("/v1/%6detrics", {"inference"}),
+    ("/v1/%61dmin/keys", {"admin"}),
 ]
 
 
@@ -175,6 +180,20 @@ async def test_what_a_key_is_for(path: str, allowed: set[Scope], scope: Scope) -
     else:
         words = " or ".join(sorted(allowed))
         refused(answer, 403, "key_not_allowed", f"This API key is for {scope}; this URL asks for {words}.")
+
+
+@pytest.mark.parametrize("path", ["/v1/admin/keys", "/v1/status", "/metrics", "/metrics%0a"])
+async def test_what_a_key_is_for_below_a_prefix(path: str) -> None:
+    """A server may put the whole application below one: routes are found behind it."""
+    world = World()
+    secret = world.table.add()
+    keyring = world.keyring()
+    transport = httpx.ASGITransport(world.app(keyring), root_path="/vlm")
+    async with keyring.running(), httpx.AsyncClient(transport=transport, base_url="http://router") as http:
+        assert (await http.get(f"/vlm{path}", headers=bearer(secret))).status_code == 403
+        assert (await http.get("/vlm/v1/models", headers=bearer(secret))).status_code == 200
+        assert (await http.get("/vlm/health")).status_code == 200
+        assert (await http.get("/vlm/v1/models")).status_code == 401
 
 
 ORIGINS = frozenset({"https://app.example.com"})

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
+from accounts.errors import AccountsUnavailable
+from accounts.outbox import Outbox, Slot
 from accounts.types import Limits, Period
 from router.admission.capacity import Capacity
+from router.asgi.billing import MOST_TOKENS
 from tests.router.accounts.bank import CAPTION, Bank, bank
 from tests.router.accounts.world import bearer, eventually
 from tests.router.composition.world import Models, asking
-from tests.router.world import CHAT, events, script, words
+from tests.router.world import CHAT, FakeBackend, events, script, words
 from vlm.errors import EngineFailure, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -126,6 +131,59 @@ async def test_who_leaves_pays_for_what_was_done(shop: Bank, models: Models) -> 
     assert -CAPTION < charge["amount"] < -600_000
 
 
+async def test_who_does_not_read_in_time_pays_for_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    """Else a client could read nearly all of a stream, wait for the deadline, and take the rest for nothing."""
+    slow = Roomy(pauses_s={"blip-large": 0.05})
+    async with bank(monkeypatch, database_url, tmp_path / "slow", slow, request_timeout_s=2.0) as shop:
+        content = json.dumps({**REQUEST, "stream": True}).encode()
+        headers = [(b"host", b"router"), (b"authorization", f"Bearer {shop.key()}".encode())]
+        arriving = iter([{"type": "http.request", "body": content, "more_body": False}])
+        sent: list[bytes] = []
+
+        async def receive() -> Message:
+            for message in arriving:
+                return message
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waits that long")
+
+        async def send(message: Message) -> None:
+            sent.append(message.get("body", b""))
+            if b"square" in sent[-1]:
+                await asyncio.sleep(2.5)  # the connection takes no more until the client reads
+
+        scope = {"type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
+                 "root_path": "", "headers": headers, "http_version": "1.1", "scheme": "http"}  # fmt: skip
+        await shop.app(scope, receive, send)
+        assert b'"code":"timeout"' in b"".join(sent)
+        [charge] = await shop.charges()
+        assert charge["outcome"] == "abandoned"
+        assert -CAPTION <= charge["amount"] < -600_000
+
+
+class Serving(FakeBackend):
+    """Two models, and no other."""
+
+    def capacity(self, model: str) -> Capacity:
+        return Capacity(1, 1, 400, 400)
+
+    def serves(self, model: str) -> bool:
+        return model in self.names()
+
+
+async def test_names_that_clients_make_up_are_not_in_the_books(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    async with bank(monkeypatch, database_url, tmp_path / "serving", Serving()) as shop:
+        secret = shop.key()
+        for name in ("nothing", "nothing\0", "kosmos-2"):
+            assert (await shop.ask(secret, {**REQUEST, "model": name})).status_code == 404
+        assert (await shop.ask(secret, REQUEST)).status_code == 200
+        assert len(await shop.charges()) == 1
+        assert {row["model"]: row["failed"] for row in shop.usage()} == {"blip-large": 0, "kosmos-2": 1}
+
+
 async def test_several_models_are_one_bill(shop: Bank) -> None:
     answer = await shop.ask(shop.key(), asking("compare", task="caption", models=["blip-large", "florence-2-base"]))
     charges = await shop.charges()
@@ -191,7 +249,86 @@ async def test_a_task_that_the_key_does_not_allow(shop: Bank) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
 
 
+class Asleep(Roomy):
+    """Models without a replica, and those for which one was waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[str] = []
+
+    async def asleep(self, model: str) -> bool:
+        self.waited.append(model)
+        return True
+
+
+async def test_what_a_key_does_not_allow_starts_no_model(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    models = Asleep()
+    async with bank(monkeypatch, database_url, tmp_path / "asleep", models) as shop:
+        for spec in ({"models": frozenset({"florence-2-base"})}, {"tasks": frozenset({"detect"})}):
+            assert (await shop.ask(shop.key(**spec), REQUEST)).status_code == 403
+        assert models.waited == []
+        assert (await shop.ask(shop.key(), REQUEST)).status_code == 200
+        assert models.waited
+
+
 # What it may spend
+
+
+async def test_no_more_is_held_than_a_model_can_write(shop: Bank, models: Models) -> None:
+    """Many a client sends a limit far above any model's context."""
+    models.pauses_s = {"blip-large": 0.1}
+    asked = asyncio.create_task(shop.ask(shop.key(budgets={"day": 10**12}), {**REQUEST, "max_tokens": 2**31 - 1}))
+    while not models.asked:
+        await asyncio.sleep(0.01)
+    assert shop.sums() == (0, 600_000 + 100_000 + MOST_TOKENS * 10_000)
+    assert (await asked).status_code == 200
+
+
+async def test_who_is_refused_has_taken_no_tokens(shop: Bank) -> None:
+    secret = shop.key(budgets={"day": 1}, limits={"*": Limits(tokens=4_000)})
+    answers = [await shop.ask(secret, REQUEST) for _ in range(3)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["insufficient_quota"] * 3
+
+
+async def test_what_failed_holds_no_money_while_the_next_one_answers(shop: Bank, models: Models) -> None:
+    models.plays = {"blip-large": [Overloaded("It is full.")]}
+    secret = shop.key(budgets={"day": 700_000 + 3 * 10_000})  # covers one of the two
+    request = asking("blip-large", task="caption", max_tokens=3, models=["kosmos-2"])
+    answer = await shop.ask(secret, request)
+    assert answer.json()["model"] == "kosmos-2", answer.text
+    [charge] = await shop.charges()
+    assert (charge["model"], charge["amount"]) == ("kosmos-2", -600_000)
+    assert [(row["model"], row["requests"], row["failed"]) for row in shop.usage()] == [
+        ("blip-large", 0, 1), ("kosmos-2", 1, 0),
+    ]  # fmt: skip
+
+
+async def test_a_model_that_is_given_up_leaves_its_place_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    slow = Roomy(pauses_s={"blip-large": 60.0})
+    async with bank(monkeypatch, database_url, tmp_path / "slow", slow, request_timeout_s=2.0) as shop:
+        secret = shop.key(limits={"*": Limits(concurrent=1)})
+        answer = await shop.ask(secret, asking("blip-large", task="caption", models=["kosmos-2"]))
+        assert answer.json()["model"] == "kosmos-2", answer.text
+        assert [charge["model"] for charge in await shop.charges()] == ["kosmos-2"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_written_down_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, shop: Bank, *, stream: bool
+) -> None:
+    """As where the disk is full: the client gets an error in place of the end of its answer."""
+
+    def full(_outbox: Outbox, _settlements: object) -> Slot:
+        raise AccountsUnavailable("What the request costs cannot be written down now; try again.")
+
+    monkeypatch.setattr(Outbox, "write", full)
+    answer = await shop.ask(shop.key(), {**REQUEST, "stream": stream})
+    assert "accounts_unavailable" in answer.text
+    assert (await shop.charges(), shop.sums()) == ([], (0, 0))
 
 
 async def test_a_budget_that_is_spent(shop: Bank) -> None:

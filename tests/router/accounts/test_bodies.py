@@ -103,6 +103,13 @@ def test_credits_are_amounts_other_than_0(amount: str) -> None:
     assert refused.value.param == "amount"
 
 
+def test_other_names_of_a_model_mean_it() -> None:
+    other = "microsoft/Florence-2-base"
+    spec = validated(KeyBody, {**WHOLE, "models": [other, "mine"], "limits": {other: {"requests": 1}}}).spec
+    assert spec.models == frozenset({"florence-2-base", "mine"})
+    assert spec.limits == {"florence-2-base": Limits(requests=1)}
+
+
 def test_defaults() -> None:
     assert validated(AccountBody, {"organisation": "org_1", "name": "n"}).prepaid
     assert validated(RotationBody, {}).grace_s == 0

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounts.answers import Answers, Asked, StoredAnswer
+from accounts.answers import Answers, Asked, Found, StoredAnswer
 from accounts.database import Database
 from accounts.directory import open_directory
 from accounts.errors import AccountsUnavailable
@@ -260,6 +260,42 @@ async def test_of_twenty_at_once_one_is_done(world: World) -> None:
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, "answer 1")}
     assert sum("idempotent-replayed" in answer.headers for answer in answers) == 19
     assert len(world.model.asked) == 1
+
+
+async def test_who_waits_in_the_same_router_does_not_ask_the_database_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that any number of them keeps nobody from storing an answer, or saying that it still works on one."""
+    looks: list[Asked] = []
+    claim = Answers.claim
+
+    def counted(answers: Answers, asked: Asked, now: int) -> Found:
+        looks.append(asked)
+        return claim(answers, asked, now)
+
+    monkeypatch.setattr(Answers, "claim", counted)
+    world.model.may_end.clear()
+    asking = [asyncio.create_task(world.ask()) for _ in range(10)]
+    await until(lambda: len(looks) >= 19)  # each before it waits, and those that wait once more
+    await asyncio.sleep(1)
+    world.model.may_end.set()
+    assert {answer.text for answer in await asyncio.gather(*asking)} == {"answer 1"}
+    assert len(looks) <= 10 + 9 + 9 + 9, "once more when there is an answer"
+
+
+async def test_too_many_who_wait_are_told_to_try_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They count for no limit of the key, and take the places of others."""
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+    world.model.may_end.clear()
+    asking = [asyncio.create_task(world.ask()) for _ in range(10)]
+    await until(lambda: sum(one.done() for one in asking) == 6)
+    other = asyncio.create_task(world.ask(key=1))
+    await until(lambda: len(world.model.asked) == 2)
+    world.model.may_end.set()
+    answers = await asyncio.gather(*asking)
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [409] * 6
+    assert (await other).status_code == 200
+    assert (await world.ask()).text == "answer 1"
 
 
 async def test_of_twenty_at_two_routers_one_is_done(two: tuple[World, World]) -> None:

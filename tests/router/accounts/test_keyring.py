@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from accounts.database import Database, open_database
 from accounts.directory import Directory
 from accounts.errors import AccountsUnavailable
 from accounts.keys import new_secret
-from accounts.types import KeySpec
+from accounts.types import Key, KeySpec
 from router.accounts import keyring as module
 from router.accounts.keyring import Keyring
 from tests.router.accounts.world import Table, World, eventually, hashed
@@ -161,6 +162,38 @@ async def test_a_database_that_hangs_is_not_waited_for_longer_than_patience() ->
         with pytest.raises(AccountsUnavailable):
             await name(keyring, secret)
         world.table.silent.set()
+
+
+class Flooded(Table):
+    """Whose answers about what is no key take as long as the flood of them lasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ebbs = threading.Event()
+
+    def find(self, digest: bytes) -> Key | None:
+        if digest not in self.rows:
+            self.ebbs.wait(30)
+        return super().find(digest)
+
+
+async def test_keys_that_were_good_do_not_wait_behind_wrong_ones() -> None:
+    """Each change makes a router ask for all of them again, while strangers try one key after the other."""
+    table = Flooded()
+    secret = table.add()
+    keyring = World(table).keyring(patience_s=20.0)
+    async with keyring.running():
+        assert await name(keyring, secret) == "key_0"
+        strangers = [asyncio.create_task(name(keyring, new_secret())) for _ in range(100)]
+        try:
+            await asyncio.sleep(0.05)
+            table.changes += 1
+            await keyring.refresh()
+            assert await asyncio.wait_for(name(keyring, secret), 5) == "key_0"
+        finally:
+            table.ebbs.set()
+        assert await asyncio.gather(*strangers) == [None] * 100
+    assert table.found[hashed(secret)] == 2
 
 
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
+from accounts.books import Books
+from accounts.grants import Balance
 from accounts.keys import new_secret
 from accounts.types import Limits
 from tests.images import plain
@@ -50,6 +54,28 @@ async def test_a_limit_that_is_reached(monkeypatch: pytest.MonkeyPatch, database
         assert 0 < int(answer.headers["retry-after-ms"]) <= 1000 * int(answer.headers["retry-after"]) <= 61_000
         assert answer.headers["x-ratelimit-remaining-requests"] == "0"
         assert (await world.http.get("/v1/key", headers=bearer(secret))).status_code == 200, "which no model answers"
+
+
+async def test_a_slow_database_leaves_the_event_loops_threads_to_others(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    answers = threading.Event()
+
+    def balance(_books: Books, _account: str) -> Balance:
+        answers.wait(30)
+        return Balance(0, 0, prepaid=True)
+
+    monkeypatch.setattr(Books, "balance", balance)
+    async with bank(monkeypatch, database_url, tmp_path / "outbox") as world:
+        headers = bearer(world.key())
+        asked = [asyncio.create_task(world.http.get("/v1/credits", headers=headers)) for _ in range(100)]
+        try:
+            await asyncio.sleep(0.5)  # all of them wait
+            assert await asyncio.wait_for(asyncio.to_thread(sum, (1, 2)), 10) == 3
+            assert (await world.ask(world.key(), body())).status_code == 200
+        finally:
+            answers.set()
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
 async def test_too_many_wrong_keys(monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path) -> None:
