@@ -42,6 +42,8 @@ def engine_of(url: str, patience_s: float) -> Engine:
 def _sqlite(url: URL, patience_s: float) -> Engine:
     if not url.database or url.database == ":memory:" or url.query:
         raise AccountsError("the database of accounts must be a file, as sqlite:////folder/accounts.db")
+    if not Path(url.database).is_absolute():  # each process of Ray has a folder of its own
+        raise AccountsError("the path of the database of accounts must begin with /: sqlite:////folder/accounts.db")
     _make_private(Path(url.database))
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=url.database),

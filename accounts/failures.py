@@ -80,6 +80,11 @@ def silent(cause: str) -> AccountsUnavailable:
     return error
 
 
+def reason_of(error: AccountsUnavailable) -> str:
+    """Why accounts do not answer, for whoever operates them."""
+    return str(error.__cause__ if isinstance(error.__cause__, DatabaseSilent) else error)
+
+
 def cause_of(error: DBAPIError | PoolTimeout) -> str | None:
     """Why the database does not answer; None where it has answered, and the statement was wrong."""
     if isinstance(error, PoolTimeout):

@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 
 from accounts.errors import AccountsError, AccountsUnavailable
+from accounts.failures import reason_of
 from gigarouter.ask import BAD_INPUT, FAILED, KEY_VARIABLE, URL, URL_VARIABLE, address, default_url, headers, seconds
 
 Json = dict[str, Any]
@@ -182,8 +183,11 @@ def reported(work: Callable[[], None]) -> int:
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
         return refused.status
-    except (AccountsError, AccountsUnavailable) as error:
+    except AccountsError as error:
         print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except AccountsUnavailable as error:
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         return FAILED
     return 0
 

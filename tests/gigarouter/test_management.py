@@ -154,7 +154,7 @@ def test_credits_and_usage(run: Run, text: Run, world: World) -> None:
     assert out.splitlines()[1].split() == [account, "1", "0", "1", "0", "0", "7", "1.25"]
     status, out, _ = text("usage", "--account", account, "--csv")
     assert status == 0
-    assert [row["amount"] for row in csv.DictReader(io.StringIO(out))] == ["1.25"]
+    assert [row["cost"] for row in csv.DictReader(io.StringIO(out))] == ["1.25"]
 
 
 def test_what_is_wrong(text: Run, world: World) -> None:
@@ -237,7 +237,7 @@ def test_a_database_goes_back_to_an_older_version(url: str, capsys: pytest.Captu
     assert main(["accounts", "migrate", "--database", url, "--back-to", "0001"]) == 0
     assert capsys.readouterr().out == "the database has version 0001\n" * 2
     assert main(["accounts", "migrate", "--database", url, "--back-to", "9999"]) == 1
-    assert "of another gigarouter" in capsys.readouterr().err
+    assert "knows no version 9999" in capsys.readouterr().err
     for word in ("base", "head", "-1"):
         with pytest.raises(SystemExit, match="2"):
             main(["accounts", "migrate", "--database", url, f"--back-to={word}"])
@@ -261,6 +261,13 @@ def test_a_database_that_is_none(words: str, capsys: pytest.CaptureFixture[str])
     secret = "hunter2"
     assert main(["accounts", words, "--database", f"mysql://kim:{secret}@host/accounts"]) == 1
     assert secret not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["migrate", "bootstrap", "check", "list"])
+def test_why_a_database_does_not_answer(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accounts", words, "--database", "postgresql://kim:hunter2@127.0.0.1:9/accounts"]) == 1
+    wanted = "error: the database of accounts does not answer: nothing listens at its address\n"
+    assert capsys.readouterr().err == wanted
 
 
 def test_the_url_in_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
 def test_what_is_no_database_is_refused_with_words(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("not a database, and longer than the head of one " * 10)
-    with pytest.raises(ConfigError, match=r"The accounts in .* cannot be used"):
+    with pytest.raises(ConfigError, match=r"The accounts in .* cannot be used: .* not a database of SQLite"):
         prepared(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be used"):
