@@ -181,6 +181,10 @@ def test_commands_without_a_key_and_with_the_wrong_one(
         monkeypatch.setenv("GIGAROUTER_API_KEY", world.key())
         assert main(["credits", "grant", world.account.id, "1", "--url", address]) == 1
         assert "asks for admin" in capsys.readouterr().err
+        monkeypatch.setenv("GIGAROUTER_API_KEY", world.admin)
+        for command, hint in (("usage", "--all"), ("credits show", "by its id"), ("credits entries", "by its id")):
+            assert main([*command.split(), "--url", address]) == 1
+            assert hint in capsys.readouterr().err
 
 
 def test_commands_about_the_key_that_is_used(
@@ -290,6 +294,7 @@ def test_the_url_in_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -
         ["keys", "create", "--account", "a", "--name", "n", "--budget", "day=lots"],
         ["keys", "create", "--account", "a", "--name", "n", "--expires", "2026-02-30"],
         ["keys", "create", "--account", "a", "--name", "n", "--expires", "soon"],
+        ["keys", "create", "--account", "a", "--name", "n", "--expires", "2020-01-31"],
         ["keys", "create", "--account", "a", "--name", "n", "--scope", "root"],
         ["keys", "rotate", "key", "--grace", "3"],
         ["accounts"],
