@@ -38,7 +38,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: int) 
     """Bill what requests did, and give back their holds.
 
     A settlement whose hold has expired is billed all the same. One that is written again changes nothing, so the first
-    of those of one hold counts. Of what ``failed``, no entry is made: it is counted, if its hold is there.
+    of those of one hold counts. Of what ``failed``, no entry is made: it is counted, if its hold is there
+    or there was none.
     """
     post(connection, settlements=settlements, now=now)
 
@@ -146,7 +147,7 @@ class _Posting:
             return
         if settlement.hold in entered:
             self._changes.charge(settlement, settlement.charge, day)
-        elif settlement.outcome == "failed" and hold is not None:
+        elif settlement.outcome == "failed" and (hold is not None or not settlement.was_held):
             self._changes.failed(settlement, settlement.charge, day)
 
     def _sweep(self) -> int:

@@ -171,6 +171,7 @@ class Settlement:
         request_id: As in the answer's headers, for whoever looks the request up. Clients may repeat it.
         at: When the request ended.
         price_list: Digest of the list that ``amount`` follows.
+        was_held: Whether there was a hold. What failed is counted once as its hold goes, and without one as it is said.
     """
 
     hold: str
@@ -182,3 +183,4 @@ class Settlement:
     request_id: str
     at: int
     price_list: str
+    was_held: bool = True

@@ -209,13 +209,16 @@ class KeyBill:
         )
 
     async def _hold(self, line: KeyLine, estimate: Estimate, remaining_s: float) -> None:
-        """Nothing is held for what is free; that its key was not revoked, it is told when keys are looked through."""
+        """Nothing is held for what is free, or where there is nothing to overspend: then the key was all to look at."""
+        if not self._key.prepaid and not self._key.spec.budgets:
+            return
         amount = self._office.price_list.at_most(
             estimate.model, estimate.images, estimate.tasks, estimate.output_tokens, batch=estimate.batch
         )
         if amount:
             expires_at = int((self._office.clock() + remaining_s + HELD_ON_S) * 1000)
             await self._office.cashier.hold(HoldAsk(line.id, self._key.account, self._key.id, amount, expires_at))
+            line.is_held = True
 
     def _settlements(self, outcome: Outcome) -> list[Settlement]:
         now = int(self._office.clock() * 1000)
@@ -233,6 +236,7 @@ class KeyBill:
             request_id=self._request_id,
             at=now,
             price_list=self._office.digest,
+            was_held=line.is_held,
         )
 
 
@@ -245,6 +249,7 @@ class KeyLine:
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     charge: Charge | None = None
     has_begun: bool = False
+    is_held: bool = False
     arrived_tokens: int = 0
 
     @property

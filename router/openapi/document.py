@@ -22,7 +22,6 @@ from router.openapi.parts import (
     HEADERS,
     OF_EVERY_ANSWER,
     OF_LIMITS,
-    OF_REPEATS,
     PARAMETERS,
     SECURITY_SCHEMES,
     TAGS,
@@ -139,10 +138,10 @@ def _body(operation: Operation, schemas: Schemas) -> Json:
 def _answers(operation: Operation, schemas: Schemas) -> Iterator[tuple[int, Json]]:
     """Successes and then errors, by status."""
     cases = [case for case in CASES if case.code in operation.codes and (case.code, case.status) not in _OF_NO_ROUTE]
-    paid = (*OF_LIMITS, *OF_REPEATS) if "insufficient_quota" in operation.codes else ()
+    limits = OF_LIMITS if "insufficient_quota" in operation.codes else ()
     for status, answer in operation.answers.items():
         if status < 400:
-            yield status, _answer(status, answer, schemas, paid)
+            yield status, _answer(status, answer, schemas, limits)
     for status, of_status in groupby(cases, lambda case: case.status):
         body = operation.answers.get(status)
         yield status, _error(status, list(of_status), None if body is None else _content(body, schemas)[JSON]["schema"])

@@ -64,11 +64,11 @@ PARAMETERS = (
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "header",
-    "Where the server keeps accounts: the same request with the same key is answered once, and whoever sends it again "
-    "gets the same answer, which is paid once.",
+    "1 to 255 printable ASCII characters. Where the server keeps accounts, the same request with the same key is "
+    "answered once, and whoever sends it again gets the same answer, which is paid once. Elsewhere it has no effect.",
     {"type": "string"},
 )
-"""Of the routes to models. 1 to 255 printable ASCII characters, which matters only where there are accounts."""
+"""Of the routes to models."""
 
 HEADERS: Mapping[str, tuple[str, Schema]] = {
     "x-request-id": ("The id of the request, also in the logs.", {"type": "string", "minLength": 1}),
@@ -98,7 +98,6 @@ OF_MODELS = ("x-gigarouter-model", "idempotent-replayed", "idempotent-stored")
 """Of the answers of models."""
 OF_LIMITS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
 """Of the answers of models, and of refusals for too much."""
-OF_REPEATS = ("idempotent-replayed", "idempotent-stored")
 OF_EVERY_ANSWER = ("x-request-id", "x-client-request-id", "openai-processing-ms")
 ALWAYS = (
     "x-request-id",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from accounts.types import Limits
+from accounts.types import Limits, Period
 from router.admission.capacity import Capacity
 from tests.router.accounts.bank import CAPTION, Bank, bank
-from tests.router.accounts.world import bearer
+from tests.router.accounts.world import bearer, eventually
 from tests.router.composition.world import Models, asking
 from tests.router.world import CHAT, events, script, words
 from vlm.errors import EngineFailure, Overloaded
@@ -94,6 +94,11 @@ async def test_our_own_errors_cost_nothing(shop: Bank, models: Models, error: Ex
     await shop.ask(shop.key(), {**REQUEST, "stream": stream})
     assert await shop.charges() == []
     assert shop.sums() == (0, 0)
+
+    async def is_counted() -> bool:
+        return bool(shop.usage())
+
+    await eventually(is_counted)
     [usage] = shop.usage()
     assert (usage["requests"], usage["failed"], usage["amount"]) == (0, 1, 0)
 
@@ -143,6 +148,20 @@ async def test_a_dry_run_costs_nothing(shop: Bank) -> None:
     answer = await shop.ask(shop.key(), asking("auto", task="caption", dry_run=True))
     assert answer.status_code == 200
     assert await shop.charges() == []
+
+
+@pytest.mark.parametrize(("budgets", "held"), [({}, 0), ({"day": 10 * CAPTION}, CAPTION)])
+async def test_money_is_held_where_something_could_be_overspent(
+    shop: Bank, models: Models, budgets: dict[Period, int], held: int
+) -> None:
+    models.pauses_s = {"blip-large": 0.2}
+    secret = shop.key(budgets=budgets)
+    asked = asyncio.create_task(shop.ask(secret, {**REQUEST, "max_tokens": 3}))
+    await asyncio.sleep(0.3)
+    assert shop.sums() == (0, held)
+    await asked
+    assert [charge["amount"] for charge in await shop.charges()] == [-CAPTION]
+    assert shop.sums() == (-CAPTION, 0)
 
 
 # What a key allows
