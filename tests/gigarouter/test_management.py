@@ -267,6 +267,13 @@ def test_a_database_that_is_none(words: str, capsys: pytest.CaptureFixture[str])
     assert secret not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["bootstrap", "check", "list"])
+def test_who_only_looks_makes_no_file(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accounts", words, "--database", f"sqlite:///{tmp_path}/misspelt/accounts.db"]) == 1
+    assert "there is no database" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("words", ["migrate", "bootstrap", "check", "list"])
 def test_why_a_database_does_not_answer(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accounts", words, "--database", "postgresql://kim:hunter2@127.0.0.1:9/accounts"]) == 1
