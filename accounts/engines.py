@@ -95,6 +95,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _postgresql(url: URL, patience_s: float) -> Engine:
+    _check_options(url)
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_postgresql_args(url, patience_s),
@@ -104,6 +105,17 @@ def _postgresql(url: URL, patience_s: float) -> Engine:
         pool_pre_ping=True,  # a server that was restarted costs no request
         hide_parameters=True,
     )
+
+
+def _check_options(url: URL) -> None:
+    from psycopg import ProgrammingError  # here, so that SQLite does without
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**dict.fromkeys(url.query, ""))
+    except ProgrammingError:  # which one is not said: it may be a part of a password that was not escaped
+        words = "the URL of the database of accounts has an option (behind ?) that PostgreSQL does not have"
+        raise AccountsError(words) from None
 
 
 def _postgresql_args(url: URL, patience_s: float) -> dict[str, object]:

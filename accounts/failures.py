@@ -52,6 +52,7 @@ _CONNECTING = {
     "shutting down": "it is shutting down",
     "too many": "it has too many connections",
     "certificate": "its certificate is not accepted",
+    "does not support SSL": "it does not speak TLS, which the URL asks for",
 }
 """By what libpq says when it cannot connect, which has no SQLSTATE."""
 

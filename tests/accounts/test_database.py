@@ -183,7 +183,8 @@ def test_nothing_shows_the_url(database_url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "mysql://u:{}@host/name", "{}", "postgresql://u:{}@host:port/name", "sqlite://", "sqlite:///:memory:", "sqlite:///{}.db",
-     "sqlite:////tmp/x.db?{}=1", "postgresql+asyncpg://u:{}@host/name", "http://u:{}@host"],
+     "sqlite:////tmp/x.db?{}=1", "postgresql://u@host/name?{}=1",
+     "postgresql+asyncpg://u:{}@host/name", "http://u:{}@host"],
 )  # fmt: skip
 def test_a_url_that_cannot_be_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(AccountsError) as found:
@@ -252,6 +253,13 @@ def test_a_database_that_is_not_there_is_said_without_the_url(postgresql_server:
     words = words_of(found.value)
     assert "no such database" in words
     assert not any(part in words for part in (SECRET, "nowhere"))
+
+
+def test_a_server_without_tls_is_said(postgresql_server: PostgreSQL) -> None:
+    opened = open_database(f"{postgresql_server.url()}?sslmode=require")
+    with pytest.raises(AccountsUnavailable) as found, opened.read():
+        pass
+    assert "does not speak TLS" in words_of(found.value)
 
 
 @needs_postgresql

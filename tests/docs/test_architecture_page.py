@@ -66,6 +66,8 @@ def test_every_other_name_is_defined_somewhere() -> None:
     rest = PAGE
     for step in STEPS:
         rest = rest.replace(step, "")
-    product = [path for folder in ("accounts", "vlm", "router", "deployments") for path in (ROOT / folder).rglob("*.py")]
+    product = [
+        path for folder in ("accounts", "vlm", "router", "deployments") for path in (ROOT / folder).rglob("*.py")
+    ]
     known = set().union(*map(members, product))
     assert names(rest) <= known, names(rest) - known
