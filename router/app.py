@@ -360,12 +360,7 @@ def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     served = logging.getLogger("ray.serve")
-    for ours in (
-        "accounts",
-        "router",
-        "metrics",
-        "traces",
-    ):  # Serve's own logger alone has handlers: our lines would be lost
+    for ours in ("accounts", "router", "metrics", "traces"):  # Serve's own alone has handlers: lines would be lost
         logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 
