@@ -69,6 +69,7 @@ def _refuse(message: str, code: int = 1) -> int:
 def _with_accounts(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     from deployments.local import account_folder, serve_config
 
+    serve_config.refuse_own_database(config)
     url, secret = account_folder.prepared(folder)
     print(account_folder.told(url, secret), flush=True)
     return serve_config.with_database(config, url)

@@ -53,12 +53,22 @@ def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return config
 
 
-def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
-    """The config with accounts at ``url``; one that says itself where they are stays as it is."""
+def refuse_own_database(config: Mapping[str, Any]) -> None:
+    """Two places for accounts would be one too many: keys would be made in the one and looked for in the other.
+
+    Raises:
+        ConfigError: The config says itself where accounts are, or that nobody needs a key.
+    """
     for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
-        args = router.setdefault("args", {})
-        if isinstance(args, dict) and args.get("database_url") is None:
-            args["database_url"] = url
+        for name in ("database_url", "allow_without_keys"):
+            if (router.get("args") or {}).get(name):
+                raise ConfigError(f"The config has {name} already: leave --accounts out, or {name}.", "accounts")
+
+
+def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
+    """The config with accounts at ``url``."""
+    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+        router["args"] = {**(router.get("args") or {}), "database_url": url}
     return config
 
 
