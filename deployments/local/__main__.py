@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         config = serve_config.checked(options.config)
         if options.accounts is not None:
             config = _with_accounts(config, options.accounts)
+        serve_config.refuse_missing_variables(config)
     except ConfigError as error:
         return _refuse(str(error), BAD_INPUT)
     if _without_token() and (names := serve_config.needing_token(config)):

@@ -65,6 +65,18 @@ def test_a_config_that_says_itself_where_accounts_are_is_refused_before_a_folder
     assert not (tmp_path / "new").exists()
 
 
+def test_a_url_that_the_environment_lacks_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GIGAROUTER_DATABASE_URL", raising=False)
+    config = tmp_path / "config.yaml"
+    router = {"name": "router", "import_path": "router.app:build", "args": {"database_url": "environment"}}
+    config.write_text(json.dumps({"applications": [router]}), "utf-8")
+    assert starter.main(["--config", str(config)]) == starter.BAD_INPUT
+    wanted = "error: GIGAROUTER_DATABASE_URL is not set, from which the config takes its database_url.\n"
+    assert capsys.readouterr().err == wanted
+
+
 @pytest.mark.parametrize("stated", ["/data", "not/absolute", ""])
 def test_where_it_is_by_default(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", stated)
