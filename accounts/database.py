@@ -142,16 +142,17 @@ _NO_TIMEOUTS = text(
 )
 
 
-def open_database(url: str, *, patience_s: float = PATIENCE_S) -> Database:
+def open_database(url: str, *, patience_s: float = PATIENCE_S, is_there: bool = False) -> Database:
     """A database that is connected to when it is first used.
 
     Args:
         url: ``sqlite:////folder/accounts.db``, ``postgresql://user:password@host/name``, or the word ``environment``.
             The file of SQLite is made, readable by its owner alone, where there is none.
         patience_s: Longest time in seconds that a connection, a lock or a statement is waited for.
+        is_there: Whether no file is made: who only looks has misspelt the name of one that is missing.
 
     Raises:
-        AccountsError: The URL is none, or the file cannot be made.
+        AccountsError: The URL is none, or the file cannot be made, or is not there.
     """
     if url == ENVIRONMENT:
         found = environment.database_url()
@@ -160,4 +161,4 @@ def open_database(url: str, *, patience_s: float = PATIENCE_S) -> Database:
                 f"{environment.DATABASE_URL} is not set; it must be the URL of the database of accounts"
             )
         url = found
-    return Database(engine_of(url, patience_s), patience_s)
+    return Database(engine_of(url, patience_s, is_there=is_there), patience_s)

@@ -22,26 +22,31 @@ _IDLE_FACTOR = 3
 """A process that stops within a transaction keeps its locks for so many times the patience."""
 
 
-def engine_of(url: str, patience_s: float) -> Engine:
+def engine_of(url: str, patience_s: float, *, is_there: bool = False) -> Engine:
     """What connects to the database at ``url``.
 
     Raises:
-        AccountsError: The URL is none of SQLite or PostgreSQL, or the file of SQLite cannot be made.
+        AccountsError: The URL is none of SQLite or PostgreSQL, or the file of SQLite cannot be made, or is to be there
+            and is not.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise AccountsError("the URL of the database of accounts cannot be read") from None  # it may have a password
     if parsed.drivername == "sqlite":
-        return _sqlite(parsed, patience_s)
+        return _sqlite(parsed, patience_s, is_there)
     if parsed.drivername in ("postgresql", "postgres"):
         return _postgresql(parsed, patience_s)
     raise AccountsError("the URL of the database of accounts must begin with sqlite:/// or postgresql://")
 
 
-def _sqlite(url: URL, patience_s: float) -> Engine:
+def _sqlite(url: URL, patience_s: float, is_there: bool) -> Engine:
     if not url.database or url.database == ":memory:" or url.query:
         raise AccountsError("the database of accounts must be a file, as sqlite:////folder/accounts.db")
+    if not Path(url.database).is_absolute():  # each process of Ray has a folder of its own
+        raise AccountsError("the path of the database of accounts must begin with /: sqlite:////folder/accounts.db")
+    if is_there and not Path(url.database).exists():
+        raise AccountsError(f"there is no database {url.database}; make it with: gigarouter accounts migrate")
     _make_private(Path(url.database))
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=url.database),
@@ -90,6 +95,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _postgresql(url: URL, patience_s: float) -> Engine:
+    _check_options(url)
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_postgresql_args(url, patience_s),
@@ -99,6 +105,17 @@ def _postgresql(url: URL, patience_s: float) -> Engine:
         pool_pre_ping=True,  # a server that was restarted costs no request
         hide_parameters=True,
     )
+
+
+def _check_options(url: URL) -> None:
+    from psycopg import ProgrammingError  # here, so that SQLite does without
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**dict.fromkeys(url.query, ""))
+    except ProgrammingError:  # which one is not said: it may be a part of a password that was not escaped
+        words = "the URL of the database of accounts has an option (behind ?) that PostgreSQL does not have"
+        raise AccountsError(words) from None
 
 
 def _postgresql_args(url: URL, patience_s: float) -> dict[str, object]:

@@ -52,6 +52,7 @@ _CONNECTING = {
     "shutting down": "it is shutting down",
     "too many": "it has too many connections",
     "certificate": "its certificate is not accepted",
+    "does not support SSL": "it does not speak TLS, which the URL asks for",
 }
 """By what libpq says when it cannot connect, which has no SQLSTATE."""
 
@@ -78,6 +79,11 @@ def silent(cause: str) -> AccountsUnavailable:
     error = AccountsUnavailable("The accounts cannot be read now; try again.")
     error.__cause__ = DatabaseSilent(f"the database of accounts does not answer: {cause}")
     return error
+
+
+def reason_of(error: AccountsUnavailable) -> str:
+    """Why accounts do not answer, for whoever operates them."""
+    return str(error.__cause__ if isinstance(error.__cause__, DatabaseSilent) else error)
 
 
 def cause_of(error: DBAPIError | PoolTimeout) -> str | None:

@@ -80,9 +80,16 @@ def require_current(database: Database) -> None:
         return
     if found is None:
         raise AccountsError(f"the database has no tables of accounts yet; make them with: {COMMAND}")
-    if found not in {script.revision for script in scripts.walk_revisions()}:
-        raise AccountsError(f"the database of accounts has version {found}, which only a newer gigarouter knows")
+    _require_known(found, scripts)
     raise AccountsError(f"the database of accounts has version {found} and not {wanted}; migrate it with: {COMMAND}")
+
+
+def _require_known(version: str | None, scripts: ScriptDirectory) -> None:
+    if version is not None and version not in {script.revision for script in scripts.walk_revisions()}:
+        raise AccountsError(
+            f"the database of accounts has version {version}, which only a newer gigarouter knows: use that one, also "
+            f"to bring it back with: {COMMAND} --back-to VERSION"
+        )
 
 
 def _lock(database: Database, connection: Connection) -> None:
@@ -94,11 +101,12 @@ def _lock(database: Database, connection: Connection) -> None:
 def _run(step: _Step, connection: Connection, revision: str) -> None:
     config = _config()
     config.attributes["connection"] = connection
+    found = MigrationContext.configure(connection).get_current_revision()
+    _require_known(found, ScriptDirectory.from_config(config))
     try:
         step(config, revision)
     except CommandError:
-        words = f"the database of accounts, or the version {revision}, is of another gigarouter than this"
-        raise AccountsError(words) from None
+        raise AccountsError(f"this gigarouter knows no version {revision} to go to from {found}") from None
 
 
 def _config() -> Config:

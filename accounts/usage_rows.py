@@ -82,7 +82,7 @@ def csv_of(rows: Iterable[UsageRow] | Iterable[Entry], kind: type[UsageRow] | ty
     text = io.StringIO()
     writer = csv.writer(text)
     if head:
-        writer.writerow(names)
+        writer.writerow(["cost" if kind is UsageRow and name == "amount" else name for name in names])  # as in JSON
     writer.writerows([_cell(name, getattr(row, name)) for name in names] for row in rows)
     return text.getvalue()
 

@@ -145,7 +145,7 @@ def _check(options: argparse.Namespace) -> None:
     from accounts.database import open_database
     from accounts.migrate import require_current
 
-    database = open_database(options.database)
+    database = open_database(options.database, is_there=True)
     try:
         require_current(database)
         found = differences(database)

@@ -168,7 +168,12 @@ def _add_allowed(parser: argparse.ArgumentParser) -> None:
         metavar="PERIOD=DOLLARS",
         help=f"the most that it may spend: {', '.join(PERIODS)}; {NOTHING} for no budget",
     )
-    add("--expires", type=expiry, metavar="WHEN", help=f"a day as 2026-12-31, a time from now as 90d, or {NOTHING}")
+    add(
+        "--expires",
+        type=expiry,
+        metavar="WHEN",
+        help=f"when a day in UTC begins, as 2026-12-31, a time from now as 90d, or {NOTHING}",
+    )
 
 
 def _allowed(options: argparse.Namespace) -> Json:
@@ -243,7 +248,7 @@ def expiry(text: str) -> int:
     """An argument that is a day in UTC or a time from now, in seconds since 1970; 0 for never.
 
     Raises:
-        ArgumentTypeError: It is none of these.
+        ArgumentTypeError: It is none of these, or past.
     """
     if text == NOTHING:
         return 0
@@ -252,8 +257,16 @@ def expiry(text: str) -> int:
             day = date.fromisoformat(text)
         except ValueError:
             raise argparse.ArgumentTypeError("there is no such day") from None
-        return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
-    return int(time.time()) + duration(text)
+        at = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+        if at <= time.time():
+            raise argparse.ArgumentTypeError(
+                "that day has begun, so that the key would have expired; revoke ends a key"
+            )
+        return at
+    try:
+        return int(time.time()) + duration(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or a day as 2026-12-31") from None
 
 
 if __name__ == "__main__":

@@ -20,12 +20,19 @@ from typing import Any
 import httpx2
 
 from accounts.errors import AccountsError, AccountsUnavailable
+from accounts.failures import reason_of
 from gigarouter.ask import BAD_INPUT, FAILED, KEY_VARIABLE, URL, URL_VARIABLE, address, default_url, headers, seconds
 
 Json = dict[str, Any]
 
 TIMEOUT_S = 30.0
 PAGE = 500
+OWN = {
+    "/v1/credits": "name an account by its id",
+    "/v1/credits/entries": "name an account by its id",
+    "/v1/usage": "name an account with --account ID, or all with --all",
+}
+"""What is to be done where a key that only manages accounts asks for what it has itself."""
 WHERE = (
     f"The router is at {URL_VARIABLE}, and a key is read from {KEY_VARIABLE}. Exit status: 0 done, 1 a failure, 2 bad "
     "input."
@@ -91,7 +98,7 @@ class Router:
             reason = str(error) or type(error).__name__
             raise Refused(f"{self._place} cannot be asked ({reason}). Is it running?") from None
         if response.status_code != 200:
-            raise _refusal(response)
+            raise _refusal(response, OWN.get(path, ""))
         return response
 
 
@@ -103,12 +110,14 @@ def _json_of(response: httpx2.Response) -> Json | None:
     return found if isinstance(found, dict) else None
 
 
-def _refusal(response: httpx2.Response) -> Refused:
+def _refusal(response: httpx2.Response, of_all: str) -> Refused:
     error = (_json_of(response) or {}).get("error")
     if not isinstance(error, dict):
         return Refused(f"what answered with {response.status_code} is not gigarouter; check --url")
     wait = response.headers.get("retry-after")
     hint = f" Try again in {wait} s." if wait else ""
+    if error.get("code") == "key_not_allowed" and of_all:
+        hint = f" A key for admin has nothing of its own: {of_all}."
     client_error = response.status_code in (400, 404, 413)
     return Refused(f"{error.get('message')}{hint}", BAD_INPUT if client_error else FAILED)
 
@@ -182,8 +191,11 @@ def reported(work: Callable[[], None]) -> int:
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
         return refused.status
-    except (AccountsError, AccountsUnavailable) as error:
+    except AccountsError as error:
         print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except AccountsUnavailable as error:
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         return FAILED
     return 0
 

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,6 +26,7 @@ from metrics.prometheus import CONTENT_TYPE, PrometheusMetrics
 from metrics.ray import RayMetrics
 from router.accounts.account_routes import AccountRoutes
 from router.admission.rule import Admission
+from router.asgi import any_text
 from router.asgi.caller import caller_of
 from router.asgi.endpoint import admission_of, hold_of, sees_of
 from router.asgi.errors import error_response, json_response, on_http_error, on_vlm_error
@@ -196,21 +196,7 @@ async def _living(
         await asyncio.to_thread(tracing.recorder.stop)
 
 
-class AnyText(Convertor[str]):
-    """Whatever follows in the URL. Starlette's own ``path`` does not match line breaks."""
-
-    regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        """As it is."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """As it is."""
-        return value
-
-
-register_url_convertor("any", AnyText())
+any_text.register()
 
 
 async def grounding_json(_request: Request) -> Response:
@@ -360,12 +346,7 @@ def resilient(backend: Backend, config: RouterConfig, tracing: Tracing | None = 
 def _prepare_process(config: RouterConfig) -> None:
     return_memory()
     served = logging.getLogger("ray.serve")
-    for ours in (
-        "accounts",
-        "router",
-        "metrics",
-        "traces",
-    ):  # Serve's own logger alone has handlers: our lines would be lost
+    for ours in ("accounts", "router", "metrics", "traces"):  # Serve's own alone has handlers: lines would be lost
         logging.getLogger(ours).parent = served
     set_up(served, config.log_format, identity)
 

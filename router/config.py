@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
 )
@@ -144,6 +146,13 @@ class PricesOfModel(BaseModel):
     image: Price
     cached_image: Price | None = None
     tasks: Mapping[Name, TaskPrices] = Field(default_factory=dict)
+
+
+def _branch(stated: object) -> str:
+    return "<mapping>" if isinstance(stated, Mapping | PricesOfModel) else "<text>"
+
+
+Prices = Annotated[Annotated[Price, Tag("<text>")] | Annotated[PricesOfModel, Tag("<mapping>")], Discriminator(_branch)]
 
 
 class KeyLimits(BaseModel):
@@ -312,7 +321,7 @@ class RouterConfig(BaseModel):
     system_fingerprint: str | None = None
     drop_params: bool = False
     default_model: Name | None = None
-    prices: Mapping[Name, Price | PricesOfModel] = Field(default_factory=dict)
+    prices: Mapping[Name, Prices] = Field(default_factory=dict)
     price_version: str = ""
     batch_price_percent: Annotated[int, Field(ge=0, le=100)] = 50
     database_url: DatabaseUrl | None = None

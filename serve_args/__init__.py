@@ -10,9 +10,10 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from vlm.errors import ConfigError
@@ -40,6 +41,9 @@ _RULES: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
 }
 """What a value must be, by pydantic's type of error; ``{...}`` is filled from the error's context."""
+
+BRANCH = "<"
+"""What the tag of a union's branch begins with (``pydantic.Tag``): messages leave it out of the path."""
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, and of a nested dataclass
 
@@ -100,15 +104,36 @@ def _all_paths(kind: type[BaseModel]) -> Iterator[str]:
 def _keys(kind: Any, section: tuple[int | str, ...]) -> tuple[str, ...]:
     """The keys of one section, such as ``("engine",)``; the top level is ``()``."""
     for step in section:
-        kind = kind.model_fields[step].annotation
+        kind = _inside(kind, step)
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return tuple(kind.model_fields)
     return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+
+
+def _inside(kind: Any, step: int | str) -> Any:
+    """The type of what stands at ``step`` of a value of type ``kind``; None where that is not known."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _inside(inner[0], step)
+    if origin in (Union, UnionType):
+        some = [one for one in inner if one is not NoneType]
+        return _inside(some[0], step) if len(some) == 1 else next((one for one in some if _is_branch(one, step)), None)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind.model_fields[str(step)].annotation
+    if not (isinstance(origin, type) and inner):
+        return None
+    return inner[-1] if issubclass(origin, Mapping) else inner[0]  # of a list or tuple
+
+
+def _is_branch(kind: Any, step: int | str) -> bool:
+    return any(isinstance(one, Tag) and one.tag == step for one in getattr(kind, "__metadata__", ()))
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     """``("engine", "max_batch")`` as ``engine.max_batch``; an index into a list as ``names[0]``."""
     if location[-1:] == ("[key]",):  # pydantic's mark of a fault in the key itself
         return f"the key {location[-2]!r} of {_dotted(location[:-2])}"
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    own = (step for step in location if not str(step).startswith(BRANCH))
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in own)
     return "".join(steps).removeprefix(".")

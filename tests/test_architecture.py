@@ -212,7 +212,8 @@ ROOMS: dict[str, set[str]] = {
     "deployments/check_schema": {"deployments", "router/ingress", "router/suggest"},
     "deployments/environment": {"deployments/check", "router/ingress", "serve_args", "vlm/errors"},
     "deployments/local": {
-        "accounts", "accounts/errors", "accounts/keys", "deployments", "deployments/check_applications",
+        "accounts", "accounts/environment", "accounts/errors", "accounts/keys", "deployments",
+        "deployments/check_applications",
         "deployments/check_args", "deployments/check_schema",
         "serve_args", "router/config", "router/ingress", "router/suggest", "vlm/errors",
     },

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         config = serve_config.checked(options.config)
         if options.accounts is not None:
             config = _with_accounts(config, options.accounts)
+        serve_config.refuse_missing_variables(config)
     except ConfigError as error:
         return _refuse(str(error), BAD_INPUT)
     if _without_token() and (names := serve_config.needing_token(config)):
@@ -69,6 +70,7 @@ def _refuse(message: str, code: int = 1) -> int:
 def _with_accounts(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     from deployments.local import account_folder, serve_config
 
+    serve_config.refuse_own_database(config)
     url, secret = account_folder.prepared(folder)
     print(account_folder.told(url, secret), flush=True)
     return serve_config.with_database(config, url)

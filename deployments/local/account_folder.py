@@ -7,6 +7,7 @@ from pathlib import Path
 from accounts.database import open_database
 from accounts.directory import open_directory
 from accounts.errors import AccountsError, AccountsUnavailable
+from accounts.failures import reason_of
 from accounts.keys import new_secret
 from accounts.migrate import upgrade
 from vlm.errors import ConfigError
@@ -32,9 +33,15 @@ def prepared(folder: Path) -> tuple[str, str | None]:
                 directory.bootstrap(secret)
         finally:
             database.close()
-    except (AccountsError, AccountsUnavailable, OSError) as error:
-        raise ConfigError(f"The accounts in {folder} cannot be used: {error}", "accounts") from None
+    except AccountsUnavailable as error:
+        raise _unusable(folder, reason_of(error)) from None
+    except (AccountsError, OSError) as error:
+        raise _unusable(folder, str(error)) from None
     return url, secret
+
+
+def _unusable(folder: Path, reason: str) -> ConfigError:
+    return ConfigError(f"The accounts in {folder} cannot be used: {reason}.", "accounts")
 
 
 def told(url: str, secret: str | None) -> str:

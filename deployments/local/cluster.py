@@ -26,6 +26,11 @@ STATES = {"DEPLOYING": "starting", "RUNNING": "ready"}
 """Serve's states of an application in words; the others are printed as they are."""
 
 
+_NEEDS_KEY = """Every request needs a key. One that asks models is made by
+`gigarouter keys create` (docs/accounts.md); put it into GIGAROUTER_API_KEY. """
+_KEY_HEADER = ' -H "authorization: Bearer $GIGAROUTER_API_KEY"'
+
+
 class StartError(Exception):
     """The system cannot run; the message says why."""
 
@@ -184,11 +189,13 @@ def _print_line(line: str) -> None:
 def _welcome(schema: Any, url: str) -> str:
     models = (application.name for application in schema.applications if application.import_path != ROUTER)
     model = next(models, "...")
+    asks_for_keys = any((one.args or {}).get("database_url") for one in schema.applications)
+    first, header = (_NEEDS_KEY, _KEY_HEADER) if asks_for_keys else ("", "")
     return f"""
-ready: {url}/v1 (Ctrl-C stops it). Try, from the repository:
+ready: {url}/v1 (Ctrl-C stops it). {first}Try, from the repository:
 
   printf '{{"model": "{model}", "messages": [{{"role": "user", "content": [
     {{"type": "image_url", "image_url": {{"url": "data:image/png;base64,%s"}}}}]}}]}}' \\
     "$(base64 < examples/circle-and-square.png | tr -d '\\n')" |
-  curl -s {url}/v1/chat/completions -H 'content-type: application/json' -d @-
+  curl -s {url}/v1/chat/completions -H 'content-type: application/json'{header} -d @-
 """

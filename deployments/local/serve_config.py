@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from accounts import environment
 from deployments.check_applications import DEFAULT_ROUTE, own_problems
 from deployments.check_args import READERS
 from deployments.check_problem import Problem, deployments_of
-from router.config import TEMPORARY_FILES
+from router.config import ENVIRONMENT, TEMPORARY_FILES
 from router.ingress import ROUTER, applications_of
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
@@ -53,12 +54,36 @@ def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return config
 
 
-def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
-    """The config with accounts at ``url``; one that says itself where they are stays as it is."""
+def refuse_missing_variables(config: Mapping[str, Any]) -> None:
+    """A router would tell of it half a minute later, several times, among the lines of Ray.
+
+    Raises:
+        ConfigError: The config takes a URL from the environment, where there is none.
+    """
+    found = {"database_url": environment.database_url(), "redis_url": environment.redis_url()}
+    variables = {"database_url": environment.DATABASE_URL, "redis_url": environment.REDIS_URL}
     for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
-        args = router.setdefault("args", {})
-        if isinstance(args, dict) and args.get("database_url") is None:
-            args["database_url"] = url
+        for name, url in found.items():
+            if (router.get("args") or {}).get(name) == ENVIRONMENT and not url:
+                raise ConfigError(f"{variables[name]} is not set, from which the config takes its {name}.", name)
+
+
+def refuse_own_database(config: Mapping[str, Any]) -> None:
+    """Two places for accounts would be one too many: keys would be made in the one and looked for in the other.
+
+    Raises:
+        ConfigError: The config says itself where accounts are, or that nobody needs a key.
+    """
+    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+        for name in ("database_url", "allow_without_keys"):
+            if (router.get("args") or {}).get(name):
+                raise ConfigError(f"The config has {name} already: leave --accounts out, or {name}.", "accounts")
+
+
+def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
+    """The config with accounts at ``url``."""
+    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+        router["args"] = {**(router.get("args") or {}), "database_url": url}
     return config
 
 

@@ -99,13 +99,18 @@ class Idempotency:
         return _Idempotent(self, app)
 
     @asynccontextmanager
-    async def removing(self) -> AsyncIterator[None]:
-        """Remove answers that have expired, now and then until the end of the block."""
+    async def running(self) -> AsyncIterator[None]:
+        """Remove answers that have expired, now and then until the end of the block; then nothing waits any more."""
         task = asyncio.create_task(self._keep_removing())
         try:
             yield
         finally:
             await give_up(task)
+            await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """Wait for what the database is asked at this moment; nothing more is asked."""
+        self._threads.shutdown(cancel_futures=True)
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Do a request, or answer it as it was answered before.

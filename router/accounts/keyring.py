@@ -268,11 +268,17 @@ class Keyring:
             raise
 
     async def _keep(self, every_s: float, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        was_silent = False
         while True:
             try:
                 await work()
-            except AccountsUnavailable:
-                logger.warning("the database of accounts does not answer")
+                if was_silent:
+                    logger.warning("keys: the database of accounts answers again")
+                was_silent = False
+            except AccountsUnavailable as error:
+                if not was_silent:  # it is tried several times a second
+                    logger.warning("keys: %s; it is tried again", error.__cause__ or error)
+                was_silent = True
             except Exception as error:  # noqa: BLE001  # without the next count, changes would not be noticed
                 logger.error("unexpected %s\n%s", type(error).__name__, place_of(error))  # noqa: TRY400
             await asyncio.sleep(every_s)

@@ -55,7 +55,7 @@ def new_admin_key(url: str) -> Json:
         AccountsError: The URL is none, the database has another version, or that account was closed.
         AccountsUnavailable: It does not answer.
     """
-    database = open_database(url)
+    database = open_database(url, is_there=True)
     try:
         require_current(database)
         secret = new_secret()
@@ -76,7 +76,7 @@ def opened_app(url: str, actor: str) -> Iterator[Starlette]:
         AccountsError: The URL is none, or the database has another version.
         AccountsUnavailable: It does not answer.
     """
-    database = open_database(url)
+    database = open_database(url, is_there=True)
     try:
         require_current(database)
         accounts = Accounts(open_directory(database), Books(database))

@@ -99,7 +99,7 @@ class AccountsService:
         """Until the end of the block. What is owed then is billed, or stays in the outbox for the next process."""
         self._cashier.start()
         try:
-            async with self._keyring.running(), self._idempotency.removing():
+            async with self._keyring.running(), self._idempotency.running():
                 yield
         finally:
             await asyncio.to_thread(self._cashier.close)

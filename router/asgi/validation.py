@@ -123,9 +123,16 @@ def _as_invalid(fault: ErrorDetails, kind: type[BaseModel], raw: Json) -> Invali
 def _rule(fault: ErrorDetails) -> tuple[str, str]:
     if _limits(fault).get("min_length") == 1:
         return "must not be empty", "invalid_value"
+    if fault["type"] == "value_error":  # raised by a validator of our own
+        return _literal(str(fault["ctx"]["error"])), "invalid_value"
     code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    message = fault["msg"].replace("{", "{{").replace("}", "}}")
-    return _RULES.get(fault["type"], (message.replace("Input should be", "must be"), code))
+    message = _literal(fault["msg"].replace("Input should be", "must be"))
+    return _RULES.get(fault["type"], (message, code))
+
+
+def _literal(text: str) -> str:
+    """``text`` as ``format`` gives it back."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _limits(fault: ErrorDetails) -> Json:

@@ -182,8 +182,9 @@ def test_nothing_shows_the_url(database_url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "mysql://u:{}@host/name", "{}", "postgresql://u:{}@host:port/name", "sqlite://", "sqlite:///:memory:",
-     "sqlite:////tmp/x.db?{}=1", "postgresql+asyncpg://u:{}@host/name", "http://u:{}@host"],
+    ["", "mysql://u:{}@host/name", "{}", "postgresql://u:{}@host:port/name", "sqlite://", "sqlite:///:memory:", "sqlite:///{}.db",
+     "sqlite:////tmp/x.db?{}=1", "postgresql://u@host/name?{}=1",
+     "postgresql+asyncpg://u:{}@host/name", "http://u:{}@host"],
 )  # fmt: skip
 def test_a_url_that_cannot_be_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(AccountsError) as found:
@@ -236,12 +237,12 @@ def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("query", ["", "?options=-c%20work_mem%3D1MB", "?connect_timeout=7&sslmode=disable"])
 @needs_postgresql
 def test_a_server_that_is_not_there_is_said_without_the_url(query: str) -> None:
-    opened = open_database(f"postgresql://user:{SECRET}@{HOST}:{kept_port()}/name{query}", patience_s=SHORT_S)
+    opened = open_database(f"postgresql://kim42:{SECRET}@{HOST}:{kept_port()}/name{query}", patience_s=SHORT_S)
     with pytest.raises(AccountsUnavailable) as found, opened.read():
         pass
     words = words_of(found.value)
     assert "nothing listens" in words
-    assert not any(part in words for part in (SECRET, "user", HOST))
+    assert not any(part in words for part in (SECRET, "kim42", HOST))
 
 
 def test_a_database_that_is_not_there_is_said_without_the_url(postgresql_server: PostgreSQL) -> None:
@@ -252,6 +253,13 @@ def test_a_database_that_is_not_there_is_said_without_the_url(postgresql_server:
     words = words_of(found.value)
     assert "no such database" in words
     assert not any(part in words for part in (SECRET, "nowhere"))
+
+
+def test_a_server_without_tls_is_said(postgresql_server: PostgreSQL) -> None:
+    opened = open_database(f"{postgresql_server.url()}?sslmode=require")
+    with pytest.raises(AccountsUnavailable) as found, opened.read():
+        pass
+    assert "does not speak TLS" in words_of(found.value)
 
 
 @needs_postgresql

@@ -154,7 +154,7 @@ def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for refused in (require_current, upgrade):
-        with pytest.raises(AccountsError, match=r"9999|another gigarouter"):
+        with pytest.raises(AccountsError, match="has version 9999, which only a newer gigarouter knows"):
             refused(database)
 
 

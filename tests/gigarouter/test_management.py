@@ -154,7 +154,7 @@ def test_credits_and_usage(run: Run, text: Run, world: World) -> None:
     assert out.splitlines()[1].split() == [account, "1", "0", "1", "0", "0", "7", "1.25"]
     status, out, _ = text("usage", "--account", account, "--csv")
     assert status == 0
-    assert [row["amount"] for row in csv.DictReader(io.StringIO(out))] == ["1.25"]
+    assert [row["cost"] for row in csv.DictReader(io.StringIO(out))] == ["1.25"]
 
 
 def test_what_is_wrong(text: Run, world: World) -> None:
@@ -181,6 +181,10 @@ def test_commands_without_a_key_and_with_the_wrong_one(
         monkeypatch.setenv("GIGAROUTER_API_KEY", world.key())
         assert main(["credits", "grant", world.account.id, "1", "--url", address]) == 1
         assert "asks for admin" in capsys.readouterr().err
+        monkeypatch.setenv("GIGAROUTER_API_KEY", world.admin)
+        for command, hint in (("usage", "--all"), ("credits show", "by its id"), ("credits entries", "by its id")):
+            assert main([*command.split(), "--url", address]) == 1
+            assert hint in capsys.readouterr().err
 
 
 def test_commands_about_the_key_that_is_used(
@@ -237,7 +241,7 @@ def test_a_database_goes_back_to_an_older_version(url: str, capsys: pytest.Captu
     assert main(["accounts", "migrate", "--database", url, "--back-to", "0001"]) == 0
     assert capsys.readouterr().out == "the database has version 0001\n" * 2
     assert main(["accounts", "migrate", "--database", url, "--back-to", "9999"]) == 1
-    assert "of another gigarouter" in capsys.readouterr().err
+    assert "knows no version 9999" in capsys.readouterr().err
     for word in ("base", "head", "-1"):
         with pytest.raises(SystemExit, match="2"):
             main(["accounts", "migrate", "--database", url, f"--back-to={word}"])
@@ -263,6 +267,20 @@ def test_a_database_that_is_none(words: str, capsys: pytest.CaptureFixture[str])
     assert secret not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["bootstrap", "check", "list"])
+def test_who_only_looks_makes_no_file(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accounts", words, "--database", f"sqlite:///{tmp_path}/misspelt/accounts.db"]) == 1
+    assert "there is no database" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["migrate", "bootstrap", "check", "list"])
+def test_why_a_database_does_not_answer(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accounts", words, "--database", "postgresql://kim:hunter2@127.0.0.1:9/accounts"]) == 1
+    wanted = "error: the database of accounts does not answer: nothing listens at its address\n"
+    assert capsys.readouterr().err == wanted
+
+
 def test_the_url_in_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GIGAROUTER_DATABASE_URL", raising=False)
     assert main(["accounts", "migrate"]) == 1
@@ -283,6 +301,7 @@ def test_the_url_in_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -
         ["keys", "create", "--account", "a", "--name", "n", "--budget", "day=lots"],
         ["keys", "create", "--account", "a", "--name", "n", "--expires", "2026-02-30"],
         ["keys", "create", "--account", "a", "--name", "n", "--expires", "soon"],
+        ["keys", "create", "--account", "a", "--name", "n", "--expires", "2020-01-31"],
         ["keys", "create", "--account", "a", "--name", "n", "--scope", "root"],
         ["keys", "rotate", "key", "--grace", "3"],
         ["accounts"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from router.config import RouterConfig
@@ -23,6 +25,39 @@ def test_values_from_yaml() -> None:
     )
     assert (config.request_timeout_s, config.required_models) == (5, ("a", "b"))
     assert config.image_limits == ImageLimits(max_bytes=7, max_pixels=40_000_000, min_side=2)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"prices": {"a": 0.094}}, "prices.a must be text; in YAML, put it in quotes."),
+        ({"prices": {"a": "-1"}}, 'prices.a must be a decimal string in US dollars, as "0.094".'),
+        ({"prices": {"a": {}}}, "prices.a.image is missing."),
+        (
+            {"prices": {"a": {"image": "1", "imag": "1"}}},
+            "prices.a.imag is not a known setting; did you mean prices.a.image? "
+            "Known keys of prices.a: image, cached_image, tasks.",
+        ),
+        (
+            {"prices": {"a": {"image": "1", "tasks": {"query": {"eac": "1"}}}}},
+            "prices.a.tasks.query.eac is not a known setting; did you mean prices.a.tasks.query.each? "
+            "Known keys of prices.a.tasks.query: each, output.",
+        ),
+        (
+            {"key_limits": {"*": {"request": 60}}},
+            "key_limits.*.request is not a known setting; did you mean key_limits.*.requests? "
+            "Known keys of key_limits.*: requests, images, tokens, concurrent.",
+        ),
+        (
+            {"auto": [{"models": ["a"], "wen": {}}]},
+            "auto[0].wen is not a known setting; did you mean auto[0].when? Known keys of auto[0]: when, models, why.",
+        ),
+    ],
+)
+def test_what_is_wrong_within_a_setting_is_named_with_its_path(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RouterConfig.from_args(args)
+    assert caught.value.message == message
 
 
 def test_prices_are_decimal_strings() -> None:

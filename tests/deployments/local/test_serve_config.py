@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from deployments.local import serve_config
-from deployments.local.__main__ import main
+from deployments.local.__main__ import BAD_INPUT, main
 from tests.deployments.system import ROOT
 from vlm.errors import ConfigError
 
@@ -139,7 +139,7 @@ def test_malformed_args_of_the_router_are_one_fault(tmp_path: Path, args: object
 
 
 def test_a_missing_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--config", str(tmp_path / "none.yaml")]) == 2
+    assert main(["--config", str(tmp_path / "none.yaml")]) == BAD_INPUT
     assert capsys.readouterr().err == f"error: There is no config file {tmp_path / 'none.yaml'}.\n"
 
 
@@ -151,7 +151,7 @@ def test_make_serve_refuses_what_the_check_finds(
     config["applications"][2]["deployments"][0]["max_ongoing_requests"] = 3
     config["applications"][3]["deployments"][0]["max_surge_percent"] = 0  # only a warning
     path = written(tmp_path, config)
-    assert main(["--config", str(path)]) == 2
+    assert main(["--config", str(path)]) == BAD_INPUT
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"error: {path}: applications.blip-large.args.checkpoint: there is no folder")
     assert second.startswith(f"{path}: applications.florence-2-base.deployments.Replica.max_ongoing_requests: must be")

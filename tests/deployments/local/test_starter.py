@@ -85,11 +85,16 @@ def test_nobody_else_can_enter_the_directory_even_after_ray_has_opened_it_to_all
 
 def test_the_first_request_it_proposes_is_to_a_model() -> None:
     applications: list[Any] = [
-        SimpleNamespace(name="router", import_path="router.app:build"),
-        SimpleNamespace(name="blip-large", import_path="deployments.app:build"),
-        SimpleNamespace(name="kosmos-2", import_path="deployments.app:build"),
+        SimpleNamespace(name="router", import_path="router.app:build", args={}),
+        SimpleNamespace(name="blip-large", import_path="deployments.app:build", args=None),
+        SimpleNamespace(name="kosmos-2", import_path="deployments.app:build", args=None),
     ]
     text = cluster._welcome(SimpleNamespace(applications=applications), "http://127.0.0.1:8123")
+    assert "API_KEY" not in text
+    applications[0].args = {"database_url": "sqlite:////a"}
+    with_key = cluster._welcome(SimpleNamespace(applications=applications), "http://127.0.0.1:8123")
+    assert '-H "authorization: Bearer $GIGAROUTER_API_KEY" -d @-' in with_key
+    assert "gigarouter keys create" in with_key
     assert '{"model": "blip-large"' in text
     assert "ready: http://127.0.0.1:8123/v1 (" in text
     assert "curl -s http://127.0.0.1:8123/v1/chat/completions " in text

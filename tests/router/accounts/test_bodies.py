@@ -44,6 +44,13 @@ def test_a_key_with_nothing_but_a_name_has_no_restrictions_and_asks_models() -> 
     assert validated(KeyBody, {"account": "acct_1", "name": "n"}).spec == KeySpec("n")
 
 
+def test_a_message_is_our_own() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validated(KeyBody, {**WHOLE, "origins": ["example.com"]})
+    wanted = "must be the origin of a web page as browsers send it, as https://app.example.com"
+    assert caught.value.message == f"origins[0]: {wanted}."
+
+
 def test_changes_leave_alone_what_they_do_not_name_and_null_takes_away() -> None:
     assert validated(KeyChanges, {}).on(SPEC) == SPEC
     changed = validated(KeyChanges, {"models": None, "expires_at": None, "budgets": {}, "limits": {}}).on(SPEC)

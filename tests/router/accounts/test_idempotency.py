@@ -121,6 +121,7 @@ class World:
     http: httpx.AsyncClient
     keys: tuple[str, str]
     clock: Clock
+    idempotency: Idempotency
 
     async def ask(self, wanted: Json | None = None, *, key: int = 0, path: str = "/v1/a", **headers: str) -> Any:
         sent = {**SAME, "x-key": self.keys[key], **{name.replace("_", "-"): text for name, text in headers.items()}}
@@ -158,7 +159,7 @@ def world_of(database: Database, keys: tuple[str, str], clock: Clock) -> World:
     routes = [Route(path, idempotency.around(model), methods=["POST"]) for path in ("/v1/a", "/v1/b")]
     app = RequestMiddleware(identified(Starlette(routes=routes, exception_handlers={VlmError: on_vlm_error})))
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router")
-    return World(answers, model, owed, app, http, keys, clock)
+    return World(answers, model, owed, app, http, keys, clock, idempotency)
 
 
 @pytest.fixture
@@ -181,6 +182,8 @@ async def two(database: Database, keys: tuple[str, str]) -> AsyncIterator[tuple[
     one, other = (world_of(database, keys, clock) for _ in range(2))
     async with one.http, other.http:
         yield one, other
+    for world in (one, other):
+        await asyncio.to_thread(world.idempotency.close)  # before the database is closed
 
 
 @pytest.fixture
@@ -369,7 +372,7 @@ async def test_expired_rows_are_removed_while_nobody_asks(
             return len(connection.execute(select(answers)).all())
 
     assert rows() == 1
-    async with idempotency.removing():
+    async with idempotency.running():
         await until(lambda: rows() == 0)
 
 
@@ -456,8 +459,8 @@ async def test_who_has_waited_for_long_enough_is_told_to_try_again(two: tuple[Wo
     asking = asyncio.create_task(one.ask())
     await until(lambda: one.model.asked)
     config = RouterConfig(request_timeout_s=0.3)
-    impatient = Idempotency(one.answers, one.owed.append, config, one.clock).around(one.model)
-    routes = [Route("/v1/a", impatient, methods=["POST"])]
+    impatient = Idempotency(one.answers, one.owed.append, config, one.clock)
+    routes = [Route("/v1/a", impatient.around(one.model), methods=["POST"])]
     app = identified(Starlette(routes=routes, exception_handlers={VlmError: on_vlm_error}))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
         answer = await http.post("/v1/a", json={}, headers={**SAME, "x-key": one.keys[0]})
@@ -466,6 +469,7 @@ async def test_who_has_waited_for_long_enough_is_told_to_try_again(two: tuple[Wo
     assert "x-should-retry" not in answer.headers
     one.model.may_end.set()
     await asking
+    await asyncio.to_thread(impatient.close)
 
 
 # Clients that leave

@@ -230,6 +230,25 @@ async def test_uses_are_written_down_now_and_then_and_at_the_end() -> None:
     assert {key for uses in world.table.uses[1:] for key in uses[0]} == {"key_0", "key_1"}
 
 
+async def test_the_log_says_once_that_the_database_is_away_and_once_that_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+
+    async def is_back() -> bool:
+        return len(caplog.messages) > 1
+
+    async with world.keyring().running():
+        world.table.fails = True
+        await asyncio.sleep(0.2)  # several questions
+        world.table.fails = False
+        await eventually(is_back)
+    assert caplog.messages == [
+        "keys: Accounts do not answer.; it is tried again",
+        "keys: the database of accounts answers again",
+    ]
+
+
 async def test_an_unexpected_error_does_not_end_the_search_for_changes(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     secret = world.table.add()

@@ -184,7 +184,7 @@ async def test_usage_as_csv(database: Database, monkeypatch: pytest.MonkeyPatch)
         assert answer.headers["content-disposition"] == f"attachment; filename=usage-{today(29)}-{today()}.csv"
         rows = [*csv.DictReader(io.StringIO(answer.text))]
         assert [row["day"] for row in rows] == [today(4), today(3), today(2), today(1), today()]
-        assert rows[-1]["amount"] == "1.5"
+        assert rows[-1]["cost"] == "1.5"
 
 
 @ON_SQLITE
