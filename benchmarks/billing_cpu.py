@@ -4,8 +4,8 @@
 
 One process has several routers over a stub of a model and asks them in turns, since the speed of a machine drifts: one
 without accounts, and with accounts in SQLite and, where there are its programs, in PostgreSQL with limits in Redis. The
-key has a budget, so that every request is decided upon, and limits. CPU time is that of the whole process, threads
-included, without the servers'.
+keys have limits; and a budget, so that every request is decided upon, or none, so that nothing is held. CPU time is that
+of the whole process, threads included, without the servers'.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,11 +38,8 @@ from tests.accounts.servers import program, running_postgresql, running_redis
 WITHOUT = "no accounts"
 AT_ONCE = (1, 32)
 ACTOR = "command:benchmark"
-SPEC = KeySpec(
-    "benchmark",
-    budgets={"day": 10**17, "total": 10**17},
-    limits={"*": Limits(requests=10**7, images=10**7, tokens=10**9, concurrent=10**4)},
-)
+SPEC = KeySpec("free", limits={"*": Limits(requests=10**7, images=10**7, tokens=10**9, concurrent=10**4)})
+WITH_BUDGETS = replace(SPEC, name="bounded", budgets={"day": 10**17, "total": 10**17})
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def line(name: str, at_once: int, found: Sequence[Measured], without: Sequence[M
     later = median(one.latency_s - other.latency_s for one, other in zip(found, without, strict=True))
     cpu, latency = median(one.cpu_s for one in found), median(one.latency_s for one in found)
     return (
-        f"{name:24} {at_once:3} at once: CPU {cpu * 1e6:6.0f} us ({more * 1e6:+6.0f}), "
+        f"{name:36} {at_once:3} at once: CPU {cpu * 1e6:6.0f} us ({more * 1e6:+6.0f}), "
         f"answer after {latency * 1e6:7.0f} us ({later * 1e6:+7.0f})"
     )
 
@@ -101,7 +98,8 @@ async def measure(
     async with AsyncExitStack() as stack:
         routers: dict[str, tuple[Starlette, str]] = {WITHOUT: (create_app(Stub(), RouterConfig()), "none")}
         for name, (database_url, redis_url) in urls.items():
-            routers[name] = await stack.enter_async_context(paying(database_url, redis_url))
+            app, bounded, free = await stack.enter_async_context(paying(database_url, redis_url))
+            routers |= {name: (app, bounded), f"{name}, nothing held": (app, free)}
         for app, key in routers.values():
             await several(app, body, key, WARM_UP, 1)
         times: dict[tuple[str, int], list[Measured]] = {}
@@ -130,8 +128,8 @@ async def several(app: Any, body: bytes, key: str, requests: int, at_once: int) 
 
 
 @asynccontextmanager
-async def paying(database_url: str, redis_url: str | None) -> AsyncIterator[tuple[Starlette, str]]:
-    """A router with accounts, and the secret of a key."""
+async def paying(database_url: str, redis_url: str | None) -> AsyncIterator[tuple[Starlette, str, str]]:
+    """A router with accounts, and the secrets of a key with budgets and of one without."""
     database = open_database(database_url)
     upgrade(database)
     database.close()
@@ -149,10 +147,10 @@ async def paying(database_url: str, redis_url: str | None) -> AsyncIterator[tupl
         directory = service.accounts.directory
         owner = directory.create_organisation("benchmark", ACTOR)
         account = directory.create_account(owner.id, "benchmark", ACTOR, prepaid=False)
-        secret = directory.create_key(account.id, SPEC, ACTOR).secret
+        bounded, free = (directory.create_key(account.id, one, ACTOR).secret for one in (WITH_BUDGETS, SPEC))
         app = create_app(Stub(), config, accounts=service)
         async with app.router.lifespan_context(app):
-            yield app, secret
+            yield app, bounded, free
 
 
 if __name__ == "__main__":
