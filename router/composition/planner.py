@@ -104,7 +104,8 @@ class Planner:
             return self._cascaded(wanted, statuses)
         if wanted.mode == "fallback":
             having, lacking = _with_task(wanted, wanted.models, wanted.task, statuses)
-            return self._within_price(wanted, having, lacking, "the order of the request")
+            ready, waiting = _ready(having, statuses)
+            return self._within_price(wanted, ready, (*lacking, *waiting), "the order of the request")
         allowed = wanted.models or tuple(sorted(statuses))
         task = wanted.task or implied_task(wanted.text, [statuses[name] for name in allowed])
         having, lacking = _with_task(wanted, allowed, task, statuses)
@@ -279,6 +280,16 @@ def _with_task(
         path = wanted.paths[0] if wanted.paths else "model"
         raise _lacks_task(models[0] if len(models) == 1 else "", task, statuses, "task" if not wanted.paths else path)
     return having, tuple((model, "unsupported_task") for model in models if model not in having)
+
+
+def _ready(
+    models: tuple[str, ...], statuses: Mapping[str, ModelStatus]
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The models that can answer now, and those that are not waited for while another can; all where none can."""
+    ready = tuple(model for model in models if statuses[model].ready)
+    if not ready:
+        return models, ()
+    return ready, tuple((model, "model_not_ready") for model in models if model not in ready)
 
 
 def _all_with_task(

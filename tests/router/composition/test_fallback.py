@@ -97,6 +97,19 @@ async def test_the_same_model_twice_is_asked_once() -> None:
     assert models.names_asked == [FIRST]
 
 
+async def test_a_model_that_is_not_ready_is_not_waited_for_while_another_is() -> None:
+    models = Models(not_ready=[FIRST])
+    answer = await post(models, REQUEST, CONFIG)
+    assert (answer.json()["model"], models.names_asked) == (SECOND, [SECOND])
+    passed = [one for one in routing(answer)["tried"] if one["status"] == "not_asked"]
+    assert [(one["model"], one["reason"]) for one in passed] == [(FIRST, "model_not_ready")]
+
+
+async def test_where_none_is_ready_all_are_asked_in_order() -> None:
+    models = Models(not_ready=[FIRST, SECOND])
+    assert (await post(models, REQUEST, CONFIG)).json()["model"] == FIRST
+
+
 async def test_a_model_without_the_task_is_passed_over() -> None:
     models = Models()
     answer = await post(models, asking("blip-large", task="detect", models=[FIRST]), CONFIG)
