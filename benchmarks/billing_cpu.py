@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.billing_cpu
 
 One process has several routers over a stub of a model and asks them in turns, since the speed of a machine drifts: one
-without accounts, one with accounts in SQLite and, where there are its programs, one with PostgreSQL and limits in Redis.
-The keys have limits; and a budget, so that every request is decided upon, or none, so that nothing is held. CPU time is
-that of the whole process, threads included, without the servers'.
+without accounts, one with accounts in SQLite and, where there are the programs, one with PostgreSQL, and limits in
+Redis. The keys have limits; and a budget, so that every request is decided upon, or none, so that nothing is held. CPU
+time is that of the whole process, threads included, without the servers'.
 """
 
 from __future__ import annotations
