@@ -161,7 +161,9 @@ def test_its_redis_asks_for_the_password_that_is_in_the_file(tmp_path: Path) -> 
     command = command.replace(FILES, f"{tmp_path}/").replace(
         "valkey-server -", f"{server} - --port {port} --bind 127.0.0.1"
     )
-    running = subprocess.Popen([*SERVICES["redis"]["entrypoint"], command], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        [*SERVICES["redis"]["entrypoint"], command], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         with redis.Redis(port=port, password="a-password", retry=Retry(ConstantBackoff(0.1), 100)) as known:
             assert known.ping()
@@ -170,7 +172,7 @@ def test_its_redis_asks_for_the_password_that_is_in_the_file(tmp_path: Path) -> 
             unknown.ping()
         assert "a-password" not in Path(f"/proc/{running.pid}/cmdline").read_text()
     finally:
-        running.kill()
+        os.killpg(running.pid, signal.SIGKILL)  # the shell and, behind its pipe, the server
         running.wait()
 
 
