@@ -25,8 +25,10 @@ from router.config import RouterConfig
 from tests.router.accounts.books import World
 from tests.router.accounts.books import world as a_world
 from tests.router.openapi.documents import operations, served
-from tests.router.openapi.test_fuzz import CASES, CHECKS, SEED, schemathesis
+from tests.router.openapi.test_fuzz import CASES, CHECKS, OTHER_THREADS, SEED, schemathesis
 from vlm.errors import VlmError
+
+pytestmark = OTHER_THREADS
 
 OF_ACCOUNTS = [(path, method) for path, method, operation in operations() if operation["tags"] == ["accounts"]]
 SHARE = 2

@@ -34,6 +34,9 @@ openapi_checks: Any = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 CASES = int(os.environ.get("FUZZ_CASES", "150"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
+OTHER_THREADS = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""Hypothesis takes it for ours when another thread draws a number, as one that sends an earlier test's traces again."""
+pytestmark = OTHER_THREADS
 SHARE_OF_BODIES = 0.7
 """Of the cases: those of routes that read a body. The others have little that can differ."""
 
