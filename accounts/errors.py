@@ -23,6 +23,13 @@ class ModelNotAllowed(NotAllowed):
     """The key is good, and does not allow this model or task."""
 
 
+def model_not_allowed(model: str, param: str) -> ModelNotAllowed:
+    """The error for a model that the key does not allow; ``param`` is the path of the field that names it."""
+    return ModelNotAllowed(
+        f"This key does not allow the model {model[:128]!r}. GET /v1/models lists those that it allows.", param
+    )
+
+
 class LimitReached(VlmError):
     """More than the key's limits allow a minute, or at the same time.
 

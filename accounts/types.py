@@ -90,6 +90,10 @@ class KeySpec:
     budgets: Mapping[Period, Nano] = field(default_factory=dict)
     expires_at: int | None = None
 
+    def allows_model(self, model: str) -> bool:
+        """Whether the key may ask a model and see it."""
+        return self.models is None or model in self.models
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -6,87 +6,24 @@ that it can cost. When it ends, all that it owes is written down as one record: 
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from accounts.errors import AccountsUnavailable, ModelNotAllowed
+from accounts.cashier import Cashier
+from accounts.errors import ModelNotAllowed, model_not_allowed
+from accounts.outbox import Outbox, Slot
 from accounts.prices import PriceList
 from accounts.types import Charge, HoldAsk, Key, Limits, Settlement
+from router.accounts.limits import RateLimits, Taken
 from router.asgi.billing import Estimate, Outcome
-
-logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 1024
 """Tokens that an image and its question are taken to have until they are counted; the published models read fewer."""
 HELD_ON_S = 60.0
 """How much longer than its deadline a request's money is held: within that time it is settled, even by a process that
 takes over from one that was killed."""
-
-
-class Slot(Protocol):
-    """What a request owes, written down."""
-
-    def owed(self) -> None:
-        """It was sent."""
-        ...
-
-    def void(self) -> None:
-        """It was not sent, and is not owed."""
-        ...
-
-
-class Cashier(Protocol):
-    """Holds money and collects what is owed; see :class:`accounts.cashier.Cashier`."""
-
-    async def hold(self, ask: HoldAsk) -> None:
-        """Raises QuotaSpent, WrongKey, AccountsUnavailable."""
-        ...
-
-    def owe(self, settlement: Settlement) -> None:
-        """Bill what a request did. Raises AccountsUnavailable where it cannot be written down."""
-        ...
-
-    def give_back(self, holds: Iterable[str]) -> None:
-        """Nothing is owed for these."""
-        ...
-
-
-class Outbox(Protocol):
-    """Keeps what is owed and not billed yet; see :class:`accounts.outbox.Outbox`."""
-
-    def write(self, settlements: Sequence[Settlement]) -> Slot:
-        """Keep what a request will owe, so that it outlives this process. Raises AccountsUnavailable."""
-        ...
-
-
-class Taken(Protocol):
-    """What a request has taken of a key's limits."""
-
-    def used(self, tokens: int) -> None:
-        """So many it has read and written."""
-        ...
-
-    def end(self) -> None:
-        """It runs no more."""
-        ...
-
-
-class RateLimits(Protocol):
-    """Limits of keys; see :class:`router.accounts.limits.RateLimits`."""
-
-    async def take(
-        self, key_id: str, model: str, limits: Mapping[str, Limits], *, requests: int, images: int, tokens: int
-    ) -> Taken:
-        """Raises LimitReached, InvalidRequest, AccountsUnavailable."""
-        ...
-
-    def headers(self, key_id: str) -> Mapping[str, str]:
-        """What is left, as headers of an answer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +63,7 @@ class KeyAccess:
 
     def sees(self, model: str) -> bool:
         """See :class:`~router.asgi.billing.Access`."""
-        models = self._key.spec.models
-        return models is None or model in models
+        return self._key.spec.allows_model(model)
 
     def bill(self, request_id: str) -> KeyBill:
         """See :class:`~router.asgi.billing.Access`."""
@@ -208,11 +144,7 @@ class KeyBill:
 
     def _bill(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
-            try:
-                self._office.cashier.owe(settlement)
-            except AccountsUnavailable:
-                logger.warning("what a request cost could not be written down, and is not billed")
-                self._office.cashier.give_back([settlement.hold])
+            self._office.cashier.owe(settlement)
 
     async def _take(self, estimate: Estimate) -> Taken:
         limits = self._key.spec.limits or self._office.key_limits
@@ -324,11 +256,8 @@ def check_allowed(key: Key, estimate: Estimate) -> None:
         ModelNotAllowed: With the field that asks for it.
     """
     spec = key.spec
-    if spec.models is not None and estimate.model not in spec.models:
-        raise ModelNotAllowed(
-            f"This key does not allow the model {estimate.model[:128]!r}. GET /v1/models lists those that it allows.",
-            "model",
-        )
+    if not spec.allows_model(estimate.model):
+        raise model_not_allowed(estimate.model, "model")
     if spec.tasks is None:
         return
     if not estimate.tasks:

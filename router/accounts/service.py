@@ -86,8 +86,7 @@ class AccountsService:
             key = self._keyring.remembered(self._keyring.digest(secret_of(scope)))
         except VlmError:
             return None
-        allowed = key is not None and (key.spec.models is None or model in key.spec.models)
-        return key.id if key is not None and allowed else None
+        return key.id if key is not None and key.spec.allows_model(model) else None
 
     @property
     def unsettled(self) -> int:

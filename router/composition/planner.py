@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from accounts.errors import ModelNotAllowed
+from accounts.errors import model_not_allowed
 from accounts.money import NANO_PER_DOLLAR
 from accounts.prices import PriceList
 from router.admission.rule import Admission
@@ -310,9 +310,7 @@ def _check_allowed(wanted: Wanted, served: Collection[str], sees: Callable[[str]
     ]
     for model, path in asked:
         if model in served and not sees(model):
-            raise ModelNotAllowed(
-                f"This key does not allow the model {model!r}. GET /v1/models lists those that it allows.", path
-            )
+            raise model_not_allowed(model, path)
 
 
 def _check_names(wanted: Wanted, statuses: Mapping[str, ModelStatus]) -> None:
