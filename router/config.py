@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from accounts.prices import ModelPrices, PriceList, TaskPrice, of_thousand
+from accounts.types import Limits
 from logs.lines import LogFormat
 from router.composition.auto_rules import AutoRule
 from serve_args import parse_args
@@ -47,22 +48,15 @@ def _price(value: str) -> str:
     return value
 
 
-def _database_url(value: str) -> str:
-    if not _DATABASE_URL.fullmatch(value):
-        raise ValueError(
-            "must be sqlite:////folder/accounts.db, postgresql://user@host/name without a password, or the word "
-            "environment, for the URL in the variable GIGAROUTER_DATABASE_URL"
-        )
-    return value
+def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
+    """A check that a text is as ``pattern`` says; ``words`` say the same."""
 
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(words)
+        return value
 
-def _redis_url(value: str) -> str:
-    if not _REDIS_URL.fullmatch(value):
-        raise ValueError(
-            "must be redis://host:6379/0 without a password, or the word environment, for the URL in the variable "
-            "GIGAROUTER_REDIS_URL"
-        )
-    return value
+    return AfterValidator(check)
 
 
 def _listen(value: str) -> str:
@@ -82,25 +76,10 @@ def _target(value: object) -> object:
     return "off" if value is False else value
 
 
-def _host(value: str) -> str:
-    if not _HOST.fullmatch(value):
-        raise ValueError("must be the name of a host in lower case and ASCII, or *.name for all names below it")
-    return value
-
-
 def _some(ports: tuple[int, ...]) -> tuple[int, ...]:
     if not ports:
         raise ValueError("must have at least one port; set image_urls to off to download nothing")
     return ports
-
-
-def _files_url(value: str) -> str:
-    if not _FILES_URL.fullmatch(value):
-        raise ValueError(
-            "must be a folder as /srv/gigarouter/files, or s3://bucket/prefix, gs://bucket/prefix or "
-            "az://container/prefix without credentials, or the word temporary"
-        )
-    return value
 
 
 def _network(value: str) -> str:
@@ -116,16 +95,38 @@ Seconds = Annotated[float, Field(gt=0)]
 FileSeconds = Annotated[int, Field(gt=0, le=366 * 86_400)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Price = Annotated[str, AfterValidator(_price)]
-Host = Annotated[str, AfterValidator(_host)]
-FilesUrl = Annotated[str, AfterValidator(_files_url)]
+Host = Annotated[
+    str, _matching(_HOST, "must be the name of a host in lower case and ASCII, or *.name for all names below it")
+]
+FilesUrl = Annotated[
+    str,
+    _matching(
+        _FILES_URL,
+        "must be a folder as /srv/gigarouter/files, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix "
+        "without credentials, or the word temporary",
+    ),
+]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(gt=0, lt=65_536)]
 Target = Annotated[str, AfterValidator(checked_target), BeforeValidator(_target)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Address = Annotated[str, AfterValidator(_listen)]
-DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Dollars = Annotated[str, AfterValidator(_price)]
+DatabaseUrl = Annotated[
+    str,
+    _matching(
+        _DATABASE_URL,
+        "must be sqlite:////folder/accounts.db, postgresql://user@host/name without a password, or the word "
+        "environment, for the URL in the variable GIGAROUTER_DATABASE_URL",
+    ),
+]
+RedisUrl = Annotated[
+    str,
+    _matching(
+        _REDIS_URL,
+        "must be redis://host:6379/0 without a password, or the word environment, for the URL in the variable "
+        "GIGAROUTER_REDIS_URL",
+    ),
+]
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -329,7 +330,7 @@ class RouterConfig(BaseModel):
     redis_url: RedisUrl | None = None
     outbox_folder: Name | None = None
     accounts_patience_s: Seconds = 5.0
-    free_credit: Dollars | None = None
+    free_credit: Price | None = None
     key_limits: Mapping[Name, KeyLimits] = Field(default_factory=dict)
     failed_keys_per_minute: Count = 20
     stored_answer_s: Count = 86_400
@@ -374,6 +375,11 @@ class RouterConfig(BaseModel):
         """Address and port of ``listen``, which must be set."""
         host, _, port = (self.listen or "").partition(":")
         return host, int(port)
+
+    @cached_property
+    def limits_of_keys(self) -> Mapping[str, Limits]:
+        """The limits of keys that have none of their own."""
+        return {name: Limits(**one.model_dump()) for name, one in self.key_limits.items()}
 
     @cached_property
     def price_list(self) -> PriceList:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from accounts.types import Limits
 from router.accounts.admin import AdminRoutes
 from router.accounts.handlers import Handlers, key_of, private
 from router.accounts.money_routes import MoneyRoutes
 from router.accounts.views import key_json
-from router.config import RouterConfig
 
 Json = dict[str, Any]
 
@@ -33,9 +30,4 @@ class AccountRoutes(Handlers):
     async def retrieve_own_key(self, request: Request) -> Response:
         """``GET /v1/key``: what the key is that asks, with the limits that hold for it."""
         key = key_of(request.scope)
-        return private(key_json(key, key.spec.limits or default_limits(self._config)))
-
-
-def default_limits(config: RouterConfig) -> Mapping[str, Limits]:
-    """Those of keys that have none of their own."""
-    return {model: Limits(**limits.model_dump()) for model, limits in config.key_limits.items()}
+        return private(key_json(key, key.spec.limits or self._config.limits_of_keys))

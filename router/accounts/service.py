@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from accounts.errors import AccountsError
 from accounts.migrate import require_current, upgrade
 from accounts.money import nano_of
 from accounts.outbox import Outbox
-from accounts.types import Key, Limits
+from accounts.types import Key
 from router.accounts.access import KeyAccess, Office
 from router.accounts.authentication import Authentication
 from router.accounts.handlers import Accounts
@@ -29,7 +29,7 @@ from router.accounts.keyring import Keyring
 from router.accounts.last_bytes import LastBytes
 from router.accounts.limits import open_limits
 from router.asgi.credentials import secret_of
-from router.config import ENVIRONMENT, KeyLimits, RouterConfig
+from router.config import ENVIRONMENT, RouterConfig
 from vlm.errors import VlmError
 
 
@@ -59,7 +59,7 @@ class AccountsService:
             outbox,
             self._limits,
             config.price_list,
-            limits_of(config.key_limits),
+            config.limits_of_keys,
             config.price_list.digest,
         )
         answers = Answers(self.database, lease_ms=int(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
@@ -122,11 +122,6 @@ def opened(url: str, patience_s: float) -> Database:
     else:
         require_current(database)
     return database
-
-
-def limits_of(stated: Mapping[str, KeyLimits]) -> dict[str, Limits]:
-    """The limits in the settings."""
-    return {name: Limits(one.requests, one.images, one.tokens, one.concurrent) for name, one in stated.items()}
 
 
 def _redis_url(stated: str | None) -> str | None:
