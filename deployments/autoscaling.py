@@ -156,7 +156,8 @@ def _fewer(config: ScalingConfig, seen: Seen, past: Past) -> tuple[int, Past]:
     since = seen.now if past.quiet_since is None else past.quiet_since
     most = enough if past.quiet_since is None else max(past.most, enough)
     if seen.now - since >= config.quiet_s:
-        return _within(seen, most), replace(past, quiet_since=None)
+        # Someone may have set a lower target meanwhile, and a quiet time never ends in more replicas.
+        return _within(seen, min(most, seen.target)), replace(past, quiet_since=None)
     return _within(seen, seen.target), replace(past, quiet_since=since, most=most)
 
 
