@@ -13,8 +13,8 @@ from typing import Literal
 from sqlalchemy import select
 
 from accounts import grants, schema, usage
+from accounts.clock import now_ms
 from accounts.database import Database
-from accounts.directory import now_ms
 from accounts.grants import Balance
 from accounts.ledger import day_of
 from accounts.money import Nano

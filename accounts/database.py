@@ -23,7 +23,7 @@ from accounts.failures import silent, translated
 Dialect = Literal["sqlite", "postgresql"]
 
 ENVIRONMENT = "environment"
-"""In place of a URL: the variable ``GIGAROUTER_DATABASE_URL`` has it."""
+"""In place of a URL that may have a password: a variable of the environment has it."""
 
 PATIENCE_S = 5.0
 
@@ -111,8 +111,8 @@ class Database:
             yield connection
 
     def upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """An ``INSERT`` into ``table`` that can be told what to do about rows that are there already."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        """See :func:`upsert`."""
+        return upsert(self.dialect, table)
 
     def close(self) -> None:
         """Close all connections that nobody uses, and the others when they are given back."""
@@ -136,6 +136,11 @@ class Database:
             writer.release()
 
 
+def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An ``INSERT`` into ``table`` that can be told what to do about rows that are there already."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
 _NO_TIMEOUTS = text(
     "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),"
     " set_config('idle_in_transaction_session_timeout', '0', true)"
@@ -154,11 +159,24 @@ def open_database(url: str, *, patience_s: float = PATIENCE_S, is_there: bool = 
     Raises:
         AccountsError: The URL is none, or the file cannot be made, or is not there.
     """
-    if url == ENVIRONMENT:
-        found = environment.database_url()
-        if not found:
-            raise AccountsError(
-                f"{environment.DATABASE_URL} is not set; it must be the URL of the database of accounts"
-            )
-        url = found
-    return Database(engine_of(url, patience_s, is_there=is_there), patience_s)
+    found = named_url(url, environment.database_url(), environment.DATABASE_URL, "the database of accounts")
+    return Database(engine_of(found, patience_s, is_there=is_there), patience_s)
+
+
+def named_url(stated: str, found: str | None, variable: str, what: str) -> str:
+    """The URL that a setting means.
+
+    Args:
+        stated: The setting: a URL, or the word that names the environment.
+        found: What the environment has.
+        variable: Under which name.
+        what: What the URL is of, in words.
+
+    Raises:
+        AccountsError: The setting names the environment, and the variable is not set.
+    """
+    if stated != ENVIRONMENT:
+        return stated
+    if not found:
+        raise AccountsError(f"{variable} is not set; it must be the URL of {what}")
+    return found

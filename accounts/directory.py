@@ -7,13 +7,13 @@ in threads. All of them raise :class:`~accounts.errors.AccountsUnavailable` when
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 from accounts import audit, changes, environment, key_rows, keys, organisations
 from accounts.audit import AuditEntry
 from accounts.changes import Change
+from accounts.clock import now_ms
 from accounts.database import Database
 from accounts.errors import AccountsError
 from accounts.key_rows import Hashed
@@ -28,11 +28,6 @@ ADMIN = "admin"
 """The name of the organisation and of the account whose keys manage all others."""
 
 _PAGE = 100
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Directory:

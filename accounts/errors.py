@@ -6,6 +6,9 @@ from typing import Self
 
 from vlm.errors import InvalidRequest, VlmError
 
+WRONG_KEY = "The API key is not one that is good here: it is unknown, has expired or was revoked."
+"""Which of them is not said: the holder of a stolen key learns nothing."""
+
 
 class NoKey(InvalidRequest):
     """The request brings no key, and this server asks for one."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from accounts.errors import QuotaSpent, WrongKey
+from accounts.errors import WRONG_KEY, QuotaSpent, WrongKey
 from accounts.money import Nano, dollars_of
 from accounts.sums import TOTAL, Changes
 from accounts.types import HoldAsk, Period
@@ -62,7 +62,7 @@ class Till:
         """Why it cannot be let in; None if it can. What costs nothing is covered whatever is left."""
         funds = self._funds.get(ask.key)
         if funds is None or not funds.good or funds.account != ask.account:
-            return WrongKey("The API key is not one that is good here: it is unknown, has expired or was revoked.")
+            return WrongKey(WRONG_KEY)
         return (self._over_budget(ask, funds) or self._over_credits(ask, funds)) if ask.amount > 0 else None
 
     def _over_budget(self, ask: HoldAsk, funds: Funds) -> QuotaSpent | None:

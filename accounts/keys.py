@@ -15,7 +15,6 @@ from accounts.types import Key
 
 PREFIX = "gr-"
 CHARS_OF_HINT = 7
-BYTES_OF_DIGEST = 32
 
 _BYTES = 32
 _FORM = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")

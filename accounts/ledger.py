@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
+from accounts.database import upsert
 from accounts.driver import Driver, driver_of, listed
 from accounts.errors import QuotaSpent
 from accounts.funds import Till
@@ -159,8 +159,8 @@ class _Posting:
 
 def keep_price_list(connection: Connection, digest: str, content: Mapping[str, Any], now: int) -> None:
     """Keep the prices that entries name by their digest, once. Before the first of them."""
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    row = make(price_lists).values(digest=digest, content=dict(content), first_used_at=now)
+    row = upsert(connection.dialect.name, price_lists)
+    row = row.values(digest=digest, content=dict(content), first_used_at=now)
     connection.execute(row.on_conflict_do_nothing())
 
 

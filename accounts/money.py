@@ -26,6 +26,11 @@ def nano_of(dollars: str) -> Nano:
     return int(Decimal(dollars) * NANO_PER_DOLLAR)
 
 
+def number_of(amount: Nano) -> float:
+    """The amount as a number of US dollars, for answers whose readers expect one: the nearest that there is."""
+    return amount / NANO_PER_DOLLAR
+
+
 def dollars_of(amount: Nano) -> str:
     """The amount as a decimal string of US dollars, without zeros at its end."""
     sign, whole = "-" if amount < 0 else "", abs(amount)

@@ -23,6 +23,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, select
 
 from accounts import ledger, schema
+from accounts.clock import now_ms
 from accounts.database import Database
 from accounts.errors import AccountsUnavailable, QuotaSpent
 from accounts.outbox import Leftover, Outbox
@@ -212,7 +213,7 @@ class Teller:
         return [answered for answered in answers if not isinstance(answered[1], QuotaSpent)]
 
     def _transact(self, connection: Connection, batch: Batch) -> list[VlmError | None]:
-        now = _now()
+        now = now_ms()
         if not self._prices_kept:
             self._keep_prices(now)
         with self._database.begin_on(connection, flushed=bool(batch.settlements)):
@@ -264,7 +265,7 @@ class Teller:
         if moment >= self._sweep_at:
             self._sweep_at = moment + SWEEP_EVERY_S
             with self._database.begin_on(connection):
-                ledger.sweep(connection, _now())
+                ledger.sweep(connection, now_ms())
             self._answers_again()
         if moment >= self._recover_at:
             self._recover_at = moment + RECOVER_EVERY_S
@@ -287,7 +288,7 @@ class Teller:
         """Whether all of it could be written; what can, is."""
         try:
             with self._database.begin_on(connection):
-                ledger.post(connection, settlements=owed, released=unsent, now=_now())
+                ledger.post(connection, settlements=owed, released=unsent, now=now_ms())
         except AccountsUnavailable:
             raise
         except Exception:  # as in _post
@@ -321,7 +322,3 @@ class Teller:
 def _taken(items: deque[ItemT], most: int | None = None) -> list[ItemT]:
     count = len(items) if most is None else min(len(items), most)
     return [items.popleft() for _ in range(count)]
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,7 +12,7 @@ from accounts.types import EVERY_MODEL
 from deployments.check_args import settings_of
 from deployments.check_problem import Problem, deployments_of, place_of
 from router.config import RouterConfig
-from router.ingress import ROUTER, applications_of
+from router.ingress import ROUTER, applications_of, routers_of
 from router.suggest import did_you_mean
 from serve_args.open_address import is_loopback
 from vlm.models.cards import cards
@@ -55,8 +55,8 @@ def keys_problems(config: Json) -> Iterator[Problem]:
 
 
 def _routers(config: Json) -> Iterator[tuple[Json, RouterConfig]]:
-    for one in applications_of(config):
-        if one.get("import_path") == ROUTER and isinstance(settings := settings_of(one), RouterConfig):
+    for one in routers_of(config):
+        if isinstance(settings := settings_of(one), RouterConfig):
             yield one, settings
 
 

@@ -13,7 +13,7 @@ from deployments.check_cluster import cluster_problems
 from deployments.check_problem import Problem, deployments_of, place_of
 from deployments.config import ModelConfig
 from router.config import RouterConfig
-from router.ingress import ROUTER, applications_of
+from router.ingress import ROUTER, applications_of, routers_of
 from router.suggest import did_you_mean
 from traces.target import is_installed, what_is_missing
 from vlm.errors import ConfigError
@@ -55,7 +55,7 @@ def own_problems(config: Json, *, folders: bool = True) -> list[Problem]:
 
 def _between_applications(config: Json) -> Iterator[Problem]:
     applications = applications_of(config)
-    if not any(one.get("import_path") == ROUTER for one in applications):
+    if not routers_of(config):
         yield Problem("applications", f"none has the import_path {ROUTER}, so that no request reaches a model.")
     for one in applications:
         place, target = place_of(one), str(one.get("import_path"))

@@ -8,7 +8,7 @@ from typing import Any
 from deployments.check_problem import Problem, place_of
 from deployments.config import ModelConfig
 from router.config import RouterConfig
-from router.ingress import ROUTER, applications_of
+from router.ingress import ROUTER, applications_of, routers_of
 from router.suggest import did_you_mean
 from vlm.errors import ConfigError
 
@@ -31,7 +31,7 @@ def args_problems(config: Json) -> Iterator[Problem]:
         if isinstance(read, Problem):
             yield read
     models = [str(one.get("name")) for one in applications if one.get("import_path") != ROUTER]
-    for router in (one for one in applications if one.get("import_path") == ROUTER):
+    for router in routers_of(config):
         yield from _unknown_models(f"{place_of(router)}.args", router.get("args"), models)
 
 

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from gigarouter.ask import FAILED
-from gigarouter.management import WHERE, Refused, Router, add_place, facts, reported, run, show, table, when
+from gigarouter.management import WHERE, Refused, Router, add_place, facts, reported, run, show, when
+from gigarouter.table import table
 
 Json = dict[str, Any]
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from accounts.money import nano_of
-from gigarouter.management import WHERE, Router, add_place, facts, require_own_key, run, show, table, when
+from gigarouter.management import WHERE, Router, add_place, facts, require_own_key, run, show, when
+from gigarouter.table import table
 
 Json = dict[str, Any]
 

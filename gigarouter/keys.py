@@ -21,7 +21,8 @@ from typing import Any
 
 from accounts.money import nano_of
 from accounts.types import PERIODS, SCOPES
-from gigarouter.management import WHERE, Router, add_place, facts, require_own_key, run, show, table, when
+from gigarouter.management import WHERE, Router, add_place, facts, require_own_key, run, show, when
+from gigarouter.table import table
 
 Json = dict[str, Any]
 

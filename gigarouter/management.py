@@ -20,7 +20,6 @@ from typing import Any
 import httpx2
 
 from accounts.errors import AccountsError, AccountsUnavailable
-from accounts.failures import reason_of
 from gigarouter.ask import BAD_INPUT, FAILED, KEY_VARIABLE, URL, URL_VARIABLE, address, default_url, headers, seconds
 
 Json = dict[str, Any]
@@ -195,6 +194,8 @@ def reported(work: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except AccountsUnavailable as error:
+        from accounts.failures import reason_of  # with SQLAlchemy, which no other command waits for
+
         print(f"error: {reason_of(error)}", file=sys.stderr)
         return FAILED
     return 0
@@ -203,13 +204,6 @@ def reported(work: Callable[[], None]) -> int:
 def show(found: Json | Sequence[Json], options: argparse.Namespace, lines: Sequence[str]) -> None:
     """Print what was found: as JSON where that is asked for, else ``lines``."""
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(lines))
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns that stand below each other."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [titles, *rows]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
 
 
 def facts(pairs: Mapping[str, object]) -> list[str]:

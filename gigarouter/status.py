@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 
 from gigarouter.ask import KEY_VARIABLE, URL, URL_VARIABLE, address, default_url, headers, seconds
+from gigarouter.table import table
 
 Json = dict[str, Any]
 
@@ -86,9 +87,7 @@ def lines_of(status: Json) -> list[str]:
     able = sum(model["ready"] for model in models)
     whole = "ready" if status["ready"] else "NOT READY"
     lines = [f"{whole}: {able} of {len(models)} models can answer; counting for {_age(now - status['started_at'])}", ""]
-    rows = [TITLES, *(_row(model, now) for model in models)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += table(TITLES, [_row(model, now) for model in models])
     lines += [f"{one['id']}: {one['detail']}" for one in models if not one["ready"]]
     other = _last_error(status["errors"], now)
     return [*lines, *([] if other == "-" else [f"of requests for no model: {other}"])]

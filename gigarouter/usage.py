@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from gigarouter.management import WHERE, Router, add_place, run, show, table
+from accounts.usage_rows import GROUPS
+from gigarouter.management import WHERE, Router, add_place, run, show
+from gigarouter.table import table
 
 Json = dict[str, Any]
 
-GROUPS = ("day", "model", "key", "account")
 COUNTS = ("requests", "failed", "images", "cached_images", "prompt_tokens", "completion_tokens")
 TITLES = ("REQUESTS", "FAILED", "IMAGES", "CACHED", "TOKENS IN", "TOKENS OUT", "DOLLARS")
 

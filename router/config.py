@@ -22,7 +22,6 @@ from pydantic import (
 )
 
 from accounts.prices import ModelPrices, PriceList, TaskPrice, of_thousand
-from accounts.types import Limits
 from logs.lines import LogFormat
 from router.composition.auto_rules import AutoRule
 from serve_args import parse_args
@@ -375,11 +374,6 @@ class RouterConfig(BaseModel):
         """Address and port of ``listen``, which must be set."""
         host, _, port = (self.listen or "").partition(":")
         return host, int(port)
-
-    @cached_property
-    def limits_of_keys(self) -> Mapping[str, Limits]:
-        """The limits of keys that have none of their own."""
-        return {name: Limits(**one.model_dump()) for name, one in self.key_limits.items()}
 
     @cached_property
     def price_list(self) -> PriceList:

@@ -52,7 +52,7 @@ def middlewares() -> list[Middleware]:
 
 def environment(serve_config: Mapping[str, Any]) -> dict[str, str]:
     """The variables that put the front before the router of a Serve config, with the router's own settings."""
-    args = next((one.get("args") for one in applications_of(serve_config) if one.get("import_path") == ROUTER), None)
+    args = next((one.get("args") for one in routers_of(serve_config)), None)
     return {CALLBACK: "router.ingress:middlewares", SETTINGS: json.dumps(args or {}, default=str)}
 
 
@@ -60,6 +60,11 @@ def applications_of(serve_config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The applications of a Serve config that are mappings; Ray refuses the others."""
     listed = serve_config.get("applications")
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+def routers_of(serve_config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of its applications that are routers: one, as a rule."""
+    return [one for one in applications_of(serve_config) if one.get("import_path") == ROUTER]
 
 
 def limit_heads(config: RouterConfig) -> None:

@@ -109,10 +109,7 @@ ROOMS: dict[str, set[str]] = {
         "router/composition/routing_report", "router/composition/auto_rules", "router/composition/wanted",
         "router/suggest", "vlm/model_info", "vlm/models/cards", "vlm/models/plain_words",
     },
-    "router/config": {
-        "accounts/prices", "accounts/types", "logs", "serve_args", "traces", "vlm/image",
-        "router/composition/auto_rules",
-    },
+    "router/config": {"accounts/prices", "logs", "serve_args", "traces", "vlm/image", "router/composition/auto_rules"},
     "router/backends/base": {"vlm/errors", "vlm/types", "router/admission"},
     "router/backends": {"vlm/errors", "vlm/types", "router/admission", "router/backends/base"},
     "router/resilience": {

@@ -16,7 +16,7 @@ from deployments.check_applications import DEFAULT_ROUTE, own_problems
 from deployments.check_args import READERS
 from deployments.check_problem import Problem, deployments_of
 from router.config import ENVIRONMENT, TEMPORARY_FILES
-from router.ingress import ROUTER, applications_of
+from router.ingress import ROUTER, applications_of, routers_of
 from serve_args.cluster_auth import SETTING
 from vlm.errors import ConfigError
 
@@ -47,8 +47,7 @@ def without_problems(path: Path, check: Callable[[Mapping[str, Any]], Iterable[P
 
 def with_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The config with ``folder`` for the files that it wants to be kept as long as the system runs."""
-    routers = [one for one in applications_of(config) if one.get("import_path") == ROUTER]
-    for args in (one["args"] for one in routers if isinstance(one.get("args"), dict)):
+    for args in (one["args"] for one in routers_of(config) if isinstance(one.get("args"), dict)):
         if args.get("files_url") == TEMPORARY_FILES:
             args["files_url"] = str(folder)
     return config
@@ -62,7 +61,7 @@ def refuse_missing_variables(config: Mapping[str, Any]) -> None:
     """
     found = {"database_url": environment.database_url(), "redis_url": environment.redis_url()}
     variables = {"database_url": environment.DATABASE_URL, "redis_url": environment.REDIS_URL}
-    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+    for router in routers_of(config):
         for name, url in found.items():
             if (router.get("args") or {}).get(name) == ENVIRONMENT and not url:
                 raise ConfigError(f"{variables[name]} is not set, from which the config takes its {name}.", name)
@@ -74,7 +73,7 @@ def refuse_own_database(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: The config says itself where accounts are, or that nobody needs a key.
     """
-    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+    for router in routers_of(config):
         for name in ("database_url", "allow_without_keys"):
             if (router.get("args") or {}).get(name):
                 raise ConfigError(f"The config has {name} already: leave --accounts out, or {name}.", "accounts")
@@ -82,7 +81,7 @@ def refuse_own_database(config: Mapping[str, Any]) -> None:
 
 def with_database(config: dict[str, Any], url: str) -> dict[str, Any]:
     """The config with accounts at ``url``."""
-    for router in (one for one in applications_of(config) if one.get("import_path") == ROUTER):
+    for router in routers_of(config):
         router["args"] = {**(router.get("args") or {}), "database_url": url}
     return config
 

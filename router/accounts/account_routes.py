@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from router.accounts.admin import AdminRoutes
 from router.accounts.handlers import Handlers, key_of, private
+from router.accounts.limits import limits_of
 from router.accounts.money_routes import MoneyRoutes
 from router.accounts.views import key_json
 
@@ -30,4 +31,4 @@ class AccountRoutes(Handlers):
     async def retrieve_own_key(self, request: Request) -> Response:
         """``GET /v1/key``: what the key is that asks, with the limits that hold for it."""
         key = key_of(request.scope)
-        return private(key_json(key, key.spec.limits or self._config.limits_of_keys))
+        return private(key_json(key, key.spec.limits or limits_of(self._config)))

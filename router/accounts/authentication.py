@@ -12,12 +12,12 @@ from typing import Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounts.errors import LimitReached, NotAllowed, WrongKey
+from accounts.errors import WRONG_KEY, LimitReached, NotAllowed, WrongKey
 from accounts.types import Key
 from accounts.types import Scope as KeyScope
 from router.accounts.keyring import Keyring
 from router.asgi.billing import ACCESS_KEY, Access
-from router.asgi.credentials import WRONG_KEY, is_open, route_path, secret_of
+from router.asgi.credentials import is_open, route_path, secret_of
 from router.asgi.errors import error_response
 from vlm.errors import VlmError
 

@@ -34,6 +34,7 @@ from router.accounts.counter import Amounts, Ask, Counter, Decision, Part
 from router.accounts.failed_keys import FailedKeys
 from router.accounts.memory_counter import MemoryCounter
 from router.accounts.rate_headers import rate_headers
+from router.config import RouterConfig
 from vlm.errors import InvalidRequest
 
 PLACE_RETRY_S = 1.0
@@ -45,6 +46,11 @@ STRANGERS = 10_000
 """Addresses that are counted in memory; as there is no end of them, the one that came the longest ago is forgotten."""
 
 _UNLIMITED = Limits()
+
+
+def limits_of(config: RouterConfig) -> dict[str, Limits]:
+    """The limits of keys that have none of their own, by model."""
+    return {model: Limits(**limits.model_dump()) for model, limits in config.key_limits.items()}
 
 
 def open_limits(redis_url: str | None) -> RateLimits:

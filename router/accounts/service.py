@@ -14,9 +14,8 @@ from accounts import environment
 from accounts.answers import Answers
 from accounts.books import Books
 from accounts.cashier import Cashier
-from accounts.database import Database, open_database
+from accounts.database import Database, named_url, open_database
 from accounts.directory import open_directory
-from accounts.errors import AccountsError
 from accounts.migrate import require_current, upgrade
 from accounts.money import nano_of
 from accounts.outbox import Outbox
@@ -27,9 +26,9 @@ from router.accounts.handlers import Accounts
 from router.accounts.idempotency import LEASE_S, Idempotency
 from router.accounts.keyring import Keyring
 from router.accounts.last_bytes import LastBytes
-from router.accounts.limits import open_limits
+from router.accounts.limits import limits_of, open_limits
 from router.asgi.credentials import secret_of
-from router.config import ENVIRONMENT, RouterConfig
+from router.config import RouterConfig
 from vlm.errors import VlmError
 
 
@@ -51,7 +50,7 @@ class AccountsService:
             directory.bootstrap(secret)
         outbox = Outbox(None if config.outbox_folder is None else Path(config.outbox_folder))
         self._cashier = Cashier(self.database, outbox, config.price_list, config.accounts_patience_s)
-        self._limits = open_limits(_redis_url(config.redis_url))
+        self._limits = open_limits(None if config.redis_url is None else _redis_url(config.redis_url))
         self._failed_keys = self._limits.failed_keys(config.failed_keys_per_minute)
         self._keyring = Keyring(directory, directory.digest, patience_s=config.accounts_patience_s)
         self._office = Office(
@@ -59,7 +58,7 @@ class AccountsService:
             outbox,
             self._limits,
             config.price_list,
-            config.limits_of_keys,
+            limits_of(config),
             config.price_list.digest,
         )
         answers = Answers(self.database, lease_ms=int(LEASE_S * 1000), kept_ms=config.stored_answer_s * 1000)
@@ -124,10 +123,5 @@ def opened(url: str, patience_s: float) -> Database:
     return database
 
 
-def _redis_url(stated: str | None) -> str | None:
-    if stated != ENVIRONMENT:
-        return stated
-    found = environment.redis_url()
-    if not found:
-        raise AccountsError(f"{environment.REDIS_URL} is not set; it must be the URL of what counts limits")
-    return found
+def _redis_url(stated: str) -> str:
+    return named_url(stated, environment.redis_url(), environment.REDIS_URL, "what counts limits")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from accounts.errors import NoKey, WrongKey
+from accounts.errors import WRONG_KEY, NoKey, WrongKey
 from accounts.keys import looks_like_key
 
 OPEN_PATHS = frozenset(("/health", "/healthz", "/readyz", "/openapi.json", "/v1/schemas/grounding.json"))
@@ -20,8 +20,6 @@ NO_KEY = (
     "The request has no API key. Send it in the header Authorization as Bearer and the key (or in X-Moondream-Auth); "
     "whoever runs this server hands keys out."
 )
-WRONG_KEY = "The API key is not one that is good here: it is unknown, has expired or was revoked."
-"""Which of them is not said: the holder of a stolen key learns nothing."""
 
 
 def route_path(scope: Scope) -> str:

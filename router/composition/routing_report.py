@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from accounts.money import NANO_PER_DOLLAR, Nano
+from accounts.money import Nano, number_of
 from accounts.prices import PriceList
 from router.charges import cost_of
 from router.composition.wanted import Mode
@@ -20,7 +20,6 @@ from vlm.types import Completion, Usage
 Json = dict[str, Any]
 Status = Literal["asked", "answered", "failed", "not_asked", "would_ask"]
 
-_COST_DECIMALS = 9
 _CONFIDENCE_DECIMALS = 4
 
 
@@ -224,7 +223,7 @@ class Report:
 
 
 def _dollars(cost: Nano | None) -> float | None:
-    return None if cost is None else round(cost / NANO_PER_DOLLAR, _COST_DECIMALS)
+    return None if cost is None else number_of(cost)
 
 
 def _share(confidence: float | None) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from accounts.money import NANO_PER_DOLLAR, Nano
+from accounts.money import Nano, number_of
 from router.asgi.errors import encode
 from router.composition.routing_report import Report
 from router.conversation.json_schema import JsonSchema
@@ -75,7 +75,7 @@ class ResponseMeta:
 def cost_json(completion: Completion, meta: ResponseMeta) -> Json:
     """What the answer costs in US dollars; no key where its price is not known."""
     amount = meta.costs(completion) if meta.report is None else meta.report.cost
-    return {} if amount is None else {"cost": amount / NANO_PER_DOLLAR}
+    return {} if amount is None else {"cost": number_of(amount)}
 
 
 def content_of(completion: Completion, options: ResponseOptions) -> str:

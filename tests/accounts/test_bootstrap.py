@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from accounts import environment
+from accounts.clock import now_ms
 from accounts.database import Database, open_database
-from accounts.directory import ADMIN, BOOTSTRAP, Directory, now_ms, open_directory
+from accounts.directory import ADMIN, BOOTSTRAP, Directory, open_directory
 from accounts.errors import AccountsError
 from accounts.keys import new_secret
 from accounts.types import KeySpec

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import func, select
 
 from accounts import schema
+from accounts.clock import now_ms
 from accounts.database import Database
-from accounts.directory import Directory, now_ms
+from accounts.directory import Directory
 from accounts.errors import Conflict, NotFound
 from accounts.keys import NewKey, new_secret
 from accounts.money import NANO_PER_DOLLAR

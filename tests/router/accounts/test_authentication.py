@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from accounts.errors import WRONG_KEY
 from accounts.keys import new_secret
 from accounts.types import KeySpec, Scope
 from router.accounts import keyring
-from router.asgi.credentials import NO_KEY, WRONG_KEY
+from router.asgi.credentials import NO_KEY
 from tests.router.accounts.world import World, bearer, eventually
 
 pytestmark = pytest.mark.anyio

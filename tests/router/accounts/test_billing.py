@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -42,14 +41,6 @@ class Roomy(Models):
 @pytest.fixture
 def models() -> Models:
     return Roomy()
-
-
-@pytest.fixture
-async def shop(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path, models: Models
-) -> AsyncIterator[Bank]:
-    async with bank(monkeypatch, database_url, tmp_path, models) as found:
-        yield found
 
 
 async def test_an_answer_is_charged_once_as_it_says(shop: Bank) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from router.accounts.service import AccountsService
 from router.app import create_app
 from router.config import RouterConfig
 from tests.listening import listening
-from tests.router.accounts.bank import ACTOR, CAPTION, PRICES, Bank, bank
+from tests.router.accounts.bank import ACTOR, CAPTION, PRICES, Bank
 from tests.router.accounts.world import bearer
 from tests.router.composition.world import Models, asking
 from tests.router.world import CHAT, script, words
@@ -36,19 +35,6 @@ STREAM = {**REQUEST, "stream": True, "stream_options": {"include_usage": True}}
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def models() -> Models:
-    return Models()
-
-
-@pytest.fixture
-async def shop(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path, models: Models
-) -> AsyncIterator[Bank]:
-    async with bank(monkeypatch, database_url, tmp_path, models) as found:
-        yield found
 
 
 async def ask(shop: Bank, secret: str, request: Json = REQUEST, key: str = "order 66") -> httpx.Response:
