@@ -20,6 +20,10 @@ A caller has at most CALLER_SHARE percent of what the others leave, so that one 
 room. Since the engine serves callers in turn, a request waits for its caller's own requests times the
 number of callers, or for all, whichever is less.
 
+Where images come from elsewhere, a request takes its places before they have come, so that nothing is fetched for one
+that is refused. Until they are here it does not wait for its turn, and all such requests together have at most
+LOADING_SHARE percent: whoever has slow images cannot keep the model from those who bring theirs.
+
 What is of a batch is let in only while all that is held, with it, is at most BATCH_SHARE percent of the two parts. So
 it fills the slots where nobody else asks, and leaves room to all others. What of it waits is not before the others,
 because the engine starts them first.
@@ -37,13 +41,15 @@ from dataclasses import dataclass, field
 from router.admission.capacity import UNKNOWN_SLOTS, Capacity
 from vlm.errors import Overloaded
 from vlm.generations import places_for
-from vlm.pace import Pace
+from vlm.pace import UNKNOWN_RETRY_S, Pace
 
 CALLER_SHARE = 80
 """Percent, less than the engine's own default: three fifths of a batch then wait for a whole one, which keeps all slots
 full, and takes an answer to less than twice its time even where refusing others takes a tenth of all CPU time."""
 BATCH_CALLER_SHARE = 90
 """Percent of what is left to batches: one caller's alone fills all slots."""
+LOADING_SHARE = 50
+"""Percent: all slots, and the other half is left to what has its images."""
 LOST_S = 10.0
 """For how long a replica that is lost counts in how many requests are let in: another one takes its place within
 seconds, and until then those that were let in wait longer. How long they wait is told by those that run."""
@@ -62,6 +68,7 @@ class Asked:
         generations: How many it takes.
         beams: Number of beams of each; None for what the model does by itself, which takes one place.
         batch: Whether others go first.
+        loads: Whether its images come from elsewhere.
     """
 
     model: str
@@ -70,6 +77,7 @@ class Asked:
     generations: int = 1
     beams: int | None = None
     batch: bool = False
+    loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +100,65 @@ class ModelLoad:
 class Ticket:
     """A request that has been let in, until it has been answered or has failed."""
 
-    def __init__(self, leave: Callable[[bool], None]) -> None:
+    def __init__(self, leave: Callable[[bool], None], loaded: Callable[[], None] | None = None) -> None:
         self._leave: Callable[[bool], None] | None = leave
+        self._loaded = loaded
+
+    def loaded(self) -> None:
+        """Its images are here, and it waits for its turn. Saying so again does nothing."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded()
 
     def end(self, *, answered: bool = False) -> None:
         """It takes no place any more: it was answered in full, or was given up. Ending again does nothing."""
         leave, self._leave = self._leave, None
         if leave is not None:
+            self.loaded()
             leave(answered)
+
+
+@dataclass(slots=True)
+class _Places:
+    """How many places each caller holds."""
+
+    by_caller: Counter[str] = field(default_factory=Counter)  # none of them 0
+    total: int = 0
+
+    def add(self, caller: str, places: int) -> None:
+        self.total += places
+        self.by_caller[caller] += places
+        if not self.by_caller[caller]:
+            del self.by_caller[caller]
+
+    def fit(self, caller: str, places: int, limit: int, percent: int) -> bool:
+        """Whether a caller may hold so many more: it has what the others leave, or a part of that if it holds some."""
+        own = self.by_caller.get(caller, 0)
+        left = limit - (self.total - own)
+        return own + places <= (left * percent // 100 if own else left)
 
 
 @dataclass(slots=True)
 class _Model:
     pace: Pace
-    held: Counter[str] = field(default_factory=Counter)  # places by caller, none of them 0
-    total: int = 0
-    batch: int = 0  # of the total, what is of a batch
+    held: _Places = field(default_factory=_Places)
+    loading: _Places = field(default_factory=_Places)  # of those that are held, whose images have not come
+    batch: int = 0  # of those that are held, what is of a batch
+
+    @property
+    def arrived(self) -> int:
+        """Places of what waits for its turn or is worked on."""
+        return self.held.total - self.loading.total
 
     def count(self, asked: Asked, places: int) -> None:
-        self.total += places
         self.batch += places if asked.batch else 0
-        self.held[asked.caller] += places
-        if not self.held[asked.caller]:
-            del self.held[asked.caller]
+        self.held.add(asked.caller, places)
 
     def before(self, asked: Asked, room: _Room) -> int:
         """Places of what may begin before it."""
         waiting_batch = 0 if asked.batch else max(0, self.batch - room.worked_on)
-        return min(self.total - waiting_batch, self.held.get(asked.caller, 0) * len(self.held))
+        callers = self.held.by_caller
+        return min(max(0, self.arrived - waiting_batch), callers.get(asked.caller, 0) * len(callers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +236,13 @@ class Admission:
     def outstanding(self, model: str) -> int:
         """Places of the requests that were let in and have not ended."""
         state = self._models.get(model)  # once, since any thread may ask
-        return 0 if state is None else state.total
+        return 0 if state is None else state.held.total
 
     def load(self, model: str) -> ModelLoad:
         """What is held, and for how long the next request would wait."""
         room, state = self._room(model), self._models.get(model)
-        held = state.total if state else 0
-        ahead = held + 1 - room.worked_on
+        held = state.held.total if state else 0
+        ahead = (state.arrived if state else 0) + 1 - room.worked_on
         queue_s: float | None = 0.0
         if ahead > 0:
             queue_s = state.pace.seconds(ahead, room.replicas) if state and state.pace.is_known else None
@@ -229,8 +268,13 @@ class Admission:
         if (refusal := self._refusal(state, room, asked, places)) is not None:
             raise refusal
         self._models[asked.model] = state
+        if asked.loads:
+            state.loading.add(asked.caller, places)
         self._count(state, room, asked, places)
-        ticket = Ticket(lambda answered: self._leave(state, asked, places, answered))
+        ticket = Ticket(
+            lambda answered: self._leave(state, asked, places, answered),
+            (lambda: self._loaded(state, asked, places)) if asked.loads else None,
+        )
         try:
             yield ticket
         finally:
@@ -241,12 +285,19 @@ class Admission:
         if answered:
             state.pace.served(places, room.replicas)
         self._count(state, room, asked, -places)
-        if not state.total and not state.pace.is_known:  # perhaps there is no such model
+        if not state.held.total and not state.pace.is_known:  # perhaps there is no such model
             self._models.pop(asked.model, None)
+
+    def _loaded(self, state: _Model, asked: Asked, places: int) -> None:
+        state.loading.add(asked.caller, -places)
+        self._note_pace(state, self._room(asked.model))
 
     def _count(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
         state.count(asked, places)
-        state.pace.changed(busy=room.runs and state.total >= room.worked_on)
+        self._note_pace(state, room)
+
+    def _note_pace(self, state: _Model, room: _Room) -> None:
+        state.pace.changed(busy=room.runs and state.arrived >= room.worked_on)
 
     def _room(self, model: str) -> _Room:
         known = self._capacity(model)
@@ -266,21 +317,31 @@ class Admission:
         return running
 
     def _refusal(self, state: _Model, room: _Room, asked: Asked, places: int) -> Overloaded | None:
-        if not state.total:
+        if not state.held.total:
             return None  # nothing is before it, and one replica has room for it
-        held = state.held.get(asked.caller, 0)
-        left = room.limit(asked) - (state.total - held)
-        share = left if not held else left * (BATCH_CALLER_SHARE if asked.batch else CALLER_SHARE) // 100
+        limit, percent = room.limit(asked), BATCH_CALLER_SHARE if asked.batch else CALLER_SHARE
         wait_s = state.pace.seconds(state.before(asked, room) + places - room.worked_on, room.replicas)
         late = state.pace.is_known and wait_s > min(self._max_queue_s, asked.remaining_s)
-        if not late and held + places <= share:
+        if late or not state.held.fit(asked.caller, places, limit, percent):
+            self._refused_at = self._clock()
+            return _refusal(state, room, asked, places)
+        if not asked.loads or not state.loading.total:  # the largest request may load where no other does
             return None
-        self._refused_at = self._clock()
-        return _refusal(state, room, asked, places)
+        fits = state.loading.fit(asked.caller, places, limit * LOADING_SHARE // 100, percent)
+        return None if fits else _slow_images(asked)
+
+
+def _slow_images(asked: Asked) -> Overloaded:
+    return Overloaded(
+        f"The model {asked.model!r} has as many requests whose images have yet to come as it may have; send the image "
+        f"within the request, or try again in {UNKNOWN_RETRY_S} s.",
+        code="overloaded",
+        retry_after_s=UNKNOWN_RETRY_S,
+    )
 
 
 def _refusal(state: _Model, room: _Room, asked: Asked, places: int) -> Overloaded:
-    seconds = state.pace.retry_after_s(state.total + places - room.worked_on, room.replicas)
+    seconds = state.pace.retry_after_s(state.arrived + places - room.worked_on, room.replicas)
     answers = "room for no more of a batch" if asked.batch else "as many requests as it can answer in time"
     return Overloaded(
         f"The model {asked.model!r} has {answers}; try again in {seconds} s.",

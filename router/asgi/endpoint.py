@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,17 @@ from router.asgi.caller import caller_of, owner_of
 from router.asgi.chunks import sse, whole
 from router.asgi.deadline import give_up, until, while_connected, within
 from router.asgi.errors import INTERNAL, json_response
-from router.asgi.format import BuiltRequest, Composition, Conductor, Demand, Format, ImageLoader, ParsedT, Requester
+from router.asgi.format import (
+    BuiltRequest,
+    Composition,
+    Conductor,
+    Demand,
+    Format,
+    ImageLoader,
+    ImageReference,
+    ParsedT,
+    Requester,
+)
 from router.asgi.metering import Meter, Tally, ignore, tokens_of
 from router.asgi.middleware import EVENT_STREAM, FAILURE_KEY, REQUEST_ID_KEY
 from router.asgi.once import Once
@@ -107,10 +117,12 @@ class Endpoint(Generic[ParsedT]):
         demand = self._format.demand(parsed[0])
         exchange.tally.asks(demand.model)
         requester = requester_of(exchange.scope)
-        async with self._let_in(demand, requester, exchange) as part:
+        loads = _loads(parsed[0].images)
+        async with self._let_in(demand, requester, exchange, loads=loads) as part:
             exchange.tally.let_in()
             images = self._images.load(parsed[0].images, requester)
             built = await until(deadline, self._build(parsed.pop(), images, size, exchange.request_id))
+            part.ticket.loaded()
             exchange.tally.read(built)
             await self._respond(self._asked(built, requester, exchange.request_id, part), built, exchange)
 
@@ -123,9 +135,11 @@ class Endpoint(Generic[ParsedT]):
         images = Once(partial(self._images.load, parsed.images, requester))
 
         async def ask(alone: ParsedT) -> AsyncGenerator[Chunk, None]:
-            async with self._let_in(self._format.demand(alone), requester, exchange) as part:
+            loads = not images.done and _loads(parsed.images)
+            async with self._let_in(self._format.demand(alone), requester, exchange, loads=loads) as part:
                 exchange.tally.let_in()
                 built = await self._build(alone, images.get(), size, request_id)
+                part.ticket.loaded()
                 composition.saw(built)
                 exchange.tally.read(shown)
                 async with aclosing(self._asked(built, requester, request_id, part)) as chunks:
@@ -139,7 +153,9 @@ class Endpoint(Generic[ParsedT]):
             await images.end()
 
     @asynccontextmanager
-    async def _let_in(self, demand: Demand, requester: Requester, exchange: _Exchange) -> AsyncIterator[_Part]:
+    async def _let_in(
+        self, demand: Demand, requester: Requester, exchange: _Exchange, *, loads: bool
+    ) -> AsyncIterator[_Part]:
         """The request takes its places at the model as long as the block lasts, or until the model has answered."""
         deadline, now = exchange.deadline, asyncio.get_running_loop().time
         batch, estimate = demand.priority == "batch", estimate_of(demand)
@@ -147,7 +163,7 @@ class Endpoint(Generic[ParsedT]):
             exchange.bill.check(estimate)
         async with self._hold.waiting(demand.model, deadline - now()) as started:
             left_s = deadline - now()
-            asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch)
+            asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch, loads)
             with self._admission.admitted(asked) as ticket:
                 line = await until(deadline, exchange.bill.let_in(estimate, deadline - now()))
                 try:
@@ -275,6 +291,10 @@ class _Part:
             self.line.answered(charge_of(demand.model, chunk.completion, demand.images, batch=batch))
             self.ticket.end(answered=True)
             self.started()
+
+
+def _loads(images: Iterable[ImageReference]) -> bool:
+    return any(one.is_elsewhere for one in images)
 
 
 def estimate_of(demand: Demand) -> Estimate:

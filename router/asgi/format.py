@@ -32,6 +32,16 @@ class ImageReference:
     param: str
     is_file: bool = False
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it has to be fetched: it is not part of the request."""
+        return self.is_file or self.scheme != "data"
+
+    @property
+    def scheme(self) -> str:
+        """Of the URL, in lower case; "" for one that is too long to be any."""
+        return self.url[:16].partition(":")[0].lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:

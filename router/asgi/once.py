@@ -24,6 +24,11 @@ class Once(Generic[T]):
             self._task = asyncio.create_task(self._work())
         return await asyncio.shield(self._task)
 
+    @property
+    def done(self) -> bool:
+        """Whether there is a result, or an error."""
+        return self._task is not None and self._task.done()
+
     async def end(self) -> None:
         """Give the work up if it goes on. Nobody waits for it any more."""
         await give_up(self._task)

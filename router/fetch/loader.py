@@ -59,7 +59,7 @@ class UrlLoader:
         return [one.result() for one in loading]
 
     async def _load(self, reference: ImageReference, requester: Requester) -> bytes:
-        if _scheme(reference.url) == "data" and not reference.is_file:
+        if not reference.is_elsewhere:
             return (await self._data_urls.load([reference], requester))[0]
         get = self._read_file if reference.is_file else self._download
         data = await get(reference, requester)
@@ -77,13 +77,9 @@ class UrlLoader:
             raise InvalidImage(message, reference.param, "image_file_not_found") from error
 
     async def _download(self, reference: ImageReference, requester: Requester) -> bytes:
-        if self._fetcher is None or _scheme(reference.url) not in ("http", "https"):
+        if self._fetcher is None or reference.scheme not in ("http", "https"):
             raise not_a_url(reference.url, reference.param, web=self._fetcher is not None)
         try:
             return await self._fetcher.fetch(reference.url, requester)
         except InvalidImage as error:
             raise InvalidImage(error.message, reference.param, error.code) from error
-
-
-def _scheme(url: str) -> str:
-    return url[:16].partition(":")[0].lower()

@@ -27,8 +27,9 @@ class World:
         beams: int | None = None,
         *,
         batch: bool = False,
+        loads: bool = False,
     ) -> Ticket:
-        asked = Asked("m", caller, remaining_s, generations, beams, batch)
+        asked = Asked("m", caller, remaining_s, generations, beams, batch, loads)
         return self.held.enter_context(self.rule.admitted(asked))
 
     def fill(self, caller: str = "a", *, batch: bool = False) -> int:
@@ -226,3 +227,50 @@ def test_what_waits_of_a_batch_is_not_before_the_others() -> None:
     for _ in range(2):
         world.answer_one_a_second()
     world.ask("caller 0", remaining_s=2.0)  # 47 are held, and one of the 40 that have begun is to end
+
+
+def test_requests_whose_images_have_yet_to_come_leave_half_of_the_places_to_the_others(world: World) -> None:
+    loading = [world.ask(f"made up {number}", loads=True) for number in range(4)]
+    with pytest.raises(Overloaded, match="images have yet to come") as refused:
+        world.ask("made up 4", loads=True)
+    assert (refused.value.code, refused.value.retry_after_s) == ("overloaded", UNKNOWN_RETRY_S)
+    for caller in "abcd":
+        world.ask(caller)
+    loading[0].end()
+    world.ask("made up 5", loads=True)
+
+
+def test_a_request_whose_images_have_come_leaves_its_place_to_the_next_that_loads(world: World) -> None:
+    tickets = [world.ask(f"caller {number}", loads=True) for number in range(4)]
+    tickets[0].loaded()
+    tickets[0].loaded()
+    world.ask("another", loads=True)
+    with pytest.raises(Overloaded):
+        world.ask("one more", loads=True)
+    tickets[0].end(answered=True)
+    with pytest.raises(Overloaded):
+        world.ask("one more", loads=True)
+    world.held.close()
+    assert world.outstanding == 0
+    assert [world.ask(f"caller {number}", loads=True) for number in range(4)]
+
+
+def test_the_largest_request_loads_where_no_other_does() -> None:
+    world = World(slots=2, rows=2)
+    world.capacity = Capacity(1, 4, 2, 2)
+    world.ask(generations=64, loads=True)
+
+
+def test_slow_images_are_not_taken_for_a_slow_model(world: World) -> None:
+    world.answer_one_a_second()
+    for _ in range(4):
+        world.ask()
+    world.answer_one_a_second()
+    world.held.close()
+    for number in range(4):
+        world.ask(f"made up {number}", loads=True)
+    world.now += 60.0
+    load = world.rule.load("m")
+    assert (load.held, load.queue_s) == (4, 0.0)
+    for caller in "abcd":
+        world.ask(caller, remaining_s=1.0)
