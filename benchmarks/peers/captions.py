@@ -61,7 +61,9 @@ class Captions:
         logging.disable_progress_bar()
         self._setting = setting
         self._processor: Any = AutoProcessor.from_pretrained(setting.folder)
-        self._model: Any = AutoModelForImageTextToText.from_pretrained(setting.folder).eval()
+        # Without a dtype, transformers takes that of the files, which is float16; ours computes in float32 on a CPU.
+        model: Any = AutoModelForImageTextToText.from_pretrained(setting.folder, dtype=torch.float32)
+        self._model: Any = model.eval()
 
     def of(self, images: Sequence[bytes]) -> list[str]:
         """The text of each image, encoded in any format that Pillow reads."""
