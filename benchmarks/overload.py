@@ -2,6 +2,7 @@
 
     python -m benchmarks.overload                     three times what the system can do, for 20 s
     python -m benchmarks.overload --times 10 --seconds 60 --apart
+    python -m benchmarks.overload --times 10 --seconds 60 --apart --device
 
 It starts the system as `make serve` does, with one model, and prints one line for each load: as many clients as fill a
 batch, one after the other (what the system can do, and how long its answers take then); requests at random times, so
@@ -26,12 +27,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import processes
+from benchmarks.device_time import DeviceTimes, on_a_device
 from benchmarks.http.client import Answered
 from benchmarks.http.images import Images
 from benchmarks.http.load import Load, arriving, closed
 from benchmarks.http.servers import end_on_signals, free_port, running
 from benchmarks.http.statistics import poisson_times, quantile, times
-from benchmarks.http.systems import chat, start_ours
+from benchmarks.http.systems import chat, config_of, start_with
 
 CLIENTS = 32
 """As many as the local config's ``max_batch``."""
@@ -48,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.sched_setaffinity(0, theirs)  # what is started inherits it
     with TemporaryDirectory() as folder:
         port = free_port()
-        with running([start_ours(options.model, port, Path(folder))], Path(folder)) as servers:
+        config = config_of(options.model)
+        if options.device:
+            config = on_a_device(config, options.model, DeviceTimes())
+        with running([start_with(config, port, Path(folder))], Path(folder)) as servers:
             os.sched_setaffinity(0, ours)
             asyncio.run(_Measuring(port, servers[0].process, options).all())
     return 0
@@ -62,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--polite-seconds", type=float, default=CLOSED_S, help="of the four clients' loads (5)")
     parser.add_argument("--tokens", type=int, default=60, help="longest answer (60)")
     parser.add_argument("--apart", action="store_true", help="give the last core to the client alone")
+    parser.add_argument("--device", action="store_true", help="the model takes a device's time in place of CPU time")
     return parser
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlm.engine.config import EngineStats
     from vlm.engine.engine import Engine
     from vlm.engine.gpu import Admit
+    from vlm.models.base import LoadedModel
 
 log = logging.getLogger("ray.serve")  # the logger that Serve sets up in every replica: files, and the starter's console
 
@@ -52,10 +53,29 @@ class Replica:
         self._asked = 0
         self._metrics: RayMetrics | None = None
         self._traces = ReplicaTraces(identity)
-        self._engine, self._info = _load(config)
+        self._engine, self._info = _engine(self.load(config), config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
         log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
+
+    def load(self, config: ModelConfig) -> LoadedModel:
+        """The model that the engine runs. Raises CheckpointError."""
+        import torch  # here, so that naming this class in a config does not wait for torch
+
+        from vlm.loading import load
+
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        return load(
+            config.source,
+            revision=config.revision,
+            dtype=config.dtype,
+            device=config.device,
+            report=log.info,
+            weights_cache=config.weights_cache,
+            weights_cache_bytes=config.weights_cache_bytes,
+            admit=_within_its_gpu(config),
+        )
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """The answer as it grows. Closing the generator frees everything that the request holds.
@@ -128,24 +148,10 @@ def _refusal(error: VlmError) -> Chunk:
     return Chunk(error=error)
 
 
-def _load(config: ModelConfig) -> tuple[Engine, ModelInfo]:
-    import torch  # here, so that naming this class in a config does not wait for torch
-
+def _engine(loaded: LoadedModel, config: ModelConfig) -> tuple[Engine, ModelInfo]:
     from vlm.engine.engine import Engine
-    from vlm.loading import info, load
+    from vlm.loading import info
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    loaded = load(
-        config.source,
-        revision=config.revision,
-        dtype=config.dtype,
-        device=config.device,
-        report=log.info,
-        weights_cache=config.weights_cache,
-        weights_cache_bytes=config.weights_cache_bytes,
-        admit=_within_its_gpu(config),
-    )
     engine = Engine(loaded, config.engine)
     name = config.checkpoint  # not its path on this machine
     return engine, replace(info(loaded), checkpoint=name, slots=engine.slots, rows=engine.rows)

@@ -192,6 +192,7 @@ ROOMS: dict[str, set[str]] = {
     "deployments/app": {"deployments", "deployments/routing", "serve_args", "vlm/errors"},
     "deployments": {
         "logs", "metrics", "serve_args", "traces", "vlm/errors", "vlm/route", "vlm/types", "vlm/engine", "vlm/loading",
+        "vlm/models/base",
     },
     "deployments/check_args": {"deployments", "router/config", "router/ingress", "router/suggest", "vlm/errors"},
     "deployments/check_accounts": {

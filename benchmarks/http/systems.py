@@ -80,9 +80,14 @@ def raw_of_stream(body: bytes) -> str:
 
 def start_ours(model: str, port: int, folder: Path, *, waiting: int | None = None, replicas: int = 1) -> Start:
     """What ``make serve`` runs, with one model."""
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(config_of(model, waiting=waiting, replicas=replicas)), "utf-8")
-    command = [sys.executable, "-m", "deployments.local", "--port", str(port), "--config", str(config)]
+    return start_with(config_of(model, waiting=waiting, replicas=replicas), port, folder)
+
+
+def start_with(config: Mapping[str, Any], port: int, folder: Path) -> Start:
+    """What ``make serve`` runs, with this config."""
+    path = folder / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    command = [sys.executable, "-m", "deployments.local", "--port", str(port), "--config", str(path)]
     return Start(OURS, command, port, "/readyz", {})
 
 
