@@ -230,17 +230,18 @@ def wait_until_ready(url: str, running: subprocess.Popen[bytes], log: Path) -> N
 
 
 def end(running: subprocess.Popen[bytes]) -> None:
-    """As `docker compose down` does, and then whatever is left."""
+    """As `docker compose down` does, with its patience, and then whatever is left."""
     below = descendants(running.pid)
     running.send_signal(getattr(signal, SERVICE["stop_signal"]))
     try:
-        running.wait(60)
+        running.wait(float(SERVICE["stop_grace_period"].removesuffix("s")))
     finally:
         for process in (running.pid, *below):
             try:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        running.wait()  # otherwise another test is blamed for a process that was not waited for
 
 
 @pytest.mark.ray
