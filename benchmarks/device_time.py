@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from deployments.app import REFUSAL_MARGIN
 from deployments.config import ModelConfig
 from deployments.replica import Replica
 
@@ -40,7 +41,7 @@ class DeviceTimes:
 
 
 def timed(model: VisionLanguageModel, times: DeviceTimes) -> VisionLanguageModel:
-    """The model with passes that are waited for. It knows nothing any more, and never ends an answer by itself."""
+    """The model with passes that are waited for. Its answers mean nothing, and have no end but their limit."""
     encode = model.encode_images
     known: list[Tensor] = []
 
@@ -71,9 +72,9 @@ class TimedReplica(Replica):
         self._times = times
         super().__init__(config)
 
-    def load(self, config: ModelConfig) -> LoadedModel:
+    def _load_model(self, config: ModelConfig) -> LoadedModel:
         """The checkpoint with its passes replaced."""
-        loaded = super().load(config)
+        loaded = super()._load_model(config)
         return replace(loaded, model=timed(loaded.model, self._times))
 
 
@@ -82,7 +83,8 @@ def build(args: Mapping[str, Any]) -> Any:
     from ray import serve
 
     config = ModelConfig.from_args({name: value for name, value in args.items() if name != TIMES})
-    deployment = serve.deployment(name="Replica", max_ongoing_requests=config.engine.capacity + 32)
+    limit = config.engine.capacity + REFUSAL_MARGIN
+    deployment = serve.deployment(name="Replica", max_ongoing_requests=limit, max_queued_requests=limit)
     return deployment(TimedReplica).bind(config, DeviceTimes(**args.get(TIMES, {})))
 
 

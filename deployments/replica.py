@@ -53,12 +53,12 @@ class Replica:
         self._asked = 0
         self._metrics: RayMetrics | None = None
         self._traces = ReplicaTraces(identity)
-        self._engine, self._info = _engine(self.load(config), config)
+        self._engine, self._info = _engine(self._load_model(config), config)
         self._engine.start()
         self._metrics = shown_by_ray(self._engine.stats)
         log.info("%s is ready after %.1f s", config.checkpoint, time.perf_counter() - began)
 
-    def load(self, config: ModelConfig) -> LoadedModel:
+    def _load_model(self, config: ModelConfig) -> LoadedModel:
         """The model that the engine runs. Raises CheckpointError."""
         import torch  # here, so that naming this class in a config does not wait for torch
 

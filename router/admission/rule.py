@@ -20,7 +20,7 @@ A caller has at most CALLER_SHARE percent of what the others leave, so that one 
 room. Since the engine serves callers in turn, a request waits for its caller's own requests times the
 number of callers, or for all, whichever is less.
 
-Where images come from elsewhere, a request takes its places before they have come, so that nothing is fetched for one
+Where images are downloaded, a request takes its places before they have come, so that nothing is fetched for one
 that is refused. Until they are here it does not wait for its turn, and all such requests together have at most
 LOADING_SHARE percent: whoever has slow images cannot keep the model from those who bring theirs.
 
@@ -49,7 +49,7 @@ full, and takes an answer to less than twice its time even where refusing others
 BATCH_CALLER_SHARE = 90
 """Percent of what is left to batches: one caller's alone fills all slots."""
 LOADING_SHARE = 50
-"""Percent: all slots, and the other half is left to what has its images."""
+"""Percent; the other half is left to what has its images."""
 LOST_S = 10.0
 """For how long a replica that is lost counts in how many requests are let in: another one takes its place within
 seconds, and until then those that were let in wait longer. How long they wait is told by those that run."""
@@ -68,7 +68,7 @@ class Asked:
         generations: How many it takes.
         beams: Number of beams of each; None for what the model does by itself, which takes one place.
         batch: Whether others go first.
-        loads: Whether its images come from elsewhere.
+        loads: Whether images are downloaded for it.
     """
 
     model: str
@@ -86,7 +86,7 @@ class ModelLoad:
 
     Attributes:
         held: Places of the requests that have not ended.
-        worked_on: Places that are worked on at once; what is held beyond them waits.
+        worked_on: Places that are worked on at once; what is held beyond them, and has its images, waits.
         limit: Places that are held at most.
         queue_s: Seconds that a request which came now would wait for its turn; None where no pace has been measured.
     """
@@ -100,8 +100,9 @@ class ModelLoad:
 class Ticket:
     """A request that has been let in, until it has been answered or has failed."""
 
-    def __init__(self, leave: Callable[[bool], None], loaded: Callable[[], None] | None = None) -> None:
-        self._leave: Callable[[bool], None] | None = leave
+    def __init__(self, leave: Callable[[bool, bool], None], loaded: Callable[[], None] | None = None) -> None:
+        """``leave`` is told whether it was answered, and whether its images never came."""
+        self._leave: Callable[[bool, bool], None] | None = leave
         self._loaded = loaded
 
     def loaded(self) -> None:
@@ -114,8 +115,8 @@ class Ticket:
         """It takes no place any more: it was answered in full, or was given up. Ending again does nothing."""
         leave, self._leave = self._leave, None
         if leave is not None:
-            self.loaded()
-            leave(answered)
+            loading, self._loaded = self._loaded is not None, None
+            leave(answered, loading)
 
 
 @dataclass(slots=True)
@@ -144,11 +145,16 @@ class _Model:
     held: _Places = field(default_factory=_Places)
     loading: _Places = field(default_factory=_Places)  # of those that are held, whose images have not come
     batch: int = 0  # of those that are held, what is of a batch
+    batch_loading: int = 0  # of these, whose images have not come
 
     @property
     def arrived(self) -> int:
         """Places of what waits for its turn or is worked on."""
         return self.held.total - self.loading.total
+
+    def load(self, asked: Asked, places: int) -> None:
+        self.batch_loading += places if asked.batch else 0
+        self.loading.add(asked.caller, places)
 
     def count(self, asked: Asked, places: int) -> None:
         self.batch += places if asked.batch else 0
@@ -156,7 +162,7 @@ class _Model:
 
     def before(self, asked: Asked, room: _Room) -> int:
         """Places of what may begin before it."""
-        waiting_batch = 0 if asked.batch else max(0, self.batch - room.worked_on)
+        waiting_batch = 0 if asked.batch else max(0, self.batch - self.batch_loading - room.worked_on)
         callers = self.held.by_caller
         return min(max(0, self.arrived - waiting_batch), callers.get(asked.caller, 0) * len(callers))
 
@@ -230,7 +236,7 @@ class Admission:
 
     @property
     def refuses(self) -> bool:
-        """Whether it has refused a request a moment ago, so that it is worth to look for others."""
+        """Whether it has refused one for want of places a moment ago, so that it is worth to look for others."""
         return self._clock() - self._refused_at < REFUSES_S
 
     def outstanding(self, model: str) -> int:
@@ -269,10 +275,10 @@ class Admission:
             raise refusal
         self._models[asked.model] = state
         if asked.loads:
-            state.loading.add(asked.caller, places)
+            state.load(asked, places)
         self._count(state, room, asked, places)
         ticket = Ticket(
-            lambda answered: self._leave(state, asked, places, answered),
+            lambda answered, loading: self._leave(state, asked, places, answered=answered, loading=loading),
             (lambda: self._loaded(state, asked, places)) if asked.loads else None,
         )
         try:
@@ -280,16 +286,18 @@ class Admission:
         finally:
             ticket.end()
 
-    def _leave(self, state: _Model, asked: Asked, places: int, answered: bool) -> None:
+    def _leave(self, state: _Model, asked: Asked, places: int, *, answered: bool, loading: bool) -> None:
         room = self._room(asked.model)
         if answered:
             state.pace.served(places, room.replicas)
+        if loading:  # in one step with the rest: for a moment more would seem to wait, and the model to be busy
+            state.load(asked, -places)
         self._count(state, room, asked, -places)
         if not state.held.total and not state.pace.is_known:  # perhaps there is no such model
             self._models.pop(asked.model, None)
 
     def _loaded(self, state: _Model, asked: Asked, places: int) -> None:
-        state.loading.add(asked.caller, -places)
+        state.load(asked, -places)
         self._note_pace(state, self._room(asked.model))
 
     def _count(self, state: _Model, room: _Room, asked: Asked, places: int) -> None:
@@ -320,21 +328,23 @@ class Admission:
         if not state.held.total:
             return None  # nothing is before it, and one replica has room for it
         limit, percent = room.limit(asked), BATCH_CALLER_SHARE if asked.batch else CALLER_SHARE
+        half = limit * LOADING_SHARE // 100
+        # One request may load more than the half: it does not take the other half from those who bring their images.
+        room_for_it = limit if asked.loads else limit + max(0, state.loading.total - half)
         wait_s = state.pace.seconds(state.before(asked, room) + places - room.worked_on, room.replicas)
         late = state.pace.is_known and wait_s > min(self._max_queue_s, asked.remaining_s)
-        if late or not state.held.fit(asked.caller, places, limit, percent):
+        if late or not state.held.fit(asked.caller, places, room_for_it, percent):
             self._refused_at = self._clock()
             return _refusal(state, room, asked, places)
         if not asked.loads or not state.loading.total:  # the largest request may load where no other does
             return None
-        fits = state.loading.fit(asked.caller, places, limit * LOADING_SHARE // 100, percent)
-        return None if fits else _slow_images(asked)
+        return None if state.loading.fit(asked.caller, places, half, percent) else _slow_images(asked)
 
 
 def _slow_images(asked: Asked) -> Overloaded:
     return Overloaded(
-        f"The model {asked.model!r} has as many requests whose images have yet to come as it may have; send the image "
-        f"within the request, or try again in {UNKNOWN_RETRY_S} s.",
+        f"The model {asked.model!r} already waits for the images of as many requests as it may; send the image within "
+        f"the request, or try again in {UNKNOWN_RETRY_S} s.",
         code="overloaded",
         retry_after_s=UNKNOWN_RETRY_S,
     )

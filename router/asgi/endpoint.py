@@ -117,8 +117,7 @@ class Endpoint(Generic[ParsedT]):
         demand = self._format.demand(parsed[0])
         exchange.tally.asks(demand.model)
         requester = requester_of(exchange.scope)
-        loads = _loads(parsed[0].images)
-        async with self._let_in(demand, requester, exchange, loads=loads) as part:
+        async with self._let_in(demand, requester, exchange, partial(_loads, parsed[0].images)) as part:
             exchange.tally.let_in()
             images = self._images.load(parsed[0].images, requester)
             built = await until(deadline, self._build(parsed.pop(), images, size, exchange.request_id))
@@ -134,9 +133,11 @@ class Endpoint(Generic[ParsedT]):
         exchange.tally.asks(shown.model)
         images = Once(partial(self._images.load, parsed.images, requester))
 
+        def loads() -> bool:
+            return not images.done and _loads(parsed.images)
+
         async def ask(alone: ParsedT) -> AsyncGenerator[Chunk, None]:
-            loads = not images.done and _loads(parsed.images)
-            async with self._let_in(self._format.demand(alone), requester, exchange, loads=loads) as part:
+            async with self._let_in(self._format.demand(alone), requester, exchange, loads) as part:
                 exchange.tally.let_in()
                 built = await self._build(alone, images.get(), size, request_id)
                 part.ticket.loaded()
@@ -154,7 +155,7 @@ class Endpoint(Generic[ParsedT]):
 
     @asynccontextmanager
     async def _let_in(
-        self, demand: Demand, requester: Requester, exchange: _Exchange, *, loads: bool
+        self, demand: Demand, requester: Requester, exchange: _Exchange, loads: Callable[[], bool]
     ) -> AsyncIterator[_Part]:
         """The request takes its places at the model as long as the block lasts, or until the model has answered."""
         deadline, now = exchange.deadline, asyncio.get_running_loop().time
@@ -163,7 +164,7 @@ class Endpoint(Generic[ParsedT]):
             exchange.bill.check(estimate)
         async with self._hold.waiting(demand.model, deadline - now()) as started:
             left_s = deadline - now()
-            asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch, loads)
+            asked = Asked(demand.model, requester.caller, left_s, demand.generations, demand.beams, batch, loads())
             with self._admission.admitted(asked) as ticket:
                 line = await until(deadline, exchange.bill.let_in(estimate, deadline - now()))
                 try:
@@ -294,7 +295,8 @@ class _Part:
 
 
 def _loads(images: Iterable[ImageReference]) -> bool:
-    return any(one.is_elsewhere for one in images)
+    """Whether any is downloaded. Uploaded files come from our own store, which nobody else can slow down."""
+    return any(one.is_elsewhere and not one.is_file for one in images)
 
 
 def estimate_of(demand: Demand) -> Estimate:

@@ -160,6 +160,15 @@ def test_wrong_settings_are_named(wrong: dict[str, Any], message: str) -> None:
     assert message in caught.value.message
 
 
+def test_a_quiet_time_does_not_end_in_more_than_a_target_that_was_lowered_meanwhile() -> None:
+    config = replaced(quiet_s=60.0)
+    seen = Seen(now=0.0, running=10, target=10, minimum=1, maximum=20, busy=4.0)
+    _, past = decide(config, seen, Past(running=10, asked_at=0.0))
+    assert past.most > 2
+    lowered = replace(seen, now=61.0, running=2, target=2, busy=0.1)
+    assert decide(config, lowered, past)[0] == 2
+
+
 # Properties
 
 

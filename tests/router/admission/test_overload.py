@@ -102,7 +102,7 @@ async def test_slow_images_under_made_up_keys_keep_nobody_out_who_brings_one() -
         slow = [clients.ask(f"made up {number}", page=slowly) for number in range(4)]
         for one in await until_ended(slow, 2):
             check_error(one, 503, "overloaded", None)
-            assert "images have yet to come" in one.json()["error"]["message"]
+            assert "waits for the images" in one.json()["error"]["message"]
         brings = [await clients.bring(f"caller {number}") for number in range(4)]
         assert [one.status_code for one in brings] == [200] * 4
         arriving.set()

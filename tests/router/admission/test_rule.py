@@ -231,7 +231,7 @@ def test_what_waits_of_a_batch_is_not_before_the_others() -> None:
 
 def test_requests_whose_images_have_yet_to_come_leave_half_of_the_places_to_the_others(world: World) -> None:
     loading = [world.ask(f"made up {number}", loads=True) for number in range(4)]
-    with pytest.raises(Overloaded, match="images have yet to come") as refused:
+    with pytest.raises(Overloaded, match="waits for the images") as refused:
         world.ask("made up 4", loads=True)
     assert (refused.value.code, refused.value.retry_after_s) == ("overloaded", UNKNOWN_RETRY_S)
     for caller in "abcd":
@@ -259,6 +259,34 @@ def test_the_largest_request_loads_where_no_other_does() -> None:
     world = World(slots=2, rows=2)
     world.capacity = Capacity(1, 4, 2, 2)
     world.ask(generations=64, loads=True)
+    world.ask("brings one")
+
+
+def test_images_that_never_come_do_not_change_the_pace(world: World) -> None:
+    for _ in range(4):
+        world.ask()
+    world.answer_one_a_second()
+    world.held.close()
+    before = world.rule._models["m"].pace.seconds(10)
+    for _ in range(40):
+        polite, fails = world.ask("polite"), world.ask("other", generations=4, loads=True)
+        world.now += 0.1
+        fails.end()
+        world.now += 0.2
+        polite.end(answered=True)
+    assert world.rule._models["m"].pace.seconds(10) == before
+
+
+def test_what_loads_of_a_batch_is_not_taken_for_what_waits_of_it() -> None:
+    world = World(slots=40, rows=40)
+    for number in range(12):
+        world.ask(f"batch {number}", batch=True)
+        world.ask(f"batch {number}", batch=True, loads=True)
+    for number in range(20):
+        world.ask(f"caller {number}")
+    model = world.rule._models["m"]
+    room = world.rule._room("m")
+    assert model.before(Asked("m", "caller 0", 100.0), room) == 32
 
 
 def test_slow_images_are_not_taken_for_a_slow_model(world: World) -> None:
