@@ -235,7 +235,8 @@ ROOMS: dict[str, set[str]] = {
         "vlm/calibration", "vlm/consensus", "vlm/errors", "vlm/types", "vlm/checkpoint", "vlm/engine", "vlm/image",
         "vlm/loading", "vlm/models/base", "vlm/models/cards", "vlm/reference", "router/admission", "router/app",
         "router/asgi", "router/backends/base", "router/config", "router/request_metrics", "router/tracing",
-        "deployments", "deployments/app", "deployments/environment", "deployments/local", "metrics", "training", "tests",
+        "deployments", "deployments/app", "deployments/environment", "deployments/local", "metrics", "training",
+        "tests",
     },
     "benchmarks/affinity": {
         "vlm/engine", "vlm/types", "router/backends", "router/resilience", "deployments", "serve_args", "tests",
