@@ -296,7 +296,7 @@ class _Part:
 
 def _loads(images: Iterable[ImageReference]) -> bool:
     """Whether any is downloaded. Uploaded files come from our own store, which nobody else can slow down."""
-    return any(one.is_elsewhere and not one.is_file for one in images)
+    return any(one.is_downloaded for one in images)
 
 
 def estimate_of(demand: Demand) -> Estimate:

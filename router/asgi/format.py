@@ -33,9 +33,9 @@ class ImageReference:
     is_file: bool = False
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether it has to be fetched: it is not part of the request."""
-        return self.is_file or self.scheme != "data"
+    def is_downloaded(self) -> bool:
+        """Whether it is neither part of the request nor an uploaded file."""
+        return not self.is_file and self.scheme != "data"
 
     @property
     def scheme(self) -> str:

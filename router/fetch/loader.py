@@ -59,7 +59,7 @@ class UrlLoader:
         return [one.result() for one in loading]
 
     async def _load(self, reference: ImageReference, requester: Requester) -> bytes:
-        if not reference.is_elsewhere:
+        if not reference.is_file and not reference.is_downloaded:
             return (await self._data_urls.load([reference], requester))[0]
         get = self._read_file if reference.is_file else self._download
         data = await get(reference, requester)
